@@ -1,0 +1,151 @@
+"""The program's nouns as frozen dataclasses: Job, Manifest, the outcomes of a job, and the record of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+OncePer = Literal["run", "hour", "day", "week", "month", "forever"]
+OnUnfinished = Literal["refuse", "resume", "new"]
+RunState = Literal["completed", "stopped", "interrupted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One entry of a manifest, defaults applied: a workflow/project pair with a name. `line` counts from 1."""
+
+    name: str
+    workflow_id: str
+    project_id: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    enabled: bool = True
+    line: int = 0
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """What is bought: the workflow and the project. Names are labels."""
+        return (self.workflow_id, self.project_id)
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitSettings:
+    """The manifest's `submit` section, as written: None where it is silent. `timeout` is in seconds."""
+
+    concurrency: int | None = None
+    rate: str | None = None
+    attempts: int | None = None
+    timeout: float | None = None
+    stop_after: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A valid manifest. `path` is as the person gave it (`-` for standard input); `sha256` is of its bytes."""
+
+    name: str
+    path: str
+    sha256: str
+    jobs: tuple[Job, ...]
+    once_per: OncePer = "run"
+    timezone: str | None = None
+    on_unfinished: OnUnfinished = "refuse"
+    max_cost: int | None = None
+    submit: SubmitSettings = SubmitSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """Why a job was not created, or may not have been.
+
+    `kind` is one word of DESIGN, section 4 (`unreachable`, `rejected`, `timeout`, …); `message` is for a person;
+    `api_error` is the `error` member of the API's answer as it came; `request_id`, `date` and `retry_after` are
+    the answer's headers, which support asks for; `body` is the start of an answer that could not be used.
+    """
+
+    kind: str
+    message: str
+    http_status: int | None = None
+    api_error: Any = None
+    request_id: str | None = None
+    date: str | None = None
+    retry_after: str | None = None
+    body: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The job exists. `body` is the API's answer as it came; `attempts` counts sends; `sent_at` is the last one's."""
+
+    job_id: str
+    body: bytes
+    attempts: int
+    sent_at: datetime
+    recovered: bool = False
+    assigned: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The job certainly does not exist. `sent_at` is when the last send began."""
+
+    error: ErrorInfo
+    attempts: int
+    sent_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class InDoubt:
+    """The job may or may not exist. `candidates` are ids of jobs at the API that may be this one."""
+
+    error: ErrorInfo
+    attempts: int
+    sent_at: datetime | None
+    candidates: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """The job was deliberately not sent. `reason` is one word, `detail` is for a person."""
+
+    reason: str
+    detail: str
+
+
+Outcome = Created | Failed | InDoubt | Skipped
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a run's record: a job, what became of it, and the run that decided it."""
+
+    job: Job
+    outcome: Outcome
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One execution of a manifest. `base_url` is `sandbox` for a rehearsal; `settings` is what applied, without the key."""
+
+    id: str
+    key: str
+    state: RunState
+    started_at: datetime
+    finished_at: datetime
+    runner: str
+    manifest_name: str
+    manifest_path: str
+    manifest_sha256: str
+    git_commit: str | None
+    base_url: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a run key amounts to: the run, and an entry for each job in manifest order. Results and reports are made of it."""
+
+    run: Run
+    entries: tuple[Entry, ...]
