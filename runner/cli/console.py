@@ -1,0 +1,61 @@
+"""Where words go: data to stdout, talk to stderr, and a stdout that went away changes nothing."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from runner.errors import RunnerError
+
+
+def out(text: str) -> None:
+    """Write data to stdout, and a line break."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        _drop_stdout()
+
+
+def say(text: str) -> None:
+    """Write talk to stderr, and a line break."""
+    click.echo(text, err=True)
+
+
+def warn(text: str) -> None:
+    """Say something that does not stop the program."""
+    say(f"{click.style('warning:', fg='yellow')} {text}")
+
+
+def fail(error: RunnerError) -> None:
+    """Say what is wrong and what to do."""
+    say(f"{click.style('error:', fg='red')} {error.message}")
+    if error.hint:
+        say(f"  {error.hint}")
+
+
+def usage(error: click.ClickException) -> None:
+    """Say what is wrong with the command line, as click words it."""
+    error.show()
+
+
+def bug(error: Exception, trace: str) -> None:
+    """Say that the program is wrong, not the person; the traceback only where it was asked for."""
+    say(f"{click.style('bug:', fg='red')} {type(error).__name__}: {error}")
+    say("  This is a fault of pixxel-runner. Please report it with the command you ran; PIXXEL_RUNNER_DEBUG=1 shows where.")
+    if os.environ.get("PIXXEL_RUNNER_DEBUG"):
+        say(trace)
+
+
+def flush() -> None:
+    """Flush stdout now, so that the interpreter does not complain of a closed pipe while it shuts down."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_stdout()
+
+
+def _drop_stdout() -> None:
+    """Let what is still to be written, at exit too, go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,70 @@
+"""The command `pixxel-runner`: finds the command's file, and turns every end into words and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import traceback
+from typing import Any
+
+import click
+
+from runner.cli import console
+from runner.errors import Exit, RunnerError
+
+# The name of each command's file in this package, so that `--help` and `--version` import none of them.
+_COMMANDS = {
+    "run": "Submit the jobs of a manifest, and record what was created.",
+    "validate": "Check manifests, and report every problem at once.",
+    "schema": "Print the JSON Schema of the manifest or of the results file.",
+    "init": "Write a commented manifest to start from.",
+    "sandbox": "Serve the API on loopback, to try things out.",
+}
+
+
+class _Commands(click.Group):
+    """A group that imports a command's file when that command is asked for, and not before."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"runner.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="pixxel-runner", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Submit the jobs of a YAML manifest to the Pixxel API: each one once, and all on record."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit code. Nothing that goes wrong leaves as a traceback."""
+    try:
+        code = cli.main(args=arguments, prog_name="pixxel-runner", standalone_mode=False)
+    except RunnerError as error:
+        console.fail(error)
+        code = error.exit_code
+    except click.ClickException as error:
+        console.usage(error)
+        code = Exit.USAGE
+    except click.exceptions.Exit as end:
+        code = end.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        console.say("interrupted")
+        code = Exit.SIGINT
+    except Exception as error:  # noqa: BLE001 - the last line of defence: a bug ends in words and in exit code 70
+        console.bug(error, traceback.format_exc())
+        code = Exit.BUG
+    return _finish(code)
+
+
+def _finish(code: Any) -> int:
+    console.flush()
+    return int(code or Exit.OK)
