@@ -127,7 +127,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One execution of a manifest. `base_url` is `sandbox` for a rehearsal; `settings` is what applied, without the key."""
+    """One execution of a manifest. `base_url` is `sandbox` for a rehearsal; `settings` is what applied, but the key."""
 
     id: str
     key: str
@@ -145,7 +145,15 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a run key amounts to: the run, and an entry for each job in manifest order. Results and reports are made of it."""
+    """What results and reports are made of: the run, and an entry for each job of its run key, in manifest order."""
 
     run: Run
     entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One job that is to be sent. `ordinal` counts the entries of its pair in the manifest, from 1."""
+
+    job: Job
+    ordinal: int

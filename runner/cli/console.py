@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 
 import click
@@ -43,9 +44,33 @@ def usage(error: click.ClickException) -> None:
 def bug(error: Exception, trace: str) -> None:
     """Say that the program is wrong, not the person; the traceback only where it was asked for."""
     say(f"{click.style('bug:', fg='red')} {type(error).__name__}: {error}")
-    say("  This is a fault of pixxel-runner. Please report it with the command you ran; PIXXEL_RUNNER_DEBUG=1 shows where.")
+    say("  This is a fault of pixxel-runner: please report it with the command. PIXXEL_RUNNER_DEBUG=1 shows where.")
     if os.environ.get("PIXXEL_RUNNER_DEBUG"):
         say(trace)
+
+
+def color_choice(choice: str) -> bool | None:
+    """What click's context takes as `color`: always, never, or None to go by the terminal."""
+    if choice == "auto":
+        return False if os.environ.get("NO_COLOR") else None
+    return choice == "always"
+
+
+def stdout_color() -> bool:
+    """Whether data on stdout is coloured: as `--color` has it, else on a terminal."""
+    context = click.get_current_context(silent=True)
+    wanted = context.color if context is not None else None
+    return sys.stdout.isatty() if wanted is None else wanted
+
+
+def stdout_width() -> int | None:
+    """The columns of the terminal that stdout is; None when it is none, and nothing is to be cut."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def stderr_is_terminal() -> bool:
+    """Whether a person sees stderr as it comes."""
+    return sys.stderr.isatty()
 
 
 def flush() -> None:

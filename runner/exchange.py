@@ -1,0 +1,74 @@
+"""One exchange with the API: how long it may take, whether a byte of it was written, and how it is cut short."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from socket import SHUT_RDWR, socket
+from typing import Any, Protocol
+
+from runner.verdict import Cause
+
+
+class CutError(Exception):
+    """The exchange was cut short."""
+
+
+class Connection(Protocol):
+    """What carries an exchange; `sock` is None while it is not connected."""
+
+    sock: Any
+
+
+class Exchange:
+    """One request and what came of it, shared by the thread that sends and the one that may cut it short.
+
+    `started` and `written` are monotonic times in seconds, None until then.
+    """
+
+    def __init__(self, timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.timeout = timeout
+        self.started: float | None = None
+        self.written: float | None = None
+        self.cut_by: Cause | None = None
+        self.connection: Connection | None = None
+        self._clock = clock
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Begin the time that the whole exchange may take."""
+        self.started = self._clock()
+
+    def overdue(self) -> bool:
+        """Whether the exchange has taken longer than it may."""
+        return self.started is not None and self._clock() - self.started > self.timeout
+
+    def about_to_write(self) -> None:
+        """Mark that a byte may leave from now on; raises instead when the exchange was cut before."""
+        if self.overdue():
+            self.cut("timeout")
+        with self._lock:
+            if self.cut_by is not None:
+                raise CutError
+            if self.written is None:
+                self.written = self._clock()
+
+    def cut(self, cause: Cause) -> bool:
+        """End the exchange now. After this nothing is written any more; returns whether something may have been."""
+        with self._lock:
+            self.cut_by = self.cut_by or cause
+        connection = self.connection
+        if connection is not None and connection.sock is not None:
+            _shut_down(connection.sock)
+        return self.written is not None
+
+
+def _shut_down(sock: Any) -> None:
+    """Make reads and writes of any thread on this socket return."""
+    plain = getattr(sock, "socket", sock)  # TLS inside TLS has its socket within
+    with suppress(OSError):
+        # The plain socket's method: SSLSocket.shutdown drops the TLS layer first, and a thread that reads
+        # meanwhile would be handed ciphertext as if it were the answer.
+        socket.shutdown(plain, SHUT_RDWR)

@@ -1,0 +1,263 @@
+"""What applies to a run: flag > environment > manifest > default, made into frozen Limits and an Endpoint."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import ssl
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from runner.errors import RefusedError, UsageError
+from runner.model import SubmitSettings
+from runner.pacing import Rate
+
+PRODUCTION = "https://api.pixxel.space"
+SANDBOX = "sandbox"
+_LARGEST_KEY = 65_536  # bytes: more than any server takes in a header
+
+_T = TypeVar("_T")
+
+
+class ApiKey:
+    """The key. It shows itself only when asked by name, so that no repr, log or traceback holds it."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def reveal(self) -> str:
+        """The key as it is sent."""
+        return self._key
+
+    @property
+    def bearer(self) -> bool:
+        """Whether it begins with `Bearer `, which the API does not want."""
+        return self._key.lower().startswith("bearer ")
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """An HTTP proxy: its URL without credentials, and the credentials as `user:password`."""
+
+    url: str
+    credentials: str = ""
+
+    def __repr__(self) -> str:
+        return f"Proxy({self.url!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the API is and how it is reached. `base_url` is an origin; `ca_bundle` a file of trusted certificates."""
+
+    base_url: str
+    key: ApiKey
+    ca_bundle: str | None = None
+    proxy: Proxy | None = None
+
+    @property
+    def user_agent(self) -> str:
+        """What the program says it is."""
+        return f"pixxel-runner/{runner_version()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What flags and environment say of the sending; None where they are silent. Times are in seconds."""
+
+    concurrency: int | None = None
+    rate: str | None = None
+    attempts: int | None = None
+    timeout: float | None = None
+    stop_after: int | None = None
+    max_pause: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How a run sends: all that the engine is told. Times are in seconds."""
+
+    concurrency: int = 8
+    rate: str | None = None
+    attempts: int = 5
+    timeout: float = 30.0
+    stop_after: int = 10
+    max_pause: float = 900.0
+
+    @property
+    def pace(self) -> Rate | None:
+        """The rate, read."""
+        return None if self.rate is None else Rate.parse(self.rate)
+
+
+def limits(options: Options, manifest: SubmitSettings) -> Limits:
+    """Settle each limit: flag or environment, else the manifest, else the default."""
+    default = Limits()
+    return Limits(
+        concurrency=_first(options.concurrency, manifest.concurrency, default.concurrency),
+        rate=_first(options.rate, manifest.rate, default.rate),
+        attempts=_first(options.attempts, manifest.attempts, default.attempts),
+        timeout=_first(options.timeout, manifest.timeout, default.timeout),
+        stop_after=_first(options.stop_after, manifest.stop_after, default.stop_after),
+        max_pause=_first(options.max_pause, None, default.max_pause),
+    )
+
+
+def _first(flag: _T | None, written: _T | None, default: _T) -> _T:
+    if flag is not None:
+        return flag
+    return default if written is None else written
+
+
+def runner_version() -> str:
+    """The version of this program."""
+    return version("pixxel-runner")
+
+
+def base_url(text: str, *, allow_http: bool) -> str:
+    """Check a base URL and return its origin: scheme, host and port, without a final slash.
+
+    Raises:
+        UsageError: not an http or https URL, more than an origin, or plain http off loopback and not allowed.
+    """
+    parts = _split(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"the base URL {_shown(parts)!r} is not an http or https address", f"Such as {PRODUCTION}.")
+    if parts.username is not None or parts.password is not None:
+        raise UsageError(
+            "the base URL holds credentials", "The key is given by PIXXEL_API_KEY or --api-key-file alone."
+        )
+    if parts.path not in ("", "/") or parts.query or parts.fragment or text.endswith(("?", "#")):
+        raise UsageError(
+            f"the base URL {text!r} has a path, a query or a fragment", f"Give the origin alone: {_origin(parts)}"
+        )
+    if parts.scheme == "http" and not allow_http and not is_loopback(parts.hostname):
+        raise UsageError(
+            f"the base URL {text!r} is plain http: the key would cross the network readable by all",
+            "Use https, or --allow-http if that network is yours.",
+        )
+    return _origin(parts)
+
+
+def _split(text: str) -> SplitResult:
+    shown = text.rpartition("@")[2]  # before it may be a password
+    unreadable = UsageError(f"the base URL {shown!r} cannot be read as a URL", f"Such as {PRODUCTION}.")
+    if any(not character.isprintable() or character.isspace() for character in text):
+        raise unreadable
+    try:
+        parts = urlsplit(text)
+        _ = parts.port  # read here, where a bad one raises
+    except ValueError:
+        raise unreadable from None
+    return parts
+
+
+def _shown(parts: SplitResult) -> str:
+    """The URL without what may be a password."""
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _origin(parts: SplitResult) -> str:
+    host = (parts.hostname or "").lower()
+    host = f"[{host}]" if ":" in host else host
+    default = {"http": 80, "https": 443}[parts.scheme]
+    return f"{parts.scheme}://{host}" + ("" if parts.port in (None, default) else f":{parts.port}")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine by its form alone: nothing is resolved."""
+    if host.lower() in ("localhost", "localhost."):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def proxy_for(origin: str) -> Proxy | None:
+    """The proxy that HTTPS_PROXY, HTTP_PROXY and NO_PROXY name for an origin. Loopback is never sent to a proxy.
+
+    Raises:
+        UsageError: the proxy is of a kind that is not supported.
+    """
+    parts = urlsplit(origin)
+    proxies = getproxies()
+    url = proxies.get(parts.scheme) or proxies.get("all")
+    if not url or is_loopback(parts.hostname or "") or proxy_bypass(parts.netloc):
+        return None
+    return _proxy(url if "://" in url else f"http://{url}")
+
+
+def _proxy(url: str) -> Proxy:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(
+            f"the proxy {_shown(parts)!r} from the environment is not an http or https proxy",
+            "Set HTTPS_PROXY to such a one, or NO_PROXY to the API's host.",
+        )
+    credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else ""
+    return Proxy(_shown(parts), credentials)
+
+
+def api_key(environment: str | None, file: Path | None) -> tuple[ApiKey, tuple[str, ...]]:
+    """The key, from a file where one is named, else from the environment; and warnings for the person.
+
+    It is sent exactly as given; only one line break at the end of a file is dropped.
+
+    Raises:
+        UsageError: the file cannot be read, or the key is one that a header cannot carry.
+        RefusedError: there is no key.
+    """
+    if file is not None:
+        key, warnings = _read_key(file)
+        return ApiKey(_checked(key, f"the key in {file}")), warnings
+    if not environment:
+        raise RefusedError(
+            "no API key", "Set PIXXEL_API_KEY, or name a file with --api-key-file. To try things out: --sandbox."
+        )
+    return ApiKey(_checked(environment, "the key in PIXXEL_API_KEY")), ()
+
+
+def _read_key(file: Path) -> tuple[str, tuple[str, ...]]:
+    try:
+        with file.open("rb") as stream:
+            mode = os.fstat(stream.fileno()).st_mode
+            raw = stream.read(_LARGEST_KEY)
+    except OSError as error:
+        raise UsageError(f"the key file {file} cannot be read: {error.strerror}", "Check its path and modes.") from None
+    warnings = (f"others can read the key file {file}: chmod 600 {file}",) if mode & 0o077 else ()
+    try:
+        return raw.decode("ascii").removesuffix("\n").removesuffix("\r"), warnings
+    except UnicodeDecodeError:
+        raise UsageError(
+            f"the key file {file} holds bytes that no key has", "Save the bare key as plain text."
+        ) from None
+
+
+def _checked(key: str, what: str) -> str:
+    if not key:
+        raise UsageError(f"{what} is empty", "Put the bare key there.")
+    if not key.isascii() or not key.isprintable() or key != key.strip():
+        raise UsageError(
+            f"{what} has a line break, a space at an end, or another character that a header cannot carry",
+            "Put the bare key there, with nothing around it.",
+        )
+    return key
+
+
+def check_ca_bundle(path: str | None) -> None:
+    """See that a file of certificates can be used. Raises UsageError."""
+    if path is None:
+        return
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as error:  # ssl.SSLError is one
+        raise UsageError(
+            f"the CA bundle {path} cannot be used: {error.strerror or error}", "It is to be a file of PEM certificates."
+        ) from None

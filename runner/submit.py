@@ -1,0 +1,343 @@
+"""The engine: one thread decides what is sent and takes what came back; workers only send.
+
+The thread that calls `Engine.run` owns the journal and every decision. It claims a job in the journal before its
+request can leave, hands it to a worker, and takes the outcome back through a queue; outcomes are decided in the
+journal before anyone is told of them. Workers share nothing with it but the two queues.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from queue import Empty, SimpleQueue
+from signal import Signals
+from typing import Literal, Protocol, assert_never
+
+from runner.backlog import Backlog, Retry, Trouble
+from runner.exchange import Exchange
+from runner.journal import Journal
+from runner.model import Created, ErrorInfo, Failed, InDoubt, Outcome, Skipped, Submission
+from runner.pacing import Backoff, Pace, Pauses, Turn
+from runner.settings import Limits
+from runner.verdict import Accepted, Doubt, Happening, NoAnswer, NotSent, Refused, Throttled, judge
+
+GRACE = 4.0  # seconds for what is in flight, once interrupted: CI kills 10 s after it has asked
+_LAST_WORDS = 0.5  # seconds for sends that were cut to come back and say how far they got
+_QUICK = 0.5  # seconds: a server that answers within this gets claims ahead of its workers
+
+
+class Sender(Protocol):
+    """What the engine needs of the API."""
+
+    def create_job(self, workflow_id: str, project_id: str, exchange: Exchange) -> Happening:
+        """Send one POST, once, and say what came of it. Never raises."""
+
+
+class Observer(Protocol):
+    """Who is told how the run goes, in the thread that runs the engine."""
+
+    def decided(self, submission: Submission, outcome: Outcome) -> None:
+        """A job's outcome is on record."""
+
+    def retrying(self, submission: Submission, error: ErrorInfo, seconds: float) -> None:
+        """A job that was certainly not sent is tried again in so many seconds."""
+
+    def pausing(self, error: ErrorInfo, seconds: float) -> None:
+        """The server asked for a pause: nothing is sent for so many seconds."""
+
+    def stopping(self, why: str) -> None:
+        """Nothing more is sent; what is in flight is waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a run ended. `why` is for a person and empty when it completed; `signum` is set when it was interrupted."""
+
+    state: Literal["completed", "stopped", "interrupted"]
+    why: str = ""
+    signum: int | None = None
+
+
+@dataclass(slots=True)
+class _Flight:
+    """One send on its way: claimed, and not yet decided."""
+
+    submission: Submission
+    attempt: int
+    exchange: Exchange
+    turn: Turn
+    claimed_at: datetime
+
+
+class Engine:
+    """Sends the submissions of one run. `run` once; `interrupt` from a signal handler or another thread."""
+
+    def __init__(
+        self,
+        submissions: Sequence[Submission],
+        sender: Sender,
+        journal: Journal,
+        limits: Limits,
+        observer: Observer,
+        *,
+        bearer: bool = False,
+        backoff: Backoff | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._sender = sender
+        self._journal = journal
+        self._limits = limits
+        self._observer = observer
+        self._bearer = bearer
+        self._backoff = backoff or Backoff()
+        self._clock = clock
+
+        self._backlog = Backlog(submissions)
+        self._workers_wanted = min(limits.concurrency, len(submissions))
+        self._flights: dict[int, _Flight] = {}
+        self._todo: SimpleQueue[_Flight | None] = SimpleQueue()
+        self._back: SimpleQueue[tuple[_Flight, Happening] | int] = SimpleQueue()
+
+        self._pace = Pace(limits.pace)
+        self._pauses = Pauses(limits.max_pause)
+        self._throttles = 0  # in a row
+        self._trouble = Trouble(limits.stop_after)
+        self._quick = False
+        self._end = End("completed")
+        self._cut_at: float | None = None  # when the grace of an interrupted run is over
+        self._leave_at: float | None = None  # when sends that were cut are no longer waited for
+
+    def interrupt(self, signum: int) -> None:
+        """End the run soon: nothing more is dispatched, what is in flight has a grace; a second call ends that.
+
+        Safe in a signal handler: SimpleQueue.put is reentrant.
+        """
+        self._back.put(signum)
+
+    def run(self) -> End:
+        """Send everything, decide everything, and say how it ended."""
+        with self._workers():
+            while self._flights or (self._backlog and self._going):
+                self._dispatch()
+                self._take(self._arrivals())
+                self._end_grace()
+        self._skip_rest()
+        return self._end
+
+    @property
+    def _going(self) -> bool:
+        return self._end.state == "completed"
+
+    # What is sent.
+
+    def _dispatch(self) -> None:
+        now = self._clock()
+        flights: list[_Flight] = []
+        while self._next_send(now, len(flights)) == now:
+            submission, attempt = self._backlog.take(now)
+            turn = self._pace.take(now)
+            flights.append(_Flight(submission, attempt, Exchange(self._limits.timeout), turn, datetime.now(UTC)))
+        if not flights:
+            return
+        self._journal.claim([flight.submission for flight in flights])
+        for flight in flights:
+            self._flights[id(flight)] = flight
+            self._todo.put(flight)
+
+    def _next_send(self, now: float, more: int = 0) -> float | None:
+        """When the next send may go: `now`, later, or None when that hangs on something that comes back."""
+        due = self._backlog.due(now) if self._going else None
+        if due is None or self._room(now) <= more:
+            return None
+        return max(now, due, self._pauses.until, now + self._pace.wait(now))
+
+    def _room(self, now: float) -> int:
+        """How many more may be claimed.
+
+        A job that waits to be tried again keeps its place: while the API cannot be reached, as many jobs are tried
+        as there are workers, and not every job of the manifest once. A server that is quick gets claims ahead, so
+        that no worker waits for a commit; one that is slow does not, as a claim is to be sent within a second.
+        """
+        ahead = 2 if self._quick and self._limits.rate is None else 1
+        return ahead * self._limits.concurrency - len(self._flights) - self._backlog.waiting(now)
+
+    # What came back.
+
+    def _arrivals(self) -> list[tuple[_Flight, Happening] | int]:
+        """All that came back; waits for the first until there is something else to do."""
+        now = self._clock()
+        times = [time for time in (self._next_send(now), self._cut_at, self._leave_at) if time is not None]
+        arrivals: list[tuple[_Flight, Happening] | int] = []
+        try:
+            arrivals.append(self._back.get(timeout=max(0.0, min(times) - now) if times else None))
+            while True:
+                arrivals.append(self._back.get_nowait())
+        except Empty:
+            return arrivals
+
+    def _take(self, arrivals: Sequence[tuple[_Flight, Happening] | int]) -> None:
+        decided: list[tuple[Submission, Outcome]] = []
+        ids: set[str] = set()  # of this batch: the journal knows them only once they are decided
+        for arrival in arrivals:
+            if isinstance(arrival, int):
+                self._interrupted(arrival)
+            elif self._flights.pop(id(arrival[0]), None) is not None:
+                outcome = self._settle(*arrival, held=lambda job_id: job_id in ids or self._journal.holds(job_id))
+                if outcome is not None:
+                    decided.append((arrival[0].submission, outcome))
+                if isinstance(outcome, Created):
+                    ids.add(outcome.job_id)
+        self._decide(decided)
+
+    def _decide(self, decided: Sequence[tuple[Submission, Outcome]]) -> None:
+        if decided:
+            self._journal.decide(decided)
+        for submission, outcome in decided:
+            self._observer.decided(submission, outcome)
+
+    def _settle(self, flight: _Flight, happening: Happening, held: Callable[[str], bool]) -> Outcome | None:
+        """The outcome of a send, or None when the job is to be sent (again) later."""
+        now = self._clock()
+        flight.turn.left = flight.exchange.written or now
+        self._quick = now - (flight.exchange.started or now) < _QUICK
+        verdict = judge(happening, held, bearer=self._bearer)
+        if isinstance(verdict, Throttled):
+            self._throttled(flight, verdict, now)
+            return None
+        self._throttles = 0
+        if isinstance(verdict, NotSent):
+            return self._not_sent(flight, happening, verdict, now)
+        outcome = _outcome(flight, verdict)
+        if not isinstance(verdict, Accepted) and verdict.stop:
+            self._stop(verdict.error.message)
+        self._count_trouble(outcome)
+        return outcome
+
+    def _throttled(self, flight: _Flight, verdict: Throttled, now: float) -> None:
+        self._put_back([flight])
+        self._recall()
+        fresh = now >= self._pauses.until
+        if fresh:  # the others of one burst say the same: the wait does not grow for each
+            self._throttles += 1
+        # Never less than the backoff: a server that says `Retry-After: 0` again and again is not hammered.
+        seconds = max(verdict.retry_after or 0.0, self._backoff.seconds(self._throttles))
+        if not self._pauses.extend(now, seconds):
+            self._stop(f"throttled: the server asks for longer pauses than this run makes ({verdict.error.message})")
+        elif fresh:
+            self._observer.pausing(verdict.error, seconds)
+
+    def _not_sent(self, flight: _Flight, happening: Happening, verdict: NotSent, now: float) -> Outcome | None:
+        if isinstance(happening, NoAnswer) and happening.cause == "interrupted":
+            self._put_back([flight])
+            return None
+        if self._going and flight.attempt < self._limits.attempts:
+            seconds = self._backoff.seconds(flight.attempt)
+            self._journal.release([flight.submission])
+            self._backlog.try_again(Retry(now + seconds, flight.attempt + 1, flight.submission, verdict.error))
+            self._observer.retrying(flight.submission, verdict.error, seconds)
+            return None
+        outcome = Failed(verdict.error, flight.attempt, flight.claimed_at)
+        self._count_trouble(outcome)
+        return outcome
+
+    def _count_trouble(self, outcome: Outcome) -> None:
+        if self._trouble.meets(outcome):
+            self._stop(f"{self._trouble.kind}, {self._trouble.count} times in a row")
+
+    # How it ends.
+
+    def _stop(self, why: str) -> None:
+        if self._going:
+            self._end = End("stopped", why)
+            self._recall()
+            self._observer.stopping(why)
+
+    def _interrupted(self, signum: int) -> None:
+        first = self._cut_at is None and self._leave_at is None
+        self._cut_at = self._clock() + (GRACE if first else 0.0)
+        if first:
+            self._end = End("interrupted", f"interrupted by {Signals(signum).name}", signum)
+            self._recall()
+            self._observer.stopping(self._end.why)
+
+    def _end_grace(self) -> None:
+        now = self._clock()
+        if self._cut_at is not None and self._cut_at <= now:
+            self._cut_at, self._leave_at = None, now + _LAST_WORDS
+            for flight in self._flights.values():
+                flight.exchange.cut("interrupted")
+        elif self._leave_at is not None and self._leave_at <= now:
+            # A worker that is stuck (resolving a name, say) can't write any more: what it has done so far is the truth.
+            self._take([(flight, _abandoned(flight.exchange)) for flight in self._flights.values()])
+
+    def _recall(self) -> None:
+        """Take back what no worker has begun."""
+        idle: list[_Flight] = []
+        with suppress(Empty):
+            while (flight := self._todo.get_nowait()) is not None:
+                idle.append(flight)
+        for flight in idle:
+            del self._flights[id(flight)]
+        self._put_back(idle)
+
+    def _put_back(self, flights: Sequence[_Flight]) -> None:
+        """Return jobs that were certainly not created to the head of the backlog, their attempt not counted."""
+        if flights:
+            self._journal.release([flight.submission for flight in flights])
+        for flight in reversed(flights):
+            flight.turn.left = flight.turn.left or self._clock()
+            self._backlog.put_back(flight.submission, flight.attempt)
+
+    def _skip_rest(self) -> None:
+        """Decide what was not sent because the run ended before its turn."""
+        reason = "interrupted" if self._end.state == "interrupted" else "stopped"
+        rest: list[tuple[Submission, Outcome]] = [
+            (submission, Skipped(reason, self._end.why) if error is None else Failed(error, attempts, None))
+            for submission, attempts, error in self._backlog.empty()
+        ]
+        self._decide(rest)
+
+    # The workers.
+
+    @contextmanager
+    def _workers(self) -> Iterator[None]:
+        workers = [
+            threading.Thread(target=self._work, name=f"send-{number}", daemon=True)
+            for number in range(self._workers_wanted)
+        ]
+        for worker in workers:
+            worker.start()
+        try:
+            yield
+        finally:
+            for _ in workers:
+                self._todo.put(None)
+            for worker in workers:
+                # One that was abandoned while stuck is left behind; it can't write any more.
+                worker.join(timeout=0 if self._leave_at is not None else None)
+
+    def _work(self) -> None:
+        while (flight := self._todo.get()) is not None:
+            job = flight.submission.job
+            self._back.put((flight, self._sender.create_job(job.workflow_id, job.project_id, flight.exchange)))
+
+
+def _outcome(flight: _Flight, verdict: Accepted | Refused | Doubt) -> Created | Failed | InDoubt:
+    match verdict:
+        case Accepted(job_id, body):
+            return Created(job_id, body, flight.attempt, flight.claimed_at)
+        case Refused(error):
+            return Failed(error, flight.attempt, flight.claimed_at)
+        case Doubt(error):
+            return InDoubt(error, flight.attempt, flight.claimed_at)
+        case _:
+            assert_never(verdict)
+
+
+def _abandoned(exchange: Exchange) -> NoAnswer:
+    written = exchange.cut("interrupted")
+    return NoAnswer("interrupted", written, "the run was interrupted before an answer came")

@@ -1,0 +1,227 @@
+"""The table of what may be sent again: what happened to one POST → what it means for the job. Pure.
+
+The specification is DESIGN, section 4. A job costs money and the API has no idempotency key, so a verdict never
+guesses: whatever leaves open whether the job exists is a Doubt, and a Doubt is never sent again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any, Literal
+
+from runner import jobobject
+from runner.model import ErrorInfo
+
+Cause = Literal[
+    "resolve", "connect", "tls", "certificate", "proxy",
+    "timeout", "closed", "truncated", "garbage", "too_large", "interrupted", "broken",
+]  # fmt: skip
+
+_EXCERPT = 2_000  # characters of an unusable answer that are kept for a person
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete HTTP response. `headers` has lower-case names; `body` is decoded of its content coding."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """No complete response came. `written`: whether a byte of the request may have left; `detail` is for a person."""
+
+    cause: Cause
+    written: bool
+    detail: str
+
+
+Happening = Answer | NoAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The job exists and has this id."""
+
+    job_id: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The job certainly does not exist, and sending it again would not help. `stop`: no other job would fare better."""
+
+    error: ErrorInfo
+    stop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """The job may or may not exist."""
+
+    error: ErrorInfo
+    stop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """No byte left: it may be sent again."""
+
+    error: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """Certainly not created; everyone waits. `retry_after` is in seconds, None when the server did not say."""
+
+    error: ErrorInfo
+    retry_after: float | None
+
+
+Verdict = Accepted | Refused | Doubt | NotSent | Throttled
+
+
+def judge(happening: Happening, held: Callable[[str], bool], *, bearer: bool = False) -> Verdict:
+    """Say what one POST came to.
+
+    Args:
+        happening: what came of the exchange.
+        held: whether another submission at this API holds a job id.
+        bearer: whether the key that was sent begins with `Bearer `, for the words of a 401.
+    """
+    if isinstance(happening, NoAnswer):
+        return _judge_silence(happening)
+    return _judge_answer(happening, held, bearer=bearer)
+
+
+def _judge_silence(silence: NoAnswer) -> Verdict:
+    if silence.written:
+        return Doubt(ErrorInfo(silence.cause, f"{silence.detail}; the job may have been created"))
+    if silence.cause == "certificate":
+        return Refused(ErrorInfo("untrusted", silence.detail), stop=True)
+    return NotSent(ErrorInfo("unreachable", silence.detail))
+
+
+def _judge_answer(  # noqa: PLR0911 - one return a row of the table
+    answer: Answer, held: Callable[[str], bool], *, bearer: bool
+) -> Verdict:
+    match answer.status:
+        case status if 200 <= status <= 299:
+            return _judge_success(answer, held)
+        case 301 | 302 | 307 | 308:
+            return Refused(_error(answer, "redirected", _where(answer)), stop=True)
+        case status if status < 400 or status > 599:
+            return Doubt(_error(answer, "unexpected", "not an answer that this API gives"), stop=True)
+        case 401:
+            return Refused(_error(answer, "unauthorized", _about_key(bearer=bearer)), stop=True)
+        case 403:
+            return Refused(_error(answer, "forbidden", "the key may not run this workflow in this project"))
+        case 408:
+            return Doubt(_error(answer, "request_timeout", "the server or a gateway gave up waiting"))
+        case 409:
+            return Doubt(_error(answer, "conflict", "the server reports a conflict, which leaves it open"))
+        case 425 | 429:
+            return Throttled(_error(answer, "throttled", "too many requests"), retry_after(answer))
+        case status if status < 500:
+            return Refused(_error(answer, "rejected", "the API rejected the request"))
+        case _:
+            return Doubt(_error(answer, "server_error", "the server failed, perhaps after it created the job"))
+
+
+def _judge_success(answer: Answer, held: Callable[[str], bool]) -> Verdict:
+    job = jobobject.read(answer.body)
+    if job is None:
+        return Doubt(_error(answer, "unreadable", "a success, but no job object with an id in it"))
+    if held(job.id):
+        return Doubt(_error(answer, "known_id", f"a success, but with the id of an earlier job: {job.id}"))
+    return Accepted(job.id, answer.body)
+
+
+def retry_after(answer: Answer) -> float | None:
+    """The seconds that `Retry-After` asks for, at least 0; None when absent or unreadable (RFC 9110, section 10.2.3).
+
+    A date is measured against the server's own `Date`, so that a clock that is off does not lengthen the wait.
+    """
+    value = answer.headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:9])  # 31 years will do: float() would make inf of 400 digits
+    until = _http_date(value)
+    if until is None:
+        return None
+    now = _http_date(answer.headers.get("date", "")) or answer.received_at
+    return max(0.0, (until - now).total_seconds())
+
+
+def _http_date(value: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(value)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _where(answer: Answer) -> str:
+    location = answer.headers.get("location", "nowhere")
+    return f"the server redirects to {location}, which is never followed with a key: check the base URL"
+
+
+def _about_key(*, bearer: bool) -> str:
+    if bearer:
+        return "the API does not recognise the key; it begins with 'Bearer ', and the API wants the bare key"
+    return "the API does not recognise the key; it has no 'Bearer ' prefix, and needs none"
+
+
+def _error(answer: Answer, kind: str, words: str) -> ErrorInfo:
+    api_error = _api_error(answer.body)
+    return ErrorInfo(
+        kind=kind,
+        message=f"HTTP {answer.status}{_phrase(answer.status)}: {_words(api_error, kind, words)}",
+        http_status=answer.status,
+        api_error=api_error,
+        request_id=answer.headers.get("x-request-id"),
+        date=answer.headers.get("date"),
+        retry_after=answer.headers.get("retry-after"),
+        body=None if api_error is not None else _excerpt(answer.body),
+    )
+
+
+def _words(api_error: Any, kind: str, words: str) -> str:
+    """The API's words, and ours beside them except where the API's say all there is."""
+    said = _said(api_error)
+    if not said:
+        return words
+    return said if kind == "rejected" else f"{said} ({words})"
+
+
+def _phrase(status: int) -> str:
+    try:
+        return f" {HTTPStatus(status).phrase}"
+    except ValueError:
+        return ""
+
+
+def _api_error(body: bytes) -> Any:
+    """The `error` member of the API's error form, whatever is in it; None when the body is not of that form."""
+    members = jobobject.read_object(body)
+    return members.get("error") if members else None
+
+
+def _said(api_error: Any) -> str:
+    if isinstance(api_error, str):
+        return api_error
+    if not isinstance(api_error, dict):
+        return ""
+    said = [api_error.get(key) for key in ("code", "message", "details")]
+    return ": ".join(word if isinstance(word, str) else json.dumps(word) for word in said if word)
+
+
+def _excerpt(body: bytes) -> str | None:
+    return jobobject.as_text(body[:_EXCERPT]) or None
