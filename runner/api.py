@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Self
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import urllib3
 from urllib3 import exceptions as faults
@@ -90,8 +90,11 @@ class _PoolTLS(_Pool, HTTPSConnectionPool):
     ConnectionCls = _MarkingTLS
 
 
-class Api:
-    """The API at one endpoint. Threads may share it; `close` ends its connections."""
+class Reader:
+    """The API at one endpoint, as far as asking goes: there is no method here that creates anything.
+
+    Threads may share it; `close` ends its connections. No method raises: what went wrong is in what it returns.
+    """
 
     def __init__(self, endpoint: Endpoint, connections: int) -> None:
         self._endpoint = endpoint
@@ -106,10 +109,23 @@ class Api:
         self._watch = threading.Thread(target=self._watch_deadlines, name="deadlines", daemon=True)
         self._watch.start()
 
-    def create_job(self, workflow_id: str, project_id: str, exchange: Exchange) -> Happening:
-        """`POST /v0/workflows/{workflow_id}/jobs?project_id=…`, once, with no body. Never raises."""
-        query = urlencode({"project_id": project_id}, quote_via=quote, safe="")
-        return self._send("POST", f"/v0/workflows/{quote(workflow_id, safe='')}/jobs?{query}", exchange)
+    @property
+    def bearer(self) -> bool:
+        """Whether the key begins with `Bearer `."""
+        return self._endpoint.key.bearer
+
+    def list_jobs(self, workflow_id: str, exchange: Exchange) -> Happening:
+        """`GET /v0/workflows/{workflow_id}/jobs`."""
+        return self._send("GET", f"/v0/workflows/{_segment(workflow_id)}/jobs", exchange)
+
+    def get_job(self, workflow_id: str, job_id: str, exchange: Exchange) -> Happening:
+        """`GET /v0/workflows/{workflow_id}/jobs/{job_id}`."""
+        return self._send("GET", f"/v0/workflows/{_segment(workflow_id)}/jobs/{_segment(job_id)}", exchange)
+
+    def cut(self) -> None:
+        """End every exchange that is under way, as after an interrupt. Safe in a signal handler."""
+        for exchange in self._active.copy():
+            exchange.cut("interrupted")
 
     def close(self) -> None:
         """Close the connections and end the watch."""
@@ -168,6 +184,21 @@ class Api:
                 # Again at each tick: during a TLS handshake there is no socket yet to shut down.
                 if exchange.overdue():
                     exchange.cut("timeout")
+
+
+class Api(Reader):
+    """The API at one endpoint, with the one request that costs money."""
+
+    def create_job(self, workflow_id: str, project_id: str, exchange: Exchange) -> Happening:
+        """`POST /v0/workflows/{workflow_id}/jobs?project_id=…`, once, with no body."""
+        return self._send(
+            "POST", f"/v0/workflows/{_segment(workflow_id)}/jobs?project_id={_segment(project_id)}", exchange
+        )
+
+
+def _segment(identifier: str) -> str:
+    """An id as one segment of a path, or one value of a query: all but the unreserved characters percent-encoded."""
+    return quote(identifier, safe="", errors="surrogatepass")
 
 
 def _body(response: urllib3.BaseHTTPResponse, exchange: Exchange) -> bytes:

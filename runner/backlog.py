@@ -12,12 +12,12 @@ from runner.model import ErrorInfo, Failed, InDoubt, Outcome, Submission
 
 @dataclass(order=True, slots=True)
 class Retry:
-    """A job that was not sent, and when to try it again."""
+    """A job that was not sent, when to try it again, and its outcome if that does not come to be."""
 
     due: float
     attempt: int
     submission: Submission = field(compare=False)
-    error: ErrorInfo = field(compare=False)
+    outcome: Failed = field(compare=False)
 
 
 class Backlog:
@@ -56,12 +56,16 @@ class Backlog:
         """Keep a job for another attempt."""
         heapq.heappush(self._retries, retry)
 
-    def empty(self) -> Iterator[tuple[Submission, int, ErrorInfo | None]]:
-        """Take everything out: each job, the attempts it has had, and why the last one failed."""
+    def retries(self, submission: Submission) -> bool:
+        """Whether a job waits to be tried again."""
+        return any(retry.submission is submission for retry in self._retries)
+
+    def empty(self) -> Iterator[tuple[Submission, Failed | None]]:
+        """Take everything out: each job, and its outcome so far if it was tried."""
         for retry in self._retries:
-            yield retry.submission, retry.attempt - 1, retry.error
-        for submission, attempt in self._fresh:
-            yield submission, attempt - 1, None
+            yield retry.submission, retry.outcome
+        for submission, _attempt in self._fresh:
+            yield submission, None
         self._retries.clear()
         self._fresh.clear()
 

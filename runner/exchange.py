@@ -35,7 +35,7 @@ class Exchange:
         self.cut_by: Cause | None = None
         self.connection: Connection | None = None
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may cut what its own thread is about to write
 
     def start(self) -> None:
         """Begin the time that the whole exchange may take."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 # What ordinary JSON readers take: jq and others stop near a few hundred or thousand levels.
@@ -17,6 +18,7 @@ _DEEPEST = 200
 
 # Possessive, so that a string that never ends is passed over once and not once for each quote in it.
 _TOKEN = re.compile(rb'[\[\]{},:]|"(?:[^"\\]++|\\.)*+"?|[^\s\[\]{},:"]++', re.DOTALL)
+_FRACTION = re.compile(r"(\.[0-9]{6})[0-9]+")
 _OPEN = (b"[", b"{")
 _CLOSE = (b"]", b"}")
 
@@ -41,10 +43,55 @@ class JobObject:
         return status if isinstance(status, str) else None
 
     @property
+    def created_by(self) -> str | None:
+        """Who created the job, as far as the API says."""
+        creator = self.members.get("created_by")
+        return creator if isinstance(creator, str) and creator else None
+
+    @property
+    def created_at(self) -> datetime | None:
+        """When the job was created, by the server's clock; None where that is missing or can't be read."""
+        return moment(self.members.get("created_at"))
+
+    @property
     def val_errors(self) -> list[Any]:
         """The validation errors that came with the job. The job exists all the same."""
         errors = self.members.get("val_errors")
         return errors if isinstance(errors, list) else []
+
+
+def moment(value: Any) -> datetime | None:
+    """An RFC 3339 timestamp; one without an offset is taken as UTC. None for anything else."""
+    if not isinstance(value, str):
+        return None
+    try:
+        # Nanoseconds come from servers written in Go; Python takes no more than six digits.
+        time = datetime.fromisoformat(_FRACTION.sub(r"\1", value.strip()))
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def listed(body: bytes) -> tuple[JobObject, ...] | None:
+    """Read a list of jobs: `jobs` is an array or null, and each has an id. None when it is not such a list."""
+    members = read_object(body)
+    if members is None or "jobs" not in members:
+        return None
+    jobs = members["jobs"]
+    if jobs is None:
+        return ()
+    if not isinstance(jobs, list) or not all(_has_id(job) for job in jobs):
+        return None
+    return tuple(JobObject(job["id"], job) for job in jobs)
+
+
+def encode(members: dict[str, Any]) -> bytes:
+    """A job object as bytes again, in ASCII."""
+    return json.dumps(members).encode()
+
+
+def _has_id(job: Any) -> bool:
+    return isinstance(job, dict) and isinstance(job.get("id"), str) and bool(job["id"])
 
 
 def read(body: bytes) -> JobObject | None:

@@ -1,49 +1,42 @@
-"""Where submissions and their outcomes are kept: what the engine asks of it, and one that keeps them in memory."""
+"""What the engine asks of the record: intents and outcomes, kept in turns. Pure types; the ledger meets them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
-from runner.model import Created, Outcome, Submission
+from runner.model import Created, Failed, InDoubt, Submission
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A submission that is about to be sent: which attempt this is, when, and the seconds that it may take."""
+
+    submission: Submission
+    attempt: int
+    claimed_at: datetime
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What became of a claimed submission, and when its exchange was over."""
+
+    submission: Submission
+    outcome: Created | Failed | InDoubt
+    ended_at: datetime
 
 
 class Journal(Protocol):
     """Where submissions and outcomes are kept. Called by one thread only."""
 
-    def claim(self, submissions: Sequence[Submission]) -> None:
-        """Keep that these may be sent from now on; returns when that is durable."""
+    def commit(self, decided: Sequence[Decided], released: Sequence[Submission], claimed: Sequence[Claim]) -> None:
+        """Keep, in this order, what became of sends, what was claimed and certainly not created, and the next intents.
 
-    def release(self, submissions: Sequence[Submission]) -> None:
-        """Keep that these were certainly not created, and may be claimed again."""
-
-    def decide(self, outcomes: Sequence[tuple[Submission, Outcome]]) -> None:
-        """Keep what became of these; returns when that is durable."""
+        All of it is durable when this returns, and none of it when it raises.
+        """
 
     def holds(self, job_id: str) -> bool:
         """Whether a submission at this API has this job id."""
-
-
-class MemoryJournal:
-    """Keeps the outcomes of one run for as long as the process lives."""
-
-    def __init__(self) -> None:
-        self.outcomes: dict[str, Outcome] = {}  # by the job's name
-        self._ids: set[str] = set()
-
-    def claim(self, submissions: Sequence[Submission]) -> None:
-        """Nothing is kept of a claim: it would end with the process, as what it guards against does."""
-
-    def release(self, submissions: Sequence[Submission]) -> None:
-        """As for a claim."""
-
-    def decide(self, outcomes: Sequence[tuple[Submission, Outcome]]) -> None:
-        """Keep what became of these."""
-        for submission, outcome in outcomes:
-            self.outcomes[submission.job.name] = outcome
-            if isinstance(outcome, Created):
-                self._ids.add(outcome.job_id)
-
-    def holds(self, job_id: str) -> bool:
-        """Whether a submission of this run has this job id."""
-        return job_id in self._ids

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 OncePer = Literal["run", "hour", "day", "week", "month", "forever"]
 OnUnfinished = Literal["refuse", "resume", "new"]
@@ -42,7 +42,10 @@ class SubmitSettings:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A valid manifest. `path` is as the person gave it (`-` for standard input); `sha256` is of its bytes."""
+    """A valid manifest. `path` is as the person gave it (`-` for standard input); `sha256` is of its bytes.
+
+    `named`: its name is written in it, and not taken from the file's.
+    """
 
     name: str
     path: str
@@ -53,6 +56,7 @@ class Manifest:
     on_unfinished: OnUnfinished = "refuse"
     max_cost: int | None = None
     submit: SubmitSettings = SubmitSettings()
+    named: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,11 @@ class ErrorInfo:
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """The job exists. `body` is the API's answer as it came; `attempts` counts sends; `sent_at` is the last one's."""
+    """The job exists.
+
+    `body` is the API's answer as it came; `attempts` counts sends and `sent_at` is the last one's. `recovered`: it was
+    in doubt and then found at the API. Not `assigned`: it is one of the `candidates`, and which is anyone's guess.
+    """
 
     job_id: str
     body: bytes
@@ -84,6 +92,7 @@ class Created:
     sent_at: datetime
     recovered: bool = False
     assigned: bool = True
+    candidates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,17 +152,25 @@ class Run:
     settings: Mapping[str, Any]
 
 
+class Entries(Sized, Iterable[Entry], Protocol):
+    """The entries of a record, which may be gone through again and again; not necessarily held in memory."""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """What results and reports are made of: the run, and an entry for each job of its run key, in manifest order."""
 
     run: Run
-    entries: tuple[Entry, ...]
+    entries: Entries
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One job that is to be sent. `ordinal` counts the entries of its pair in the manifest, from 1."""
+    """One job that is to be sent. `ordinal` counts those of its pair under the run key, from 1.
+
+    `again`: a person asked for one more of a job that exists.
+    """
 
     job: Job
     ordinal: int
+    again: bool = False

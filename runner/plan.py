@@ -1,58 +1,167 @@
-"""What a run would send, and why it would not send the rest. Pure."""
+"""What a run would send, and why it would not send the rest: the manifest held against the ledger. Pure.
+
+Pairs are counted, names are labels: of a pair with n enabled entries, of which c exist or may exist under the run
+key, n − c are sent. Names only choose which entries those are, so that renaming or reordering never buys again.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from runner.errors import UsageError
+from runner.ledger.rows import Standing
 from runner.model import Job, Manifest, Skipped, Submission
+
+_Pair = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Which entry each submission of a run key is of: by the entry's name; and those that no entry stands for.
+
+    `gone` are the ones that exist or may exist; what failed and is not listed any more is of no concern.
+    """
+
+    of: Mapping[str, Standing]
+    gone: tuple[Standing, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`sends` in manifest order, and the reason for each job that is not among them, by name."""
+    """`sends` in manifest order; the reason for each job that was never sent and is not to be, by name."""
 
     sends: tuple[Submission, ...]
     skipped: Mapping[str, Skipped]
+    match: Match
 
 
-def make(manifest: Manifest, only: Sequence[str] = ()) -> Plan:
-    """Choose what to send: every enabled job whose name matches one of the globs `only`, or all without globs.
+def make(
+    manifest: Manifest, only: Sequence[str] = (), standings: Sequence[Standing] = (), again: Sequence[str] = ()
+) -> Plan:
+    """Choose what to send.
+
+    Args:
+        manifest: what is wanted.
+        only: globs of job names; without any, every job.
+        standings: the submissions of the run key, as far as there are.
+        again: names of jobs that were created and are to be sent once more.
 
     Raises:
-        UsageError: a glob matches no job.
+        UsageError: a glob matches no job, or a name of `again` is not a job that was created.
     """
     _check_globs(manifest, only)
+    matched = match(manifest.jobs, standings)
+    ordinals = _Ordinals(standings)
     sends: list[Submission] = []
     skipped: dict[str, Skipped] = {}
-    for submission in _submissions(manifest):
-        job = submission.job
-        if not job.enabled:
-            skipped[job.name] = Skipped("disabled", "enabled: false in the manifest")
-        elif only and not any(fnmatchcase(job.name, glob) for glob in only):
-            skipped[job.name] = Skipped("not_selected", "its name matches no --only")
-        else:
-            sends.append(submission)
-    return Plan(tuple(sends), skipped)
-
-
-def _submissions(manifest: Manifest) -> Iterator[Submission]:
-    counts: Counter[tuple[str, str]] = Counter()
     for job in manifest.jobs:
-        counts[job.pair] += 1
-        yield Submission(job, counts[job.pair])
+        standing = matched.of.get(job.name)
+        if standing is not None and standing.counts:
+            continue
+        reason = not_sent(job, only)
+        if reason is None:
+            sends.append(Submission(job, standing.ordinal if standing else ordinals.next(job.pair)))
+        elif standing is None or standing.state == "released":
+            skipped[job.name] = reason
+    sends += [Submission(job, ordinals.next(job.pair), again=True) for job in _again(manifest, matched, again)]
+    return Plan(tuple(sends), skipped, matched)
+
+
+def not_sent(job: Job, only: Sequence[str]) -> Skipped | None:
+    """Why a job is not among those that a run is to send; None when it is."""
+    if not job.enabled:
+        return Skipped("disabled", "enabled: false in the manifest")
+    if only and not any(fnmatchcase(job.name, glob) for glob in only):
+        return Skipped("not_selected", "its name matches no --only")
+    return None
+
+
+def match(jobs: Iterable[Job], standings: Iterable[Standing]) -> Match:
+    """Say which entry each submission is of: those that exist or may exist first, then those to be tried again."""
+    entries: dict[_Pair, list[Job]] = defaultdict(list)
+    for job in jobs:
+        entries[job.pair].append(job)
+    counted: dict[_Pair, list[Standing]] = defaultdict(list)
+    others: dict[_Pair, list[Standing]] = defaultdict(list)
+    gone: list[Standing] = []
+    for standing in standings:
+        if standing.again:
+            gone.append(standing)
+        else:
+            (counted if standing.counts else others)[standing.pair].append(standing)
+    of: dict[str, Standing] = {}
+    for pair, bought in counted.items():
+        gone += _assign(bought, entries[pair], of)
+    for pair, tried in others.items():
+        _assign(tried, entries[pair], of)
+    return Match(of, tuple(standing for standing in gone if standing.again or standing.counts))
+
+
+def _assign(standings: list[Standing], jobs: Sequence[Job], of: dict[str, Standing]) -> list[Standing]:
+    """Give submissions of one pair their entries, and return those that no entry is left for.
+
+    Enabled entries come first, as they are what is counted: one of the same name, else the next in order. A disabled
+    entry only shows what was bought under its name while it was enabled.
+    """
+    enabled = [job.name for job in jobs if job.enabled and job.name not in of]
+    disabled = [job.name for job in jobs if not job.enabled and job.name not in of]
+    left = _take_named(standings, enabled, of)
+    free = [name for name in enabled if name not in of][: len(left)]
+    of.update(zip(free, left, strict=False))
+    return _take_named(left[len(free) :], disabled, of)
+
+
+def _take_named(standings: Iterable[Standing], names: Iterable[str], of: dict[str, Standing]) -> list[Standing]:
+    free = set(names)
+    left: list[Standing] = []
+    for standing in standings:
+        if standing.name in free:
+            free.discard(standing.name)
+            of[standing.name] = standing
+        else:
+            left.append(standing)
+    return left
+
+
+class _Ordinals:
+    """Numbers for new submissions of each pair: never one that was given before."""
+
+    def __init__(self, standings: Iterable[Standing]) -> None:
+        self._last: dict[_Pair, int] = defaultdict(int)
+        for standing in standings:
+            self._last[standing.pair] = max(self._last[standing.pair], standing.ordinal)
+
+    def next(self, pair: _Pair) -> int:
+        self._last[pair] += 1
+        return self._last[pair]
+
+
+def _again(manifest: Manifest, matched: Match, names: Sequence[str]) -> list[Job]:
+    jobs = {job.name: job for job in manifest.jobs}
+    for name in names:
+        if name not in jobs:
+            raise UsageError(f"--again {name!r}: no such job in the manifest", _nearest(name, jobs))
+        standing = matched.of.get(name)
+        if standing is None or standing.state != "created":
+            raise UsageError(
+                f"--again {name!r}: this job was not created under this run key",
+                "A plain run sends it. If it is in doubt, settle that first: pixxel-runner resolve",
+            )
+    return [jobs[name] for name in names]
 
 
 def _check_globs(manifest: Manifest, only: Sequence[str]) -> None:
     for glob in only:
         if not any(fnmatchcase(job.name, glob) for job in manifest.jobs):
-            raise UsageError(f"--only {glob!r} matches no job of the manifest", _nearest(glob, manifest.jobs))
+            raise UsageError(
+                f"--only {glob!r} matches no job of the manifest", _nearest(glob, [job.name for job in manifest.jobs])
+            )
 
 
-def _nearest(glob: str, jobs: Sequence[Job]) -> str:
-    near = difflib.get_close_matches(glob, [job.name for job in jobs], n=3)
+def _nearest(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(names), n=3)
     return f"Did you mean {' or '.join(near)}?" if near else "A glob matches whole names: * any text, ? one character."

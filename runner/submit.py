@@ -11,16 +11,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from signal import Signals
-from typing import Literal, Protocol, assert_never
+from typing import Protocol, assert_never
 
 from runner.backlog import Backlog, Retry, Trouble
+from runner.errors import RefusedError
 from runner.exchange import Exchange
-from runner.journal import Journal
-from runner.model import Created, ErrorInfo, Failed, InDoubt, Outcome, Skipped, Submission
+from runner.journal import Claim, Decided, Journal
+from runner.model import Created, ErrorInfo, Failed, InDoubt, Outcome, RunState, Skipped, Submission
 from runner.pacing import Backoff, Pace, Pauses, Turn
 from runner.settings import Limits
 from runner.verdict import Accepted, Doubt, Happening, NoAnswer, NotSent, Refused, Throttled, judge
@@ -55,11 +56,17 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a run ended. `why` is for a person and empty when it completed; `signum` is set when it was interrupted."""
+    """How a run ended.
 
-    state: Literal["completed", "stopped", "interrupted"]
+    `why` is for a person and empty when it completed; `signum` is set when it was interrupted, and `error` when it was
+    stopped as its record could not be written. `unrecorded` are the outcomes that are known and not on record.
+    """
+
+    state: RunState
     why: str = ""
     signum: int | None = None
+    error: RefusedError | None = None
+    unrecorded: tuple[Decided, ...] = ()
 
 
 @dataclass(slots=True)
@@ -107,6 +114,8 @@ class Engine:
         self._throttles = 0  # in a row
         self._trouble = Trouble(limits.stop_after)
         self._quick = False
+        self._decided: list[Decided] = []  # and not yet on record
+        self._released: list[Submission] = []  # likewise
         self._end = End("completed")
         self._cut_at: float | None = None  # when the grace of an interrupted run is over
         self._leave_at: float | None = None  # when sends that were cut are no longer waited for
@@ -121,12 +130,13 @@ class Engine:
     def run(self) -> End:
         """Send everything, decide everything, and say how it ended."""
         with self._workers():
+            self._commit(self._next_flights())
             while self._flights or (self._backlog and self._going):
-                self._dispatch()
                 self._take(self._arrivals())
                 self._end_grace()
-        self._skip_rest()
-        return self._end
+                self._commit(self._next_flights())
+        self._tell_rest()
+        return replace(self._end, unrecorded=tuple(self._decided))
 
     @property
     def _going(self) -> bool:
@@ -134,19 +144,37 @@ class Engine:
 
     # What is sent.
 
-    def _dispatch(self) -> None:
+    def _next_flights(self) -> list[_Flight]:
         now = self._clock()
         flights: list[_Flight] = []
         while self._next_send(now, len(flights)) == now:
             submission, attempt = self._backlog.take(now)
             turn = self._pace.take(now)
             flights.append(_Flight(submission, attempt, Exchange(self._limits.timeout), turn, datetime.now(UTC)))
-        if not flights:
+        return flights
+
+    def _commit(self, flights: Sequence[_Flight]) -> None:
+        """Put on record what was decided and what is sent next; only then tell of the one and send the other."""
+        decided, released = self._decided, self._released
+        if not (decided or released or flights):
             return
-        self._journal.claim([flight.submission for flight in flights])
+        claims = [Claim(one.submission, one.attempt, one.claimed_at, self._limits.timeout) for one in flights]
+        try:
+            self._journal.commit(decided, released, claims)
+        except RefusedError as error:
+            self._put_back(flights, claimed=False)
+            self._stop_unrecorded(error)
+            return
+        self._decided, self._released = [], []
+        for one in decided:
+            self._tell(one.submission, one.outcome)
         for flight in flights:
             self._flights[id(flight)] = flight
             self._todo.put(flight)
+
+    def _tell(self, submission: Submission, outcome: Outcome) -> None:
+        if not self._backlog.retries(submission):  # one that is tried again has no outcome yet
+            self._observer.decided(submission, outcome)
 
     def _next_send(self, now: float, more: int = 0) -> float | None:
         """When the next send may go: `now`, later, or None when that hangs on something that comes back."""
@@ -180,42 +208,37 @@ class Engine:
             return arrivals
 
     def _take(self, arrivals: Sequence[tuple[_Flight, Happening] | int]) -> None:
-        decided: list[tuple[Submission, Outcome]] = []
-        ids: set[str] = set()  # of this batch: the journal knows them only once they are decided
         for arrival in arrivals:
             if isinstance(arrival, int):
                 self._interrupted(arrival)
             elif self._flights.pop(id(arrival[0]), None) is not None:
-                outcome = self._settle(*arrival, held=lambda job_id: job_id in ids or self._journal.holds(job_id))
-                if outcome is not None:
-                    decided.append((arrival[0].submission, outcome))
-                if isinstance(outcome, Created):
-                    ids.add(outcome.job_id)
-        self._decide(decided)
+                self._settle(*arrival)
 
-    def _decide(self, decided: Sequence[tuple[Submission, Outcome]]) -> None:
-        if decided:
-            self._journal.decide(decided)
-        for submission, outcome in decided:
-            self._observer.decided(submission, outcome)
+    def _holds(self, job_id: str) -> bool:
+        """Whether a job id is taken: by what is on record, or by what came back just before."""
+        fresh = any(isinstance(one.outcome, Created) and one.outcome.job_id == job_id for one in self._decided)
+        return fresh or self._journal.holds(job_id)
 
-    def _settle(self, flight: _Flight, happening: Happening, held: Callable[[str], bool]) -> Outcome | None:
-        """The outcome of a send, or None when the job is to be sent (again) later."""
+    def _settle(self, flight: _Flight, happening: Happening) -> None:
         now = self._clock()
         flight.turn.left = flight.exchange.written or now
         self._quick = now - (flight.exchange.started or now) < _QUICK
-        verdict = judge(happening, held, bearer=self._bearer)
+        verdict = judge(happening, self._holds, bearer=self._bearer)
         if isinstance(verdict, Throttled):
             self._throttled(flight, verdict, now)
-            return None
+            return
         self._throttles = 0
         if isinstance(verdict, NotSent):
-            return self._not_sent(flight, happening, verdict, now)
-        outcome = _outcome(flight, verdict)
+            self._not_sent(flight, happening, verdict, now)
+            return
+        self._decide(flight, _outcome(flight, verdict))
         if not isinstance(verdict, Accepted) and verdict.stop:
             self._stop(verdict.error.message)
-        self._count_trouble(outcome)
-        return outcome
+
+    def _decide(self, flight: _Flight, outcome: Created | Failed | InDoubt) -> None:
+        self._decided.append(Decided(flight.submission, outcome, datetime.now(UTC)))
+        if self._trouble.meets(outcome):
+            self._stop(f"{self._trouble.kind}, {self._trouble.count} times in a row")
 
     def _throttled(self, flight: _Flight, verdict: Throttled, now: float) -> None:
         self._put_back([flight])
@@ -230,23 +253,19 @@ class Engine:
         elif fresh:
             self._observer.pausing(verdict.error, seconds)
 
-    def _not_sent(self, flight: _Flight, happening: Happening, verdict: NotSent, now: float) -> Outcome | None:
+    def _not_sent(self, flight: _Flight, happening: Happening, verdict: NotSent, now: float) -> None:
         if isinstance(happening, NoAnswer) and happening.cause == "interrupted":
             self._put_back([flight])
-            return None
-        if self._going and flight.attempt < self._limits.attempts:
-            seconds = self._backoff.seconds(flight.attempt)
-            self._journal.release([flight.submission])
-            self._backlog.try_again(Retry(now + seconds, flight.attempt + 1, flight.submission, verdict.error))
-            self._observer.retrying(flight.submission, verdict.error, seconds)
-            return None
+            return
         outcome = Failed(verdict.error, flight.attempt, flight.claimed_at)
-        self._count_trouble(outcome)
-        return outcome
-
-    def _count_trouble(self, outcome: Outcome) -> None:
-        if self._trouble.meets(outcome):
-            self._stop(f"{self._trouble.kind}, {self._trouble.count} times in a row")
+        if not self._going or flight.attempt >= self._limits.attempts:
+            self._decide(flight, outcome)
+            return
+        # On record as failed until it is claimed again: whatever happens meanwhile, it was certainly not created.
+        self._decided.append(Decided(flight.submission, outcome, datetime.now(UTC)))
+        seconds = self._backoff.seconds(flight.attempt)
+        self._backlog.try_again(Retry(now + seconds, flight.attempt + 1, flight.submission, outcome))
+        self._observer.retrying(flight.submission, verdict.error, seconds)
 
     # How it ends.
 
@@ -260,7 +279,7 @@ class Engine:
         first = self._cut_at is None and self._leave_at is None
         self._cut_at = self._clock() + (GRACE if first else 0.0)
         if first:
-            self._end = End("interrupted", f"interrupted by {Signals(signum).name}", signum)
+            self._end = End("interrupted", f"interrupted by {Signals(signum).name}", signum, self._end.error)
             self._recall()
             self._observer.stopping(self._end.why)
 
@@ -274,6 +293,11 @@ class Engine:
             # A worker that is stuck (resolving a name, say) can't write any more: what it has done so far is the truth.
             self._take([(flight, _abandoned(flight.exchange)) for flight in self._flights.values()])
 
+    def _stop_unrecorded(self, error: RefusedError) -> None:
+        """Nothing more is sent without a record. What comes back meanwhile is tried to be recorded each time."""
+        self._stop(error.message)
+        self._end = replace(self._end, error=error)
+
     def _recall(self) -> None:
         """Take back what no worker has begun."""
         idle: list[_Flight] = []
@@ -284,22 +308,19 @@ class Engine:
             del self._flights[id(flight)]
         self._put_back(idle)
 
-    def _put_back(self, flights: Sequence[_Flight]) -> None:
+    def _put_back(self, flights: Sequence[_Flight], *, claimed: bool = True) -> None:
         """Return jobs that were certainly not created to the head of the backlog, their attempt not counted."""
-        if flights:
-            self._journal.release([flight.submission for flight in flights])
+        if claimed:
+            self._released += [flight.submission for flight in flights]
         for flight in reversed(flights):
             flight.turn.left = flight.turn.left or self._clock()
             self._backlog.put_back(flight.submission, flight.attempt)
 
-    def _skip_rest(self) -> None:
-        """Decide what was not sent because the run ended before its turn."""
-        reason = "interrupted" if self._end.state == "interrupted" else "stopped"
-        rest: list[tuple[Submission, Outcome]] = [
-            (submission, Skipped(reason, self._end.why) if error is None else Failed(error, attempts, None))
-            for submission, attempts, error in self._backlog.empty()
-        ]
-        self._decide(rest)
+    def _tell_rest(self) -> None:
+        """Tell of what was not sent, or not again, because the run ended before its turn."""
+        skipped = Skipped("interrupted" if self._end.state == "interrupted" else "stopped", self._end.why)
+        for submission, outcome in self._backlog.empty():
+            self._observer.decided(submission, outcome or skipped)
 
     # The workers.
 

@@ -14,6 +14,10 @@ from runner.errors import Exit, RunnerError
 # The name of each command's file in this package, so that `--help` and `--version` import none of them.
 _COMMANDS = {
     "run": "Submit the jobs of a manifest, and record what was created.",
+    "resolve": "Look up jobs in doubt, or settle them by hand.",
+    "runs": "List what was run, newest first.",
+    "show": "Print the record of a run again, as the ledger has it now.",
+    "ledger": "Make, check or export the record of what was submitted.",
     "validate": "Check manifests, and report every problem at once.",
     "schema": "Print the JSON Schema of the manifest or of the results file.",
     "init": "Write a commented manifest to start from.",

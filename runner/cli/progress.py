@@ -4,68 +4,84 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, assert_never
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, assert_never
 
 import click
 
 from runner.cli import console
+from runner.lookup import Finding
 from runner.model import Created, ErrorInfo, Failed, InDoubt, Outcome, Skipped, Submission
-from runner.report.text import plain
+from runner.report.text import visible
 
 if TYPE_CHECKING:
     from click._termui_impl import ProgressBar  # click names the bar's class nowhere else
 
 
 class Progress:
-    """The engine's observer on the command line. Use it as a context manager around the run."""
+    """Watches an execution for the command line."""
 
-    def __init__(self, total: int, *, quiet: bool, verbose: bool, bar: bool) -> None:
+    def __init__(self, *, quiet: bool, verbose: bool, bar: bool) -> None:
         self._quiet = quiet
         self._verbose = verbose
+        self._wants_bar = bar and not quiet
         self._counts: Counter[str] = Counter()
         self._started = time.monotonic()
         self._bar: ProgressBar[int] | None = None
-        if bar and not quiet and total:
-            self._bar = click.progressbar(
-                length=total, label="submitting", show_pos=True, item_show_func=self._now, file=click.get_text_stream("stderr")
-            )
 
-    def __enter__(self) -> Self:
-        if self._bar is not None:
-            self._bar.__enter__()
-        return self
+    @contextmanager
+    def over(self, total: int) -> Iterator[None]:
+        """Show progress over so many jobs meanwhile."""
+        self._started = time.monotonic()
+        if not (self._wants_bar and total):
+            yield
+            return
+        stderr = click.get_text_stream("stderr")
+        with click.progressbar(
+            length=total, label="submitting", show_pos=True, item_show_func=self._now, file=stderr
+        ) as self._bar:
+            yield
+        self._bar = None
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(kind, error, trace)
-            self._bar = None
+    def note(self, text: str) -> None:
+        """Something that a person wants to know and need not act on."""
+        self._say(visible(text))
 
-    def begin(self, text: str) -> None:
-        """Say what is about to happen."""
-        self._say(text)
+    def found(self, findings: Sequence[Finding]) -> None:
+        """A look-up was made, and this is what it says of each doubt."""
+        for finding in findings:
+            word, detail = _in_words(finding.outcome)
+            if word != "in doubt":
+                self._say(f"{visible(finding.doubt.name)}: was in doubt, now {word}: {visible(detail)}")
+            elif self._verbose:
+                self._say(f"{visible(finding.doubt.name)}: still in doubt: {visible(finding.what)}")
+
+    def looking(self, doubts: int, seconds: float) -> None:
+        """So many jobs are in doubt, and are looked up for at most so many seconds more."""
+        self._say(f"looking up {doubts} job{'' if doubts == 1 else 's'} in doubt, for {seconds:.0f} s more at most")
 
     def decided(self, submission: Submission, outcome: Outcome) -> None:
         """A job's outcome is on record."""
         word, detail = _in_words(outcome)
         self._counts[word] += 1
         if self._verbose:
-            self._say(f"{plain(submission.job.name)}: {word}{': ' if detail else ''}{plain(detail)}")
+            self._say(f"{visible(submission.job.name)}: {word}{': ' if detail else ''}{visible(detail)}")
         if self._bar is not None:
             self._bar.update(1, 1)
 
     def retrying(self, submission: Submission, error: ErrorInfo, seconds: float) -> None:
         """A job that was certainly not sent is tried again in so many seconds."""
         if self._verbose:
-            self._say(f"{plain(submission.job.name)}: not sent, again in {seconds:.1f} s: {plain(error.message)}")
+            self._say(f"{visible(submission.job.name)}: not sent, again in {seconds:.1f} s: {visible(error.message)}")
 
     def pausing(self, error: ErrorInfo, seconds: float) -> None:
         """The server asked for a pause: nothing is sent for so many seconds."""
-        self._say(f"pausing for {seconds:.1f} s: {plain(error.message)}")
+        self._say(f"pausing for {seconds:.1f} s: {visible(error.message)}")
 
     def stopping(self, why: str) -> None:
         """Nothing more is sent; what is in flight is waited for."""
-        self._say(f"stopping: {plain(why)}; waiting for what is in flight")
+        self._say(f"stopping: {visible(why)}; waiting for what is in flight")
 
     def _say(self, text: str) -> None:
         if self._quiet:

@@ -1,48 +1,45 @@
-"""`pixxel-runner run`: manifest → plan → submit → results file and summary."""
+"""`pixxel-runner run`: a manifest is validated, planned and submitted, and the record of it written and shown."""
 
 from __future__ import annotations
 
-import secrets
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
 
-from runner import manifest, plan, report, results, settings
+from runner import execution, manifest, periods, report, results, settings
 from runner.api import Api
-from runner.cli import console, endpoint, provenance
+from runner.cli import console, options, provenance
+from runner.cli.interrupts import Interrupts
 from runner.cli.progress import Progress
-from runner.errors import Exit, RefusedError
-from runner.journal import MemoryJournal
-from runner.model import Entry, Manifest, Record, Run
+from runner.errors import Exit, RefusedError, UsageError
+from runner.execution import Execution, Order
+from runner.model import Created, InDoubt, Manifest, Outcome, Record
 from runner.pacing import Rate
-from runner.submit import End, Engine
+from runner.submit import End
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the command line asks for, beside the limits of the sending."""
+    """What the command line asks for beside the connection and the limits of the sending."""
 
     manifest: str
-    sandbox: bool
-    base_url: str
-    api_key_file: Path | None
+    ledger: Path | None
     results: Path | None
     format: str
     every: bool
     only: tuple[str, ...]
+    again: tuple[str, ...]
+    resume: bool
+    new: bool
+    hold: bool
+    settle: float
+    lock_timeout: float
     quiet: bool
     verbose: bool
-    color: str
-    ca_bundle: str | None
-    allow_http: bool
 
 
 def _rate(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
@@ -56,22 +53,8 @@ def _rate(_context: click.Context, _parameter: click.Parameter, value: str | Non
 
 @click.command()
 @click.argument("manifest", metavar="MANIFEST")
-@click.option("--sandbox", is_flag=True, help="Rehearse on a server of its own: no account, no key, no cost.")
-@click.option(
-    "--base-url",
-    envvar="PIXXEL_BASE_URL",
-    default=settings.PRODUCTION,
-    show_default=True,
-    metavar="URL",
-    help="Where the API is.",
-)
-@click.option(
-    "--api-key-file",
-    envvar="PIXXEL_RUNNER_API_KEY_FILE",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Read the key from a file instead of PIXXEL_API_KEY.",
-)
+@options.connection
+@options.ledger
 @click.option(
     "--results",
     envvar="PIXXEL_RUNNER_RESULTS",
@@ -89,6 +72,28 @@ def _rate(_context: click.Context, _parameter: click.Parameter, value: str | Non
 )
 @click.option("--all", "every", is_flag=True, help="List every job in the table, also beyond 1,000.")
 @click.option("--only", multiple=True, metavar="NAME-GLOB", help="Submit only jobs whose name matches. Repeatable.")
+@click.option("--again", multiple=True, metavar="NAME", help="Send one more of a job that was created. Repeatable.")
+@click.option("--resume", is_flag=True, help="Finish the last run: send only what was not created.")
+@click.option("--new", is_flag=True, help="Start a new run, although the last one is unfinished.")
+@click.option("--hold", is_flag=True, help="Do not look up jobs in doubt: leave them to a person.")
+@click.option(
+    "--settle",
+    envvar="PIXXEL_RUNNER_SETTLE",
+    type=click.FloatRange(0),
+    default=900.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long after a send a slow server may still create its job.",
+)
+@click.option(
+    "--lock-timeout",
+    envvar="PIXXEL_RUNNER_LOCK_TIMEOUT",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for another run of this manifest.",
+)
 @click.option(
     "--concurrency",
     envvar="PIXXEL_RUNNER_CONCURRENCY",
@@ -131,158 +136,153 @@ def _rate(_context: click.Context, _parameter: click.Parameter, value: str | Non
 )
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing unless something is wrong.")
 @click.option("--verbose", "-v", is_flag=True, help="Say on stderr what becomes of each job.")
-@click.option(
-    "--color",
-    envvar="PIXXEL_RUNNER_COLOR",
-    type=click.Choice(["auto", "always", "never"]),
-    default="auto",
-    show_default=True,
-    help="When to use colours; auto honours NO_COLOR.",
-)
-@click.option(
-    "--ca-bundle",
-    envvar="PIXXEL_RUNNER_CA_BUNDLE",
-    metavar="FILE",
-    help="Trust the certificates of a PEM file instead of the system's.",
-)
-@click.option("--allow-http", is_flag=True, help="Allow a plain http base URL beyond this machine.")
-@click.pass_context
-def command(context: click.Context, /, **given: Any) -> Exit:
+@options.colors
+def command(**given: Any) -> Exit:
     """Submit the jobs of MANIFEST (a file, or - for standard input), and record what was created.
 
     The key comes from PIXXEL_API_KEY or --api-key-file. Each value is the flag's, else the environment's
     (PIXXEL_RUNNER_CONCURRENCY and so on), else the manifest's, else the default.
     """
     request = Request(**{name: given.pop(name) for name in Request.__dataclass_fields__})
-    context.color = console.color_choice(request.color)
-    return _run(request, settings.Options(**given))
+    at = options.Connection(**{name: given.pop(name) for name in options.Connection.__dataclass_fields__})
+    return _run(request, at, settings.Options(**given))
 
 
-def _run(request: Request, options: settings.Options) -> Exit:
+def _run(request: Request, at: options.Connection, flags: settings.Options) -> Exit:
     data = manifest.read_source(request.manifest, sys.stdin.buffer)
     wanted = manifest.parse(data, request.manifest)
-    _refuse_what_needs_a_record(wanted)
-    intended = plan.make(wanted, request.only)
-    limits = settings.limits(options, wanted.submit)
-    path = request.results or _default_results(request, wanted)
-    with _endpoint(request, wanted) as at, Api(at, limits.concurrency) as api:
-        results.check_writable(path)
-        started = datetime.now(UTC)
-        journal = MemoryJournal()
-        total = len(intended.sends)
-        progress = Progress(total, quiet=request.quiet, verbose=request.verbose, bar=console.stderr_is_terminal())
-        engine = Engine(intended.sends, api, journal, limits, progress, bearer=at.key.bearer)
-        with _signals(engine):
-            with progress:
-                progress.begin(f"submitting {total} of {len(wanted.jobs)} jobs of {wanted.name} to {_place(request, at)}")
-                end = engine.run()
-            run_id = _new_run_id(started)
-            about = Run(
-                id=run_id,
-                key=run_id,
-                state=end.state,
-                started_at=started,
-                finished_at=datetime.now(UTC),
-                runner=settings.runner_version(),
-                manifest_name=wanted.name,
-                manifest_path=wanted.path,
-                manifest_sha256=wanted.sha256,
-                git_commit=provenance.git_commit(wanted.path, data),
-                base_url=_place(request, at),
-                settings=asdict(limits) | {"only": list(request.only)},
-            )
-            outcomes = {**intended.skipped, **journal.outcomes}
-            record = Record(about, tuple(Entry(job, outcomes[job.name], run_id) for job in wanted.jobs))
-            return _tell(record, end, path, request)
-
-
-def _refuse_what_needs_a_record(wanted: Manifest) -> None:
-    """Two settings promise what only a record of earlier runs and of costs can keep: better refused than ignored."""
-    for field, value, silent in (("once_per", wanted.once_per, "run"), ("max_cost", wanted.max_cost, None)):
-        if value != silent:
-            raise RefusedError(
-                f"{wanted.path}: {field}: {value} is not kept by this version yet, so nothing was sent",
-                f"Remove {field} from the manifest to submit its jobs each time that you run it.",
-            )
-
-
-def _endpoint(request: Request, wanted: Manifest) -> AbstractContextManager[settings.Endpoint]:
-    if request.sandbox:
-        return endpoint.sandbox(wanted)
-    return nullcontext(
-        endpoint.real(request.base_url, request.api_key_file, request.ca_bundle, allow_http=request.allow_http)
+    _check(request, wanted)
+    place = options.LedgerPlace.of(wanted.path, request.ledger, sandbox=at.sandbox)
+    options.refuse_unkept_ledger(wanted, place, sandbox=at.sandbox)
+    path = request.results or _default_results(wanted, sandbox=at.sandbox)
+    order = Order(
+        manifest=wanted,
+        git_commit=provenance.git_commit(wanted.path, data),
+        api=at.identity,
+        ledger=place.path,
+        make_ledger=not place.named,
+        limits=settings.limits(flags, wanted.submit),
+        only=request.only,
+        again=request.again,
+        resume=request.resume,
+        new=request.new,
+        hold=request.hold,
+        settle=timedelta(seconds=request.settle),
+        lock_timeout=request.lock_timeout,
     )
+    with at.endpoint(wanted) as endpoint, Api(endpoint, order.limits.concurrency) as api:
+        results.check_writable(path)
+        place.make_folder(wanted.path)
+        return _execute(order, request, api, path)
 
 
-def _place(request: Request, at: settings.Endpoint) -> str:
-    return settings.SANDBOX if request.sandbox else at.base_url
+def _check(request: Request, wanted: Manifest) -> None:
+    if request.resume and request.new:
+        raise UsageError("--resume and --new are two answers to one question", "Give one of them.")
+    if request.new and wanted.once_per != "run":
+        raise UsageError(
+            f"--new would buy again what {wanted.path} says is bought once_per {wanted.once_per}",
+            "For one more of a job that exists: --again NAME.",
+        )
+    if request.again and wanted.once_per == "run" and not request.resume:
+        raise UsageError(
+            "--again adds to a run that exists, and once_per: run makes a new one each time",
+            "For one job of a new run: --only NAME --new. For one more in the last run: --resume --again NAME.",
+        )
+    if wanted.max_cost is not None:
+        raise RefusedError(
+            f"{wanted.path}: max_cost is not kept by this version yet, so nothing was sent",
+            "Remove max_cost from the manifest to submit its jobs without a limit.",
+        )
 
 
-def _default_results(request: Request, wanted: Manifest) -> Path:
+def _default_results(wanted: Manifest, *, sandbox: bool) -> Path:
     stem = wanted.name if wanted.path == "-" else Path(wanted.path).stem
-    return Path(f"{stem}.sandbox.results.json" if request.sandbox else f"{stem}.results.json")
+    return Path(f"{stem}.sandbox.results.json" if sandbox else f"{stem}.results.json")
 
 
-def _new_run_id(started: datetime) -> str:
-    """Sortable by time, and unique by 24 random bits within a second."""
-    return f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+def _execute(order: Order, request: Request, api: Api, path: Path) -> Exit:
+    progress = Progress(quiet=request.quiet, verbose=request.verbose, bar=console.stderr_is_terminal())
+    interrupts = Interrupts(api)
+    with execution.opened(order, api, progress, interrupts.wait) as one:
+        one.prepare()
+        progress.note(_announcement(one))
+        with interrupts.caught():
+            with progress.over(len(one.plan.sends)):
+                end = one.submit(interrupts)
+            return _tell(one, end, interrupts.signum, path, request)
 
 
-@contextmanager
-def _signals(engine: Engine) -> Iterator[None]:
-    """SIGINT and SIGTERM end the run by the engine's rules, and never in the middle of writing the record."""
-
-    def interrupt(signum: int, _frame: FrameType | None) -> None:
-        engine.interrupt(signum)
-
-    before = {signum: signal.signal(signum, interrupt) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+def _announcement(one: Execution) -> str:
+    sends, total = len(one.plan.sends), len(one.order.manifest.jobs)
+    name, period = one.order.manifest.name, periods.describe(one.run.run_key)
+    if sends:
+        return f"submitting {sends} of {total} jobs of {name} to {one.order.api}, for {period}"
+    earlier = sorted({standing.run_id for standing in one.plan.match.of.values() if standing.state == "created"})
+    by = f": all that is to be was created by {', '.join(earlier[:3])}{' and others' if earlier[3:] else ''}"
+    return f"nothing to submit of {name} for {period}{by if earlier else ''}"
 
 
-def _tell(record: Record, end: End, path: Path, request: Request) -> Exit:
+def _tell(one: Execution, end: End, signum: int | None, path: Path, request: Request) -> Exit:
     """Write the record, print the summary, and say what is not as it should be."""
-    summary = results.summarise(record)
-    code = _exit_code(summary, end)
-    try:
-        results.write(record, path)
-        written = f"results: {path}"
-    except RefusedError as error:
-        console.fail(error)
+    record = one.record()
+    code = _exit_code(one, record, end, signum)
+    written = _write(record, path)
+    if not written:
         code = max(code, Exit.REFUSED, key=_RANK.index)
-        written = "results: not written"
+    where = f"results: {path}" if written else "results: not written"
     style = report.Style(width=console.stdout_width(), color=console.stdout_color(), every=request.every)
     if not request.quiet:
         console.out(report.FORMATS[request.format](record, style))
-        console.say(written)
+        console.say(where)
     elif code != Exit.OK:
-        console.say(f"{record.run.manifest_name}: {report.totals(record)}; {written}")
-    _advise(summary, end)
+        console.say(f"{record.run.manifest_name}: {report.totals(record)}; {where}")
+    _advise(one, record, end)
     return code
+
+
+def _write(record: Record, path: Path) -> bool:
+    try:
+        results.write(record, path)
+    except RefusedError as error:
+        console.fail(error)
+        return False
+    return True
 
 
 # What outranks what, weakest first (DESIGN, section 6).
 _RANK = (Exit.OK, Exit.FAILED, Exit.REFUSED, Exit.IN_DOUBT, Exit.SIGTERM, Exit.SIGINT)
 
 
-def _exit_code(summary: results.Summary, end: End) -> Exit:
-    if end.signum is not None:
-        return Exit(128 + end.signum)
-    if summary.in_doubt:
+def _exit_code(one: Execution, record: Record, end: End, signum: int | None) -> Exit:
+    if signum is not None:
+        return Exit(128 + signum)
+    sent = {submission.job.name for submission in one.plan.sends}
+    if any(isinstance(entry.outcome, InDoubt) for entry in record.entries):
         return Exit.IN_DOUBT
     if end.state == "stopped":
         return Exit.REFUSED
-    return Exit.FAILED if summary.failed else Exit.OK
+    all_created = all(isinstance(entry.outcome, Created) for entry in record.entries if entry.job.name in sent)
+    return Exit.OK if all_created else Exit.FAILED
 
 
-def _advise(summary: results.Summary, end: End) -> None:
-    if end.state != "completed":
+def _advise(one: Execution, record: Record, end: End) -> None:
+    if end.error is not None:
+        console.fail(end.error)
+        for decided in end.unrecorded:
+            console.warn(f"not on record: {decided.submission.job.name}: {_in_short(decided.outcome)}")
+    elif end.state != "completed":
         console.warn(f"the run {'stopped early' if end.signum is None else 'was interrupted'}: {end.why}")
-    if summary.in_doubt:
+    doubts = sum(isinstance(entry.outcome, InDoubt) for entry in record.entries)
+    if doubts:
         console.warn(
-            f"{summary.in_doubt} job{'s' if summary.in_doubt > 1 else ''} may or may not exist at the API: "
-            "look there before you submit them again, as each would be paid for twice"
+            f"{doubts} job{' is' if doubts == 1 else 's are'} in doubt: created or not, nobody knows yet. "
+            "They are not sent again; the next run looks them up, and so does: pixxel-runner resolve"
         )
+    earlier = len(one.left_in_doubt())
+    if earlier:
+        console.warn(f"{earlier} of earlier runs of this manifest still in doubt: pixxel-runner resolve")
+
+
+def _in_short(outcome: Outcome) -> str:
+    return f"created as {outcome.job_id}" if isinstance(outcome, Created) else type(outcome).__name__.lower()

@@ -1,0 +1,58 @@
+"""What SIGINT and SIGTERM do while jobs are in flight: they end the run by its rules, and never in mid-record."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from queue import Empty, SimpleQueue
+from types import FrameType
+
+from runner.api import Api
+from runner.submit import Engine
+
+
+class Interrupts:
+    """Passes signals on to the engine, and after it to whatever is waited for. `signum` is the first that came."""
+
+    def __init__(self, api: Api) -> None:
+        self.signum: int | None = None
+        self._api = api
+        self._engine: Engine | None = None
+        self._came: SimpleQueue[int] = SimpleQueue()  # an Event's lock could be held by the very thread interrupted
+
+    def engine_made(self, engine: Engine) -> None:
+        """Take the engine that is about to run."""
+        self._engine = engine
+
+    def engine_done(self) -> None:
+        """The engine has ended: from now on a signal ends exchanges at once, as none of them can create a job."""
+        self._engine = None
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep; False as soon as there was a signal."""
+        if self.signum is not None:
+            return False
+        try:
+            self._came.get(timeout=seconds)
+        except Empty:
+            return True
+        return False
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """Catch SIGINT and SIGTERM meanwhile."""
+        before = {signum: signal.signal(signum, self._catch) for signum in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+    def _catch(self, signum: int, _frame: FrameType | None) -> None:
+        self.signum = self.signum or signum
+        self._came.put(signum)
+        if self._engine is not None:
+            self._engine.interrupt(signum)
+        else:
+            self._api.cut()

@@ -1,0 +1,149 @@
+"""Options that several commands share, and the values that they are given as."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from runner import folder, settings
+from runner.cli import console, endpoint
+from runner.errors import RefusedError, UsageError
+from runner.model import Manifest
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where the API is and how it is reached, as the person has it."""
+
+    sandbox: bool
+    base_url: str
+    api_key_file: Path | None
+    ca_bundle: str | None
+    allow_http: bool
+
+    def endpoint(self, manifest: Manifest) -> AbstractContextManager[settings.Endpoint]:
+        """The API, reachable while the context lasts."""
+        if self.sandbox:
+            return endpoint.sandbox(manifest)
+        return nullcontext(endpoint.real(self.base_url, self.api_key_file, self.ca_bundle, allow_http=self.allow_http))
+
+    @property
+    def identity(self) -> str:
+        """What the ledger knows this API by."""
+        if self.sandbox:
+            return settings.SANDBOX
+        return settings.base_url(self.base_url, allow_http=self.allow_http)
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerPlace:
+    """Which ledger is used, and whether it may be made: only one in its default place may."""
+
+    path: Path
+    named: bool
+
+    @classmethod
+    def of(cls, manifest_path: str, named: Path | None, *, sandbox: bool) -> LedgerPlace:
+        """The ledger for a manifest.
+
+        Raises:
+            UsageError: a ledger is named for the sandbox, which has its own.
+        """
+        home = folder.beside(manifest_path)
+        if sandbox:
+            source = click.get_current_context().get_parameter_source("ledger")
+            if source is click.core.ParameterSource.COMMANDLINE:
+                raise UsageError("--ledger goes with the real API", f"The sandbox has its own, in {home / 'sandbox'}.")
+            return cls(home / "sandbox" / "ledger.db", named=False)
+        return cls(home / "ledger.db", named=False) if named is None else cls(named, named=True)
+
+    def make_folder(self, manifest_path: str) -> None:
+        """Make the folder of a ledger in its default place."""
+        if not self.named:
+            folder.make(folder.beside(manifest_path))
+            self.path.parent.mkdir(mode=0o700, exist_ok=True)
+
+
+def refuse_unkept_ledger(manifest: Manifest, place: LedgerPlace, *, sandbox: bool) -> None:
+    """CI cleans its checkouts, and with the ledger goes the knowledge of what was bought.
+
+    Raises:
+        RefusedError: in CI, with a `once_per` that lives by the record, and no ledger named.
+    """
+    if os.environ.get("CI") and manifest.once_per != "run" and not place.named and not sandbox:
+        raise RefusedError(
+            f"CI is set, and {manifest.path} says once_per: {manifest.once_per}, which needs a ledger that is kept",
+            "Name one with --ledger or PIXXEL_RUNNER_LEDGER in a place that outlives the checkout (make it once with "
+            "`pixxel-runner ledger init PATH`), and keep it between runs: it says what must not be bought again.",
+        )
+
+
+def color(_context: click.Context, _parameter: click.Parameter, value: str) -> None:
+    """Settle colours for everything that the command prints."""
+    click.get_current_context().color = console.color_choice(value)
+
+
+def connection(command: _Command) -> _Command:
+    """Add the options of a Connection."""
+    for option in reversed(
+        (
+            click.option("--sandbox", is_flag=True, help="Use a server of its own: no account, no key, no cost."),
+            click.option(
+                "--base-url",
+                envvar="PIXXEL_BASE_URL",
+                default=settings.PRODUCTION,
+                show_default=True,
+                metavar="URL",
+                help="Where the API is.",
+            ),
+            click.option(
+                "--api-key-file",
+                envvar="PIXXEL_RUNNER_API_KEY_FILE",
+                type=click.Path(path_type=Path),
+                metavar="FILE",
+                help="Read the key from a file instead of PIXXEL_API_KEY.",
+            ),
+            click.option(
+                "--ca-bundle",
+                envvar="PIXXEL_RUNNER_CA_BUNDLE",
+                metavar="FILE",
+                help="Trust the certificates of a PEM file instead of the system's.",
+            ),
+            click.option("--allow-http", is_flag=True, help="Allow a plain http base URL beyond this machine."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def ledger(command: _Command) -> _Command:
+    """Add `--ledger`."""
+    return click.option(
+        "--ledger",
+        envvar="PIXXEL_RUNNER_LEDGER",
+        type=click.Path(path_type=Path),
+        metavar="PATH",
+        help="The record of what was submitted.  [default: .pixxel-runner/ledger.db beside the manifest]",
+    )(command)
+
+
+def colors(command: _Command) -> _Command:
+    """Add `--color`."""
+    return click.option(
+        "--color",
+        envvar="PIXXEL_RUNNER_COLOR",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        show_default=True,
+        callback=color,
+        expose_value=False,
+        help="When to use colours; auto honours NO_COLOR.",
+    )(command)

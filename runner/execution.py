@@ -1,0 +1,244 @@
+"""One execution of a manifest: lock, settle what is in doubt, plan, submit, look again, and the record of it.
+
+It says what happens through its observer and its results alone: it does not print, exit or touch signals.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+from runner import lock, lookup, origin, periods, plan, record, settings
+from runner.api import Api
+from runner.errors import RefusedError
+from runner.ledger.book import Book
+from runner.ledger.rows import RunRow, Standing
+from runner.ledger.store import Ledger
+from runner.lookup import Finding, Look
+from runner.model import InDoubt, Job, Manifest, Record
+from runner.submit import End, Engine, Observer
+
+# Seconds between the looks at the end of a run: half a minute, at growing intervals.
+_LOOKS = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0)
+
+
+class Watcher(Observer, Protocol):
+    """Who is told how an execution goes."""
+
+    def found(self, findings: Sequence[Finding]) -> None:
+        """A look-up was made, and this is what it says of each doubt."""
+
+    def looking(self, doubts: int, seconds: float) -> None:
+        """So many jobs are in doubt, and are looked up for at most so many seconds more."""
+
+    def note(self, text: str) -> None:
+        """Something that a person wants to know and need not act on."""
+
+
+class Interrupter(Protocol):
+    """Who may want to end an execution early."""
+
+    def engine_made(self, engine: Engine) -> None:
+        """Take the engine that is about to run: `interrupt` ends it by its rules."""
+
+    def engine_done(self) -> None:
+        """The engine has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is asked of one execution. Times are in seconds but `settle`.
+
+    `resume` and `new` answer what to do with an unfinished run; `hold` leaves all doubt to the person.
+    """
+
+    manifest: Manifest
+    git_commit: str | None
+    api: str
+    ledger: Path
+    make_ledger: bool
+    limits: settings.Limits
+    only: tuple[str, ...] = ()
+    again: tuple[str, ...] = ()
+    resume: bool = False
+    new: bool = False
+    hold: bool = False
+    settle: timedelta = lookup.SETTLE
+    lock_timeout: float = 0.0
+
+
+@dataclass(slots=True)
+class Execution:
+    """An execution that holds its manifest's lock and its ledger: `prepare`, then `submit`, then read `record`."""
+
+    order: Order
+    ledger: Ledger
+    api: Api
+    watcher: Watcher
+    run_id: str
+    started_at: datetime
+    wait: Callable[[float], bool]  # sleeps so many seconds; False when the run was interrupted meanwhile
+    run: RunRow = field(init=False)
+    plan: plan.Plan = field(init=False)
+
+    def prepare(self) -> None:
+        """Settle what earlier runs left in doubt, choose the run key, and plan.
+
+        Raises:
+            RefusedError: the manifest was renamed, has a twin, or has an unfinished run and no answer what to do.
+            UsageError: `only` or `again` name no job.
+        """
+        order, manifest = self.order, self.order.manifest
+        origin.check(self.ledger, order.api, manifest)
+        self.ledger.doubt_intents(order.api, manifest.name, record.KILLED)
+        self._look_at(self._doubts())
+        run_key = self._run_key()
+        standings = self.ledger.standings(order.api, manifest.name, run_key)
+        self.plan = plan.make(manifest, order.only, standings, order.again)
+        self.run = RunRow(
+            id=self.run_id,
+            api=order.api,
+            manifest=manifest.name,
+            run_key=run_key,
+            once_per=manifest.once_per,
+            state="running",
+            why="",
+            started_at=self.started_at,
+            finished_at=None,
+            runner=settings.runner_version(),
+            path=manifest.path,
+            sha256=manifest.sha256,
+            git_commit=order.git_commit,
+            settings=asdict(order.limits) | {"only": list(order.only)},
+        )
+        self.ledger.begin_run(self.run, manifest.jobs, origin.absolute(manifest.path))
+
+    def submit(self, interrupter: Interrupter) -> End:
+        """Send what is planned, look up what is in doubt after it, and keep how the run ended."""
+        book = Book(self.ledger, self.run)
+        engine = Engine(self.plan.sends, self.api, book, self.order.limits, self.watcher, bearer=self.api.bearer)
+        interrupter.engine_made(engine)
+        end = engine.run()
+        interrupter.engine_done()
+        if end.error is None:
+            if end.state != "interrupted":
+                self._look_for_a_while()
+            self._keep_end(end)
+        return end
+
+    def record(self) -> Record:
+        """The record of the run key as the ledger has it now."""
+        return record.of_run(self.ledger, self.run)
+
+    def left_in_doubt(self) -> list[Standing]:
+        """The manifest's doubts of earlier run keys, which this run's record does not hold."""
+        return [one for one in self._doubts() if one.run_key != self.run.run_key]
+
+    def _keep_end(self, end: End) -> None:
+        finished = datetime.now(UTC)
+        self.ledger.end_run(self.run.id, end.state, end.why, finished)
+        self.run = replace(self.run, state=end.state, why=end.why, finished_at=finished)
+
+    # What is in doubt.
+
+    def _doubts(self) -> list[Standing]:
+        return self.ledger.unsettled(self.order.api, self.order.manifest.name)
+
+    def _look_at(self, doubts: Sequence[Standing]) -> list[Finding]:
+        """One look for each doubt; returns those that are left."""
+        if not doubts or self.order.hold:
+            return []
+        look = Look(
+            self.ledger, self.api, self.order.api, f"run {self.run_id}", self.order.settle, self.order.limits.timeout
+        )
+        findings = look.at(doubts)
+        self.watcher.found(findings)
+        return [one for one in findings if isinstance(one.outcome, InDoubt)]
+
+    def _look_for_a_while(self) -> None:
+        remaining = sum(_LOOKS)
+        for pause in _LOOKS:
+            doubts = [one for one in self._doubts() if one.run_key == self.run.run_key]
+            if not doubts or self.order.hold:
+                return
+            self.watcher.looking(len(doubts), remaining)
+            if not self.wait(pause):
+                return
+            remaining -= pause
+            self._look_at(doubts)
+
+    # Which run this is.
+
+    def _run_key(self) -> str:
+        manifest = self.order.manifest
+        if manifest.once_per != "run":
+            return periods.run_key(manifest.once_per, manifest.timezone, self.started_at, self.run_id)
+        last = next(self.ledger.runs(self.order.api, manifest.name), None)
+        fresh = periods.run_key("run", None, self.started_at, self.run_id)
+        if last is None or last.once_per != "run" or self._answer() == "new":
+            return fresh
+        left, listed = self._unfinished(last)
+        if self._answer() == "resume" and (left or self.order.resume):
+            self._say_what_changed(last)
+            return last.run_key
+        if left:
+            raise RefusedError(
+                f"the last run of {manifest.name} ({last.id}) left {left} of {listed} jobs not created",
+                "Finish it, sending only those: --resume. Start over, and pay for every job again: --new.",
+            )
+        return fresh
+
+    def _answer(self) -> str:
+        if self.order.resume:
+            return "resume"
+        return "new" if self.order.new else self.order.manifest.on_unfinished
+
+    def _unfinished(self, last: RunRow) -> tuple[int, int]:
+        """How many jobs the last run's key lacks that are still in the manifest, of how many it was to create."""
+        runs = [run for run in self.ledger.runs(last.api, last.manifest) if run.run_key == last.run_key]
+        jobs = self.ledger.jobs_of(last)
+        wanted = [job for job in jobs if any(plan.not_sent(job, run.settings["only"]) is None for run in runs)]
+        of = plan.match(jobs, self.ledger.standings(last.api, last.manifest, last.run_key)).of
+        lacking = Counter(job.pair for job in wanted if job.name not in of or not of[job.name].counts)
+        still = Counter(job.pair for job in self.order.manifest.jobs if job.enabled)
+        return (lacking & still).total(), len(wanted)
+
+    def _say_what_changed(self, last: RunRow) -> None:
+        if last.sha256 == self.order.manifest.sha256:
+            return
+        before, now = _enabled(self.ledger.jobs_of(last)), _enabled(self.order.manifest.jobs)
+        added, removed = (now - before).total(), (before - now).total()
+        self.watcher.note(
+            f"the manifest has changed since run {last.id}: {added} job{'' if added == 1 else 's'} added, "
+            f"{removed} removed"
+        )
+
+
+def _enabled(jobs: Sequence[Job]) -> Counter[tuple[str, str]]:
+    return Counter(job.pair for job in jobs if job.enabled)
+
+
+@contextmanager
+def opened(order: Order, api: Api, watcher: Watcher, wait: Callable[[float], bool]) -> Iterator[Execution]:
+    """Take the manifest's lock and open the ledger for one execution.
+
+    Raises:
+        LockedError: another run of the manifest holds the lock.
+        LedgerError: the ledger is missing, or can't be used.
+    """
+    started = datetime.now(UTC)
+    run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"  # sortable by time, and unique within a second
+    if not order.make_ledger:
+        Ledger.must_exist(order.ledger)
+    with (
+        lock.hold(order.ledger, order.api, order.manifest.name, timeout=order.lock_timeout, about=f"run {run_id}"),
+        Ledger(order.ledger, make=order.make_ledger) as ledger,
+    ):
+        # The period is fixed now that nobody else can be in it: waiting for the lock may have taken us past midnight.
+        yield Execution(order, ledger, api, watcher, run_id, datetime.now(UTC), wait)

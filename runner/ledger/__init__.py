@@ -1,0 +1,1 @@
+"""The durable record of submissions, in SQLite: the only package with SQL."""

@@ -1,0 +1,174 @@
+"""How a ledger is made and opened, and what is said when it can't be: the program sends nothing without its record."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from runner.errors import RefusedError
+from runner.ledger.ddl import APPLICATION_ID, MIGRATIONS
+
+VERSION = len(MIGRATIONS)
+_BUSY = 30.0  # seconds: another manifest's run may hold the file for the time of a commit, not longer
+_QUICK = (
+    64 * 2**20
+)  # bytes up to which a ledger is looked through when it is opened: that takes some tenths of a second
+
+
+class LedgerError(RefusedError):
+    """The ledger can't be read or written, so nothing (more) is sent."""
+
+
+def create(path: Path) -> None:
+    """Make a new ledger: whole or not at all, and never in the place of another.
+
+    Raises:
+        LedgerError: it exists already, or can't be made.
+    """
+    new = path.with_name(f"{path.name}.new-{secrets.token_hex(4)}")
+    with explained(path):
+        try:
+            os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            with closing(_connect(new)) as connection:
+                _prepare(connection, new)
+            os.link(new, path)  # unlike a rename it fails where there is one: two may be starting at once
+            _sync_folder(path.parent)
+        except FileExistsError:
+            raise LedgerError(f"{path} exists already", "A ledger is never overwritten: name another path.") from None
+        finally:
+            for leftover in (new, Path(f"{new}-wal"), Path(f"{new}-shm")):
+                with suppress(OSError):
+                    leftover.unlink(missing_ok=True)
+
+
+def connect(path: Path, *, make: bool) -> sqlite3.Connection:
+    """Open a ledger, brought to today's version, checked and checkpointed.
+
+    Args:
+        path: the file.
+        make: make it where there is none; otherwise that is an error.
+
+    Raises:
+        LedgerError: it is missing, corrupt, of a newer version, read-only, or the disk is full.
+    """
+    if not make:
+        must_exist(path)
+    elif not path.exists():
+        _create_unless_made(path)
+    with explained(path):
+        connection = _connect(path)
+        try:
+            _check(connection, path)
+            _prepare(connection, path)
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def must_exist(path: Path) -> None:
+    """Raise LedgerError when there is no ledger at a path."""
+    if not path.exists():
+        raise LedgerError(
+            f"there is no ledger at {path}",
+            "Without its record every job would be submitted again. Bring the ledger back from where it is kept, "
+            f"or begin a new one on purpose: pixxel-runner ledger init {path}",
+        )
+
+
+def _create_unless_made(path: Path) -> None:
+    try:
+        create(path)
+    except LedgerError:
+        if not path.exists():  # another run that started at the same time was quicker: fine
+            raise
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=_BUSY, isolation_level=None)
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA trusted_schema = OFF")
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Set how it is written, and bring it to today's version."""
+    if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+        raise LedgerError(f"the ledger {path} cannot use a write-ahead log", _NETWORK)
+    connection.execute("PRAGMA synchronous = FULL")  # an intent is on the disk before its request can leave
+    connection.execute("BEGIN IMMEDIATE")
+    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    for statements in MIGRATIONS[found:]:
+        for statement in statements:
+            connection.execute(statement)
+    if found < VERSION:
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute("COMMIT")
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise LedgerError(
+            f"{path} is not a ledger, or what it held is lost",
+            "Bring it back from a backup, or name another with --ledger. A new one knows of no job that was created.",
+        )
+    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    if found > VERSION:
+        raise LedgerError(
+            f"the ledger {path} was written by a newer pixxel-runner (version {found}, this one knows {VERSION})",
+            "Update pixxel-runner on this machine.",
+        )
+    if path.stat().st_size <= _QUICK:
+        look_through(connection, path, "quick_check")
+
+
+def look_through(connection: sqlite3.Connection, path: Path, pragma: str) -> None:
+    """Look through the file with `quick_check` or `integrity_check`. Raises LedgerError when it is not whole."""
+    words = [row[0] for row in connection.execute(f"PRAGMA {pragma}(3)")]
+    if words != ["ok"]:
+        raise LedgerError(f"the ledger {path} is damaged: {'; '.join(words)}", _DAMAGED)
+
+
+_NETWORK = "It must be on a disk of this machine: network file systems are not supported."
+_DAMAGED = (
+    "Nothing was sent. Bring it back from a backup; what it still holds can be read with: pixxel-runner ledger export"
+)
+_HINTS = {
+    "SQLITE_FULL": "Free some space there: nothing more is sent without a record.",
+    "SQLITE_READONLY": "Make the file and its folder writable for this user, or name another ledger with --ledger.",
+    "SQLITE_CANTOPEN": "Its folder must exist and be writable for this user.",
+    "SQLITE_CORRUPT": _DAMAGED,
+    "SQLITE_NOTADB": _DAMAGED,
+    "SQLITE_BUSY": "Another program holds it: find out which (fuser), and try again.",
+    "SQLITE_LOCKED": "Another program holds it: find out which (fuser), and try again.",
+    "SQLITE_IOERR": "The disk answers with errors: look at the system's log.",
+    "SQLITE_PROTOCOL": _NETWORK,
+}
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn what SQLite and the disk say into words: what is wrong, where, and what to do."""
+    try:
+        yield
+    except sqlite3.IntegrityError:
+        raise  # a rule of the record was about to be broken: a bug, and not the disk's fault
+    except sqlite3.Error as error:
+        name = "_".join(getattr(error, "sqlite_errorname", "").split("_")[:2])
+        raise LedgerError(f"the ledger {path} cannot be used: {error}", _HINTS.get(name, "")) from error
+    except OSError as error:
+        raise LedgerError(f"the ledger {path} cannot be made: {error.strerror}", _HINTS["SQLITE_CANTOPEN"]) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

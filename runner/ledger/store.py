@@ -1,0 +1,273 @@
+"""The ledger: runs, intents and outcomes, written in the order that the promise rests on. One thread owns it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self, assert_never
+
+from runner import jobobject
+from runner.journal import Claim
+from runner.ledger import rows
+from runner.ledger.opening import connect, explained, look_through, must_exist
+from runner.ledger.rows import Decision, RunRow, Standing
+from runner.model import Created, ErrorInfo, Failed, InDoubt, Job, RunState
+
+_SUBMISSIONS = f"SELECT {rows.STANDING_COLUMNS} FROM submissions s JOIN manifests m ON m.id = s.manifest"  # noqa: S608 - our own words
+_RUNS = f"SELECT {rows.RUN_COLUMNS} FROM runs r JOIN manifests m ON m.id = r.manifest"  # noqa: S608 - likewise
+_WHOSE = "(? IS NULL OR m.api = ?) AND (? IS NULL OR m.name = ?)"
+_LARGEST = 2**63 - 1  # of SQLite's integers
+
+
+class Ledger:
+    """An open ledger. A context manager; closing it folds the write-ahead log into the file.
+
+    Every method raises LedgerError when the file or the disk fails; what it was to write is then not written.
+    """
+
+    def __init__(self, path: Path, *, make: bool = False) -> None:
+        self.path = path
+        self._connection = connect(path, make=make)
+
+    @staticmethod
+    def must_exist(path: Path) -> None:
+        """Raise LedgerError when there is no ledger at a path."""
+        must_exist(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Checkpoint and close. What can't be checkpointed stays in the log, which is as durable."""
+        with explained(self.path):
+            try:
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                self._connection.close()
+
+    def check(self) -> None:
+        """Look through every page. Raises LedgerError when something is damaged."""
+        with explained(self.path):
+            look_through(self._connection, self.path, "integrity_check")
+
+    # Manifests and runs.
+
+    def manifest_paths(self, api: str) -> dict[str, str]:
+        """Each manifest that was run at an API, by name: the absolute path of its file."""
+        return dict(self.all("SELECT name, path FROM manifests WHERE api = ?", api))
+
+    def begin_run(self, run: RunRow, jobs: Sequence[Job], absolute_path: str) -> None:
+        """Keep that a run began, and that earlier ones of its manifest ended: their processes are gone.
+
+        Only the holder of the manifest's lock may call this.
+        """
+        with self.transaction():
+            self.write(
+                "INSERT INTO manifests (api, name, path) VALUES (?, ?, ?) "
+                "ON CONFLICT (api, name) DO UPDATE SET path = excluded.path",
+                *(run.api, run.manifest, absolute_path),
+            )
+            manifest = self.manifest_id(run.api, run.manifest)
+            self.write("INSERT OR IGNORE INTO snapshots VALUES (?, ?)", run.sha256, rows.pack(jobs))
+            self.write(
+                "UPDATE runs SET state = 'interrupted', why = ? WHERE manifest = ? AND state = 'running'",
+                *("its process ended without a word", manifest),
+            )
+            self.write(
+                "INSERT INTO runs (id, manifest, run_key, once_per, state, why, started_at, runner, path, sha256, "
+                "git_commit, settings) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                *(run.id, manifest, run.run_key, run.once_per, run.state, run.why, run.started_at.isoformat()),
+                *(run.runner, run.path, run.sha256, run.git_commit, json.dumps(dict(run.settings))),
+            )
+
+    def end_run(self, run_id: str, state: RunState, why: str, finished_at: datetime) -> None:
+        """Keep how a run ended."""
+        with self.transaction():
+            self.write(
+                "UPDATE runs SET state = ?, why = ?, finished_at = ? WHERE id = ?",
+                *(state, why, finished_at.isoformat(), run_id),
+            )
+
+    def runs(self, api: str | None = None, manifest: str | None = None) -> Iterator[RunRow]:
+        """Runs, the newest first; of one API or manifest, or of all."""
+        for row in self.all(f"{_RUNS} WHERE {_WHOSE} ORDER BY r.rowid DESC", api, api, manifest, manifest):
+            yield rows.run(row)
+
+    def jobs_of(self, run: RunRow) -> tuple[Job, ...]:
+        """The manifest's jobs as they were in a run."""
+        [(snapshot,)] = self.all("SELECT jobs FROM snapshots WHERE sha256 = ?", run.sha256)
+        return rows.unpack(snapshot)
+
+    def manifest_id(self, api: str, name: str) -> int:
+        """The number of a manifest that was run at an API."""
+        [(found,)] = self.all("SELECT id FROM manifests WHERE api = ? AND name = ?", api, name)
+        return int(found)
+
+    # Where submissions stand.
+
+    def standings(self, api: str, manifest: str, run_key: str) -> list[Standing]:
+        """Where each submission of a run key stands, in the order in which they were first claimed."""
+        return self._standings("m.api = ? AND m.name = ? AND s.run_key = ?", api, manifest, run_key)
+
+    def unsettled(self, api: str | None = None, manifest: str | None = None) -> list[Standing]:
+        """Submissions in doubt, and intents without an outcome; of one API or manifest, or of all."""
+        return self._standings(f"s.state IN ('sending', 'in_doubt') AND {_WHOSE}", api, api, manifest, manifest)
+
+    def of_workflow(self, api: str, workflow_id: str) -> list[Standing]:
+        """Every submission of a workflow at an API, whichever manifest it is of."""
+        return self._standings("s.api = ? AND s.workflow_id = ?", api, workflow_id)
+
+    def everything(self) -> list[Standing]:
+        """Every submission of the ledger."""
+        return self._standings("1")
+
+    def pairs(self, api: str, manifest: str) -> set[tuple[str, str]]:
+        """The workflow/project pairs that were ever claimed for a manifest."""
+        query = (
+            "SELECT DISTINCT s.workflow_id, s.project_id FROM submissions s JOIN manifests m ON m.id = s.manifest "
+            "WHERE m.api = ? AND m.name = ?"
+        )
+        return {(workflow_id, project_id) for workflow_id, project_id in self.all(query, api, manifest)}
+
+    def holds(self, api: str, job_id: str) -> bool:
+        """Whether a submission at the API has this job."""
+        query = "SELECT 1 FROM submissions WHERE api = ? AND job_id = ?"
+        return bool(self.all(query, api, rows.to_sql(job_id)))
+
+    def creators(self, api: str) -> set[str]:
+        """Who created the jobs that this ledger knows at an API, where the answers told."""
+        query = "SELECT DISTINCT created_by FROM submissions WHERE api = ? AND created_by IS NOT NULL"
+        return {str(rows.from_sql(value)) for (value,) in self.all(query, api)}
+
+    def body(self, submission: int) -> bytes:
+        """The answer that created a job, as it came; empty where there was none."""
+        found = self.all("SELECT body FROM answers WHERE submission = ?", submission)
+        return bytes(found[0][0]) if found else b""
+
+    # What was settled later.
+
+    def settle(self, decisions: Sequence[Decision]) -> None:
+        """Settle doubts, all or none, and keep who decided what, and when.
+
+        Only the holder of their manifests' locks may call this: an intent of another run is a live send.
+        """
+        with self.transaction():
+            for one in decisions:
+                self.decide(one.submission, one.outcome, one.ended_at)
+                self.write(
+                    "INSERT INTO decisions (submission, decided_at, decided_by, what, detail) VALUES (?, ?, ?, ?, ?)",
+                    *(one.submission, one.decided_at.isoformat(), one.decided_by, one.what, one.detail),
+                )
+
+    def keep_candidates(self, candidates: Mapping[int, tuple[str, ...]]) -> None:
+        """Keep which jobs at the API may be which submission in doubt."""
+        with self.transaction():
+            for submission, ids in candidates.items():
+                self.write("UPDATE submissions SET candidates = ? WHERE id = ?", json.dumps(ids), submission)
+
+    def doubt_intents(self, api: str, manifest: str, error: ErrorInfo) -> None:
+        """Make doubts of a manifest's intents that have no outcome: their process is gone.
+
+        Only the holder of the manifest's lock may call this.
+        """
+        with self.transaction():
+            self.write(
+                "UPDATE submissions SET state = 'in_doubt', error = ? WHERE state = 'sending' AND manifest = "
+                "(SELECT id FROM manifests WHERE api = ? AND name = ?)",
+                *(rows.error_text(error), api, manifest),
+            )
+
+    def decisions(self, submission: int) -> list[tuple[str, str, str, str]]:
+        """What was decided of a submission after its exchange: when, by whom, what, and the detail; oldest first."""
+        query = "SELECT decided_at, decided_by, what, detail FROM decisions WHERE submission = ? ORDER BY id"
+        return self.all(query, submission)
+
+    # The writes that a transaction is made of.
+
+    def claim(self, run: RunRow, manifest: int, claim: Claim) -> int:
+        """Write an intent and return its submission's number. What exists, or may exist, can't be claimed."""
+        submission, job = claim.submission, claim.submission.job
+        identity = (manifest, run.run_key, job.workflow_id, job.project_id, submission.ordinal)
+        self.write(
+            "INSERT INTO submissions (manifest, run_key, workflow_id, project_id, ordinal, again, api, state, name, "
+            "labels, run_id, attempts, claimed_at, timeout) VALUES (?, ?, ?, ?, ?, ?, ?, 'sending', ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (manifest, run_key, workflow_id, project_id, ordinal) DO UPDATE SET state = 'sending', "
+            "name = excluded.name, labels = excluded.labels, run_id = excluded.run_id, attempts = excluded.attempts, "
+            "claimed_at = excluded.claimed_at, timeout = excluded.timeout, ended_at = NULL, error = NULL, "
+            "candidates = NULL",
+            *(*identity, submission.again, run.api, job.name, json.dumps(dict(job.labels)), run.id),
+            *(claim.attempt, claim.claimed_at.isoformat(), claim.timeout),
+        )
+        [(found,)] = self.all(
+            "SELECT id FROM submissions WHERE manifest = ? AND run_key = ? AND workflow_id = ? AND project_id = ? "
+            "AND ordinal = ?",
+            *identity,
+        )
+        return int(found)
+
+    def release(self, submission: int) -> None:
+        """Write that an intent was never sent."""
+        self.write("UPDATE submissions SET state = 'released' WHERE id = ?", submission)
+
+    def decide(self, submission: int, outcome: Created | Failed | InDoubt, ended_at: datetime | None) -> None:
+        """Write an outcome."""
+        ended = None if ended_at is None else ended_at.isoformat()
+        match outcome:
+            case Created() as created:
+                self._create(submission, created, ended)
+            case Failed(error=error):
+                self.write(
+                    "UPDATE submissions SET state = 'failed', error = ?, candidates = NULL, ended_at = ? WHERE id = ?",
+                    *(rows.error_text(error), ended, submission),
+                )
+            case InDoubt(error=error, candidates=candidates):
+                self.write(
+                    "UPDATE submissions SET state = 'in_doubt', error = ?, candidates = ?, ended_at = ? WHERE id = ?",
+                    *(rows.error_text(error), json.dumps(candidates), ended, submission),
+                )
+            case _:
+                assert_never(outcome)
+
+    def _create(self, submission: int, created: Created, ended: str | None) -> None:
+        # The bytes first, as they came: what is read of them below may fail on anything but the id.
+        self.write("INSERT OR REPLACE INTO answers VALUES (?, ?)", submission, created.body)
+        job = jobobject.read(created.body)
+        cost = job.cost if job and job.cost is not None and abs(job.cost) <= _LARGEST else None
+        self.write(
+            "UPDATE submissions SET state = 'created', job_id = ?, created_by = ?, cost = ?, val_errors = ?, "
+            "recovered = ?, assigned = ?, candidates = ?, ended_at = ?, error = NULL WHERE id = ?",
+            *(rows.to_sql(created.job_id), rows.to_sql(job.created_by if job else None), cost),
+            *(len(job.val_errors) if job else 0, created.recovered, created.assigned),
+            *(json.dumps(created.candidates), ended, submission),
+        )
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that is written inside, or nothing. Durable when it ends."""
+        with explained(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:  # on a full disk SQLite may have rolled back by itself
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def write(self, statement: str, *values: Any) -> None:
+        """Run one statement of a transaction."""
+        self._connection.execute(statement, values)
+
+    def all(self, query: str, *values: Any) -> list[Any]:
+        """All rows of a query."""
+        with explained(self.path):
+            return self._connection.execute(query, values).fetchall()
+
+    def _standings(self, condition: str, *values: Any) -> list[Standing]:
+        return [rows.standing(row) for row in self.all(f"{_SUBMISSIONS} WHERE {condition} ORDER BY s.id", *values)]

@@ -1,0 +1,53 @@
+"""Whether a manifest is the one that the ledger knows by its name: renamed files and twins would buy jobs twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runner.errors import RefusedError
+from runner.ledger.store import Ledger
+from runner.model import Manifest
+
+_STDIN = "-"
+
+
+def absolute(path: str) -> str:
+    """A manifest's path as the ledger keeps it."""
+    return path if path == _STDIN else str(Path(path).resolve())
+
+
+def check(ledger: Ledger, api: str, manifest: Manifest) -> None:
+    """See that the manifest's record is its own.
+
+    Raises:
+        RefusedError: another existing file has its name, or its file was renamed and the ledger knows the old name.
+    """
+    paths = ledger.manifest_paths(api)
+    if manifest.name in paths:
+        _refuse_twin(manifest, paths[manifest.name])
+    elif not manifest.named:
+        _refuse_renamed(ledger, api, manifest, paths)
+
+
+def _refuse_twin(manifest: Manifest, known: str) -> None:
+    if _STDIN in (known, manifest.path) or not Path(known).exists() or Path(known).samefile(manifest.path):
+        return
+    raise RefusedError(
+        f"two manifests are named {manifest.name}: {manifest.path}, and {known}, which the ledger knows by that name",
+        "They would take each other's jobs for their own: give one of them a name of its own (name: …).",
+    )
+
+
+def _refuse_renamed(ledger: Ledger, api: str, manifest: Manifest, paths: dict[str, str]) -> None:
+    pairs = {job.pair for job in manifest.jobs}
+    for name, path in paths.items():
+        if path == _STDIN or Path(path).exists():
+            continue
+        shared = len(pairs & ledger.pairs(api, name))
+        if 2 * shared > len(pairs):
+            raise RefusedError(
+                f"the ledger does not know {manifest.name}, but holds {shared} of its {len(pairs)} pairs under the "
+                f"name {name}, whose file is gone ({path})",
+                f"If it is the same manifest, write `name: {name}` into it, and nothing is bought again. If it is "
+                f"another, write `name: {manifest.name}`.",
+            )

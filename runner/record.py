@@ -1,0 +1,95 @@
+"""The record of a run key, made from the ledger's present truth: what results files and reports are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from runner import plan
+from runner.ledger.rows import RunRow, Standing
+from runner.ledger.store import Ledger
+from runner.model import Created, Entry, ErrorInfo, Failed, InDoubt, Job, Outcome, Record, Run, Skipped
+
+KILLED = ErrorInfo("interrupted", "the process ended while it was being sent; the job may have been created")
+
+
+def of_run(ledger: Ledger, run: RunRow) -> Record:
+    """The record of a run's key, with the manifest's jobs as they were in that run.
+
+    A run that never ended is told as interrupted: call this for one that has ended, or whose process is gone.
+    """
+    jobs = ledger.jobs_of(run)
+    matched = plan.match(jobs, ledger.standings(run.api, run.manifest, run.run_key))
+    return Record(_about(run), Entries(ledger, run, jobs, matched))
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """The entries of a record. Each time through, the answers' bodies are read anew: they are not held in memory."""
+
+    ledger: Ledger
+    run: RunRow
+    jobs: Sequence[Job]
+    matched: plan.Match
+
+    def __len__(self) -> int:
+        return len(self.jobs) + len(self.matched.gone)
+
+    def __iter__(self) -> Iterator[Entry]:
+        for job in self.jobs:
+            standing = self.matched.of.get(job.name)
+            if standing is None or standing.state == "released":
+                yield Entry(job, _not_sent(job, self.run), self.run.id)
+            else:
+                yield Entry(job, self._outcome(standing), standing.run_id)
+        for standing in self.matched.gone:
+            job = Job(standing.name, standing.workflow_id, standing.project_id, standing.labels)
+            yield Entry(job, self._outcome(standing), standing.run_id)
+
+    def _outcome(self, standing: Standing) -> Outcome:
+        return outcome(standing, self.ledger.body(standing.id) if standing.state == "created" else b"")
+
+
+def outcome(standing: Standing, body: bytes) -> Outcome:
+    """What became of a submission."""
+    if standing.job_id is not None:
+        return Created(
+            standing.job_id,
+            body,
+            standing.attempts,
+            standing.claimed_at,
+            standing.recovered,
+            standing.assigned,
+            standing.candidates,
+        )
+    error = standing.error or KILLED
+    if standing.state == "failed":
+        return Failed(error, standing.attempts, standing.claimed_at)
+    return InDoubt(error, standing.attempts, standing.claimed_at, standing.candidates)
+
+
+def _not_sent(job: Job, run: RunRow) -> Skipped:
+    reason = plan.not_sent(job, run.settings.get("only", ()))
+    if reason is not None:
+        return reason
+    if run.state == "stopped":
+        return Skipped("stopped", run.why)
+    return Skipped("interrupted", run.why or "the run ended before its turn")
+
+
+def _about(run: RunRow) -> Run:
+    return Run(
+        id=run.id,
+        key=run.run_key,
+        state="interrupted" if run.state == "running" else run.state,
+        started_at=run.started_at,
+        finished_at=run.finished_at or datetime.now(UTC),
+        runner=run.runner,
+        manifest_name=run.manifest,
+        manifest_path=run.path,
+        manifest_sha256=run.sha256,
+        git_commit=run.git_commit,
+        base_url=run.api,
+        settings=run.settings,
+    )
