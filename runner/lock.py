@@ -133,24 +133,24 @@ def _wait(path: Path, timeout: float, clock: Callable[[], float], sleep: Callabl
 
 
 def _take(path: Path, sleep: Callable[[float], object]) -> int | None:
-    """Try once: the descriptor that has the lock, or None when another run has it."""
+    """Try once: the descriptor that has the lock, or None when another has it."""
+    locked = False
     for _ in range(_MOMENTS):
         with ExitStack() as undo:
             handle = _open(path)
             undo.callback(os.close, handle)
-            if _lock(handle, fcntl.LOCK_EX, path):
-                if _is_at(handle, path):
-                    undo.pop_all()
-                    return handle
-            elif not _lock(handle, fcntl.LOCK_SH, path):
+            locked = _lock(handle, fcntl.LOCK_EX, path)
+            if locked and _is_at(handle, path):
+                undo.pop_all()
+                return handle
+            if not locked and not _lock(handle, fcntl.LOCK_SH, path):
                 return None
         # Either the file was replaced after it was opened, so that another run can hold the one that is there now,
         # or the lock was shared a moment ago: someone was looking, and nobody holds it.
         sleep(_MOMENT)
-    raise RefusedError(
-        f"the lock {path} does not stay the same file",
-        "Something deletes or replaces it all the time, or its file system cannot be locked on. Try another folder.",
-    )
+    if locked:
+        raise _unstable(path)
+    return None
 
 
 def _open(path: Path) -> int:
@@ -271,6 +271,13 @@ def _unusable(path: Path, error: OSError) -> RefusedError:
     return RefusedError(
         f"the lock {path} cannot be used: {error.strerror}",
         "The program locks beside the ledger: make it possible to write there.",
+    )
+
+
+def _unstable(path: Path) -> RefusedError:
+    return RefusedError(
+        f"the lock {path} does not stay the same file",
+        "Something deletes or replaces it all the time, or its file system cannot be locked on. Try another folder.",
     )
 
 

@@ -135,6 +135,32 @@ def ledger(command: _Command) -> _Command:
     )(command)
 
 
+def settle(command: _Command) -> _Command:
+    """Add `--settle`, in seconds."""
+    return click.option(
+        "--settle",
+        envvar="PIXXEL_RUNNER_SETTLE",
+        type=click.FloatRange(0),
+        default=900.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long after a send a slow server may still create its job.",
+    )(command)
+
+
+def lock_timeout(command: _Command) -> _Command:
+    """Add `--lock-timeout`, in seconds."""
+    return click.option(
+        "--lock-timeout",
+        envvar="PIXXEL_RUNNER_LOCK_TIMEOUT",
+        type=click.FloatRange(0),
+        default=0.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long to wait for another run of this manifest.",
+    )(command)
+
+
 def colors(command: _Command) -> _Command:
     """Add `--color`."""
     return click.option(

@@ -62,6 +62,10 @@ class Ledger:
         """Each manifest that was run at an API, by name: the absolute path of its file."""
         return dict(self.all("SELECT name, path FROM manifests WHERE api = ?", api))
 
+    def manifests(self) -> list[tuple[str, str, str]]:
+        """Each manifest that was ever run: its API, its name, and the absolute path of its file."""
+        return self.all("SELECT api, name, path FROM manifests ORDER BY id")
+
     def begin_run(self, run: RunRow, jobs: Sequence[Job], absolute_path: str) -> None:
         """Keep that a run began, and that earlier ones of its manifest ended: their processes are gone.
 
@@ -122,6 +126,21 @@ class Ledger:
     def of_workflow(self, api: str, workflow_id: str) -> list[Standing]:
         """Every submission of a workflow at an API, whichever manifest it is of."""
         return self._standings("s.api = ? AND s.workflow_id = ?", api, workflow_id)
+
+    def named(self, api: str, name: str) -> list[Standing]:
+        """Every submission at an API that was last claimed under this name, whichever manifest it is of."""
+        return self._standings("s.api = ? AND s.name = ?", api, name)
+
+    def of_job(self, api: str, job_id: str) -> Standing | None:
+        """The submission that has this job of the API."""
+        return next(iter(self._standings("s.api = ? AND s.job_id = ?", api, rows.to_sql(job_id))), None)
+
+    def counts(self) -> list[tuple[str, str, int | None, int]]:
+        """How many submissions were last claimed by a run, are in a state and have a cost: run id, state, cost, count.
+
+        Costs are left to be added up by the caller: SQLite's sum of integers can overflow.
+        """
+        return self.all("SELECT run_id, state, cost, count(*) FROM submissions GROUP BY run_id, state, cost")
 
     def everything(self) -> list[Standing]:
         """Every submission of the ledger."""

@@ -1,0 +1,58 @@
+"""How a manifest's problems are written: a line for people and editors, a GitHub annotation, a JSON object. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Literal
+
+from runner.errors import Problem
+from runner.model import Manifest
+
+Severity = Literal["error", "warning"]
+
+
+def text(problem: Problem) -> str:
+    """One line: `file:line:column: field: message (hint)`, without what there is none of."""
+    parts = [_place(problem), problem.field, problem.message]
+    line = ": ".join(part for part in parts if part)
+    return f"{line} ({problem.hint})" if problem.hint else line
+
+
+def _place(problem: Problem) -> str:
+    return f"{problem.file}:{problem.line}:{problem.column}" if problem.line else problem.file
+
+
+def github(problem: Problem, severity: Severity) -> str:
+    """A workflow command that GitHub Actions shows at the line of the file in a pull request.
+
+    Its properties and its escapes are those of
+    https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions and of `@actions/core`.
+    """
+    place = {"line": str(problem.line), "col": str(problem.column)} if problem.line else {}
+    properties = {"file": problem.file, **place, "title": problem.field or "manifest"}
+    listed = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
+    words = f"{problem.message} ({problem.hint})" if problem.hint else problem.message
+    return f"::{severity} {listed}::{_data(words)}"
+
+
+def _data(words: str) -> str:
+    return words.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(value: str) -> str:
+    return _data(value).replace(":", "%3A").replace(",", "%2C")
+
+
+def as_json(problems: Iterable[tuple[Problem, Severity]]) -> str:
+    """One JSON document: a list of objects with file, line, column, field, message, hint, severity."""
+    return json.dumps([asdict(problem) | {"severity": severity} for problem, severity in problems], indent=2)
+
+
+def ok(name: str, manifest: Manifest) -> str:
+    """What is said of a valid manifest, by the name of its file: `jobs.yaml: ok, 6 jobs (1 disabled)`."""
+    jobs = len(manifest.jobs)
+    disabled = sum(not job.enabled for job in manifest.jobs)
+    aside = f" ({disabled:,} disabled)" if disabled else ""
+    return f"{name}: ok, {jobs:,} job{'' if jobs == 1 else 's'}{aside}"

@@ -1,0 +1,92 @@
+"""The command `validate`: checks manifests and reports every problem at once. Nothing is sent."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Iterable
+from typing import BinaryIO
+
+import click
+
+from runner import manifest
+from runner.cli import console, problems
+from runner.errors import Exit, Problem, UsageError
+from runner.manifest import Checked
+from runner.model import Manifest
+
+
+@click.command("validate")
+@click.argument("manifests", metavar="MANIFEST...", nargs=-1, required=True)
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "json", "github"]),
+    default="text",
+    show_default=True,
+    help="How problems are written: a line each, one JSON list, or annotations for GitHub Actions.",
+)
+def command(manifests: tuple[str, ...], style: str) -> Exit:
+    """Check manifests (files, or - for standard input) and report every problem at once. Nothing is sent.
+
+    Each problem is a line `file:line:column: field: message (hint)` on stdout. Lines and columns count from 1, and
+    so does nothing else: the first job is jobs[0]. The exit code is 0 if all manifests are valid, else 2.
+    """
+    if manifests.count(manifest.STDIN) > 1:
+        raise UsageError("standard input (-) can be read only once", "Name each manifest once.")
+    results = [_check(path) for path in manifests]
+    _WRITERS[style](results)
+    return Exit.USAGE if any(checked.problems for checked in results) else Exit.OK
+
+
+def _check(path: str) -> Checked:
+    try:
+        data = manifest.read_source(path, _stdin())
+    except UsageError as error:
+        name = manifest.display_name(path)
+        problem = Problem(name, 0, 0, "", error.message.removeprefix(f"{name}: "), error.hint)
+        return Checked(None, (problem,), ())
+    return manifest.check(data, path)
+
+
+def _stdin() -> BinaryIO:
+    # Python has no sys.stdin at all when a program is started with it closed.
+    return io.BytesIO() if sys.stdin is None else sys.stdin.buffer
+
+
+def _write_text(results: Iterable[Checked]) -> None:
+    for checked in results:
+        for warning in checked.warnings:
+            console.warn(problems.text(warning))
+        for problem in checked.problems:
+            console.out(problems.text(problem))
+        _write_ok(checked.manifest)
+
+
+def _write_github(results: Iterable[Checked]) -> None:
+    for checked in results:
+        for warning in checked.warnings:
+            console.out(problems.github(warning, "warning"))
+        for problem in checked.problems:
+            console.out(problems.github(problem, "error"))
+        _write_ok(checked.manifest)
+
+
+def _write_json(results: Iterable[Checked]) -> None:
+    listed: list[tuple[Problem, problems.Severity]] = []
+    for checked in results:
+        listed.extend((warning, "warning") for warning in checked.warnings)
+        listed.extend((problem, "error") for problem in checked.problems)
+    console.out(problems.as_json(listed))
+
+
+_WRITERS: dict[str, Callable[[Iterable[Checked]], None]] = {
+    "text": _write_text,
+    "json": _write_json,
+    "github": _write_github,
+}
+
+
+def _write_ok(valid: Manifest | None) -> None:
+    if valid is not None:
+        console.out(problems.ok(manifest.display_name(valid.path), valid))

@@ -1,0 +1,18 @@
+"""What a report may look like: how wide, in colour or not, and whether every job is listed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How to show a record.
+
+    `width` is the terminal's, in columns; None cuts nothing. `color` allows escape sequences for colour. `every` lists
+    every job however many there are. A report leaves aside what means nothing to it.
+    """
+
+    width: int | None = None
+    color: bool = False
+    every: bool = False

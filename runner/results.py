@@ -1,0 +1,339 @@
+"""The results file: what a run key amounts to as one JSON document, and how it gets to the disk whole or not at all.
+
+Its fields are those of DESIGN, section 6; `schemas/results.schema.json` describes each of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import secrets
+import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, assert_never
+
+from runner import jobobject
+from runner.errors import RefusedError
+from runner.model import Created, Entry, Failed, InDoubt, Outcome, Record, Run, Skipped
+
+VERSION = 1
+
+# More digits than any cost has, and few enough that no sum of costs is too long for Python to print.
+_COST_LIMIT = 10**600
+
+# What a terminal or a CI log would act on, and JSON may hold raw: in a string `\u…` says the same.
+_ACTED_ON = re.compile(
+    "[\t\r\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+    "|##(?=\\[|vso\\[)"
+)
+
+# default=str: a setting of an unforeseen type must not lose the record of jobs that are paid for.
+_encode = json.JSONEncoder(default=str, allow_nan=False).encode
+
+_JSON_SPACE = b" \t\r\n"
+_PROBE = " " * 8192
+
+_HINTS = {
+    errno.ENOSPC: "free some space there, or name a file elsewhere with --results PATH",
+    errno.EDQUOT: "free some of your quota there, or name a file elsewhere with --results PATH",
+    errno.EROFS: "name a file on a file system that can be written, with --results PATH",
+    errno.EACCES: "make the folder writable for this user, or name a file elsewhere with --results PATH",
+    errno.EPERM: "make the folder writable for this user, or name a file elsewhere with --results PATH",
+    errno.ENOENT: "make the folder first, or name a file in one that exists with --results PATH",
+    errno.ENOTDIR: "name a file in a folder with --results PATH",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f), or name a file elsewhere with --results PATH",
+    errno.ENAMETOOLONG: "name a file with a shorter name with --results PATH",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How many jobs of a record came to which outcome, and what those that exist cost.
+
+    The four outcomes add up to the number of entries. `created` counts every job that exists under the run key;
+    `created_earlier` says how many *of these* another run than `record.run` created. `cost` is in tokens, over all
+    of `created`, and leaves out a job of which the API told no cost, or none that could be a cost.
+    """
+
+    created: int
+    failed: int
+    in_doubt: int
+    skipped: int
+    created_earlier: int
+    cost: int
+
+
+def summarise(record: Record) -> Summary:
+    """Count a record's outcomes and add up its costs, going through it once."""
+    counts: Counter[type[Outcome]] = Counter()
+    earlier = cost = 0
+    for entry in record.entries:
+        counts[type(entry.outcome)] += 1
+        if isinstance(entry.outcome, Created):
+            earlier += entry.run_id != record.run.id
+            cost += _cost(entry.outcome)
+    return Summary(counts[Created], counts[Failed], counts[InDoubt], counts[Skipped], earlier, cost)
+
+
+def chunks(record: Record) -> Iterator[str]:
+    """The results document piece by piece, entries in manifest order; the last piece ends the last line.
+
+    The API's job objects stand in it as they came: key order, long numbers and all. Only a character that a terminal
+    would act on is written as JSON's escape for it, which every reader takes for the same.
+    """
+    yield f'{{\n  "version": {VERSION},\n  "run": {_block(_run(record.run))},\n'
+    yield f'  "summary": {_block(asdict(summarise(record)))},\n  "created": '
+    yield from _array(_created(e, e.outcome) for e in record.entries if isinstance(e.outcome, Created))
+    yield ',\n  "errors": '
+    yield from _array(_error(e, e.outcome) for e in record.entries if isinstance(e.outcome, Failed | InDoubt))
+    yield ',\n  "skipped": '
+    yield from _array(_skipped(e, e.outcome) for e in record.entries if isinstance(e.outcome, Skipped))
+    yield "\n}\n"
+
+
+def write(record: Record, path: Path) -> None:
+    """Write the results file whole or not at all, readable by this user only. A symbolic link at `path` is replaced.
+
+    Raises:
+        RefusedError: The file could not be written; what was at `path` before is still there.
+    """
+    with _explained(path):
+        _refuse_special(path)
+        temporary, file = _temporary(path)
+        try:
+            with file:
+                file.writelines(chunks(record))
+                _sync(file)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+
+
+def check_writable(path: Path) -> None:
+    """Make sure, before money is spent, that `write` would find its folder writable and its target a plain file.
+
+    A few kilobytes are written beside `path` and removed, which also meets a full disk and a read-only file system.
+
+    Raises:
+        RefusedError: The file could not be written there.
+    """
+    with _explained(path):
+        _refuse_special(path)
+        temporary, file = _temporary(path)
+        try:
+            with file:
+                file.write(_PROBE)
+                _sync(file)
+        finally:
+            temporary.unlink()
+
+
+def rfc3339(time: datetime) -> str:
+    """A time as the results file has it: RFC 3339 in UTC with `Z`, to the millisecond."""
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _run(run: Run) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "key": run.key,
+        "state": run.state,
+        "started_at": rfc3339(run.started_at),
+        "finished_at": rfc3339(run.finished_at),
+        "runner": run.runner,
+        "manifest": {
+            "name": run.manifest_name,
+            "path": run.manifest_path,
+            "sha256": run.manifest_sha256,
+            "git_commit": run.git_commit,
+        },
+        "base_url": run.base_url,
+        "settings": {name: _strict(value) for name, value in run.settings.items()},
+    }
+
+
+def _created(entry: Entry, outcome: Created) -> dict[str, str]:
+    return {
+        **_head(entry),
+        "run_id": _text(entry.run_id),
+        "attempts": _text(outcome.attempts),
+        "sent_at": _text(rfc3339(outcome.sent_at)),
+        "recovered": _text(outcome.recovered),
+        "assigned": _text(outcome.assigned),
+        **({} if outcome.assigned else {"candidates": _text(outcome.candidates)}),
+        **_job(outcome),
+    }
+
+
+def _error(entry: Entry, outcome: Failed | InDoubt) -> dict[str, str]:
+    error = outcome.error
+    return {
+        **_head(entry),
+        "run_id": _text(entry.run_id),
+        "outcome": _text(_word(outcome)),
+        "kind": _text(error.kind),
+        "message": _text(error.message),
+        "http_status": _text(error.http_status),
+        "api_error": _any(error.api_error),
+        "request_id": _text(error.request_id),
+        "attempts": _text(outcome.attempts),
+        "sent_at": _text(outcome.sent_at and rfc3339(outcome.sent_at)),
+        "candidates": _text(outcome.candidates if isinstance(outcome, InDoubt) else ()),
+    }
+
+
+def _skipped(entry: Entry, outcome: Skipped) -> dict[str, str]:
+    return {**_head(entry), "reason": _text(outcome.reason), "detail": _text(outcome.detail)}
+
+
+def _head(entry: Entry) -> dict[str, str]:
+    job = entry.job
+    return {
+        "name": _text(job.name),
+        "workflow_id": _text(job.workflow_id),
+        "project_id": _text(job.project_id),
+        "labels": _text(dict(job.labels)),
+    }
+
+
+def _word(outcome: Failed | InDoubt) -> str:
+    match outcome:
+        case Failed():
+            return "failed"
+        case InDoubt():
+            return "in_doubt"
+        case _:
+            assert_never(outcome)
+
+
+def _job(outcome: Created) -> dict[str, str]:
+    """The API's object as it came; where JSON cannot hold that, what can be read of it, and the whole as text."""
+    job = jobobject.read(outcome.body)
+    if job is not None and jobobject.embeddable(outcome.body):
+        return {"job": _harmless(outcome.body.strip(_JSON_SPACE).decode())}
+    readable = {name: _strict(value) for name, value in job.members.items()} if job else {}
+    readable.setdefault("id", outcome.job_id)
+    as_text = {"job_text": _text(jobobject.as_text(outcome.body))} if outcome.body else {}
+    return {"job": _text(readable), **as_text}
+
+
+def _strict(value: Any) -> Any:
+    """The value, or None where strict JSON has no place for it or an ordinary reader would give up."""
+    return value if jobobject.embeddable(_dumps(value).encode()) else None
+
+
+def _any(value: Any) -> str:
+    """What the API said, as JSON; as a string of JSON where it is too deep, or no number, for an ordinary reader."""
+    text = _dumps(value)
+    return _harmless(text) if jobobject.embeddable(text.encode()) else _text(text)
+
+
+def _dumps(value: Any) -> str:
+    try:
+        return json.dumps(value, default=str)
+    except RecursionError:
+        return "null"
+
+
+def _cost(outcome: Created) -> int:
+    job = jobobject.read(outcome.body)
+    cost = job.cost if job else None
+    return cost if cost is not None and abs(cost) < _COST_LIMIT else 0
+
+
+def _text(value: Any) -> str:
+    return _harmless(_encode(value))
+
+
+def _block(value: Any) -> str:
+    """JSON with one field a line, to stand one level deep in the document."""
+    return _harmless(json.dumps(value, indent=2, default=str, allow_nan=False)).replace("\n", "\n  ")
+
+
+def _harmless(text: str) -> str:
+    """The same JSON without a raw character that a terminal or a CI log would act on."""
+    if text.isprintable() and "##" not in text:  # nearly always, and much faster
+        return text
+    return _ACTED_ON.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    match found[0]:
+        case "\t" | "\r":  # JSON has these raw between tokens only
+            return " "
+        case "##":
+            return "\\u0023#"
+        case character:
+            return json.dumps(character)[1:-1]
+
+
+def _array(items: Iterable[dict[str, str]]) -> Iterator[str]:
+    """An array of objects, one level deep in the document, one field a line. The values are JSON already."""
+    opening = "[\n"
+    for item in items:
+        fields = ",\n".join(f'      "{name}": {value}' for name, value in item.items())
+        yield f"{opening}    {{\n{fields}\n    }}"
+        opening = ",\n"
+    yield "[]" if opening == "[\n" else "\n  ]"
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what the operating system says into words for a person."""
+    try:
+        yield
+    except OSError as error:
+        hint = _HINTS.get(error.errno or 0, "name a file elsewhere with --results PATH")
+        raise RefusedError(f"the results file {path} cannot be written: {error.strerror or error}", hint) from error
+
+
+def _refuse_special(path: Path) -> None:
+    """Refuse what a rename would destroy: a folder, a device, a pipe, a socket, or a link to one."""
+    hint = "name a plain file with --results PATH"
+    if path.parent.samefile("/dev"):  # /dev/stdout is a link to a plain file where that is stdout
+        raise RefusedError(f"the results file {path} would replace a device", hint)
+    with suppress(FileNotFoundError):
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise RefusedError(f"the results file {path} would replace {_what(mode)}", hint)
+
+
+def _what(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    if stat.S_ISFIFO(mode):
+        return "a pipe"
+    return "a socket" if stat.S_ISSOCK(mode) else "a device"
+
+
+def _temporary(path: Path) -> tuple[Path, IO[str]]:
+    """Open a new file beside `path`, which nobody could have made before us or can read."""
+    temporary = path.parent / f".pixxel-runner-{secrets.token_hex(8)}.tmp"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    return temporary, open(descriptor, "w", encoding="utf-8", newline="\n")  # noqa: PTH123 - a descriptor; both callers close it
+
+
+def _sync(file: IO[str]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot do so has nothing to say
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,109 @@
+"""The installed command as a shell meets it: its exit codes, and streams that are closed, broken or full."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COMMAND = str(Path(sys.executable).with_name("pixxel-runner"))
+
+# A command whose file has a fault in it.
+BROKEN = """
+import sys
+from types import SimpleNamespace
+import click
+from runner.cli.main import main
+
+def fault():
+    raise AssertionError("this cannot be")
+
+sys.modules["runner.cli.run"] = SimpleNamespace(command=click.command("run")(fault))
+sys.exit(main(["run"]))
+"""
+
+
+def run(arguments: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    streams: dict[str, Any] = {
+        "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options,
+    }  # fmt: skip
+    return subprocess.run(arguments, text=True, check=False, timeout=30, **streams)
+
+
+@pytest.mark.parametrize("program", [[COMMAND], [sys.executable, "-m", "runner"]], ids=["command", "module"])
+def test_the_version(program: list[str]) -> None:
+    done = run([*program, "--version"])
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"pixxel-runner {version('pixxel-runner')}\n", "")
+
+
+def test_the_help() -> None:
+    done = run([COMMAND, "--help"])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage: pixxel-runner [OPTIONS] COMMAND")
+    assert all(f"\n  {name} " in done.stdout for name in ("run", "validate", "sandbox"))
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["sandbox", "--port", "x"]])
+def test_a_command_line_that_cannot_be_read_is_exit_2(arguments: list[str]) -> None:
+    done = run([COMMAND, *arguments])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Error: " in done.stderr
+    assert arguments[-1] in done.stderr
+
+
+def test_a_bug_is_exit_70_in_words() -> None:
+    done = run([sys.executable, "-c", BROKEN])
+    assert (done.returncode, done.stdout) == (70, "")
+    assert "bug: AssertionError: this cannot be" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# Streams that do not take what is written.
+
+
+@pytest.fixture
+def broken_pipe() -> int:
+    """The end of a pipe that nobody reads."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+@pytest.mark.parametrize("argument", ["--version", "--help"])
+def test_a_stdout_that_nobody_reads_changes_nothing(broken_pipe: int, argument: str) -> None:
+    with os.fdopen(broken_pipe, "w") as stdout:
+        done = run([COMMAND, argument], stdout=stdout)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def without(stream: int, *arguments: str) -> list[str]:
+    """The command line in a shell that closes a stream before it becomes the command."""
+    return ["/bin/sh", "-c", f'exec "$@" {stream}>&-', "sh", COMMAND, *arguments]
+
+
+def test_a_closed_stdout_changes_nothing() -> None:
+    done = run(without(1, "--version"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_stdout_that_is_full_is_said_and_is_no_bug() -> None:
+    with Path("/dev/full").open("w") as stdout:
+        done = run([COMMAND, "--version"], stdout=stdout)
+    assert done.returncode not in (0, 70)
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "bug" not in done.stderr
+
+
+def test_the_code_does_not_hang_on_stderr(broken_pipe: int) -> None:
+    with os.fdopen(broken_pipe, "w") as stderr:
+        assert run([COMMAND, "nonsense"], stderr=stderr).returncode == 2
+    assert run(without(2, "nonsense")).returncode == 2
+    with Path("/dev/full").open("w") as stderr:
+        assert run([COMMAND, "nonsense"], stderr=stderr).returncode == 2

@@ -1,0 +1,104 @@
+"""The command `init`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runner import manifest, schema
+from runner.sandbox.catalogue import EXAMPLE
+
+
+def runner(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "runner", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_it_writes_a_manifest_and_its_schema_and_says_what_is_next(tmp_path: Path) -> None:
+    done = runner("init", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.splitlines() == [
+        "wrote jobs.yaml and manifest.schema.json",
+        "next: pixxel-runner run jobs.yaml --sandbox   (a rehearsal: no key, no cost)",
+    ]
+    assert {path.name for path in tmp_path.iterdir()} == {"jobs.yaml", "manifest.schema.json"}
+    assert (tmp_path / "manifest.schema.json").read_text(encoding="utf-8") == schema.schema_text("manifest")
+
+
+def test_what_it_writes_is_valid_and_names_itself(tmp_path: Path) -> None:
+    runner("init", "nightly.yaml", cwd=tmp_path)
+    text = (tmp_path / "nightly.yaml").read_text(encoding="utf-8")
+    assert text.startswith("# yaml-language-server: $schema=manifest.schema.json\n")
+    assert "pixxel-runner validate nightly.yaml" in text
+    done = runner("validate", "nightly.yaml", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "nightly.yaml: ok, 3 jobs (1 disabled)\n", "")
+
+
+def test_its_settings_that_are_comments_are_valid_too(tmp_path: Path) -> None:
+    runner("init", cwd=tmp_path)
+    lines = (tmp_path / "jobs.yaml").read_text(encoding="utf-8").splitlines()
+    settings = ("# name:", "# once_per:", "# timezone:", "# submit:", "#   concurrency:", "#   rate:")
+    uncommented = [
+        line.removeprefix("# ").replace("#   ", "  ", 1) if line.startswith(settings) else line for line in lines
+    ]
+    parsed = manifest.parse("\n".join(uncommented).encode(), "jobs.yaml")
+    assert (parsed.name, parsed.once_per, parsed.timezone) == ("my-fields", "day", "Europe/Berlin")
+    assert (parsed.submit.concurrency, parsed.submit.rate) == (8, "5/s")
+
+
+@pytest.mark.parametrize("name", ["starter", "example"])
+def test_the_sandbox_knows_its_workflows_and_projects(name: str, tmp_path: Path) -> None:
+    path = Path(__file__).parents[2] / "jobs.example.yaml"
+    if name == "starter":
+        runner("init", cwd=tmp_path)
+        path = tmp_path / "jobs.yaml"
+    for job in manifest.parse(path.read_bytes(), path.name).jobs:
+        assert job.project_id in EXAMPLE.workflows[job.workflow_id].project_ids
+
+
+@pytest.mark.parametrize("made", ["file", "dangling link", "folder"])
+def test_it_never_writes_over_anything(made: str, tmp_path: Path) -> None:
+    path = tmp_path / "jobs.yaml"
+    if made == "file":
+        path.write_text("mine", encoding="utf-8")
+    elif made == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(tmp_path / "elsewhere")
+    done = runner("init", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: jobs.yaml is there already\n  ")
+    assert [path.name for path in tmp_path.iterdir()] == ["jobs.yaml"]
+    assert not path.is_file() or path.read_text(encoding="utf-8") == "mine"
+
+
+def test_a_schema_that_is_there_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "manifest.schema.json").write_text("mine", encoding="utf-8")
+    done = runner("init", cwd=tmp_path)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (0, "wrote jobs.yaml")
+    assert (tmp_path / "manifest.schema.json").read_text(encoding="utf-8") == "mine"
+
+
+def test_no_folder_is_made(tmp_path: Path) -> None:
+    done = runner("init", "new/jobs.yaml", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, "error: there is no folder new\n  Make it first: mkdir -p new\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = runner("init", "file/jobs.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: file/jobs.yaml cannot be written: Not a directory\n")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    done = runner("init", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: jobs.yaml cannot be written: Permission denied\n")

@@ -1,0 +1,33 @@
+"""The command `schema`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCHEMAS = Path(__file__).parents[2] / "schemas"
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "runner", "schema", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"), [([], "manifest"), (["manifest"], "manifest"), (["results"], "results")]
+)
+def test_it_prints_the_file_as_it_is(arguments: list[str], name: str) -> None:
+    done = run(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (SCHEMAS / f"{name}.schema.json").read_text(encoding="utf-8")
+    assert json.loads(done.stdout)["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+
+
+def test_there_is_no_other() -> None:
+    done = run("ledger")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "'ledger' is not one of 'manifest', 'results'" in done.stderr

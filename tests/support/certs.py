@@ -1,0 +1,42 @@
+"""Certificates for TLS on loopback: one that is right, and the ways in which one is wrong."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import trustme
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """`bundle` is a file with the CA that signed all of these but `self_signed`."""
+
+    bundle: str
+    good: ssl.SSLContext
+    wrong_host: ssl.SSLContext
+    expired: ssl.SSLContext
+    self_signed: ssl.SSLContext
+
+
+def make(folder: Path) -> Certificates:
+    """Make a CA and its certificates."""
+    ours, other = trustme.CA(), trustme.CA()
+    bundle = folder / "ca.pem"
+    ours.cert_pem.write_to_path(bundle)
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    return Certificates(
+        str(bundle),
+        good=_serving(ours.issue_cert("localhost", "127.0.0.1")),
+        wrong_host=_serving(ours.issue_cert("elsewhere.example")),
+        expired=_serving(ours.issue_cert("localhost", not_before=yesterday - timedelta(days=1), not_after=yesterday)),
+        self_signed=_serving(other.issue_cert("localhost")),
+    )
+
+
+def _serving(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    return context

@@ -1,0 +1,78 @@
+"""Writes a past straight into a ledger: runs, and submissions in any state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from runner.journal import Claim
+from runner.ledger.rows import RunRow
+from runner.ledger.store import Ledger
+from runner.model import Created, ErrorInfo, Failed, InDoubt, Job, RunState, Submission
+
+API = "https://api.example"
+THEN = datetime(2026, 10, 20, 1, 0, tzinfo=UTC)
+LOST = ErrorInfo("timeout", "no answer in time")
+
+
+def job(name: str, workflow_id: str = "w-1", project_id: str = "p-1", **labels: str) -> Job:
+    return Job(name, workflow_id, project_id, labels)
+
+
+def begin(
+    ledger: Ledger,
+    run_id: str,
+    jobs: Sequence[Job],
+    *,
+    api: str = API,
+    manifest: str = "nightly",
+    key: str | None = None,
+    path: str = "/gone/nightly.yaml",
+    end: RunState | None = "completed",
+) -> RunRow:
+    """Begin a run, and end it at once unless `end` is None: submissions can be written all the same."""
+    names = " ".join(one.name for one in jobs)
+    once_per: Any = "run" if key is None else key.partition(":")[0]
+    run = RunRow(
+        id=run_id,
+        api=api,
+        manifest=manifest,
+        run_key=key or f"run:{run_id}",
+        once_per=once_per,
+        state="running",
+        why="",
+        started_at=THEN,
+        finished_at=None,
+        runner="0.1.0",
+        path="nightly.yaml",
+        sha256=f"sha256 of {names}",
+        git_commit=None,
+        settings={"only": []},
+    )
+    ledger.begin_run(run, jobs, path)
+    if end is not None:
+        ledger.end_run(run_id, end, "", THEN + timedelta(minutes=1))
+    return run
+
+
+def send(ledger: Ledger, run: RunRow, one: Job, outcome: Created | Failed | InDoubt | None, ordinal: int = 1) -> int:
+    """Claim a submission, and decide it unless there is no outcome. Returns its number."""
+    claim = Claim(Submission(one, ordinal), 1, THEN, 30.0)
+    with ledger.transaction():
+        number = ledger.claim(run, ledger.manifest_id(run.api, run.manifest), claim)
+        if outcome is not None:
+            ledger.decide(number, outcome, THEN + timedelta(seconds=5))
+    return number
+
+
+def lost(*candidates: str) -> InDoubt:
+    return InDoubt(LOST, 1, THEN, candidates)
+
+
+def made(job_id: str, body: bytes | None = None) -> Created:
+    return Created(job_id, body or b'{"id": "%b", "cost": 12}' % job_id.encode(), 1, THEN)
+
+
+def refused(message: str = "no such workflow") -> Failed:
+    return Failed(ErrorInfo("rejected", message, http_status=400), 1, THEN)

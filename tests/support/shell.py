@@ -1,0 +1,81 @@
+"""Runs the program as a person does: a process in a folder, with an environment that holds nothing else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+KEY = "sandbox-key"
+
+
+@dataclass(frozen=True)
+class Done:
+    """A process that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Shell:
+    """A folder, and the environment of a person who works there."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ledger(self) -> Path:
+        return self.folder / ".pixxel-runner" / "ledger.db"
+
+    def write(self, path: str, text: str) -> Path:
+        target = self.folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+        return target
+
+    def manifest(self, *pairs: tuple[str, str, str], path: str = "nightly.yaml", once_per: str = "day") -> Path:
+        """Write a manifest of (name, workflow, project)."""
+        jobs = "".join(f"  - {{name: {name}, workflow_id: {w}, project_id: {p}}}\n" for name, w, p in pairs)
+        return self.write(path, f"version: 1\nonce_per: {once_per}\ntimezone: UTC\njobs:\n{jobs}")
+
+    def at(self, base_url: str, key: str | None = KEY) -> None:
+        """Work with an API from now on; without a key with None."""
+        self.environment["PIXXEL_BASE_URL"] = base_url
+        self.environment.pop("PIXXEL_API_KEY", None)
+        if key is not None:
+            self.environment["PIXXEL_API_KEY"] = key
+
+    def __call__(self, *arguments: str | Path, **streams: Any) -> Done:
+        with self.started(*arguments, **streams) as process:
+            out, err = process.communicate(timeout=60)
+        return Done(process.returncode, out or "", err or "")
+
+    @contextmanager
+    def started(self, *arguments: str | Path, **streams: Any) -> Iterator[subprocess.Popen[str]]:
+        """A process that is killed at the end, if it has not ended by then."""
+        kept = ("PATH", "HOME", "PYTHONPATH", "COVERAGE_PROCESS_CONFIG")
+        inherited = {name: os.environ[name] for name in kept if name in os.environ}
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
+        with subprocess.Popen(
+            command(arguments),
+            cwd=self.folder,
+            env={**inherited, **self.environment},
+            stdin=subprocess.DEVNULL,
+            encoding="utf-8",
+            **pipes,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+
+def command(arguments: Sequence[str | Path]) -> list[str]:
+    return [sys.executable, "-m", "runner", *map(str, arguments)]
