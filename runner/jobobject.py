@@ -121,11 +121,11 @@ def read_object(body: bytes) -> dict[str, Any] | None:
 def embeddable(body: bytes) -> bool:
     """Whether the bytes can stand inside another JSON document as they are, for any ordinary reader."""
     try:
-        body.decode("utf-8")
-        json.loads(body, parse_float=_keep, parse_constant=_refuse)
+        # Decoded here: given bytes, the json module would guess at UTF-16 and UTF-32 as well.
+        json.loads(body.decode("utf-8"), parse_float=_keep, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return False
-    return not body.startswith(b"\xef\xbb\xbf") and _depth(body) <= _DEEPEST
+    return body.count(b"[") + body.count(b"{") <= _DEEPEST or _depth(body) <= _DEEPEST
 
 
 def as_text(body: bytes) -> str:

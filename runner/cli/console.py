@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import sys
@@ -9,6 +10,13 @@ import sys
 import click
 
 from runner.errors import RunnerError
+
+
+def begin() -> None:
+    """See that nothing which is to be said fails on a terminal or a file that has no letters for it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # it is None when the program is started with it closed
+            stream.reconfigure(errors="backslashreplace")
 
 
 def out(text: str) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from runner.cli import console
-from runner.errors import Exit, RunnerError
+from runner.cli import console, problems
+from runner.errors import Exit, ManifestError, RunnerError
 
 # The name of each command's file in this package, so that `--help` and `--version` import none of them.
 _COMMANDS = {
@@ -50,9 +50,12 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code. Nothing that goes wrong leaves as a traceback."""
+    console.begin()
     try:
         code = cli.main(args=arguments, prog_name="pixxel-runner", standalone_mode=False)
     except RunnerError as error:
+        if isinstance(error, ManifestError):
+            console.say("\n".join(map(problems.text, error.problems)))
         console.fail(error)
         code = error.exit_code
     except click.ClickException as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -37,10 +38,10 @@ class Progress:
         if not (self._wants_bar and total):
             yield
             return
-        stderr = click.get_text_stream("stderr")
-        with click.progressbar(
-            length=total, label="submitting", show_pos=True, item_show_func=self._now, file=stderr
-        ) as self._bar:
+        bar: ProgressBar[int] = click.progressbar(
+            length=total, label="submitting", show_pos=True, item_show_func=self._now, file=sys.stderr
+        )
+        with bar as self._bar:
             yield
         self._bar = None
 
