@@ -1,9 +1,7 @@
 """The Pixxel API over a urllib3 pool: one method per endpoint, and for each exchange whether a byte of it left.
 
-Everything that urllib3 would do on its own with a POST is off: retries, redirects, a proxy or a key of its own
-finding. What it does not do is added here: a deadline for the whole exchange (its timeouts start again with each
-read), a mark set just before the first write, a bound on the body, and no reuse of a connection that has been idle
-so long that the server may be closing it (https://github.com/urllib3/urllib3/issues/3184 shows that race).
+Everything that urllib3 would do on its own with a POST is off: retries, redirects, and finding a proxy. What it does
+not do is added: a deadline for the whole exchange (its timeouts start again with each read), a bound on the body.
 """
 
 from __future__ import annotations
@@ -11,83 +9,33 @@ from __future__ import annotations
 import http.client
 import ssl
 import threading
-import time
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import urllib3
 from urllib3 import exceptions as faults
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from runner.connection import CURRENT, POOLS
 from runner.exchange import CutError, Exchange
 from runner.settings import Endpoint, Proxy
 from runner.verdict import Answer, Cause, Happening, NoAnswer
 
 LARGEST_BODY = 8 * 2**20  # bytes, decoded: a job object is some kilobytes
 _CHUNK = 2**16
-_IDLE = 2.0  # seconds: below the keep-alive of every common server (gunicorn's 2 s is the shortest)
+_FINAL = 200  # the lowest status of a response that ends an exchange
+_LEAST_KEY = 8  # characters; a shorter one, as tests have, is a part of ordinary words
 _TICK = 0.1  # seconds between looks at the deadlines
+
+
+_Text = TypeVar("_Text", str, bytes)
 
 
 class _TooLargeError(Exception):
     """The body is larger than any job object."""
-
-
-_exchange: ContextVar[Exchange] = ContextVar("exchange")
-
-
-class _Marking(HTTPConnection):
-    """A connection that tells its exchange before the first byte of the request is written."""
-
-    idle_since = 0.0
-    _in_tunnel = False
-
-    def _tunnel(self) -> None:
-        self._in_tunnel = True  # what is sent now is the CONNECT, for the proxy alone
-        try:
-            super()._tunnel()
-        finally:
-            self._in_tunnel = False
-
-    def send(self, data: Any) -> None:
-        if not self._in_tunnel:
-            if self.sock is None:  # http.client enters `send` before it connects
-                self.connect()
-            _exchange.get().about_to_write()
-        super().send(data)
-
-
-class _MarkingTLS(_Marking, HTTPSConnection):
-    """The same over TLS."""
-
-
-class _Pool(HTTPConnectionPool):
-    """A pool that hands each exchange its connection, and drops those that have been idle too long."""
-
-    ConnectionCls = _Marking
-
-    def _get_conn(self, timeout: float | None = None) -> Any:
-        connection: Any = super()._get_conn(timeout)
-        if not connection.is_closed and time.monotonic() - connection.idle_since > _IDLE:
-            connection.close()
-        _exchange.get().connection = connection
-        return connection
-
-    def _put_conn(self, conn: Any) -> None:
-        if conn is not None:
-            conn.idle_since = time.monotonic()
-        super()._put_conn(conn)
-
-
-class _PoolTLS(_Pool, HTTPSConnectionPool):
-    """The same over TLS."""
-
-    ConnectionCls = _MarkingTLS
 
 
 class Reader:
@@ -159,24 +107,34 @@ class Reader:
 
     def _receive(self, response: urllib3.BaseHTTPResponse, exchange: Exchange) -> Happening:
         try:
-            body = _body(response, exchange)
+            # After an interim response the real one may still come, and would be read as the next exchange's.
+            body = b"" if response.status < _FINAL else _body(response, exchange)
         except BaseException:
             response.close()
             raise
-        response.release_conn()
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        return Answer(response.status, headers, body, datetime.now(UTC))
+        response.close() if response.status < _FINAL else response.release_conn()
+        headers = {name.lower(): self._without_key(value) for name, value in response.headers.items()}
+        return Answer(response.status, headers, self._without_key(body), datetime.now(UTC))
+
+    def _without_key(self, text: _Text) -> _Text:
+        """What came, without the key: a server that echoes it must not get it into a record or onto a screen."""
+        key, mask = self._endpoint.key.reveal(), "*" * 8
+        if len(key) < _LEAST_KEY:
+            return text
+        if isinstance(text, str):
+            return text.replace(key, mask)
+        return text.replace(key.encode(), mask.encode())
 
     @contextmanager
     def _under_watch(self, exchange: Exchange) -> Iterator[None]:
-        token = _exchange.set(exchange)
+        token = CURRENT.set(exchange)
         exchange.start()
         self._active.add(exchange)
         try:
             yield
         finally:
             self._active.discard(exchange)
-            _exchange.reset(token)
+            CURRENT.reset(token)
 
     def _watch_deadlines(self) -> None:
         while not self._closed.wait(_TICK):
@@ -217,14 +175,19 @@ def _pool_manager(endpoint: Endpoint, connections: int) -> urllib3.PoolManager:
     if endpoint.base_url.startswith("https:"):
         options["ssl_context"] = ssl.create_default_context(cafile=endpoint.ca_bundle)
     pools = urllib3.PoolManager(**options) if endpoint.proxy is None else _through(endpoint.proxy, options)
-    pools.pool_classes_by_scheme = {"http": _Pool, "https": _PoolTLS}
+    pools.pool_classes_by_scheme = POOLS
     return pools
 
 
 def _through(proxy: Proxy, options: dict[str, Any]) -> urllib3.PoolManager:
-    headers = urllib3.make_headers(proxy_basic_auth=proxy.credentials) if proxy.credentials else None
+    headers = {"proxy-authorization": f"Basic {_basic(proxy.credentials)}"} if proxy.credentials else None
     context = options.get("ssl_context") if proxy.url.startswith("https:") else None
     return urllib3.ProxyManager(proxy.url, proxy_headers=headers, proxy_ssl_context=context, **options)
+
+
+def _basic(credentials: str) -> str:
+    """Credentials in UTF-8, as RFC 7617 has it; urllib3's own helper takes Latin-1 alone."""
+    return b64encode(credentials.encode()).decode("ascii")
 
 
 def _no_answer(error: Exception, exchange: Exchange) -> NoAnswer:
@@ -242,14 +205,21 @@ _CAUSES: tuple[tuple[tuple[type[BaseException], ...], bool | None, Cause, str], 
     ((_TooLargeError,), None, "too_large", f"the answer is larger than {LARGEST_BODY // 2**20} MiB"),
     ((ssl.SSLCertVerificationError,), None, "certificate", "the server's certificate is not trusted: {root}"),
     ((faults.NameResolutionError,), None, "resolve", "the host name cannot be resolved: {root}"),
+    ((faults.ProxyError,), False, "proxy", "no connection through the proxy: {root}"),
+    ((faults.NewConnectionError,), False, "connect", "no connection: {root}"),  # urllib3 counts it as a timeout
     ((faults.TimeoutError, TimeoutError), False, "timeout", "connecting took too long"),
     ((faults.TimeoutError, TimeoutError), True, "timeout", "no answer in time"),
-    ((faults.ProxyError,), False, "proxy", "no connection through the proxy: {root}"),
     ((ssl.SSLError,), False, "tls", "the TLS handshake failed: {root}"),
     ((Exception,), False, "connect", "no connection: {root}"),
-    ((faults.IncompleteRead, faults.InvalidChunkLength), True, "truncated", "the connection ended within the answer"),
+    (
+        (http.client.IncompleteRead, faults.InvalidChunkLength),
+        True,
+        "truncated",
+        "the connection ended within the answer",
+    ),
     ((ConnectionError, ssl.SSLError), True, "closed", "the connection ended before the answer: {root}"),
-    ((http.client.HTTPException, faults.HTTPError), True, "garbage", "what came is not an HTTP answer: {root}"),
+    ((http.client.HTTPException, faults.DecodeError), True, "garbage", "what came is not an HTTP answer: {root}"),
+    ((faults.ProtocolError,), True, "truncated", "the connection ended within the answer"),  # no last chunk came
     ((Exception,), True, "broken", "{root}"),
 )
 

@@ -4,36 +4,39 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from runner.model import ErrorInfo, Failed, InDoubt, Outcome, Submission
 
 
-@dataclass(order=True, slots=True)
-class Retry:
-    """A job that was not sent, when to try it again, and its outcome if that does not come to be."""
+@dataclass(order=True, frozen=True, slots=True)
+class Waiting:
+    """A job that waits to be sent: which attempt this will be, from 1, and its outcome so far if it was tried.
+
+    `due` is when it may go, 0 for a job that may go at any time.
+    """
 
     due: float
     attempt: int
     submission: Submission = field(compare=False)
-    outcome: Failed = field(compare=False)
+    outcome: Failed | None = field(compare=False, default=None)
 
 
 class Backlog:
     """What is still to be sent: fresh jobs in their order, and jobs to try again when they are due."""
 
     def __init__(self, submissions: Sequence[Submission]) -> None:
-        self._fresh = deque((submission, 1) for submission in submissions)
-        self._retries: list[Retry] = []
+        self._fresh = deque(Waiting(0.0, 1, submission) for submission in submissions)
+        self._retries: list[Waiting] = []
 
     def __bool__(self) -> bool:
         return bool(self._fresh or self._retries)
 
-    def due(self, now: float) -> float | None:
-        """When the next job may go, as far as the backlog knows; None when there is none."""
+    def due(self, now: float, *, fresh: bool = True) -> float | None:
+        """When the next job may go, as far as the backlog knows: None when none is left. Fresh ones only if `fresh`."""
         first = self._retries[0].due if self._retries else None
-        if self._fresh and (first is None or first > now):
+        if fresh and self._fresh and (first is None or first > now):
             return now
         return first
 
@@ -41,33 +44,30 @@ class Backlog:
         """How many jobs wait to be tried again."""
         return sum(retry.due > now for retry in self._retries)
 
-    def take(self, now: float) -> tuple[Submission, int]:
-        """The next job, and which attempt this is, from 1."""
+    def take(self, now: float) -> Waiting:
+        """The next job."""
         if self._retries and self._retries[0].due <= now:
-            retry = heapq.heappop(self._retries)
-            return retry.submission, retry.attempt
+            return heapq.heappop(self._retries)
         return self._fresh.popleft()
 
-    def put_back(self, submission: Submission, attempt: int) -> None:
-        """Return a job whose attempt did not count."""
-        self._fresh.appendleft((submission, attempt))
+    def put_back(self, waiting: Waiting) -> None:
+        """Return a job whose attempt did not count: it goes next."""
+        self._fresh.appendleft(waiting)
 
-    def try_again(self, retry: Retry) -> None:
+    def try_again(self, waiting: Waiting) -> None:
         """Keep a job for another attempt."""
-        heapq.heappush(self._retries, retry)
+        heapq.heappush(self._retries, waiting)
 
     def retries(self, submission: Submission) -> bool:
         """Whether a job waits to be tried again."""
-        return any(retry.submission is submission for retry in self._retries)
+        return any(waiting.submission is submission for waiting in self._retries)
 
-    def empty(self) -> Iterator[tuple[Submission, Failed | None]]:
-        """Take everything out: each job, and its outcome so far if it was tried."""
-        for retry in self._retries:
-            yield retry.submission, retry.outcome
-        for submission, _attempt in self._fresh:
-            yield submission, None
+    def empty(self) -> list[Waiting]:
+        """Take everything out."""
+        everything = [*self._retries, *self._fresh]
         self._retries.clear()
         self._fresh.clear()
+        return everything
 
 
 @dataclass(slots=True)

@@ -75,7 +75,7 @@ def not_sent(job: Job, only: Sequence[str]) -> Skipped | None:
     """Why a job is not among those that a run is to send; None when it is."""
     if not job.enabled:
         return Skipped("disabled", "enabled: false in the manifest")
-    if only and not any(fnmatchcase(job.name, glob) for glob in only):
+    if only and not any(_selects(glob, job.name) for glob in only):
         return Skipped("not_selected", "its name matches no --only")
     return None
 
@@ -156,10 +156,15 @@ def _again(manifest: Manifest, matched: Match, names: Sequence[str]) -> list[Job
 
 def _check_globs(manifest: Manifest, only: Sequence[str]) -> None:
     for glob in only:
-        if not any(fnmatchcase(job.name, glob) for job in manifest.jobs):
+        if not any(_selects(glob, job.name) for job in manifest.jobs):
             raise UsageError(
                 f"--only {glob!r} matches no job of the manifest", _nearest(glob, [job.name for job in manifest.jobs])
             )
+
+
+def _selects(glob: str, name: str) -> bool:
+    """Whether a glob matches a name; a name itself always does, whatever brackets are in it."""
+    return name == glob or fnmatchcase(name, glob)
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

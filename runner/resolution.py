@@ -107,7 +107,7 @@ class Resolver:
                         findings += self._look_at(reader, manifest)
                 except LockedError as error:
                     locked.append(error)
-        return Looked(tuple(findings), tuple(locked))
+        return Looked(tuple(sorted(findings, key=lambda one: one.doubt.id)), tuple(locked))
 
     def _look_at(self, reader: Reader, manifest: str) -> list[Finding]:
         doubts = self._doubts([manifest])
@@ -206,10 +206,10 @@ class Resolver:
         known = [one for one in self.ledger.named(scope.api, name) if scope.manifest in (None, one.manifest)]
         if known:
             return RefusedError(f"{name!r} is not in doubt: {_standing_words(known[-1])}", "Nothing was settled.")
+        elsewhere = sorted({one.api for one in self.ledger.unsettled() if one.name == name})
+        hint = f"It is in doubt at {' and at '.join(elsewhere)}." if elsewhere else _nearest(name, wide)
         whose = f"of {scope.manifest} " if scope.manifest else ""
-        return UsageError(
-            f"no job {whose}named {name!r} is in doubt at {scope.api}", _nearest(name, [one.name for one in wide])
-        )
+        return UsageError(f"no job {whose}named {name!r} is in doubt at {scope.api}", hint)
 
 
 def window(doubt: Standing, settle: timedelta) -> tuple[datetime, datetime]:
@@ -288,12 +288,13 @@ def _standing_words(standing: Standing) -> str:
             return f"it is being sent by run {standing.run_id}"
 
 
-def _nearest(name: str, names: Collection[str]) -> str:
+def _nearest(name: str, doubts: Iterable[Standing]) -> str:
+    names = {one.name for one in doubts}
     if not names:
         return "Nothing is in doubt there."
     near = difflib.get_close_matches(name, names, n=3)
     if near:
         return f"Did you mean {' or '.join(map(repr, near))}?"
-    listed = sorted(set(names))
+    listed = sorted(names)
     more = f" and {len(listed) - _MOST_NAMED} more" if len(listed) > _MOST_NAMED else ""
     return f"In doubt are {', '.join(map(repr, listed[:_MOST_NAMED]))}{more}."

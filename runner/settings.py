@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import ssl
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,6 +20,11 @@ from runner.pacing import Rate
 PRODUCTION = "https://api.pixxel.space"
 SANDBOX = "sandbox"
 _LARGEST_KEY = 65_536  # bytes: more than any server takes in a header
+
+_LAST_LINE_BREAK = re.compile(r"\r?\n\Z")
+_PORTS = {"http": 80, "https": 443}
+# Parsers of URLs disagree on odd hosts, and the key must go where the person reads that it goes.
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]*:[0-9a-f:.]*", re.ASCII)
 
 _T = TypeVar("_T")
 
@@ -127,11 +133,16 @@ def base_url(text: str, *, allow_http: bool) -> str:
         UsageError: not an http or https URL, more than an origin, or plain http off loopback and not allowed.
     """
     parts = _split(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"the base URL {_shown(parts)!r} is not an http or https address", f"Such as {PRODUCTION}.")
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise UsageError(f"the base URL {_shown(text)!r} is not an http or https address", f"Such as {PRODUCTION}.")
     if parts.username is not None or parts.password is not None:
         raise UsageError(
             "the base URL holds credentials", "The key is given by PIXXEL_API_KEY or --api-key-file alone."
+        )
+    if not _HOST.fullmatch(parts.hostname):
+        raise UsageError(
+            f"the base URL {_shown(text)!r} has a host name that is none",
+            "A name with letters beyond ASCII is written in its xn-- form.",
         )
     if parts.path not in ("", "/") or parts.query or parts.fragment or text.endswith(("?", "#")):
         raise UsageError(
@@ -146,8 +157,7 @@ def base_url(text: str, *, allow_http: bool) -> str:
 
 
 def _split(text: str) -> SplitResult:
-    shown = text.rpartition("@")[2]  # before it may be a password
-    unreadable = UsageError(f"the base URL {shown!r} cannot be read as a URL", f"Such as {PRODUCTION}.")
+    unreadable = UsageError(f"the base URL {_shown(text)!r} cannot be read as a URL", f"Such as {PRODUCTION}.")
     if any(not character.isprintable() or character.isspace() for character in text):
         raise unreadable
     try:
@@ -158,16 +168,15 @@ def _split(text: str) -> SplitResult:
     return parts
 
 
-def _shown(parts: SplitResult) -> str:
+def _shown(url: str) -> str:
     """The URL without what may be a password."""
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return url.rpartition("@")[2]
 
 
 def _origin(parts: SplitResult) -> str:
     host = (parts.hostname or "").lower()
     host = f"[{host}]" if ":" in host else host
-    default = {"http": 80, "https": 443}[parts.scheme]
-    return f"{parts.scheme}://{host}" + ("" if parts.port in (None, default) else f":{parts.port}")
+    return f"{parts.scheme}://{host}" + ("" if parts.port in (None, _PORTS[parts.scheme]) else f":{parts.port}")
 
 
 def is_loopback(host: str) -> bool:
@@ -195,14 +204,25 @@ def proxy_for(origin: str) -> Proxy | None:
 
 
 def _proxy(url: str) -> Proxy:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    parts = _proxy_parts(url)
+    if parts is None:
         raise UsageError(
-            f"the proxy {_shown(parts)!r} from the environment is not an http or https proxy",
-            "Set HTTPS_PROXY to such a one, or NO_PROXY to the API's host.",
+            f"the proxy {_shown(url)!r} from the environment is not an http or https proxy",
+            "Set HTTPS_PROXY to such a one (a password's odd characters as %XX), or NO_PROXY to the API's host.",
         )
     credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else ""
-    return Proxy(_shown(parts), credentials)
+    return Proxy(_origin(parts), credentials)
+
+
+def _proxy_parts(url: str) -> SplitResult | None:
+    """The URL of a proxy in parts; None when it is more than an origin and credentials, or no URL."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # read here, where a bad one raises
+    except ValueError:
+        return None
+    whole = parts.scheme in _PORTS and parts.path in ("", "/") and not parts.query and not parts.fragment
+    return parts if whole and _HOST.fullmatch(parts.hostname or "") else None
 
 
 def api_key(environment: str | None, file: Path | None) -> tuple[ApiKey, tuple[str, ...]]:
@@ -228,16 +248,13 @@ def _read_key(file: Path) -> tuple[str, tuple[str, ...]]:
     try:
         with file.open("rb") as stream:
             mode = os.fstat(stream.fileno()).st_mode
-            raw = stream.read(_LARGEST_KEY)
+            raw = stream.read(_LARGEST_KEY + 1)
     except OSError as error:
         raise UsageError(f"the key file {file} cannot be read: {error.strerror}", "Check its path and modes.") from None
+    if len(raw) > _LARGEST_KEY or not raw.isascii():
+        raise UsageError(f"the key file {file} holds more or other than a key", "Save the bare key as plain text.")
     warnings = (f"others can read the key file {file}: chmod 600 {file}",) if mode & 0o077 else ()
-    try:
-        return raw.decode("ascii").removesuffix("\n").removesuffix("\r"), warnings
-    except UnicodeDecodeError:
-        raise UsageError(
-            f"the key file {file} holds bytes that no key has", "Save the bare key as plain text."
-        ) from None
+    return _LAST_LINE_BREAK.sub("", raw.decode("ascii")), warnings
 
 
 def _checked(key: str, what: str) -> str:

@@ -2,40 +2,31 @@
 
 The thread that calls `Engine.run` owns the journal and every decision. It claims a job in the journal before its
 request can leave, hands it to a worker, and takes the outcome back through a queue; outcomes are decided in the
-journal before anyone is told of them. Workers share nothing with it but the two queues.
+journal before anyone is told of them.
 """
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from queue import Empty, SimpleQueue
 from signal import Signals
 from typing import Protocol, assert_never
 
-from runner.backlog import Backlog, Retry, Trouble
+from runner.backlog import Backlog, Trouble, Waiting
 from runner.errors import RefusedError
 from runner.exchange import Exchange
 from runner.journal import Claim, Decided, Journal
 from runner.model import Created, ErrorInfo, Failed, InDoubt, Outcome, RunState, Skipped, Submission
-from runner.pacing import Backoff, Pace, Pauses, Turn
+from runner.pacing import Backoff, Pace, Pauses
 from runner.settings import Limits
 from runner.verdict import Accepted, Doubt, Happening, NoAnswer, NotSent, Refused, Throttled, judge
+from runner.workers import Arrival, Flight, Sender, Workers
 
 GRACE = 4.0  # seconds for what is in flight, once interrupted: CI kills 10 s after it has asked
 _LAST_WORDS = 0.5  # seconds for sends that were cut to come back and say how far they got
 _QUICK = 0.5  # seconds: a server that answers within this gets claims ahead of its workers
-
-
-class Sender(Protocol):
-    """What the engine needs of the API."""
-
-    def create_job(self, workflow_id: str, project_id: str, exchange: Exchange) -> Happening:
-        """Send one POST, once, and say what came of it. Never raises."""
 
 
 class Observer(Protocol):
@@ -69,17 +60,6 @@ class End:
     unrecorded: tuple[Decided, ...] = ()
 
 
-@dataclass(slots=True)
-class _Flight:
-    """One send on its way: claimed, and not yet decided."""
-
-    submission: Submission
-    attempt: int
-    exchange: Exchange
-    turn: Turn
-    claimed_at: datetime
-
-
 class Engine:
     """Sends the submissions of one run. `run` once; `interrupt` from a signal handler or another thread."""
 
@@ -95,7 +75,6 @@ class Engine:
         backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._sender = sender
         self._journal = journal
         self._limits = limits
         self._observer = observer
@@ -104,10 +83,8 @@ class Engine:
         self._clock = clock
 
         self._backlog = Backlog(submissions)
-        self._workers_wanted = min(limits.concurrency, len(submissions))
-        self._flights: dict[int, _Flight] = {}
-        self._todo: SimpleQueue[_Flight | None] = SimpleQueue()
-        self._back: SimpleQueue[tuple[_Flight, Happening] | int] = SimpleQueue()
+        self._workers = Workers(sender, min(limits.concurrency, len(submissions)))
+        self._flights: dict[int, Flight] = {}
 
         self._pace = Pace(limits.pace)
         self._pauses = Pauses(limits.max_pause)
@@ -125,14 +102,15 @@ class Engine:
 
         Safe in a signal handler: SimpleQueue.put is reentrant.
         """
-        self._back.put(signum)
+        self._workers.signal(signum)
 
     def run(self) -> End:
         """Send everything, decide everything, and say how it ended."""
-        with self._workers():
+        with self._workers:
+            self._take(self._workers.arrivals(0))  # a signal may have come before anything was sent
             self._commit(self._next_flights())
             while self._flights or (self._backlog and self._going):
-                self._take(self._arrivals())
+                self._take(self._workers.arrivals(self._patience()))
                 self._end_grace()
                 self._commit(self._next_flights())
         self._tell_rest()
@@ -144,16 +122,16 @@ class Engine:
 
     # What is sent.
 
-    def _next_flights(self) -> list[_Flight]:
+    def _next_flights(self) -> list[Flight]:
         now = self._clock()
-        flights: list[_Flight] = []
+        flights: list[Flight] = []
         while self._next_send(now, len(flights)) == now:
-            submission, attempt = self._backlog.take(now)
-            turn = self._pace.take(now)
-            flights.append(_Flight(submission, attempt, Exchange(self._limits.timeout), turn, datetime.now(UTC)))
+            waiting = self._backlog.take(now)
+            exchange = Exchange(self._limits.timeout, turn=self._pace.take(now))
+            flights.append(Flight(waiting, exchange, datetime.now(UTC)))
         return flights
 
-    def _commit(self, flights: Sequence[_Flight]) -> None:
+    def _commit(self, flights: Sequence[Flight]) -> None:
         """Put on record what was decided and what is sent next; only then tell of the one and send the other."""
         decided, released = self._decided, self._released
         if not (decided or released or flights):
@@ -170,7 +148,7 @@ class Engine:
             self._tell(one.submission, one.outcome)
         for flight in flights:
             self._flights[id(flight)] = flight
-            self._todo.put(flight)
+            self._workers.hand(flight)
 
     def _tell(self, submission: Submission, outcome: Outcome) -> None:
         if not self._backlog.retries(submission):  # one that is tried again has no outcome yet
@@ -178,50 +156,51 @@ class Engine:
 
     def _next_send(self, now: float, more: int = 0) -> float | None:
         """When the next send may go: `now`, later, or None when that hangs on something that comes back."""
-        due = self._backlog.due(now) if self._going else None
-        if due is None or self._room(now) <= more:
+        room = self._room() - more
+        if not self._going or room <= 0:
+            return None
+        # A job that waits to be tried again keeps its place: while the API cannot be reached, as many jobs are tried
+        # as there are workers, and not every job of the manifest once.
+        due = self._backlog.due(now, fresh=room > self._backlog.waiting(now))
+        if due is None:
             return None
         return max(now, due, self._pauses.until, now + self._pace.wait(now))
 
-    def _room(self, now: float) -> int:
+    def _room(self) -> int:
         """How many more may be claimed.
 
-        A job that waits to be tried again keeps its place: while the API cannot be reached, as many jobs are tried
-        as there are workers, and not every job of the manifest once. A server that is quick gets claims ahead, so
-        that no worker waits for a commit; one that is slow does not, as a claim is to be sent within a second.
+        A server that is quick gets claims ahead, so that no worker waits for a commit; one that is slow does not, as a
+        claim is to be sent within a second.
         """
         ahead = 2 if self._quick and self._limits.rate is None else 1
-        return ahead * self._limits.concurrency - len(self._flights) - self._backlog.waiting(now)
+        return ahead * self._limits.concurrency - len(self._flights)
 
     # What came back.
 
-    def _arrivals(self) -> list[tuple[_Flight, Happening] | int]:
-        """All that came back; waits for the first until there is something else to do."""
+    def _patience(self) -> float | None:
+        """The seconds until there is something to do even if nothing comes back; None when there is not."""
         now = self._clock()
         times = [time for time in (self._next_send(now), self._cut_at, self._leave_at) if time is not None]
-        arrivals: list[tuple[_Flight, Happening] | int] = []
-        try:
-            arrivals.append(self._back.get(timeout=max(0.0, min(times) - now) if times else None))
-            while True:
-                arrivals.append(self._back.get_nowait())
-        except Empty:
-            return arrivals
+        return max(0.0, min(times) - now) if times else None
 
-    def _take(self, arrivals: Sequence[tuple[_Flight, Happening] | int]) -> None:
+    def _take(self, arrivals: Sequence[Arrival]) -> None:
         for arrival in arrivals:
             if isinstance(arrival, int):
                 self._interrupted(arrival)
-            elif self._flights.pop(id(arrival[0]), None) is not None:
-                self._settle(*arrival)
+                continue
+            flight, happening = arrival
+            if self._flights.pop(id(flight), None) is not None:
+                self._settle(flight, happening)
+            self._workers.settled(happening)
 
     def _holds(self, job_id: str) -> bool:
         """Whether a job id is taken: by what is on record, or by what came back just before."""
         fresh = any(isinstance(one.outcome, Created) and one.outcome.job_id == job_id for one in self._decided)
         return fresh or self._journal.holds(job_id)
 
-    def _settle(self, flight: _Flight, happening: Happening) -> None:
+    def _settle(self, flight: Flight, happening: Happening) -> None:
         now = self._clock()
-        flight.turn.left = flight.exchange.written or now
+        flight.exchange.turn.left = flight.exchange.written or now
         self._quick = now - (flight.exchange.started or now) < _QUICK
         verdict = judge(happening, self._holds, bearer=self._bearer)
         if isinstance(verdict, Throttled):
@@ -235,12 +214,12 @@ class Engine:
         if not isinstance(verdict, Accepted) and verdict.stop:
             self._stop(verdict.error.message)
 
-    def _decide(self, flight: _Flight, outcome: Created | Failed | InDoubt) -> None:
+    def _decide(self, flight: Flight, outcome: Created | Failed | InDoubt) -> None:
         self._decided.append(Decided(flight.submission, outcome, datetime.now(UTC)))
         if self._trouble.meets(outcome):
             self._stop(f"{self._trouble.kind}, {self._trouble.count} times in a row")
 
-    def _throttled(self, flight: _Flight, verdict: Throttled, now: float) -> None:
+    def _throttled(self, flight: Flight, verdict: Throttled, now: float) -> None:
         self._put_back([flight])
         self._recall()
         fresh = now >= self._pauses.until
@@ -253,7 +232,7 @@ class Engine:
         elif fresh:
             self._observer.pausing(verdict.error, seconds)
 
-    def _not_sent(self, flight: _Flight, happening: Happening, verdict: NotSent, now: float) -> None:
+    def _not_sent(self, flight: Flight, happening: Happening, verdict: NotSent, now: float) -> None:
         if isinstance(happening, NoAnswer) and happening.cause == "interrupted":
             self._put_back([flight])
             return
@@ -264,7 +243,7 @@ class Engine:
         # On record as failed until it is claimed again: whatever happens meanwhile, it was certainly not created.
         self._decided.append(Decided(flight.submission, outcome, datetime.now(UTC)))
         seconds = self._backoff.seconds(flight.attempt)
-        self._backlog.try_again(Retry(now + seconds, flight.attempt + 1, flight.submission, outcome))
+        self._backlog.try_again(Waiting(now + seconds, flight.attempt + 1, flight.submission, outcome))
         self._observer.retrying(flight.submission, verdict.error, seconds)
 
     # How it ends.
@@ -291,7 +270,10 @@ class Engine:
                 flight.exchange.cut("interrupted")
         elif self._leave_at is not None and self._leave_at <= now:
             # A worker that is stuck (resolving a name, say) can't write any more: what it has done so far is the truth.
-            self._take([(flight, _abandoned(flight.exchange)) for flight in self._flights.values()])
+            self._workers.abandoned = True
+            while self._flights:
+                _, flight = self._flights.popitem()
+                self._settle(flight, _abandoned(flight.exchange))
 
     def _stop_unrecorded(self, error: RefusedError) -> None:
         """Nothing more is sent without a record. What comes back meanwhile is tried to be recorded each time."""
@@ -300,54 +282,29 @@ class Engine:
 
     def _recall(self) -> None:
         """Take back what no worker has begun."""
-        idle: list[_Flight] = []
-        with suppress(Empty):
-            while (flight := self._todo.get_nowait()) is not None:
-                idle.append(flight)
+        idle = self._workers.recall()
         for flight in idle:
             del self._flights[id(flight)]
         self._put_back(idle)
 
-    def _put_back(self, flights: Sequence[_Flight], *, claimed: bool = True) -> None:
+    def _put_back(self, flights: Sequence[Flight], *, claimed: bool = True) -> None:
         """Return jobs that were certainly not created to the head of the backlog, their attempt not counted."""
-        if claimed:
-            self._released += [flight.submission for flight in flights]
         for flight in reversed(flights):
-            flight.turn.left = flight.turn.left or self._clock()
-            self._backlog.put_back(flight.submission, flight.attempt)
+            flight.exchange.turn.left = flight.exchange.turn.left or self._clock()
+            self._backlog.put_back(flight.waiting)
+            if claimed and flight.waiting.outcome is not None:  # its earlier attempt failed, and that still holds
+                self._decided.append(Decided(flight.submission, flight.waiting.outcome, datetime.now(UTC)))
+            elif claimed:
+                self._released.append(flight.submission)
 
     def _tell_rest(self) -> None:
         """Tell of what was not sent, or not again, because the run ended before its turn."""
         skipped = Skipped("interrupted" if self._end.state == "interrupted" else "stopped", self._end.why)
-        for submission, outcome in self._backlog.empty():
-            self._observer.decided(submission, outcome or skipped)
-
-    # The workers.
-
-    @contextmanager
-    def _workers(self) -> Iterator[None]:
-        workers = [
-            threading.Thread(target=self._work, name=f"send-{number}", daemon=True)
-            for number in range(self._workers_wanted)
-        ]
-        for worker in workers:
-            worker.start()
-        try:
-            yield
-        finally:
-            for _ in workers:
-                self._todo.put(None)
-            for worker in workers:
-                # One that was abandoned while stuck is left behind; it can't write any more.
-                worker.join(timeout=0 if self._leave_at is not None else None)
-
-    def _work(self) -> None:
-        while (flight := self._todo.get()) is not None:
-            job = flight.submission.job
-            self._back.put((flight, self._sender.create_job(job.workflow_id, job.project_id, flight.exchange)))
+        for waiting in self._backlog.empty():
+            self._observer.decided(waiting.submission, waiting.outcome or skipped)
 
 
-def _outcome(flight: _Flight, verdict: Accepted | Refused | Doubt) -> Created | Failed | InDoubt:
+def _outcome(flight: Flight, verdict: Accepted | Refused | Doubt) -> Created | Failed | InDoubt:
     match verdict:
         case Accepted(job_id, body):
             return Created(job_id, body, flight.attempt, flight.claimed_at)

@@ -152,7 +152,7 @@ def retry_after(answer: Answer) -> float | None:
     """
     value = answer.headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
-        return float(value[:9])  # 31 years will do: float() would make inf of 400 digits
+        return float(value.lstrip("0")[:9] or 0)  # 31 years will do: float() would make inf of 400 digits
     until = _http_date(value)
     if until is None:
         return None
@@ -224,4 +224,4 @@ def _said(api_error: Any) -> str:
 
 
 def _excerpt(body: bytes) -> str | None:
-    return jobobject.as_text(body[:_EXCERPT]) or None
+    return jobobject.as_text(body)[:_EXCERPT] or None

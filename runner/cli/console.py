@@ -1,4 +1,9 @@
-"""Where words go: data to stdout, talk to stderr, and a stdout that went away changes nothing."""
+"""Where words go: data to stdout, talk to stderr; and a stream that goes away never costs a record.
+
+stderr may vanish (`2>&1 | head`, a full disk, a terminal that hung up) while jobs are in flight: what can't be said is
+dropped. A closed pipe on stdout changes nothing either; a stdout that can't be written for another reason is an error,
+as somebody asked for that data.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +11,21 @@ import io
 import os
 import shutil
 import sys
+from contextlib import suppress
 
 import click
 
-from runner.errors import RunnerError
+from runner.errors import RefusedError, RunnerError
+from runner.text import visible
+
+
+class OutputError(RefusedError):
+    """Data could not be written to stdout."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(
+            f"stdout cannot be written: {error.strerror}", "What was asked for was done; only its output is lost."
+        )
 
 
 def begin() -> None:
@@ -20,16 +36,17 @@ def begin() -> None:
 
 
 def out(text: str) -> None:
-    """Write data to stdout, and a line break."""
+    """Write data to stdout, and a line break. Raises OutputError."""
     try:
         click.echo(text)
-    except BrokenPipeError:
-        _drop_stdout()
+    except OSError as error:
+        _lose_stdout(error)
 
 
 def say(text: str) -> None:
     """Write talk to stderr, and a line break."""
-    click.echo(text, err=True)
+    with suppress(OSError):
+        click.echo(text, err=True, color=_color())
 
 
 def warn(text: str) -> None:
@@ -46,12 +63,13 @@ def fail(error: RunnerError) -> None:
 
 def usage(error: click.ClickException) -> None:
     """Say what is wrong with the command line, as click words it."""
-    error.show()
+    with suppress(OSError):
+        error.show()
 
 
 def bug(error: Exception, trace: str) -> None:
     """Say that the program is wrong, not the person; the traceback only where it was asked for."""
-    say(f"{click.style('bug:', fg='red')} {type(error).__name__}: {error}")
+    say(f"{click.style('bug:', fg='red')} {type(error).__name__}: {visible(str(error))}")
     say("  This is a fault of pixxel-runner: please report it with the command. PIXXEL_RUNNER_DEBUG=1 shows where.")
     if os.environ.get("PIXXEL_RUNNER_DEBUG"):
         say(trace)
@@ -64,31 +82,47 @@ def color_choice(choice: str) -> bool | None:
     return choice == "always"
 
 
+def _color() -> bool | None:
+    """As `--color` has it; where no command has begun, as the environment has it."""
+    context = click.get_current_context(silent=True)
+    return color_choice("auto") if context is None or context.color is None else context.color
+
+
 def stdout_color() -> bool:
     """Whether data on stdout is coloured: as `--color` has it, else on a terminal."""
-    context = click.get_current_context(silent=True)
-    wanted = context.color if context is not None else None
-    return sys.stdout.isatty() if wanted is None else wanted
+    wanted = _color()
+    return _is_terminal(sys.stdout) if wanted is None else wanted
 
 
 def stdout_width() -> int | None:
     """The columns of the terminal that stdout is; None when it is none, and nothing is to be cut."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return shutil.get_terminal_size().columns if _is_terminal(sys.stdout) else None
 
 
 def stderr_is_terminal() -> bool:
     """Whether a person sees stderr as it comes."""
-    return sys.stderr.isatty()
+    return _is_terminal(sys.stderr)
+
+
+def _is_terminal(stream: object) -> bool:
+    return isinstance(stream, io.TextIOBase) and stream.isatty()  # None when the program is started with it closed
 
 
 def flush() -> None:
-    """Flush stdout now, so that the interpreter does not complain of a closed pipe while it shuts down."""
+    """Flush stdout now, so that the interpreter does not complain while it shuts down. Raises OutputError."""
+    if sys.stdout is None:
+        return
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        _drop_stdout()
+    except OSError as error:
+        _lose_stdout(error)
 
 
-def _drop_stdout() -> None:
-    """Let what is still to be written, at exit too, go nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _lose_stdout(error: OSError) -> None:
+    """Let what is still to be written, at exit too, go nowhere; only a closed pipe is nobody's loss."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    if not isinstance(error, BrokenPipeError):
+        raise OutputError(error) from error

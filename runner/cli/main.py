@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 import traceback
-from typing import Any
 
 import click
 
 from runner.cli import console, problems
 from runner.errors import Exit, ManifestError, RunnerError
+
+_NAME = "pixxel-runner"
+_COMPLETE = "_PIXXEL_RUNNER_COMPLETE"  # what click's completion scripts set
 
 # The name of each command's file in this package, so that `--help` and `--version` import none of them.
 _COMMANDS = {
@@ -52,7 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code. Nothing that goes wrong leaves as a traceback."""
     console.begin()
     try:
-        code = cli.main(args=arguments, prog_name="pixxel-runner", standalone_mode=False)
+        code = _run(arguments)
+        console.flush()
     except RunnerError as error:
         if isinstance(error, ManifestError):
             console.say("\n".join(map(problems.text, error.problems)))
@@ -61,17 +66,30 @@ def main(arguments: list[str] | None = None) -> int:
     except click.ClickException as error:
         console.usage(error)
         code = Exit.USAGE
-    except click.exceptions.Exit as end:
-        code = end.exit_code
     except (click.Abort, KeyboardInterrupt):
         console.say("interrupted")
         code = Exit.SIGINT
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug ends in words and in exit code 70
         console.bug(error, traceback.format_exc())
         code = Exit.BUG
-    return _finish(code)
+    return int(code)
 
 
-def _finish(code: Any) -> int:
-    console.flush()
-    return int(code or Exit.OK)
+def _run(arguments: list[str] | None) -> int:
+    """Find the command and run it. `click.Group.main` is not used: it answers a closed pipe with an exit of its own."""
+    completing = os.environ.get(_COMPLETE)
+    if completing:
+        from click.shell_completion import shell_complete  # noqa: PLC0415 - for shells alone
+
+        return shell_complete(cli, {}, _NAME, _COMPLETE, completing)
+    try:
+        with cli.make_context(_NAME, list(sys.argv[1:] if arguments is None else arguments)) as context:
+            return int(cli.invoke(context) or Exit.OK)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except BrokenPipeError:  # of `--help | head`: it changes nothing
+        return Exit.OK
+    except OSError as error:
+        if error.filename is None:  # click's own writing, of `--help` to a full disk say
+            raise console.OutputError(error) from error
+        raise

@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, assert_never
 
 import click
@@ -14,7 +14,7 @@ import click
 from runner.cli import console
 from runner.lookup import Finding
 from runner.model import Created, ErrorInfo, Failed, InDoubt, Outcome, Skipped, Submission
-from runner.report.text import visible
+from runner.text import visible
 
 if TYPE_CHECKING:
     from click._termui_impl import ProgressBar  # click names the bar's class nowhere else
@@ -38,12 +38,17 @@ class Progress:
         if not (self._wants_bar and total):
             yield
             return
-        bar: ProgressBar[int] = click.progressbar(
+        self._bar = click.progressbar(
             length=total, label="submitting", show_pos=True, item_show_func=self._now, file=sys.stderr
         )
-        with bar as self._bar:
+        with suppress(OSError):
+            self._bar.__enter__()
+        try:
             yield
-        self._bar = None
+        finally:
+            bar, self._bar = self._bar, None
+            with suppress(OSError):
+                bar.__exit__(None, None, None)
 
     def note(self, text: str) -> None:
         """Something that a person wants to know and need not act on."""
@@ -69,7 +74,8 @@ class Progress:
         if self._verbose:
             self._say(f"{visible(submission.job.name)}: {word}{': ' if detail else ''}{visible(detail)}")
         if self._bar is not None:
-            self._bar.update(1, 1)
+            with suppress(OSError):  # a terminal that hung up must not end the run
+                self._bar.update(1, 1)
 
     def retrying(self, submission: Submission, error: ErrorInfo, seconds: float) -> None:
         """A job that was certainly not sent is tried again in so many seconds."""
@@ -87,10 +93,13 @@ class Progress:
     def _say(self, text: str) -> None:
         if self._quiet:
             return
-        if self._bar is not None:
-            click.echo("\r\x1b[2K", err=True, nl=False)  # the bar's line, which it draws again below
-        console.say(text)
-        if self._bar is not None:
+        if self._bar is None:
+            console.say(text)
+            return
+        with suppress(OSError):
+            click.echo("\r\x1b[2K", file=sys.stderr, nl=False, color=True)  # the bar's line; it is drawn anew below
+            console.say(text)
+            self._bar._last_line = None  # noqa: SLF001 - click would not draw a line that has not changed
             self._bar.render_progress()
 
     def _now(self, _item: int | None) -> str:

@@ -17,7 +17,7 @@ def git_commit(path: str, data: bytes) -> str | None:
     file = Path(path)
     try:
         done = subprocess.run(
-            ["git", "-C", str(file.parent), "rev-parse", "--verify", "HEAD", f"HEAD:./{file.name}"],  # noqa: S607 - the person's own git, wherever it is
+            ["git", "-C", str(file.parent), "rev-parse", "HEAD", f"HEAD:./{file.name}"],  # noqa: S607 - the person's own git, wherever it is
             capture_output=True,
             check=True,
             env=_without_the_key(),

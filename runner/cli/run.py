@@ -20,6 +20,7 @@ from runner.execution import Execution, Order
 from runner.model import Created, InDoubt, Manifest, Outcome, Record
 from runner.pacing import Rate
 from runner.submit import End
+from runner.text import visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,12 +234,22 @@ def _tell(one: Execution, end: End, signum: int | None, path: Path, request: Req
     where = f"results: {path}" if written else "results: not written"
     style = report.Style(width=console.stdout_width(), color=console.stdout_color(), every=request.every)
     if not request.quiet:
-        console.out(report.FORMATS[request.format](record, style))
+        if not _print(report.FORMATS[request.format](record, style)):
+            code = max(code, Exit.REFUSED, key=_RANK.index)
         console.say(where)
     elif code != Exit.OK:
         console.say(f"{record.run.manifest_name}: {report.totals(record)}; {where}")
     _advise(one, record, end)
     return code
+
+
+def _print(summary: str) -> bool:
+    try:
+        console.out(summary)
+    except console.OutputError as error:
+        console.fail(error)
+        return False
+    return True
 
 
 def _write(record: Record, path: Path) -> bool:
@@ -270,9 +281,9 @@ def _advise(one: Execution, record: Record, end: End) -> None:
     if end.error is not None:
         console.fail(end.error)
         for decided in end.unrecorded:
-            console.warn(f"not on record: {decided.submission.job.name}: {_in_short(decided.outcome)}")
+            console.warn(f"not on record: {visible(decided.submission.job.name)}: {_in_short(decided.outcome)}")
     elif end.state != "completed":
-        console.warn(f"the run {'stopped early' if end.signum is None else 'was interrupted'}: {end.why}")
+        console.warn(f"the run {'stopped early' if end.signum is None else 'was interrupted'}: {visible(end.why)}")
     doubts = sum(isinstance(entry.outcome, InDoubt) for entry in record.entries)
     if doubts:
         console.warn(
@@ -285,4 +296,4 @@ def _advise(one: Execution, record: Record, end: End) -> None:
 
 
 def _in_short(outcome: Outcome) -> str:
-    return f"created as {outcome.job_id}" if isinstance(outcome, Created) else type(outcome).__name__.lower()
+    return f"created as {visible(outcome.job_id)}" if isinstance(outcome, Created) else type(outcome).__name__.lower()

@@ -19,7 +19,6 @@ from runner.report.text import visible
 
 _LAST = "last"
 _MOST_LISTED = 10
-_SENDING = "sending"
 
 
 @click.command("show")
@@ -61,7 +60,7 @@ def command(
         if target is not None:
             results.write(shown, target)
             console.say(f"results: {target}")
-        _advise(shown)
+        _advise(opened, found, going=holder is not None)
     return Exit.OK
 
 
@@ -118,7 +117,7 @@ class _SoFar:
             match entry.outcome:
                 # The very one: it stands for an intent without an outcome. Real doubts have their own, from the ledger.
                 case InDoubt(error=error, attempts=attempts, sent_at=sent_at) if error is record.KILLED:
-                    sending = ErrorInfo(_SENDING, "it is being sent at this moment")
+                    sending = ErrorInfo("sending", "it is being sent at this moment")
                     yield Entry(entry.job, InDoubt(sending, attempts, sent_at), entry.run_id)
                 case Skipped(reason="interrupted"):
                     yield Entry(entry.job, Skipped("waiting", "the run is still going on"), entry.run_id)
@@ -136,8 +135,8 @@ def _about(run: RunRow, holder: str | None) -> str:
     return f"{whose}{period}: {run.state}{f', {visible(run.why)}' if run.why else ''}"
 
 
-def _advise(shown: Record) -> None:
-    errors = [entry.outcome.error for entry in shown.entries if isinstance(entry.outcome, InDoubt)]
-    doubts = sum(error.kind != _SENDING for error in errors)
+def _advise(ledger: Ledger, run: RunRow, *, going: bool) -> None:
+    unsettled = [one for one in ledger.unsettled(run.api, run.manifest) if one.run_key == run.run_key]
+    doubts = sum(one.state == "in_doubt" or not going for one in unsettled)
     if doubts:
         console.warn(f"{doubts} job{' is' if doubts == 1 else 's are'} in doubt: pixxel-runner resolve looks them up")

@@ -12,8 +12,8 @@ from runner import jobobject
 from runner.model import Created, Entry, Failed, InDoubt, Outcome, Record, Skipped
 from runner.report.rows import word
 from runner.report.style import Style
-from runner.report.text import visible
 from runner.results import rfc3339
+from runner.text import visible
 
 _FIELDS = (
     "name",

@@ -10,8 +10,8 @@ from typing import Literal, assert_never
 from runner import jobobject
 from runner.model import Created, Entry, Failed, InDoubt, Outcome, Record, Skipped
 from runner.report.style import Style
-from runner.report.text import visible
 from runner.results import summarise
+from runner.text import visible
 
 Word = Literal["created", "failed", "in doubt", "skipped"]
 

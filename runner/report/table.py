@@ -12,7 +12,7 @@ from tabulate import tabulate
 from runner.model import Record
 from runner.report.rows import Row, Word, listed, notes, times_format
 from runner.report.style import Style
-from runner.report.text import clusters, cut, width
+from runner.text import clusters, cut, width
 
 _GAP = 2
 

@@ -288,14 +288,6 @@ def test_a_job_of_another_workflow_is_refused(shell: Shell) -> None:
     assert exported(shell)[0]["state"] == "in_doubt"
 
 
-def test_an_answer_that_is_not_the_job_is_refused(shell: Shell) -> None:
-    with scripted(shell, Reset(), [{"id": "job-1"}]):
-        in_doubt(shell, ("field-a", WORKFLOW, PROJECT))
-        done = shell("resolve", "--adopt", "field-a=jobs/../job-1")
-    assert done.code == 4
-    assert exported(shell)[0]["state"] == "in_doubt"
-
-
 def test_a_job_that_another_submission_has_is_refused(shell: Shell) -> None:
     with World() as world:
         with sandbox(shell, world) as server:
@@ -372,7 +364,8 @@ def test_a_name_in_doubt_in_two_runs_needs_the_run(shell: Shell) -> None:
     assert first in vague.err
     assert second in vague.err
     assert "--run RUN" in vague.err
-    assert f"It is in doubt in {first} and in {second}" in wrong.err
+    # Two runs of one second are in no order.
+    assert f"It is in doubt in {' and in '.join(sorted((first, second)))}" in wrong.err
     assert [line["decisions"][0]["what"] for line in exported(shell)] == ["not found", "absent"]
 
 

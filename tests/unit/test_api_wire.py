@@ -40,7 +40,7 @@ from support.wire import (
     silent_port,
 )
 
-from runner import api as api_module
+from runner import connection
 from runner.api import LARGEST_BODY, Api
 from runner.exchange import CutError, Exchange
 from runner.settings import ApiKey, Endpoint, Proxy, runner_version
@@ -422,7 +422,7 @@ def test_a_connection_is_used_again() -> None:
 
 
 def test_a_connection_that_was_idle_for_long_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_module, "_IDLE", 0.0)
+    monkeypatch.setattr(connection, "_IDLE", 0.0)
     with WireServer() as server, api_at(server.url) as api:
         assert [judged(post(api)) for _ in range(3)] == [ACCEPTED] * 3
         assert [request.connection for request in server.requests] == [1, 2, 3]
@@ -593,7 +593,7 @@ def test_the_first_cut_says_why() -> None:
     exchange.cut("timeout")
     assert exchange.cut_by == "interrupted"
     with pytest.raises(CutError):
-        exchange.about_to_write()
+        exchange.about_to_write(None)
 
 
 def test_cut_while_the_connection_is_being_closed() -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from runner.backlog import Backlog, Retry, Trouble
+from runner.backlog import Backlog, Trouble, Waiting
 from runner.model import Created, ErrorInfo, Failed, InDoubt, Job, Outcome, Skipped, Submission
 
 A, B, C = (Submission(Job(name, "w", "p"), ordinal) for ordinal, name in enumerate("abc", start=1))
@@ -18,7 +18,7 @@ def test_fresh_jobs_go_in_their_order_until_none_is_left() -> None:
     backlog = Backlog([A, B])
     assert backlog
     assert backlog.due(5.0) == 5.0
-    assert [backlog.take(5.0), backlog.take(5.0)] == [(A, 1), (B, 1)]
+    assert [backlog.take(5.0), backlog.take(5.0)] == [Waiting(0.0, 1, A), Waiting(0.0, 1, B)]
     assert not backlog
     assert backlog.due(5.0) is None
     assert backlog.waiting(5.0) == 0
@@ -26,47 +26,55 @@ def test_fresh_jobs_go_in_their_order_until_none_is_left() -> None:
 
 def test_a_retry_waits_for_its_time_and_then_goes_before_fresh_jobs() -> None:
     backlog = Backlog([A])
-    backlog.try_again(Retry(20.0, 2, C, TRIED))
-    backlog.try_again(Retry(10.0, 3, B, TRIED))
+    backlog.try_again(Waiting(20.0, 2, C, TRIED))
+    backlog.try_again(Waiting(10.0, 3, B, TRIED))
     assert (backlog.due(9.0), backlog.waiting(9.0)) == (9.0, 2)
-    assert backlog.take(9.0) == (A, 1)
+    assert backlog.take(9.0).submission == A
     assert (backlog.due(9.0), backlog.waiting(9.0)) == (10.0, 2)
     assert (backlog.due(10.0), backlog.waiting(10.0)) == (10.0, 1)
-    assert backlog.take(10.0) == (B, 3)
+    assert backlog.take(10.0) == Waiting(10.0, 3, B, TRIED)
     assert backlog.due(30.0) == 20.0
-    assert backlog.take(30.0) == (C, 2)
+    assert backlog.take(30.0) == Waiting(20.0, 2, C, TRIED)
     assert not backlog
 
 
 def test_of_retries_that_are_due_the_earliest_goes_first_and_equal_ones_do_not_clash() -> None:
     backlog = Backlog([])
     for due, submission in ((3.0, A), (1.0, B), (1.0, C)):
-        backlog.try_again(Retry(due, 2, submission, TRIED))
-    taken = [backlog.take(3.0)[0] for _ in range(3)]
+        backlog.try_again(Waiting(due, 2, submission, TRIED))
+    taken = [backlog.take(3.0).submission for _ in range(3)]
     assert taken[2] == A
     assert {submission.job.name for submission in taken[:2]} == {"b", "c"}
 
 
 def test_a_job_put_back_goes_next_with_the_same_attempt() -> None:
     backlog = Backlog([A, B])
-    submission, attempt = backlog.take(0.0)
-    backlog.put_back(submission, attempt)
-    assert backlog.take(0.0) == (A, 1)
-    backlog.put_back(A, 4)
-    assert backlog.take(0.0) == (A, 4)
-    assert backlog.take(0.0) == (B, 1)
+    first = backlog.take(0.0)
+    backlog.put_back(first)
+    assert backlog.take(0.0) == first
+    backlog.put_back(Waiting(7.0, 4, C, TRIED))
+    assert backlog.take(0.0) == Waiting(7.0, 4, C, TRIED)
+    assert backlog.take(0.0).submission == B
+
+
+def test_fresh_jobs_can_be_left_out_of_what_is_due() -> None:
+    backlog = Backlog([A])
+    assert backlog.due(5.0, fresh=False) is None
+    backlog.try_again(Waiting(20.0, 2, C, TRIED))
+    assert backlog.due(5.0, fresh=False) == 20.0
+    assert backlog.due(5.0) == 5.0
 
 
 def test_emptying_tells_the_outcome_so_far_of_what_was_tried() -> None:
     backlog = Backlog([A, B])
-    backlog.take(0.0)
-    backlog.put_back(A, 1)
-    backlog.try_again(Retry(10.0, 2, C, TRIED))
+    backlog.put_back(backlog.take(0.0))
+    backlog.try_again(Waiting(10.0, 2, C, TRIED))
     assert [backlog.retries(submission) for submission in (A, B, C)] == [False, False, True]
-    assert sorted(backlog.empty(), key=lambda left: left[0].ordinal) == [(A, None), (B, None), (C, TRIED)]
+    left = sorted(backlog.empty(), key=lambda waiting: waiting.submission.ordinal)
+    assert [(waiting.submission, waiting.outcome) for waiting in left] == [(A, None), (B, None), (C, TRIED)]
     assert not backlog
     assert not backlog.retries(C)
-    assert list(backlog.empty()) == []
+    assert backlog.empty() == []
 
 
 def failed(kind: str, status: int | None = None) -> Failed:

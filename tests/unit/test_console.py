@@ -192,6 +192,7 @@ def test_no_stdout_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_character_that_the_encoding_lacks_loses_no_summary(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="latin-1"))
+    console.begin()
     console.out("cut… \ud800")
     console.flush()
     assert raw.getvalue().startswith(b"cut")

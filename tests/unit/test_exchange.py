@@ -58,9 +58,9 @@ def test_the_first_write_is_marked_once(clock: Clock) -> None:
     exchange.start()
     assert exchange.written is None
     clock.now = 101.0
-    exchange.about_to_write()
+    exchange.about_to_write(None)
     clock.now = 102.0
-    exchange.about_to_write()
+    exchange.about_to_write(None)
     assert exchange.written == 101.0
 
 
@@ -70,17 +70,17 @@ def test_nothing_is_written_after_a_cut_and_the_first_cause_stays(clock: Clock) 
     assert exchange.cut("interrupted") is False
     assert exchange.cut("timeout") is False
     with pytest.raises(CutError):
-        exchange.about_to_write()
+        exchange.about_to_write(None)
     assert (exchange.written, exchange.cut_by) == (None, "interrupted")
 
 
 def test_a_cut_tells_that_something_may_have_left(clock: Clock) -> None:
     exchange = Exchange(30.0, clock)
     exchange.start()
-    exchange.about_to_write()
+    exchange.about_to_write(None)
     assert exchange.cut("interrupted") is True
     with pytest.raises(CutError):
-        exchange.about_to_write()
+        exchange.about_to_write(None)
 
 
 def test_an_exchange_that_is_overdue_writes_nothing(clock: Clock) -> None:
@@ -88,7 +88,7 @@ def test_an_exchange_that_is_overdue_writes_nothing(clock: Clock) -> None:
     exchange.start()
     clock.now += 31
     with pytest.raises(CutError):
-        exchange.about_to_write()
+        exchange.about_to_write(None)
     assert (exchange.written, exchange.cut_by) == (None, "timeout")
 
 
@@ -96,7 +96,7 @@ def test_a_cut_and_a_write_at_once_agree_on_whether_a_byte_may_have_left() -> No
     def write(exchange: Exchange, barrier: threading.Barrier) -> bool:
         barrier.wait()
         try:
-            exchange.about_to_write()
+            exchange.about_to_write(None)
         except CutError:
             return False
         return True

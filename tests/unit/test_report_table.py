@@ -13,7 +13,7 @@ from support.records import RUN, created, entry, failed, in_doubt, record, recor
 
 from runner.model import Created, Entry, Failed, Record, Skipped
 from runner.report import FORMATS, Style
-from runner.report.text import width
+from runner.text import width
 
 NOT_CREATED = (
     entry("field-d", failed(message="no workflow w-field-d")),

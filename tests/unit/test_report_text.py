@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.records import texts
 
-from runner.report.text import clusters, cut, visible, width
+from runner.text import clusters, cut, visible, width
 
 
 @pytest.mark.parametrize(

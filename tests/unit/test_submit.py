@@ -413,6 +413,15 @@ def test_one_retry_after_pauses_all_and_uses_no_attempt(status: int) -> None:
     assert outcome.attempts == 1
 
 
+def test_a_pause_holds_for_what_was_claimed_ahead_too() -> None:
+    quick = [created(f"quick-{number}") for number in range(6)]  # such a server gets claims ahead
+    with WireServer(*quick, reply(429, headers=[("Retry-After", "1")])) as server:
+        sent = run(server.url, jobs(12), concurrency=1)
+    assert sent.kinds() == {"created": 12}
+    throttled, after = server.requests[6:8]
+    assert after.at - throttled.at >= 1.0
+
+
 def test_a_burst_of_throttling_is_one_pause() -> None:
     gate = threading.Event()
     with (
