@@ -219,7 +219,8 @@ _CAUSES: tuple[tuple[tuple[type[BaseException], ...], bool | None, Cause, str], 
     ),
     ((ConnectionError, ssl.SSLError), True, "closed", "the connection ended before the answer: {root}"),
     ((http.client.HTTPException, faults.DecodeError), True, "garbage", "what came is not an HTTP answer: {root}"),
-    ((faults.ProtocolError,), True, "truncated", "the connection ended within the answer"),  # no last chunk came
+    ((faults.ProtocolError,), True, "truncated", "the answer does not end as it should: {root}"),
+    ((faults.HTTPError,), True, "garbage", "what came is not an HTTP answer: {root}"),
     ((Exception,), True, "broken", "{root}"),
 )
 

@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 from contextlib import suppress
+from typing import TextIO
 
 import click
 
@@ -45,8 +46,10 @@ def out(text: str) -> None:
 
 def say(text: str) -> None:
     """Write talk to stderr, and a line break."""
-    with suppress(OSError):
+    try:
         click.echo(text, err=True, color=_color())
+    except OSError:
+        _lose(sys.stderr)
 
 
 def warn(text: str) -> None:
@@ -63,8 +66,10 @@ def fail(error: RunnerError) -> None:
 
 def usage(error: click.ClickException) -> None:
     """Say what is wrong with the command line, as click words it."""
-    with suppress(OSError):
+    try:
         error.show()
+    except OSError:
+        _lose(sys.stderr)
 
 
 def bug(error: Exception, trace: str) -> None:
@@ -119,10 +124,15 @@ def flush() -> None:
 
 
 def _lose_stdout(error: OSError) -> None:
-    """Let what is still to be written, at exit too, go nowhere; only a closed pipe is nobody's loss."""
-    with suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+    """Go on without stdout; only a closed pipe is nobody's loss."""
+    _lose(sys.stdout)
     if not isinstance(error, BrokenPipeError):
         raise OutputError(error) from error
+
+
+def _lose(stream: TextIO) -> None:
+    """Let what is still to be written, and what the interpreter flushes as it shuts down, go nowhere."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

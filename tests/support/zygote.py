@@ -209,6 +209,7 @@ def _redirect(folder: str) -> None:
 def obey(order: dict[str, Any]) -> dict[str, Any]:
     """Fork a child for an order, kill it after `after` seconds if it says so, and tell how it ended."""
     reader, writer = os.pipe()
+    begun = time.monotonic()
     pid = os.fork()
     if pid == 0:
         os.close(reader)
@@ -225,7 +226,11 @@ def obey(order: dict[str, Any]) -> dict[str, Any]:
         counts = report.read()
     _, status = os.waitpid(pid, 0)
     signal.sigtimedwait({signal.SIGCHLD}, 0)  # the one that nobody waited for
-    return {"code": os.waitstatus_to_exitcode(status), "counts": json.loads(counts) if counts else {}}
+    return {
+        "code": os.waitstatus_to_exitcode(status),
+        "counts": json.loads(counts) if counts else {},
+        "seconds": time.monotonic() - begun,
+    }
 
 
 def serve(say: Callable[[str], object]) -> None:
