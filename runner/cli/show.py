@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from runner import periods, record, report, results
-from runner.cli import console, records
+from runner.cli import console, options, records
 from runner.errors import Exit, RefusedError, UsageError
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
@@ -42,6 +42,7 @@ _MOST_LISTED = 10
     help="Write the results file again, there.",
 )
 @click.option("--all", "every", is_flag=True, help="List every job in the table, also beyond 1,000.")
+@options.colors
 def command(
     run: str, ledger: Path | None, sandbox: bool, manifest: str | None, style: str, target: Path | None, every: bool
 ) -> Exit:

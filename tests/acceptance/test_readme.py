@@ -1,0 +1,124 @@
+"""README is true: its commands are run, its help texts are the program's, its tables name what there is."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.schemas import check_results
+
+from runner.errors import Exit
+
+CHECKOUT = Path(__file__).parents[2]
+README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+COMMAND = [sys.executable, "-P", "-m", "runner"]
+
+
+def block(marker: str) -> str:
+    """The fenced block that follows a comment in README."""
+    found = re.search(rf"<!-- {re.escape(marker)} -->\n```\w*\n(.*?)```", README, re.DOTALL)
+    assert found is not None, f"README has no block after <!-- {marker} -->"
+    return found[1]
+
+
+def commands(marker: str) -> list[list[str]]:
+    """The lines of a block that call the program, as arguments."""
+    lines = (shlex.split(line, comments=True) for line in block(marker).splitlines())
+    return [words[1:] for words in lines if words[:1] == ["pixxel-runner"]]
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PIXXEL_") and name != "CI"}
+    return kept | {"COLUMNS": "100"} | more
+
+
+def run(*arguments: str, cwd: Path, code: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*COMMAND, *arguments], cwd=cwd, env=environment(**more), capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    shutil.copy(CHECKOUT / "jobs.example.yaml", tmp_path)
+    return tmp_path
+
+
+def test_the_first_command_ends_with_the_main_job_and_prints_created_jobs(folder: Path) -> None:
+    *setup, last = (shlex.split(part) for part in block("main job").split("&&"))
+    assert setup == [["python3", "-m", "venv", ".venv"], [".venv/bin/pip", "install", "--quiet", "."]]
+    assert last == [".venv/bin/pixxel-runner", "run", "jobs.example.yaml", "--sandbox"]
+    done = run(*last[1:], cwd=folder)
+    assert done.stdout.count("  created  ") == 5
+    assert check_results(folder / "jobs.example.sandbox.results.json")["summary"]["created"] == 5
+
+
+def test_the_second_command_is_what_ci_runs() -> None:
+    assert block("test command").splitlines() == [
+        "python3 -m venv .venv && .venv/bin/pip install --quiet tox && .venv/bin/tox"
+    ]
+
+
+def test_what_to_type_to_use_it(tmp_path: Path) -> None:
+    for words in commands("use it"):
+        if "--sandbox" in words or words[0] != "run":
+            run(*words, cwd=tmp_path)
+    check_results(tmp_path / "jobs.sandbox.results.json")
+
+
+def test_the_short_manifest_is_valid_and_runs(tmp_path: Path) -> None:
+    (tmp_path / "short.yaml").write_text(block("short manifest"), encoding="utf-8")
+    assert run("run", "short.yaml", "--sandbox", cwd=tmp_path).stdout.count("  created  ") == 2
+
+
+@pytest.mark.parametrize("name", re.findall(r"<!-- help: (.*?) -->", README))
+def test_help_is_the_programs(name: str, tmp_path: Path) -> None:
+    assert block(f"help: {name}") == run(*name.split(), "--help", cwd=tmp_path).stdout
+
+
+def test_the_exit_codes_are_all_there() -> None:
+    table = README.partition("| exit code | means |")[2].partition("\n\n")[0]
+    told = {int(code) for cell in re.findall(r"^\| ([0-9, ]+) \|", table, re.MULTILINE) for code in cell.split(",")}
+    assert told == {int(code) for code in Exit} - {Exit.TIMED_OUT}
+
+
+@contextmanager
+def sandbox(folder: Path, words: list[str]) -> Iterator[dict[str, str]]:
+    """README's faulty sandbox, on any free port; what it prints to paste, as an environment."""
+    arguments = ["0" if word == "8900" else word for word in words]
+    with subprocess.Popen(
+        [*COMMAND, *arguments], cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            exports = [process.stdout.readline().removeprefix("export ").strip() for _ in range(2)]
+            yield dict(line.split("=", 1) for line in exports)
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=30)
+
+
+def test_when_it_goes_wrong_can_be_followed(folder: Path) -> None:
+    [serve] = commands("a faulty sandbox")
+    [submit] = commands("a run with faults")
+    [again] = commands("finish it")
+    with sandbox(folder, serve) as pasted:
+        told = run(*submit, cwd=folder, **pasted)
+        assert "was in doubt, now created" in told.stderr
+        assert "5 created" in told.stdout
+        assert "nothing to submit" in run(*again, cwd=folder, **pasted).stderr
+        for words in (["runs"], ["show"], ["resolve"], ["ledger", "check"]):
+            run(*words, cwd=folder, **pasted)
+    record = check_results(folder / "jobs.example.results.json")
+    assert any(created["recovered"] for created in record["created"])
