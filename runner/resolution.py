@@ -19,7 +19,7 @@ from runner.ledger.store import Ledger
 from runner.lock import LockedError
 from runner.lookup import SETTLE, Finding, Look, Reader, Window, doubt_words
 from runner.model import Created, ErrorInfo, Failed
-from runner.report.text import visible
+from runner.text import visible
 from runner.verdict import Answer, Happening
 
 Connect = Callable[[], AbstractContextManager[Reader]]

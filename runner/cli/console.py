@@ -59,9 +59,9 @@ def warn(text: str) -> None:
 
 def fail(error: RunnerError) -> None:
     """Say what is wrong and what to do."""
-    say(f"{click.style('error:', fg='red')} {error.message}")
+    say(f"{click.style('error:', fg='red')} {visible(error.message)}")
     if error.hint:
-        say(f"  {error.hint}")
+        say(f"  {visible(error.hint)}")
 
 
 def usage(error: click.ClickException) -> None:

@@ -20,7 +20,7 @@ from runner.ledger.rows import RunRow, Standing
 from runner.ledger.salvage import Found
 from runner.ledger.store import Ledger
 from runner.lookup import doubt_words
-from runner.report.text import visible
+from runner.text import visible
 
 _STDIN = "-"
 _STATES = ("created", "failed", "in_doubt", "sending", "released")

@@ -18,7 +18,7 @@ from runner.cli import options
 from runner.errors import ManifestError, RefusedError, UsageError
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
-from runner.report.text import width
+from runner.text import width
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

@@ -24,9 +24,9 @@ from runner.ledger.rows import Standing
 from runner.ledger.store import Ledger
 from runner.lookup import Finding
 from runner.model import Created, Failed, InDoubt, Job, Manifest
-from runner.report.text import visible
 from runner.resolution import Absence, Adoption, Looked, Resolver, Scope, Word
 from runner.results import rfc3339
+from runner.text import visible
 
 _MOST_EXPLAINED = 3
 _MINUTE = "%Y-%m-%d %H:%M"

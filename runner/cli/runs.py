@@ -17,8 +17,8 @@ from runner.cli import console, records
 from runner.errors import Exit
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
-from runner.report.text import visible
 from runner.results import rfc3339
+from runner.text import visible
 
 _TITLES = ("started (UTC)", "run", "manifest", "API", "for", "state", "created", "failed", "in doubt", "cost")
 _ALIGN = ("left",) * 6 + ("right",) * 4

@@ -15,7 +15,7 @@ from runner.errors import Exit, RefusedError, UsageError
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
 from runner.model import Entries, Entry, ErrorInfo, InDoubt, Record, Skipped
-from runner.report.text import visible
+from runner.text import visible
 
 _LAST = "last"
 _MOST_LISTED = 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self, assert_never
 
 from runner import jobobject
+from runner.errors import RefusedError
 from runner.journal import Claim
 from runner.ledger import rows
 from runner.ledger.opening import connect, explained, look_through, must_exist
@@ -176,7 +178,7 @@ class Ledger:
 
         Only the holder of their manifests' locks may call this: an intent of another run is a live send.
         """
-        with self.transaction():
+        with self._one_job_a_submission(), self.transaction():
             for one in decisions:
                 self.decide(one.submission, one.outcome, one.ended_at)
                 self.write(
@@ -265,6 +267,16 @@ class Ledger:
             *(len(job.val_errors) if job else 0, created.recovered, created.assigned),
             *(json.dumps(created.candidates), ended, submission),
         )
+
+    @contextmanager
+    def _one_job_a_submission(self) -> Iterator[None]:
+        """Another manifest may take a job between the look at the API and the settling: then it is no longer free."""
+        try:
+            yield
+        except sqlite3.IntegrityError as error:
+            raise RefusedError(
+                "a job was taken by another submission meanwhile, so nothing was settled", "Look again."
+            ) from error
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

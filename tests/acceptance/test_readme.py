@@ -43,7 +43,13 @@ def environment(**more: str) -> dict[str, str]:
 
 def run(*arguments: str, cwd: Path, code: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [*COMMAND, *arguments], cwd=cwd, env=environment(**more), capture_output=True, text=True, check=False, timeout=60
+        [*COMMAND, *arguments],
+        cwd=cwd,
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert done.returncode == code, done.stderr
     return done

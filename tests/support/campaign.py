@@ -28,11 +28,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from support.schemas import check_results
+
 from runner.sandbox.faults import Fault
 from runner.sandbox.server import Sandbox
 from runner.sandbox.timeline import SandboxJob
 from runner.sandbox.world import World
-from support.schemas import check_results
 
 KEY = "key-of-the-campaign"
 NOON = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)  # when it all happens: far from midnight, whenever it is run
@@ -298,7 +299,9 @@ class Story:
     # What must be true.
 
     def _jobs(self) -> dict[str, SandboxJob]:
-        return {job.id: job for workflow in dict.fromkeys(w for w, _ in self.pairs) for job in self.world.jobs(workflow)}
+        return {
+            job.id: job for workflow in dict.fromkeys(w for w, _ in self.pairs) for job in self.world.jobs(workflow)
+        }
 
     def _created(self) -> Counter[Pair]:
         return Counter((job.workflow_id, job.project_id) for job in self._jobs().values())

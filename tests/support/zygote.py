@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import http.client
 import importlib
-import io
 import json
 import os
 import pathlib
@@ -167,7 +166,7 @@ def hurry(skew: float) -> None:
     class Clock(datetime):
         @classmethod
         def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
-            return datetime.now(tz) + timedelta(seconds=skew)  # noqa: DTZ005 - whatever was asked for
+            return datetime.now(tz) + timedelta(seconds=skew)
 
     for name, module in list(sys.modules.items()):
         if name.startswith("runner.") and getattr(module, "datetime", None) is datetime:
@@ -222,7 +221,7 @@ def obey(order: dict[str, Any]) -> dict[str, Any]:
     if order.get("after") is not None and signal.sigtimedwait({signal.SIGCHLD}, order["after"]) is None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    with io.open(reader, "rb") as report:
+    with open(reader, "rb") as report:
         counts = report.read()
     _, status = os.waitpid(pid, 0)
     signal.sigtimedwait({signal.SIGCHLD}, 0)  # the one that nobody waited for

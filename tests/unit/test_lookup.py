@@ -1,4 +1,4 @@
-"""The look-up: what the API's list of a workflow's jobs says of jobs in doubt. It settles what is certain, never more."""
+"""The look-up: what the API's list of a workflow's jobs says of jobs in doubt. What is not certain stays in doubt."""
 
 from __future__ import annotations
 
@@ -206,7 +206,9 @@ ROWS: list[Row] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("unsettled", "jobs", "options", "expected"), [pytest.param(*row[1:], id=row[0]) for row in ROWS])
+@pytest.mark.parametrize(
+    ("unsettled", "jobs", "options", "expected"), [pytest.param(*row[1:], id=row[0]) for row in ROWS]
+)
 def test_the_rules(
     unsettled: Sequence[Standing],
     jobs: Sequence[Mapping[str, Any]],
@@ -379,8 +381,7 @@ class Simulation:
 
 @st.composite
 def sends(draw: st.DrawFn, number: int) -> Send:
-    claimed = draw(st.floats(0, 2500))
-    mine = draw(st.booleans())
+    project, claimed, mine = draw(st.sampled_from(PAIRS)), draw(st.floats(0, 2500)), draw(st.booleans())
     told = draw(st.integers(0, 3)) == 0
     ended = claimed + draw(st.floats(0, 30)) if told or draw(st.booleans()) else None
     sent = claimed + 30 if ended is None else ended
@@ -388,8 +389,8 @@ def sends(draw: st.DrawFn, number: int) -> Send:
         # An answer that came was made of what is there; else a slow backend has until it is settled, list and all.
         latest = sent if told else sent + 900
         made = draw(st.floats(claimed, latest) | st.floats(claimed, sent))
-        return Send(number, draw(st.sampled_from(PAIRS)), claimed, ended, made, draw(st.floats(made, latest)), mine, told)
-    return Send(number, draw(st.sampled_from(PAIRS)), claimed, ended, None, None, mine, told)
+        return Send(number, project, claimed, ended, made, draw(st.floats(made, latest)), mine, told)
+    return Send(number, project, claimed, ended, None, None, mine, told)
 
 
 @st.composite
@@ -404,11 +405,11 @@ def simulations(draw: st.DrawFn) -> tuple[Simulation, list[float]]:
         colleagues,
         draw(st.sampled_from([("me",), ()])),
         draw(st.sampled_from([0.0, 3600.0, -3600.0, 0.5])),
-        random.Random(draw(st.integers(0, 9))),
+        random.Random(draw(st.integers(0, 9))),  # noqa: S311 - a failing example is to fail again
     )
     ready = max([0.0, *(one.sent for one in world.sends if one.mine)])
     looks = sorted(ready + draw(st.floats(0, 1200)) for _ in range(draw(st.integers(1, 3))))
-    return world, [*looks, SETTLED]
+    return world, [*looks, SETTLED, SETTLED]  # twice: what is left beside its like is judged by the next look
 
 
 @settings(max_examples=400, deadline=None)
