@@ -16,6 +16,8 @@ from runner.cli import console, endpoint
 from runner.errors import RefusedError, UsageError
 from runner.model import Manifest
 
+_LONGEST = 10.0**9  # seconds: 30 years
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -86,6 +88,22 @@ def refuse_unkept_ledger(manifest: Manifest, place: LedgerPlace, *, sandbox: boo
         )
 
 
+class Seconds(click.FloatRange):
+    """A number of seconds that a clock can be set to: not NaN, not infinite."""
+
+    name = "seconds"
+
+    def __init__(self, least: float = 0.0, *, open_: bool = False) -> None:
+        super().__init__(min=least, min_open=open_)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it, or fail in click's way."""
+        seconds = float(super().convert(value, param, ctx))
+        if not seconds <= _LONGEST:
+            self.fail(f"{value} is not a time that anybody waits", param, ctx)
+        return seconds
+
+
 def color(_context: click.Context, _parameter: click.Parameter, value: str) -> None:
     """Settle colours for everything that the command prints."""
     click.get_current_context().color = console.color_choice(value)
@@ -140,8 +158,8 @@ def settle(command: _Command) -> _Command:
     return click.option(
         "--settle",
         envvar="PIXXEL_RUNNER_SETTLE",
-        type=click.FloatRange(0),
-        default=900.0,
+        type=Seconds(),
+        default=900,
         show_default=True,
         metavar="SECONDS",
         help="How long after a send a slow server may still create its job.",
@@ -153,8 +171,8 @@ def lock_timeout(command: _Command) -> _Command:
     return click.option(
         "--lock-timeout",
         envvar="PIXXEL_RUNNER_LOCK_TIMEOUT",
-        type=click.FloatRange(0),
-        default=0.0,
+        type=Seconds(),
+        default=0,
         show_default=True,
         metavar="SECONDS",
         help="How long to wait for another run of this manifest.",

@@ -77,24 +77,8 @@ def _rate(_context: click.Context, _parameter: click.Parameter, value: str | Non
 @click.option("--resume", is_flag=True, help="Finish the last run: send only what was not created.")
 @click.option("--new", is_flag=True, help="Start a new run, although the last one is unfinished.")
 @click.option("--hold", is_flag=True, help="Do not look up jobs in doubt: leave them to a person.")
-@click.option(
-    "--settle",
-    envvar="PIXXEL_RUNNER_SETTLE",
-    type=click.FloatRange(0),
-    default=900.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long after a send a slow server may still create its job.",
-)
-@click.option(
-    "--lock-timeout",
-    envvar="PIXXEL_RUNNER_LOCK_TIMEOUT",
-    type=click.FloatRange(0),
-    default=0.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait for another run of this manifest.",
-)
+@options.settle
+@options.lock_timeout
 @click.option(
     "--concurrency",
     envvar="PIXXEL_RUNNER_CONCURRENCY",
@@ -117,7 +101,7 @@ def _rate(_context: click.Context, _parameter: click.Parameter, value: str | Non
 @click.option(
     "--timeout",
     envvar="PIXXEL_RUNNER_TIMEOUT",
-    type=click.FloatRange(0, min_open=True),
+    type=options.Seconds(open_=True),
     metavar="SECONDS",
     help="For one whole exchange.  [default: 30]",
 )
@@ -131,7 +115,7 @@ def _rate(_context: click.Context, _parameter: click.Parameter, value: str | Non
 @click.option(
     "--max-pause",
     envvar="PIXXEL_RUNNER_MAX_PAUSE",
-    type=click.FloatRange(0),
+    type=options.Seconds(),
     metavar="SECONDS",
     help="Stop when pauses that the server asks for add up to more.  [default: 900]",
 )

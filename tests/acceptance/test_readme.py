@@ -41,7 +41,7 @@ def environment(**more: str) -> dict[str, str]:
     return kept | {"COLUMNS": "100"} | more
 
 
-def run(*arguments: str, cwd: Path, code: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [*COMMAND, *arguments],
         cwd=cwd,
@@ -51,7 +51,7 @@ def run(*arguments: str, cwd: Path, code: int = 0, **more: str) -> subprocess.Co
         check=False,
         timeout=60,
     )
-    assert done.returncode == code, done.stderr
+    assert done.returncode == 0, done.stderr
     return done
 
 
