@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, BinaryIO
 
-from runner import schema, yamltext
+from runner import schema
 from runner.errors import ManifestError, Problem, UsageError
 from runner.model import Job, Manifest, SubmitSettings
-from runner.yamldocument import Document
-from runner.yamlscalars import is_ordinary_number, number, reading
-from runner.yamlwords import Path, shown, visible
+from runner.yamltext import reader
+from runner.yamltext.document import Document
+from runner.yamltext.scalars import is_ordinary_number, number, reading
+from runner.yamltext.words import Path, shown, visible
 
 STDIN = "-"
 MAX_BYTES = 64 * 1024 * 1024
@@ -110,7 +111,7 @@ def parse(data: bytes, path: str) -> Manifest:
     return checked.manifest
 
 
-def check(data: bytes, path: str, *, libyaml: bool = yamltext.LIBYAML) -> Checked:
+def check(data: bytes, path: str, *, libyaml: bool = reader.LIBYAML) -> Checked:
     """Check a manifest's bytes, and say all that there is to say of them. Raises nothing.
 
     `libyaml` says whether to read with it first; the verdict and the places are the same without.
@@ -133,7 +134,7 @@ def _gc_paused() -> Iterator[None]:
 
 def _check(data: bytes, path: str, libyaml: bool) -> Checked:
     try:
-        document = yamltext.read(data, display_name(path), libyaml=libyaml)
+        document = reader.read(data, display_name(path), libyaml=libyaml)
     except ManifestError as error:
         return Checked(None, _in_order(error.problems), ())
     jobs = tuple(_jobs(document))

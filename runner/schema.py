@@ -15,10 +15,10 @@ from typing import Any, Literal
 import jsonschema
 
 from runner.errors import Problem
-from runner.yamldocument import Document
-from runner.yamlscalars import Moment, number, reading
-from runner.yamlwords import Path as FieldPath
-from runner.yamlwords import shown
+from runner.yamltext.document import Document
+from runner.yamltext.scalars import Moment, number, reading
+from runner.yamltext.words import Path as FieldPath
+from runner.yamltext.words import shown
 
 SchemaName = Literal["manifest", "results"]
 

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner import manifest, schema, yamltext
+from runner import manifest, schema
 from runner.pacing import Rate
 from runner.settings import Limits
+from runner.yamltext import reader
 
 MANIFEST: dict[str, Any] = json.loads(schema.schema_text("manifest"))
 VALIDATOR = jsonschema.Draft202012Validator(MANIFEST)
@@ -133,13 +134,13 @@ def keywords(node: Any) -> Iterator[str]:
 def test_every_keyword_of_the_schema_has_words() -> None:
     structural = {"properties", "items", "propertyNames", "allOf", "if", "then", "not"}
     told = {"$schema", "title", "description", "default", "examples", "patternErrorMessage"}
-    document = yamltext.read(b"a: 1", "m.yaml")
+    document = reader.read(b"a: 1", "m.yaml")
     known = set(schema._Words(document, [])._by_keyword)
     assert set(keywords(MANIFEST)) - structural - told == known
 
 
 def test_a_keyword_without_words_is_still_a_problem() -> None:
-    document = yamltext.read(b"version: 1", "m.yaml")
+    document = reader.read(b"version: 1", "m.yaml")
     (error,) = jsonschema.Draft202012Validator({"maxProperties": 0}).iter_errors(document.value)
     (problem,) = schema._Words(document, []).problems(error)
     assert problem.message == "this does not fit the manifest's schema (maxProperties)"

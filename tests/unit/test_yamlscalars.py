@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.yamlscalars import Moment, is_ordinary_number, reading, resolve
+from runner.yamltext.scalars import Moment, is_ordinary_number, reading, resolve
 
 # https://yaml.org/spec/1.2.2/#1032-tag-resolution
 CORE = re.compile(

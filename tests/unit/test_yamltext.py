@@ -7,9 +7,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner import yamltext, yamlwords
 from runner.errors import ManifestError
-from runner.yamldocument import Document, Lines
+from runner.yamltext import reader, words
+from runner.yamltext.document import Document, Lines
 
 TEXT = b"""\
 a: 1
@@ -23,7 +23,7 @@ ORDERED = TEXT.replace(b"*g", b"y")
 
 
 def document(data: bytes = ORDERED) -> Document:
-    return yamltext.read(data, "m.yaml")
+    return reader.read(data, "m.yaml")
 
 
 def test_values_are_plain() -> None:
@@ -116,7 +116,7 @@ def test_what_ends_the_reading(data: bytes, place: tuple[int, int], message: str
 
 def test_an_error_without_a_place_is_put_at_the_end() -> None:
     error = yaml.MarkedYAMLError(problem="something new")
-    assert yamlwords.explain(error, "ab\nc", Lines("ab\nc").position)[:2] == (4, "this is not YAML")
+    assert words.explain(error, "ab\nc", Lines("ab\nc").position)[:2] == (4, "this is not YAML")
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_an_error_without_a_place_is_put_at_the_end() -> None:
     ],
 )
 def test_field_paths(path: tuple[str | int, ...], written: str) -> None:
-    assert yamlwords.field_path(path) == written
+    assert words.field_path(path) == written
 
 
 @pytest.mark.parametrize(
@@ -146,9 +146,9 @@ def test_field_paths(path: tuple[str | int, ...], written: str) -> None:
     ],
 )
 def test_visible(text: str, seen: str) -> None:
-    assert yamlwords.visible(text) == seen
+    assert words.visible(text) == seen
 
 
 def test_long_text_is_cut() -> None:
-    assert yamlwords.shown("x" * 61) == f"`{'x' * 59}…`"
-    assert yamlwords.shown("x" * 60) == f"`{'x' * 60}`"
+    assert words.shown("x" * 61) == f"`{'x' * 59}…`"
+    assert words.shown("x" * 60) == f"`{'x' * 60}`"

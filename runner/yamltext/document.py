@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.errors import Problem
-from runner.yamlwords import Path, field_path
+from runner.yamltext.words import Path, field_path
 
 # Where a value stands: a scalar's offset; the offset and the text of a plain scalar that is not text to YAML; or
 # a collection's offset and its children's places (for a mapping, each with its key's offset).

@@ -19,9 +19,9 @@ from yaml.events import (
 )
 
 from runner.errors import ManifestError, Problem
-from runner.yamldocument import Document, Lines, Place, children_of
-from runner.yamlscalars import reading, resolve
-from runner.yamlwords import field_path, shown
+from runner.yamltext.document import Document, Lines, Place, children_of
+from runner.yamltext.scalars import reading, resolve
+from runner.yamltext.words import field_path, shown
 
 # Bounds. Each is far above any real manifest, and keeps a hostile one from taking the machine.
 MAX_DEPTH = 20

@@ -13,10 +13,10 @@ import re
 
 import yaml
 
-from runner import yamlwords
 from runner.errors import ManifestError, Problem
-from runner.yamlcompose import Composer, DoubtError
-from runner.yamldocument import Document, Lines
+from runner.yamltext import words
+from runner.yamltext.compose import Composer, DoubtError
+from runner.yamltext.document import Document, Lines
 
 LIBYAML: bool = yaml.__with_libyaml__
 
@@ -57,7 +57,7 @@ def _reference(text: str, file: str, lines: Lines) -> Document:
     try:
         return composer.document()
     except yaml.MarkedYAMLError as error:
-        raise composer.fatal(*yamlwords.explain(error, text, lines.position)) from None
+        raise composer.fatal(*words.explain(error, text, lines.position)) from None
     except (ValueError, OverflowError):
         # PyYAML hands the number of a `\U` escape to chr() unchecked.
         hint = "write the character itself, or an escape up to U+10FFFF"

@@ -1,0 +1,1 @@
+"""YAML text into plain values with positions, or every surprise in it as a problem."""
