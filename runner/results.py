@@ -185,6 +185,8 @@ def _error(entry: Entry, outcome: Failed | InDoubt) -> dict[str, str]:
         "http_status": _text(error.http_status),
         "api_error": _any(error.api_error),
         "request_id": _text(error.request_id),
+        "date": _text(error.date),
+        "retry_after": _text(error.retry_after),
         "attempts": _text(outcome.attempts),
         "sent_at": _text(outcome.sent_at and rfc3339(outcome.sent_at)),
         "candidates": _text(outcome.candidates if isinstance(outcome, InDoubt) else ()),

@@ -96,6 +96,8 @@ LITERAL = """\
       "http_status": 404,
       "api_error": {"code": 5},
       "request_id": "q-1",
+      "date": null,
+      "retry_after": null,
       "attempts": 1,
       "sent_at": "2026-10-20T01:00:03.120Z",
       "candidates": []
@@ -112,6 +114,8 @@ LITERAL = """\
       "http_status": null,
       "api_error": null,
       "request_id": null,
+      "date": null,
+      "retry_after": null,
       "attempts": 1,
       "sent_at": "2026-10-20T01:00:03.120Z",
       "candidates": ["j-8", "j-9"]
