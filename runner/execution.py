@@ -205,7 +205,7 @@ class Execution:
         jobs = self.ledger.jobs_of(last)
         wanted = [job for job in jobs if any(plan.not_sent(job, run.settings["only"]) is None for run in runs)]
         of = plan.match(jobs, self.ledger.standings(last.api, last.manifest, last.run_key)).of
-        lacking = Counter(job.pair for job in wanted if job.name not in of or not of[job.name].counts)
+        lacking = Counter(job.pair for job in wanted if job.name not in of or of[job.name].state != "created")
         still = Counter(job.pair for job in self.order.manifest.jobs if job.enabled)
         return (lacking & still).total(), len(wanted)
 

@@ -82,7 +82,7 @@ def listed(body: bytes) -> tuple[JobObject, ...] | None:
         return ()
     if not isinstance(jobs, list) or not all(_has_id(job) for job in jobs):
         return None
-    return tuple(JobObject(job["id"], job) for job in jobs)
+    return tuple({job["id"]: JobObject(job["id"], job) for job in jobs}.values())  # one that is listed twice is one
 
 
 def encode(members: dict[str, Any]) -> bytes:

@@ -5,7 +5,7 @@ The rules are DESIGN, section 4. `judge` is pure; `look` asks the API and settle
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -81,7 +81,8 @@ def judge(
     unsettled: Sequence[Standing],
     known: Sequence[Standing],
     listing: Listing,
-    creators: Collection[str],
+    taken: Collection[str],
+    creators: Mapping[str, Collection[str]],
     now: datetime,
     settle: timedelta = SETTLE,
 ) -> list[Finding]:
@@ -92,22 +93,32 @@ def judge(
         unsettled: every doubt and every open intent of the workflow, whichever manifest it is of.
         known: every submission of the workflow that has a job.
         listing: the workflow's jobs at the API.
-        creators: who created the jobs that the ledger knows at this API; empty when that is not known.
+        taken: ids of listed jobs that a submission of the ledger has, of whichever workflow.
+        creators: by run id, who created that run's jobs, as far as the API told; a run has one key.
         now: the time, by our clock.
         settle: how long after a send a slow backend may still create its job.
     """
-    held = {standing.job_id for standing in known}
-    free = [job for job in listing.jobs if job.id not in held and _by_us(job, creators)]
-    whole = _shows_all(listing, held, unsettled, settle)
+    free = [job for job in listing.jobs if job.id not in taken]
+    whole = _shows_all(listing, {one.job_id for one in known}, unsettled, settle)
+    apart = all(listing.created_at(job) is not None for job in free)  # else any doubt's window may hold it
     findings: list[Finding] = []
-    for group in _overlapping(unsettled, settle):
-        candidates = [
-            job for job in free if any(Window.of(one, settle).holds(listing.created_at(job)) for one in group)
-        ]
+    for group in _overlapping(unsettled, settle) if apart else [list(unsettled)]:
         mine = [one for one in group if one.id in ours]
         if mine:
-            findings += _settle_group(mine, group, candidates, listing, whole=whole, now=now, settle=settle)
+            candidates = [job for job in free if _may_be_of(job, group, listing, creators, settle)]
+            findings += _settle_group(mine, group, candidates, listing, known, whole=whole, now=now, settle=settle)
     return findings
+
+
+def _may_be_of(
+    job: JobObject,
+    group: Sequence[Standing],
+    listing: Listing,
+    creators: Mapping[str, Collection[str]],
+    settle: timedelta,
+) -> bool:
+    moment = listing.created_at(job)
+    return any(Window.of(one, settle).holds(moment) and _by_us(job, creators.get(one.run_id, ())) for one in group)
 
 
 def _settle_group(
@@ -115,6 +126,7 @@ def _settle_group(
     group: Sequence[Standing],
     candidates: Sequence[JobObject],
     listing: Listing,
+    known: Sequence[Standing],
     *,
     whole: bool,
     now: datetime,
@@ -131,7 +143,8 @@ def _settle_group(
         return [_left(one, ids, f"{len(ids)} jobs at the API may be it") for one in mine]
     if len(candidates) < len(group) and not (one_pair and not others):
         return [_left(one, ids, f"{len(ids)} jobs at the API may be one of {len(group)} in doubt") for one in mine]
-    return _adopt(mine, group, candidates, listing, settle, assigned=one_pair)
+    guesses = () if one_pair else ids
+    return _adopt(mine, group, candidates, listing, settle, lambda job_id: guesses or _guessed(job_id, known))
 
 
 def _adopt(
@@ -140,8 +153,7 @@ def _adopt(
     candidates: Sequence[JobObject],
     listing: Listing,
     settle: timedelta,
-    *,
-    assigned: bool,
+    guesses: Callable[[str], tuple[str, ...]],
 ) -> list[Finding]:
     ids = tuple(job.id for job in candidates)
     matched = _match(group, candidates, listing, settle)
@@ -153,9 +165,15 @@ def _adopt(
         if job is None:
             findings.append(_left(one, (), "its like were found, and it was not"))
         else:
-            created = Created(job.id, b"", one.attempts, one.claimed_at, True, assigned, () if assigned else ids)
+            among = guesses(job.id)
+            created = Created(job.id, b"", one.attempts, one.claimed_at, True, not among, among)
             findings.append(Finding(one, created, "found"))
     return findings
+
+
+def _guessed(job_id: str, known: Sequence[Standing]) -> tuple[str, ...]:
+    """The jobs among which this one was left over when another doubt was given one of them: it is a guess as well."""
+    return next((one.candidates for one in known if not one.assigned and job_id in one.candidates), ())
 
 
 def _match(
@@ -265,7 +283,8 @@ class Look:
             unsettled=[one for one in standings if one.state in ("in_doubt", "sending")],
             known=[one for one in standings if one.job_id is not None],
             listing=listing,
-            creators=self.ledger.creators(self.api),
+            taken={job.id for job in listing.jobs if self.ledger.holds(self.api, job.id)},
+            creators={one.run_id: self.ledger.creators(one.run_id) for one in standings},
             now=self.now(),
             settle=self.settle,
         )

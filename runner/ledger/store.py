@@ -161,10 +161,12 @@ class Ledger:
         query = "SELECT 1 FROM submissions WHERE api = ? AND job_id = ?"
         return bool(self.all(query, api, rows.to_sql(job_id)))
 
-    def creators(self, api: str) -> set[str]:
-        """Who created the jobs that this ledger knows at an API, where the answers told."""
-        query = "SELECT DISTINCT created_by FROM submissions WHERE api = ? AND created_by IS NOT NULL"
-        return {str(rows.from_sql(value)) for (value,) in self.all(query, api)}
+    def creators(self, run_id: str) -> set[str]:
+        """Who the API says created the jobs of a run, which had one key. What was found by a look-up does not tell."""
+        query = (
+            "SELECT DISTINCT created_by FROM submissions WHERE run_id = ? AND created_by IS NOT NULL AND NOT recovered"
+        )
+        return {str(rows.from_sql(value)) for (value,) in self.all(query, run_id)}
 
     def body(self, submission: int) -> bytes:
         """The answer that created a job, as it came; empty where there was none."""
