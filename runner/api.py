@@ -54,6 +54,7 @@ class Reader:
         self._pools = _pool_manager(endpoint, connections)
         self._active: set[Exchange] = set()
         self._closed = threading.Event()
+        self._cut = False  # for good: what comes after it is ended as it begins
         self._watch = threading.Thread(target=self._watch_deadlines, name="deadlines", daemon=True)
         self._watch.start()
 
@@ -72,6 +73,7 @@ class Reader:
 
     def cut(self) -> None:
         """End every exchange that is under way, as after an interrupt. Safe in a signal handler."""
+        self._cut = True
         for exchange in self._active.copy():
             exchange.cut("interrupted")
 
@@ -130,6 +132,8 @@ class Reader:
         token = CURRENT.set(exchange)
         exchange.start()
         self._active.add(exchange)
+        if self._cut:
+            exchange.cut("interrupted")
         try:
             yield
         finally:

@@ -38,6 +38,9 @@ class _WholeLines:
         self._begun = True
         return line
 
+    def flush(self) -> None:
+        """http.client asks for it when it closes a response."""
+
     def close(self) -> None:
         """Close the stream."""
         self.file.close()

@@ -6,7 +6,6 @@ It says what happens through its observer and its results alone: it does not pri
 from __future__ import annotations
 
 import secrets
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -14,14 +13,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
-from runner import lock, lookup, origin, periods, plan, record, settings
+from runner import lock, lookup, origin, plan, record, runkey, settings
 from runner.api import Api
 from runner.errors import RefusedError
 from runner.ledger.book import Book
 from runner.ledger.rows import RunRow, Standing
 from runner.ledger.store import Ledger
 from runner.lookup import Finding, Look
-from runner.model import InDoubt, Job, Manifest, Record
+from runner.model import InDoubt, Manifest, Record
 from runner.submit import End, Engine, Observer
 
 # Seconds between the looks at the end of a run: half a minute, at growing intervals.
@@ -98,14 +97,17 @@ class Execution:
         origin.check(self.ledger, order.api, manifest)
         self.ledger.doubt_intents(order.api, manifest.name, record.KILLED)
         self._look_at(self._doubts())
-        run_key = self._run_key()
-        standings = self.ledger.standings(order.api, manifest.name, run_key)
+        answer = runkey.Answer.of(manifest, resume=order.resume, new=order.new)
+        chosen = runkey.choose(self.ledger, order.api, manifest, answer, self.run_id, self.started_at)
+        for note in chosen.notes:
+            self.watcher.note(note)
+        standings = self.ledger.standings(order.api, manifest.name, chosen.run_key)
         self.plan = plan.make(manifest, order.only, standings, order.again)
         self.run = RunRow(
             id=self.run_id,
             api=order.api,
             manifest=manifest.name,
-            run_key=run_key,
+            run_key=chosen.run_key,
             once_per=manifest.once_per,
             state="running",
             why="",
@@ -126,10 +128,14 @@ class Execution:
         interrupter.engine_made(engine)
         end = engine.run()
         interrupter.engine_done()
-        if end.error is None:
+        if end.error is not None:
+            return end
+        self._keep_end(end)
+        try:
             if end.state != "interrupted":
                 self._look_for_a_while()
-            self._keep_end(end)
+        except RefusedError as error:  # what was sent is on record all the same, and is told
+            return replace(end, error=error)
         return end
 
     def record(self) -> Record:
@@ -164,7 +170,7 @@ class Execution:
     def _look_for_a_while(self) -> None:
         remaining = sum(_LOOKS)
         for pause in _LOOKS:
-            doubts = [one for one in self._doubts() if one.run_key == self.run.run_key]
+            doubts = [one for one in self._doubts() if one.run_id == self.run_id]
             if not doubts or self.order.hold:
                 return
             self.watcher.looking(len(doubts), remaining)
@@ -172,56 +178,6 @@ class Execution:
                 return
             remaining -= pause
             self._look_at(doubts)
-
-    # Which run this is.
-
-    def _run_key(self) -> str:
-        manifest = self.order.manifest
-        if manifest.once_per != "run":
-            return periods.run_key(manifest.once_per, manifest.timezone, self.started_at, self.run_id)
-        last = next(self.ledger.runs(self.order.api, manifest.name), None)
-        fresh = periods.run_key("run", None, self.started_at, self.run_id)
-        if last is None or last.once_per != "run" or self._answer() == "new":
-            return fresh
-        left, listed = self._unfinished(last)
-        if self._answer() == "resume" and (left or self.order.resume):
-            self._say_what_changed(last)
-            return last.run_key
-        if left:
-            raise RefusedError(
-                f"the last run of {manifest.name} ({last.id}) left {left} of {listed} jobs not created",
-                "Finish it, sending only those: --resume. Start over, and pay for every job again: --new.",
-            )
-        return fresh
-
-    def _answer(self) -> str:
-        if self.order.resume:
-            return "resume"
-        return "new" if self.order.new else self.order.manifest.on_unfinished
-
-    def _unfinished(self, last: RunRow) -> tuple[int, int]:
-        """How many jobs the last run's key lacks that are still in the manifest, of how many it was to create."""
-        runs = [run for run in self.ledger.runs(last.api, last.manifest) if run.run_key == last.run_key]
-        jobs = self.ledger.jobs_of(last)
-        wanted = [job for job in jobs if any(plan.not_sent(job, run.settings["only"]) is None for run in runs)]
-        of = plan.match(jobs, self.ledger.standings(last.api, last.manifest, last.run_key)).of
-        lacking = Counter(job.pair for job in wanted if job.name not in of or of[job.name].state != "created")
-        still = Counter(job.pair for job in self.order.manifest.jobs if job.enabled)
-        return (lacking & still).total(), len(wanted)
-
-    def _say_what_changed(self, last: RunRow) -> None:
-        if last.sha256 == self.order.manifest.sha256:
-            return
-        before, now = _enabled(self.ledger.jobs_of(last)), _enabled(self.order.manifest.jobs)
-        added, removed = (now - before).total(), (before - now).total()
-        self.watcher.note(
-            f"the manifest has changed since run {last.id}: {added} job{'' if added == 1 else 's'} added, "
-            f"{removed} removed"
-        )
-
-
-def _enabled(jobs: Sequence[Job]) -> Counter[tuple[str, str]]:
-    return Counter(job.pair for job in jobs if job.enabled)
 
 
 @contextmanager

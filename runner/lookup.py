@@ -100,13 +100,21 @@ def judge(
     """
     free = [job for job in listing.jobs if job.id not in taken]
     whole = _shows_all(listing, {one.job_id for one in known}, unsettled, settle)
-    apart = all(listing.created_at(job) is not None for job in free)  # else any doubt's window may hold it
+    found = [one for one in known if one.recovered]
+    windows = {one.id: Window.of(one, settle) for one in [*unsettled, *found]}
+    # A job of unknown time may be any doubt's, so that then there is but one group.
+    apart = all(listing.created_at(job) is not None for job in free)
     findings: list[Finding] = []
-    for group in _overlapping(unsettled, settle) if apart else [list(unsettled)]:
-        mine = [one for one in group if one.id in ours]
-        if mine:
-            candidates = [job for job in free if _may_be_of(job, group, listing, creators, settle)]
-            findings += _settle_group(mine, group, candidates, listing, known, whole=whole, now=now, settle=settle)
+    for together in _overlapping([*unsettled, *found], windows) if apart else [[*unsettled, *found]]:
+        group = _Group(
+            doubts=[one for one in together if one.job_id is None],
+            found=[one for one in together if one.job_id is not None],
+            candidates=[job for job in free if _may_be_of(job, together, listing, creators, windows)],
+            windows=windows,
+            listing=listing,
+        )
+        mine = [one for one in group.doubts if one.id in ours]
+        findings += group.settle(mine, whole=whole, settled=now - settle) if mine else []
     return findings
 
 
@@ -115,91 +123,94 @@ def _may_be_of(
     group: Sequence[Standing],
     listing: Listing,
     creators: Mapping[str, Collection[str]],
-    settle: timedelta,
+    windows: Mapping[int, Window],
 ) -> bool:
     moment = listing.created_at(job)
-    return any(Window.of(one, settle).holds(moment) and _by_us(job, creators.get(one.run_id, ())) for one in group)
+    return any(windows[one.id].holds(moment) and _by_us(job, creators.get(one.run_id, ())) for one in group)
 
 
-def _settle_group(
-    mine: Sequence[Standing],
-    group: Sequence[Standing],
-    candidates: Sequence[JobObject],
-    listing: Listing,
-    known: Sequence[Standing],
-    *,
-    whole: bool,
-    now: datetime,
-    settle: timedelta,
-) -> list[Finding]:
-    others = [one for one in group if one not in mine]
-    ids = tuple(job.id for job in candidates)
-    if any(one.state == "sending" for one in others):
-        return [_left(one, ids, "another manifest is sending in the same workflow") for one in mine]
-    if not candidates:
-        return [_absent(one, whole=whole, now=now, settle=settle) for one in mine]
-    one_pair = len({one.pair for one in group}) == 1
-    if len(candidates) > len(group):
-        return [_left(one, ids, f"{len(ids)} jobs at the API may be it") for one in mine]
-    if len(candidates) < len(group) and not (one_pair and not others):
-        return [_left(one, ids, f"{len(ids)} jobs at the API may be one of {len(group)} in doubt") for one in mine]
-    guesses = () if one_pair else ids
-    return _adopt(mine, group, candidates, listing, settle, lambda job_id: guesses or _guessed(job_id, known))
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Sends of one workflow whose windows overlap: any job of one of them may be of any other.
 
+    `found` are those whose job an earlier look found. Which of the group's jobs they were given was open then, so they
+    still count when one shows that the list was late with: it may be theirs, and what they have, another's.
+    """
 
-def _adopt(
-    mine: Sequence[Standing],
-    group: Sequence[Standing],
-    candidates: Sequence[JobObject],
-    listing: Listing,
-    settle: timedelta,
-    guesses: Callable[[str], tuple[str, ...]],
-) -> list[Finding]:
-    ids = tuple(job.id for job in candidates)
-    matched = _match(group, candidates, listing, settle)
-    if matched is None:
-        return [_left(one, ids, "the times of the jobs at the API fit no assignment") for one in mine]
-    findings: list[Finding] = []
-    for one in mine:
-        job = matched.get(one.id)
-        if job is None:
-            findings.append(_left(one, (), "its like were found, and it was not"))
-        else:
-            among = guesses(job.id)
-            created = Created(job.id, b"", one.attempts, one.claimed_at, True, not among, among)
-            findings.append(Finding(one, created, "found"))
-    return findings
+    doubts: Sequence[Standing]
+    found: Sequence[Standing]
+    candidates: Sequence[JobObject]
+    windows: Mapping[int, Window]
+    listing: Listing
 
+    def settle(self, mine: Sequence[Standing], *, whole: bool, settled: datetime) -> list[Finding]:
+        """Say what is certain of `mine`. A send that was over by `settled` is one that no server is slow with."""
+        others = len(self.doubts) - len(mine)
+        count, ids = len(self.candidates), tuple(job.id for job in self.candidates)
+        if any(one.state == "sending" for one in self.doubts if one not in mine):
+            return [_left(one, ids, "another manifest is sending in the same workflow") for one in mine]
+        if not count:
+            return [self._absent(one, whole=whole, settled=settled) for one in mine]
+        if count > len(self.doubts):
+            return [_left(one, ids, f"{count} jobs at the API may be it") for one in mine]
+        if count < len(self.doubts) and (others or not self._one_pair()):
+            return [
+                _left(one, ids, f"{count} jobs at the API may be one of {len(self.doubts)} in doubt") for one in mine
+            ]
+        fitting = self._fit()
+        if fitting is None:
+            return [_left(one, ids, "the times of the jobs at the API fit no assignment") for one in mine]
+        return self._adopt(mine, fitting)
 
-def _guessed(job_id: str, known: Sequence[Standing]) -> tuple[str, ...]:
-    """The jobs among which this one was left over when another doubt was given one of them: it is a guess as well."""
-    return next((one.candidates for one in known if not one.assigned and job_id in one.candidates), ())
+    def _one_pair(self) -> bool:
+        return len({one.pair for one in [*self.doubts, *self.found]}) == 1
 
+    def _adopt(self, mine: Sequence[Standing], fitting: Mapping[int, JobObject]) -> list[Finding]:
+        """Give each doubt the job that fits it; what fits a send that was given another's goes to whoever has none."""
+        given = {one.id: fitting[one.id] for one in self.doubts if fitting.get(one.id) in self.candidates}
+        over = [job for job in self._in_order(self.candidates) if job not in given.values()]
+        given |= dict(zip((one.id for one in self.doubts if one.id not in given), over, strict=False))
+        guesses = () if self._one_pair() else tuple(job.id for job in self._in_order(self._jobs()))
+        findings: list[Finding] = []
+        for one in mine:
+            job = given.get(one.id)
+            if job is None:
+                findings.append(_left(one, (), "its like were found, and it was not"))
+            else:
+                created = Created(job.id, b"", one.attempts, one.claimed_at, True, not guesses, guesses)
+                findings.append(Finding(one, created, "found"))
+        return findings
 
-def _match(
-    group: Sequence[Standing], candidates: Sequence[JobObject], listing: Listing, settle: timedelta
-) -> dict[int, JobObject] | None:
-    """A doubt for each candidate whose time fits, as greedy matching of points to intervals finds if there is one."""
-    far = datetime.max.replace(tzinfo=UTC)
-    left = sorted(group, key=lambda one: Window.of(one, settle).end)
-    matched: dict[int, JobObject] = {}
-    for job in sorted(candidates, key=lambda job: listing.created_at(job) or far):
-        fitting = [one for one in left if Window.of(one, settle).holds(listing.created_at(job))]
-        if not fitting:
-            return None
-        matched[fitting[0].id] = job
-        left.remove(fitting[0])
-    return matched
+    def _absent(self, doubt: Standing, *, whole: bool, settled: datetime) -> Finding:
+        if not whole:
+            return _left(doubt, (), "the API's list of jobs can't be relied on to be complete")
+        last = max(self.windows[one.id].sent for one in [doubt, *self.found])
+        if last > settled:
+            until = self.windows[doubt.id].end - _SLACK + (last - self.windows[doubt.id].sent)
+            return _left(doubt, (), f"not at the API so far; a slow server may create it until {until:%H:%M:%S} UTC")
+        error = ErrorInfo("not_found", f"was in doubt ({doubt_words(doubt)}), and is not among the workflow's jobs")
+        return Finding(doubt, Failed(error, doubt.attempts, doubt.claimed_at), "not found")
 
+    def _jobs(self) -> list[JobObject]:
+        """The candidates, and the jobs that were found earlier, as far as they are listed."""
+        ids = {one.job_id for one in self.found}
+        return [*self.candidates, *(job for job in self.listing.jobs if job.id in ids)]
 
-def _absent(doubt: Standing, *, whole: bool, now: datetime, settle: timedelta) -> Finding:
-    if not whole:
-        return _left(doubt, (), "the API's list of jobs can't be relied on to be complete")
-    settled = Window.of(doubt, settle).sent + settle
-    if now < settled:
-        return _left(doubt, (), f"not at the API so far; a slow server may create it until {settled:%H:%M:%S} UTC")
-    error = ErrorInfo("not_found", f"was in doubt ({doubt_words(doubt)}), and is not among the workflow's jobs")
-    return Finding(doubt, Failed(error, doubt.attempts, doubt.claimed_at), "not found")
+    def _in_order(self, jobs: Sequence[JobObject]) -> list[JobObject]:
+        far = datetime.max.replace(tzinfo=UTC)
+        return sorted(jobs, key=lambda job: (self.listing.created_at(job) or far, job.id))
+
+    def _fit(self) -> dict[int, JobObject] | None:
+        """A send for each job whose time fits, as greedy matching of points to intervals finds if there is one."""
+        left = sorted([*self.doubts, *self.found], key=lambda one: self.windows[one.id].end)
+        fitting: dict[int, JobObject] = {}
+        for job in self._in_order(self._jobs()):
+            able = [one for one in left if self.windows[one.id].holds(self.listing.created_at(job))]
+            if not able:
+                return None
+            fitting[able[0].id] = job
+            left.remove(able[0])
+        return fitting
 
 
 def _left(doubt: Standing, candidates: tuple[str, ...], why: str) -> Finding:
@@ -216,17 +227,16 @@ def _by_us(job: JobObject, creators: Collection[str]) -> bool:
     return not creators or job.created_by is None or job.created_by in creators
 
 
-def _overlapping(doubts: Sequence[Standing], settle: timedelta) -> Iterator[list[Standing]]:
-    """Groups of doubts whose windows overlap: a job may be of any of one group, and of no two groups."""
+def _overlapping(sends: Sequence[Standing], windows: Mapping[int, Window]) -> Iterator[list[Standing]]:
+    """Groups of sends whose windows overlap: a job may be of any of one group, and of no two groups."""
     group: list[Standing] = []
     end = datetime.min.replace(tzinfo=UTC)
-    for doubt in sorted(doubts, key=lambda one: one.claimed_at):
-        window = Window.of(doubt, settle)
-        if group and window.start > end:
+    for send in sorted(sends, key=lambda one: windows[one.id].start):
+        if group and windows[send.id].start > end:
             yield group
             group = []
-        group.append(doubt)
-        end = max(end, window.end) if len(group) > 1 else window.end
+        group.append(send)
+        end = max(end, windows[send.id].end)
     if group:
         yield group
 

@@ -30,7 +30,7 @@ def check(ledger: Ledger, api: str, manifest: Manifest) -> None:
 
 
 def _refuse_twin(manifest: Manifest, known: str) -> None:
-    if _STDIN in (known, manifest.path) or not Path(known).exists() or Path(known).samefile(manifest.path):
+    if _STDIN in (known, manifest.path) or _is_gone(known) or _is_same(known, manifest.path):
         return
     raise RefusedError(
         f"two manifests are named {manifest.name}: {manifest.path}, and {known}, which the ledger knows by that name",
@@ -41,7 +41,7 @@ def _refuse_twin(manifest: Manifest, known: str) -> None:
 def _refuse_renamed(ledger: Ledger, api: str, manifest: Manifest, paths: dict[str, str]) -> None:
     pairs = {job.pair for job in manifest.jobs}
     for name, path in paths.items():
-        if path == _STDIN or Path(path).exists():
+        if path == _STDIN or not _is_gone(path):
             continue
         shared = len(pairs & ledger.pairs(api, name))
         if 2 * shared > len(pairs):
@@ -51,3 +51,18 @@ def _refuse_renamed(ledger: Ledger, api: str, manifest: Manifest, paths: dict[st
                 f"If it is the same manifest, write `name: {name}` into it, and nothing is bought again. If it is "
                 f"another, write `name: {manifest.name}`.",
             )
+
+
+def _is_gone(path: str) -> bool:
+    """Whether a file is certainly not there; one in a folder that may not be read is taken to be."""
+    try:
+        return not Path(path).exists()
+    except OSError:
+        return False
+
+
+def _is_same(path: str, other: str) -> bool:
+    try:
+        return Path(path).samefile(other)
+    except OSError:
+        return False

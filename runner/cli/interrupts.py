@@ -24,6 +24,8 @@ class Interrupts:
     def engine_made(self, engine: Engine) -> None:
         """Take the engine that is about to run."""
         self._engine = engine
+        if self.signum is not None:  # it came between the plan and the engine
+            engine.interrupt(self.signum)
 
     def engine_done(self) -> None:
         """The engine has ended: from now on a signal ends exchanges at once, as none of them can create a job."""

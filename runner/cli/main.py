@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+import threading
 import traceback
+from types import FrameType
 
 import click
 
@@ -56,6 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code. Nothing that goes wrong leaves as a traceback."""
     console.begin()
     try:
+        _end_at_sigterm()
         code = _run(arguments)
         console.flush()
     except RunnerError as error:
@@ -69,10 +73,27 @@ def main(arguments: list[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         console.say("interrupted")
         code = Exit.SIGINT
+    except _Terminated:
+        console.say("terminated")
+        code = Exit.SIGTERM
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug ends in words and in exit code 70
         console.bug(error, traceback.format_exc())
         code = Exit.BUG
     return int(code)
+
+
+class _Terminated(BaseException):
+    """SIGTERM came while nothing was in flight."""
+
+
+def _end_at_sigterm() -> None:
+    """End at SIGTERM by a way that leaves locks and files in order; as process 1 of a container it would be ignored."""
+
+    def terminate(_signum: int, _frame: FrameType | None) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminate)
 
 
 def _run(arguments: list[str] | None) -> int:

@@ -391,6 +391,8 @@ def test_with_hold_it_is_in_doubt_and_nobody_asks(site: Site) -> None:
     ran = site.run(A, B, hold=True)
     assert (ran.record, site.backend.lists) == ({"a": "doubt", "b": "created job-1"}, 0)
     assert ran.watcher.looks == []
+    with Ledger(site.ledger) as ledger:  # in doubt, and not being sent: other manifests need not wait for it
+        assert [(one.name, one.state) for one in ledger.everything()] == [("a", "in_doubt"), ("b", "created")]
 
 
 # Looking up, while minutes pass.

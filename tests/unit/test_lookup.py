@@ -112,7 +112,8 @@ def judged(
         unsettled=unsettled,
         known=knows,
         listing=Listing(tuple(JobObject(job["id"], dict(job)) for job in jobs), timedelta(seconds=ahead)),
-        creators=creators,
+        taken=[one.job_id for one in knows if one.job_id is not None],
+        creators={"run-1": creators},
         now=at(now),
     )
     assert all(finding.what for finding in findings)
@@ -192,8 +193,6 @@ ROWS: list[Row] = [
     ("by-nobody-and-by-us", ONE, [listed("n", by=None), X], {}, {1: "doubt n x"}),
     ("we-do-not-know-who-we-are", ONE, [listed("c", by="ann"), X], {"creators": ()}, {1: "doubt c x"}),
     ("held-by-another-submission", ONE, [listed("k"), X], {"knows": [known("k")]}, {1: "created x"}),
-    ("listed-twice", ONE, [X, X], {}, {1: "created x"}),
-    ("listed-twice-for-two", TWO, [X, X], {}, {1: "created x", 2: "doubt"}),
     # Another manifest in the same workflow.
     ("another-is-sending", (*ONE, sending(7)), [X], {}, {1: "doubt x"}),
     ("another-is-sending-and-nothing-is-there", (*ONE, sending(7)), [], {}, {1: "doubt"}),
@@ -260,10 +259,10 @@ def test_absent_only_when_a_slow_backend_would_be_done(ended: datetime | None, s
     lost = (doubt(1, ended_at=ended),)
     assert judged(lost, [], now=sent + 900 - 0.001) == {1: "doubt"}
     assert judged(lost, [], now=sent + 900) == {1: "absent"}
-    [finding] = judge([1], lost, [], Listing((), timedelta(0)), (), at(60))
+    [finding] = judge([1], lost, [], Listing((), timedelta(0)), (), {}, at(60))
     until = at(sent + 900)
     assert finding.what == f"not at the API so far; a slow server may create it until {until:%H:%M:%S} UTC"
-    [finding] = judge([1], lost, [], Listing((), timedelta(0)), (), at(sent), timedelta(0))
+    [finding] = judge([1], lost, [], Listing((), timedelta(0)), (), {}, at(sent), timedelta(0))
     assert in_words(finding) == "absent"
 
 
@@ -349,12 +348,14 @@ class Simulation:
     def look(self, now: float) -> None:
         standings = [self._now(one, now) for one in self.sends]
         unsettled = [one for one in standings if one is not None and one.state in ("in_doubt", "sending")]
+        known = [one for one in standings if one is not None and one.job_id is not None]
         findings = judge(
             ours=[one.id for one in unsettled if self.sends[one.id].mine],
             unsettled=unsettled,
-            known=[one for one in standings if one is not None and one.job_id is not None],
+            known=known,
             listing=self.listing(now),
-            creators=self.creators,
+            taken=[one.job_id for one in known if one.job_id is not None],
+            creators={"run-1": self.creators},
             now=at(now),
         )
         for finding in findings:
@@ -367,7 +368,7 @@ class Simulation:
         if standing is None or isinstance(outcome, Failed):
             return None
         if isinstance(outcome, Created):
-            return replace(standing, state="created", job_id=outcome.job_id)
+            return replace(standing, state="created", job_id=outcome.job_id, recovered=outcome.recovered)
         return standing
 
     def made_of(self, job_id: str) -> float:
@@ -427,7 +428,9 @@ def test_what_is_said_is_true(simulated: tuple[Simulation, list[float]]) -> None
         for number, job_id in adopted.items():
             standing = world.sends[number].standing(now)
             assert standing is not None
-            assert Window.of(standing, SETTLE).holds(at(world.made_of(job_id)))
+            window, made = Window.of(standing, SETTLE), world.made_of(job_id)
+            assert window.start <= at(made + 1)  # the server's clock is known to a second
+            assert at(made - 1) <= window.end
 
         alone = not any(one.by == "me" or not world.creators for one in world.colleagues)
         for project in PAIRS:
@@ -441,6 +444,15 @@ def test_what_is_said_is_true(simulated: tuple[Simulation, list[float]]) -> None
     one_pair = len({one.project for one in world.sends if not one.told}) == 1
     if alone and one_pair and all(one.mine or one.told for one in world.sends):
         assert len(world.settled) == len(doubts), "all could be known"
+
+
+def test_one_that_shows_later_than_its_like_is_not_said_to_be_absent() -> None:
+    """The first look finds the second's job alone: given to the first, it would leave the second without its own."""
+    both = [Send(0, "p-1", 0, 5, 3, 100, mine=True, told=False), Send(1, "p-1", 60, 65, 62, 62, mine=True, told=False)]
+    world = Simulation(both, [], ["me"], 0, random.Random(0))  # noqa: S311 - it shuffles a list
+    for now in (70, SETTLED, SETTLED):
+        world.look(now)
+    assert {number: type(outcome) for number, outcome in world.settled.items()} == {0: Created, 1: Created}
 
 
 # How it is asked, and what is kept.
@@ -616,6 +628,15 @@ def test_a_job_that_a_submission_of_another_workflow_has_is_nobody_s_candidate(l
     make(ledger, "c", "x", run_id="run-0", workflow="w-2")
     lose(ledger, "a")
     assert look(ledger, Api({"w-1": answer([listed("x")])})) == {"a": "absent"}
+
+
+def test_a_job_that_is_listed_twice_is_one_job(ledger: Ledger) -> None:
+    one = past.job("a")
+    run = past.begin(ledger, "run-1", [one])
+    for ordinal in (1, 2):
+        past.send(ledger, run, one, past.lost(), ordinal)
+    look(ledger, Api({"w-1": answer([listed("x"), listed("x")])}))
+    assert [standing.job_id for standing in ledger.everything()] == ["x", None]
 
 
 def test_a_key_of_another_user_does_not_hide_its_jobs(ledger: Ledger) -> None:
