@@ -406,7 +406,7 @@ def test_it_looks_at_growing_intervals_for_half_a_minute_and_again_in_the_next_r
     assert site.clock.now == past.THEN + timedelta(seconds=30)
     site.clock(13 * 60)
     assert site.run(A).record == {"a": "doubt"}
-    site.clock(60)
+    site.clock(120)
     site.backend.does = {}
     late = site.run(A)
     assert late.watcher.findings == ["a failed not_found"]
