@@ -58,10 +58,6 @@ class Backlog:
         """Keep a job for another attempt."""
         heapq.heappush(self._retries, waiting)
 
-    def retries(self, submission: Submission) -> bool:
-        """Whether a job waits to be tried again."""
-        return any(waiting.submission is submission for waiting in self._retries)
-
     def empty(self) -> list[Waiting]:
         """Take everything out."""
         everything = [*self._retries, *self._fresh]

@@ -106,13 +106,11 @@ def read(body: bytes) -> JobObject | None:
 def read_object(body: bytes) -> dict[str, Any] | None:
     """Read a JSON object leniently: numbers of any length, NaN as None. None when `body` is no JSON object.
 
-    Of an object that is nested too deep for the json module, the members that are arrays or objects are None.
+    Of an object that is nested deeper than ordinary readers go, the members that are arrays or objects are None. How
+    deep the json module itself goes differs from one Python to the next.
     """
     try:
-        try:
-            value = _loads(_text(body))
-        except RecursionError:
-            value = _loads(_shallow(body))
+        value = _loads(_shallow(body) if _too_deep(body) else _text(body))
     except ValueError:
         return None
     return value if isinstance(value, dict) else None
@@ -125,7 +123,7 @@ def embeddable(body: bytes) -> bool:
         json.loads(body.decode("utf-8"), parse_float=_keep, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return False
-    return body.count(b"[") + body.count(b"{") <= _DEEPEST or _depth(body) <= _DEEPEST
+    return not _too_deep(body)
 
 
 def as_text(body: bytes) -> str:
@@ -158,6 +156,10 @@ def _keep(digits: str) -> str:
 
 def _refuse(constant: str) -> None:
     raise ValueError(constant)
+
+
+def _too_deep(body: bytes) -> bool:
+    return body.count(b"[") + body.count(b"{") > _DEEPEST and _depth(body) > _DEEPEST
 
 
 def _depth(body: bytes) -> int:

@@ -22,11 +22,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What became of a claimed submission, and when its exchange was over."""
+    """What became of a claimed submission, and when its exchange was over.
+
+    Not `final`: it failed, and is to be tried again in this run.
+    """
 
     submission: Submission
     outcome: Created | Failed | InDoubt
     ended_at: datetime
+    final: bool = True
 
 
 class Journal(Protocol):

@@ -145,14 +145,11 @@ class Engine:
             return
         self._decided, self._released = [], []
         for one in decided:
-            self._tell(one.submission, one.outcome)
+            if one.final:
+                self._observer.decided(one.submission, one.outcome)
         for flight in flights:
             self._flights[id(flight)] = flight
             self._workers.hand(flight)
-
-    def _tell(self, submission: Submission, outcome: Outcome) -> None:
-        if not self._backlog.retries(submission):  # one that is tried again has no outcome yet
-            self._observer.decided(submission, outcome)
 
     def _next_send(self, now: float, more: int = 0) -> float | None:
         """When the next send may go: `now`, later, or None when that hangs on something that comes back."""
@@ -241,7 +238,7 @@ class Engine:
             self._decide(flight, outcome)
             return
         # On record as failed until it is claimed again: whatever happens meanwhile, it was certainly not created.
-        self._decided.append(Decided(flight.submission, outcome, datetime.now(UTC)))
+        self._decided.append(Decided(flight.submission, outcome, datetime.now(UTC), final=False))
         seconds = self._backoff.seconds(flight.attempt)
         self._backlog.try_again(Waiting(now + seconds, flight.attempt + 1, flight.submission, outcome))
         self._observer.retrying(flight.submission, verdict.error, seconds)
@@ -293,7 +290,7 @@ class Engine:
             flight.exchange.turn.left = flight.exchange.turn.left or self._clock()
             self._backlog.put_back(flight.waiting)
             if claimed and flight.waiting.outcome is not None:  # its earlier attempt failed, and that still holds
-                self._decided.append(Decided(flight.submission, flight.waiting.outcome, datetime.now(UTC)))
+                self._decided.append(Decided(flight.submission, flight.waiting.outcome, datetime.now(UTC), final=False))
             elif claimed:
                 self._released.append(flight.submission)
 

@@ -69,11 +69,9 @@ def test_emptying_tells_the_outcome_so_far_of_what_was_tried() -> None:
     backlog = Backlog([A, B])
     backlog.put_back(backlog.take(0.0))
     backlog.try_again(Waiting(10.0, 2, C, TRIED))
-    assert [backlog.retries(submission) for submission in (A, B, C)] == [False, False, True]
     left = sorted(backlog.empty(), key=lambda waiting: waiting.submission.ordinal)
     assert [(waiting.submission, waiting.outcome) for waiting in left] == [(A, None), (B, None), (C, TRIED)]
     assert not backlog
-    assert not backlog.retries(C)
     assert backlog.empty() == []
 
 
