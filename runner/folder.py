@@ -23,7 +23,7 @@ def make(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         ignore = folder / ".gitignore"
-        if not ignore.exists():
+        if not ignore.exists() or not ignore.stat().st_size:  # a killed run may have left it empty
             ignore.write_text("*\n", encoding="ascii")
     except OSError as error:
         raise RefusedError(

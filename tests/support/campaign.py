@@ -81,9 +81,14 @@ class CampaignError(AssertionError):
 class Shop(Sandbox):
     """A sandbox that can be waited for: a process that was killed may have left a request in its queue."""
 
-    def __init__(self, world: World, faults: Sequence[Fault], seed: int) -> None:
-        super().__init__(world, key=KEY, faults=faults, seed=seed)
+    def __init__(self, world: World, faults: Sequence[Fault] = (), seed: int = 0) -> None:
+        super().__init__(world, key=KEY, faults=faults, seed=seed, log=self._keep)
+        self.posts = 0
         self._gone = threading.Condition(self._lock)
+
+    def _keep(self, line: str) -> None:
+        with self._gone:
+            self.posts += line.startswith("POST ")
 
     def _forget(self, thread: threading.Thread) -> None:
         super()._forget(thread)
@@ -131,7 +136,7 @@ class Zygote:
         """Run the command in a folder; its streams go to files there.
 
         `skew` is in seconds; `kill` is a kind of seam and a number, `after` seconds until any moment's kill, `fault`
-        an error of SQLite at a seam.
+        an error of SQLite at a seam, `largest` the bytes that a file may have.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -193,6 +198,54 @@ class Tally:
 Pair = tuple[str, str]
 
 
+class Promise:
+    """What must be true of a ledger and a server, whatever happened; each is asked for its own record."""
+
+    def __init__(self, world: World, ledger: Path, pairs: Sequence[Pair]) -> None:
+        self.world = world
+        self.ledger = ledger
+        self.pairs = pairs
+
+    def jobs(self) -> dict[str, SandboxJob]:
+        """What the server created."""
+        workflows = dict.fromkeys(workflow_id for workflow_id, _ in self.pairs)
+        return {job.id: job for workflow_id in workflows for job in self.world.jobs(workflow_id)}
+
+    def created(self) -> Counter[Pair]:
+        """How often it created each pair."""
+        return Counter((job.workflow_id, job.project_id) for job in self.jobs().values())
+
+    def duplicates(self) -> Counter[Pair]:
+        """What it created more often than is listed."""
+        return self.created() - Counter(self.pairs)
+
+    def lost(self) -> Counter[str]:
+        """By workflow: what it created, and the ledger neither has nor is in doubt of."""
+        rows = read_ledger(self.ledger)
+        held = {row.job_id for row in rows}
+        free = Counter(job.workflow_id for job in self.jobs().values() if job.id not in held)
+        return free - Counter(row.workflow_id for row in rows if row.state in ("sending", "in_doubt"))
+
+    def check(self) -> None:
+        """Fail unless nothing was created twice, nothing is forgotten, and nothing is made up."""
+        assert not self.duplicates(), f"created more often than listed: {dict(self.duplicates())}"
+        assert not self.lost(), f"created, and neither on record nor in doubt: {dict(self.lost())}"
+        jobs = self.jobs()
+        for row in read_ledger(self.ledger):
+            if row.job_id is not None:
+                job = jobs.get(row.job_id)
+                assert job is not None, f"the ledger has a job that the server has not: {row}"
+                assert job.workflow_id == row.workflow_id, row
+                assert job.project_id == row.project_id or not row.assigned, row
+
+    def check_kept(self) -> None:
+        """Fail unless each job was created exactly once, and the ledger has it."""
+        self.check()
+        assert self.created() == Counter(self.pairs), "not each job exactly once"
+        states = Counter(row.state for row in read_ledger(self.ledger))
+        assert states == {"created": len(self.pairs)}, f"the ledger has {states}"
+
+
 def pairs_of(shape: Shape, size: int) -> list[Pair]:
     """What a manifest lists: each pair as often as it lists it."""
     match shape:
@@ -226,6 +279,7 @@ class Story:
         self.skew = (NOON - datetime.now(UTC)).total_seconds()
         self.world = World(clock=lambda: datetime.now(UTC) + timedelta(seconds=self.skew))
         self.world.admit(self.pairs)
+        self.promise = Promise(self.world, self.ledger, self.pairs)
         self.env = {"PIXXEL_API_KEY": KEY, "PIXXEL_RUNNER_CONCURRENCY": str(self.random.choice((1, 2, 3, 8)))}
 
     @property
@@ -246,7 +300,7 @@ class Story:
                 + f"\n{said}\nagain: tox -e campaign -- --first {self.seed} --seeds 1"
             ) from error
         self.tally.seeds += 1
-        self.tally.jobs += sum(self._created().values())
+        self.tally.jobs += self.promise.created().total()
 
     def _play(self) -> None:
         code = -1
@@ -262,9 +316,7 @@ class Story:
                 self._settle_by_hand(dies=number < self.deaths + 1)
             self.skew += self.random.choice(_PAUSES) if number < 6 else 120.0
         assert code == 0, f"the last of {_MOST_RUNS} runs ended with {code}"
-        assert self._created() == Counter(self.pairs), "not each job exactly once"
-        states = Counter(row.state for row in read_ledger(self.ledger))
-        assert states == {"created": len(self.pairs)}, f"the ledger has {states}"
+        self.promise.check_kept()
         assert self._results()["summary"]["created"] == len(self.pairs), "the results file has not every job"
 
     def _write_manifest(self, number: int) -> None:
@@ -298,26 +350,11 @@ class Story:
 
     # What must be true.
 
-    def _jobs(self) -> dict[str, SandboxJob]:
-        return {
-            job.id: job for workflow in dict.fromkeys(w for w, _ in self.pairs) for job in self.world.jobs(workflow)
-        }
-
-    def _created(self) -> Counter[Pair]:
-        return Counter((job.workflow_id, job.project_id) for job in self._jobs().values())
-
     def _check(self, *, killed: bool) -> None:
-        rows, jobs = read_ledger(self.ledger), self._jobs()
-        twice = self._created() - Counter(self.pairs)
-        self.tally.duplicates += twice.total()
-        assert not twice, f"created more often than listed: {dict(twice)}"
-        for row in rows:
-            if row.job_id is not None:
-                job = jobs.get(row.job_id)
-                assert job is not None, f"the ledger has a job that the server has not: {row}"
-                assert job.workflow_id == row.workflow_id, row
-                assert job.project_id == row.project_id or not row.assigned, row
-        self._check_nothing_is_lost(rows, jobs)
+        self.tally.duplicates += self.promise.duplicates().total()
+        self.tally.losses += self.promise.lost().total()
+        self.promise.check()
+        rows = read_ledger(self.ledger)
         if not killed:
             assert not [row for row in rows if row.state == "sending"], "an intent was left"
         if (self.folder / "m.results.json").exists():
@@ -325,16 +362,8 @@ class Story:
             if not killed and self.told[-1].lstrip().startswith("run"):
                 held = Counter(row.job_id for row in rows if row.job_id is not None)
                 assert Counter(one["job"]["id"] for one in results["created"]) == held, "the results file differs"
-                open_rows = sum(row.state == "in_doubt" for row in rows)
-                assert results["summary"]["in_doubt"] == open_rows, "the results file has other doubts"
-
-    def _check_nothing_is_lost(self, rows: Sequence[Row], jobs: Mapping[str, SandboxJob]) -> None:
-        held = {row.job_id for row in rows}
-        free = Counter(job.workflow_id for job in jobs.values() if job.id not in held)
-        doubts = Counter(row.workflow_id for row in rows if row.state in ("sending", "in_doubt"))
-        lost = free - doubts
-        self.tally.losses += lost.total()
-        assert not lost, f"created, and neither on record nor in doubt: {dict(lost)}"
+                doubts = sum(row.state == "in_doubt" for row in rows)
+                assert results["summary"]["in_doubt"] == doubts, "the results file has other doubts"
 
     def _results(self) -> dict[str, Any]:
         return check_results(self.folder / "m.results.json")
@@ -345,7 +374,7 @@ class Story:
         rows = read_ledger(self.ledger)
         held = {row.job_id for row in rows}
         free: defaultdict[Pair, list[str]] = defaultdict(list)
-        for job in self._jobs().values():
+        for job in self.promise.jobs().values():
             if job.id not in held:
                 free[job.workflow_id, job.project_id].append(job.id)
         words: list[str] = []

@@ -15,6 +15,7 @@ import json
 import os
 import pathlib
 import pkgutil
+import resource
 import signal
 import sqlite3
 import sys
@@ -183,6 +184,8 @@ def child(order: dict[str, Any], report: int) -> int:
     os.environ.clear()
     os.environ.update(order["env"])
     _redirect(order["cwd"])
+    if order.get("largest") is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order["largest"], order["largest"]))
     kill = order.get("kill")
     seams = Seams((kill[0], kill[1]) if kill else None, order.get("fault"))
     hurry(order["skew"])
