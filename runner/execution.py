@@ -16,6 +16,7 @@ from typing import Protocol
 from runner import lock, lookup, origin, plan, record, runkey, settings
 from runner.api import Api
 from runner.errors import RefusedError
+from runner.journal import Decided
 from runner.ledger.book import Book
 from runner.ledger.rows import RunRow, Standing
 from runner.ledger.store import Ledger
@@ -85,6 +86,7 @@ class Execution:
     wait: Callable[[float], bool]  # sleeps so many seconds; False when the run was interrupted meanwhile
     run: RunRow = field(init=False)
     plan: plan.Plan = field(init=False)
+    unrecorded: tuple[Decided, ...] = field(init=False, default=())
 
     def prepare(self) -> None:
         """Settle what earlier runs left in doubt, choose the run key, and plan.
@@ -94,7 +96,7 @@ class Execution:
             UsageError: `only` or `again` name no job.
         """
         order, manifest = self.order, self.order.manifest
-        origin.check(self.ledger, order.api, manifest)
+        origin.check(self.ledger, order.api, manifest, new=order.new)
         self.ledger.doubt_intents(order.api, manifest.name, record.KILLED)
         self._look_at(self._doubts())
         answer = runkey.Answer.of(manifest, resume=order.resume, new=order.new)
@@ -102,7 +104,8 @@ class Execution:
         for note in chosen.notes:
             self.watcher.note(note)
         standings = self.ledger.standings(order.api, manifest.name, chosen.run_key)
-        self.plan = plan.make(manifest, order.only, standings, order.again)
+        only = order.only or chosen.only
+        self.plan = plan.make(manifest, only, standings, order.again)
         self.run = RunRow(
             id=self.run_id,
             api=order.api,
@@ -117,7 +120,7 @@ class Execution:
             path=manifest.path,
             sha256=manifest.sha256,
             git_commit=order.git_commit,
-            settings=asdict(order.limits) | {"only": list(order.only)},
+            settings=asdict(order.limits) | {"only": list(only)},
         )
         self.ledger.begin_run(self.run, manifest.jobs, origin.absolute(manifest.path))
 
@@ -128,19 +131,18 @@ class Execution:
         interrupter.engine_made(engine)
         end = engine.run()
         interrupter.engine_done()
-        if end.error is not None:
-            return end
-        self._keep_end(end)
+        self.unrecorded = end.unrecorded
         try:
+            self._keep_end(end)
             if end.state != "interrupted":
                 self._look_for_a_while()
-        except RefusedError as error:  # what was sent is on record all the same, and is told
-            return replace(end, error=error)
+        except RefusedError as error:  # what was sent is told all the same
+            return replace(end, error=end.error or error)
         return end
 
     def record(self) -> Record:
         """The record of the run key as the ledger has it now."""
-        return record.of_run(self.ledger, self.run)
+        return record.of_run(self.ledger, self.run, self.unrecorded)
 
     def left_in_doubt(self) -> list[Standing]:
         """The manifest's doubts of earlier run keys, which this run's record does not hold."""
@@ -148,8 +150,8 @@ class Execution:
 
     def _keep_end(self, end: End) -> None:
         finished = datetime.now(UTC)
-        self.ledger.end_run(self.run.id, end.state, end.why, finished)
         self.run = replace(self.run, state=end.state, why=end.why, finished_at=finished)
+        self.ledger.end_run(self.run.id, end.state, end.why, finished)
 
     # What is in doubt.
 
@@ -180,6 +182,22 @@ class Execution:
             self._look_at(doubts)
 
 
+def _provide_ledger(order: Order, watcher: Watcher) -> None:
+    """See that there is a ledger. It is made before the first lock, so that locks without a ledger tell of a loss."""
+    locked_before = lock.folder(order.ledger).exists()  # looked at first: another run may be making both
+    if order.ledger.exists() or not order.make_ledger:
+        Ledger.must_exist(order.ledger)
+    elif locked_before:
+        raise RefusedError(
+            f"the ledger {order.ledger} is gone, and there was one: its locks are still there",
+            "Without its record every job would be submitted again. Bring it back from a backup, or begin a new one on "
+            f"purpose: pixxel-runner ledger init {order.ledger}",
+        )
+    else:
+        Ledger.provide(order.ledger)
+        watcher.note(f"made a new ledger: {order.ledger}")
+
+
 @contextmanager
 def opened(order: Order, api: Api, watcher: Watcher, wait: Callable[[float], bool]) -> Iterator[Execution]:
     """Take the manifest's lock and open the ledger for one execution.
@@ -190,11 +208,10 @@ def opened(order: Order, api: Api, watcher: Watcher, wait: Callable[[float], boo
     """
     started = datetime.now(UTC)
     run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"  # sortable by time, and unique within a second
-    if not order.make_ledger:
-        Ledger.must_exist(order.ledger)
+    _provide_ledger(order, watcher)
     with (
         lock.hold(order.ledger, order.api, order.manifest.name, timeout=order.lock_timeout, about=f"run {run_id}"),
-        Ledger(order.ledger, make=order.make_ledger) as ledger,
+        Ledger(order.ledger) as ledger,
     ):
         # The period is fixed now that nobody else can be in it: waiting for the lock may have taken us past midnight.
         yield Execution(order, ledger, api, watcher, run_id, datetime.now(UTC), wait)

@@ -113,12 +113,17 @@ def holder(ledger: Path, api: str, manifest: str) -> str | None:
         os.close(handle)
 
 
+def folder(ledger: Path) -> Path:
+    """The folder of a ledger's locks. It is made by the first run, and stays."""
+    real = Path(os.path.realpath(ledger))  # the ledger is one, by whatever path it is named
+    return real.with_name(f"{real.name}.locks")
+
+
 def _path(ledger: Path, api: str, manifest: str) -> Path:
-    """The lock's file. Links are followed first: the ledger is one, by whatever path it is named."""
-    real = Path(os.path.realpath(ledger))
+    """The lock's file."""
     slug = _NOT_PLAIN.sub("-", f"{manifest} {api}".lower()).strip("-")[:60]
     identity = hashlib.sha256(json.dumps([api, manifest]).encode()).hexdigest()[:16]
-    return real.with_name(f"{real.name}.locks") / f"{slug}-{identity}.lock"
+    return folder(ledger) / f"{slug}-{identity}.lock"
 
 
 def _wait(path: Path, timeout: float, clock: Callable[[], float], sleep: Callable[[float], object]) -> int | None:

@@ -16,16 +16,20 @@ def absolute(path: str) -> str:
     return path if path == _STDIN else str(Path(path).resolve())
 
 
-def check(ledger: Ledger, api: str, manifest: Manifest) -> None:
-    """See that the manifest's record is its own.
+def check(ledger: Ledger, api: str, manifest: Manifest, *, new: bool = False) -> None:
+    """See that the manifest's record is its own. `new`: a person says that it begins anew.
 
     Raises:
-        RefusedError: another existing file has its name, or its file was renamed and the ledger knows the old name.
+        RefusedError: another existing file has its name, or the ledger knows it by another: its file was renamed, or
+            it was given a name.
     """
     paths = ledger.manifest_paths(api)
     if manifest.name in paths:
         _refuse_twin(manifest, paths[manifest.name])
-    elif not manifest.named:
+        return
+    if not new:
+        _refuse_named(ledger, api, manifest, paths)
+    if not manifest.named:
         _refuse_renamed(ledger, api, manifest, paths)
 
 
@@ -36,6 +40,20 @@ def _refuse_twin(manifest: Manifest, known: str) -> None:
         f"two manifests are named {manifest.name}: {manifest.path}, and {known}, which the ledger knows by that name",
         "They would take each other's jobs for their own: give one of them a name of its own (name: …).",
     )
+
+
+def _refuse_named(ledger: Ledger, api: str, manifest: Manifest, paths: dict[str, str]) -> None:
+    pairs = {job.pair for job in manifest.jobs}
+    for name, path in paths.items():
+        if path == _STDIN or path != absolute(manifest.path):
+            continue
+        shared = len(pairs & ledger.pairs(api, name))
+        if 2 * shared > len(pairs):
+            raise RefusedError(
+                f"{manifest.path} was run as {name}, and is named {manifest.name} now: {shared} of its {len(pairs)} "
+                "pairs are on record under the old name, and would be bought again",
+                f"Write `name: {name}` into it to go on under that record, or start over on purpose: --new.",
+            )
 
 
 def _refuse_renamed(ledger: Ledger, api: str, manifest: Manifest, paths: dict[str, str]) -> None:

@@ -67,7 +67,10 @@ def make(
             sends.append(Submission(job, standing.ordinal if standing else ordinals.next(job.pair)))
         elif standing is None or standing.state == "released":
             skipped[job.name] = reason
-    sends += [Submission(job, ordinals.next(job.pair), again=True) for job in _again(manifest, matched, again)]
+    sends += [
+        Submission(job, _again_ordinal(job, standings) or ordinals.next(job.pair), again=True)
+        for job in _again(manifest, matched, again)
+    ]
     return Plan(tuple(sends), skipped, matched)
 
 
@@ -152,6 +155,23 @@ def _again(manifest: Manifest, matched: Match, names: Sequence[str]) -> list[Job
                 "A plain run sends it. If it is in doubt, settle that first: pixxel-runner resolve",
             )
     return [jobs[name] for name in names]
+
+
+def _again_ordinal(job: Job, standings: Iterable[Standing]) -> int | None:
+    """The number of an earlier "one more" that was not created, which this one is then.
+
+    Raises:
+        UsageError: that one may exist.
+    """
+    for standing in standings:
+        if standing.again and standing.name == job.name and standing.pair == job.pair and standing.state != "created":
+            if standing.counts_as_bought:
+                raise UsageError(
+                    f"--again {job.name!r}: one more of it was sent, and is in doubt",
+                    "Settle that first: pixxel-runner resolve",
+                )
+            return standing.ordinal
+    return None
 
 
 def _check_globs(manifest: Manifest, only: Sequence[str]) -> None:

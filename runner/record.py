@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from runner import plan
+from runner.journal import Decided
 from runner.ledger.rows import RunRow, Standing
 from runner.ledger.store import Ledger
 from runner.model import Created, Entry, ErrorInfo, Failed, InDoubt, Job, Outcome, Record, Run, Skipped
@@ -14,14 +15,16 @@ from runner.model import Created, Entry, ErrorInfo, Failed, InDoubt, Job, Outcom
 KILLED = ErrorInfo("interrupted", "the process ended while it was being sent; the job may have been created")
 
 
-def of_run(ledger: Ledger, run: RunRow) -> Record:
+def of_run(ledger: Ledger, run: RunRow, unrecorded: Sequence[Decided] = ()) -> Record:
     """The record of a run's key, with the manifest's jobs as they were in that run.
 
     A run that never ended is told as interrupted: call this for one that has ended, or whose process is gone.
+    `unrecorded` are outcomes that are known and could not be written to the ledger.
     """
     jobs = ledger.jobs_of(run)
     matched = plan.match(jobs, ledger.standings(run.api, run.manifest, run.run_key))
-    return Record(_about(run), Entries(ledger, run, jobs, matched))
+    known = {one.submission.job.name: one.outcome for one in unrecorded}
+    return Record(_about(run), Entries(ledger, run, jobs, matched, known))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class Entries:
     run: RunRow
     jobs: Sequence[Job]
     matched: plan.Match
+    unrecorded: Mapping[str, Outcome]
 
     def __len__(self) -> int:
         return len(self.jobs) + len(self.matched.gone)
@@ -39,7 +43,9 @@ class Entries:
     def __iter__(self) -> Iterator[Entry]:
         for job in self.jobs:
             standing = self.matched.of.get(job.name)
-            if standing is None or standing.state == "released":
+            if job.name in self.unrecorded:
+                yield Entry(job, self.unrecorded[job.name], self.run.id)
+            elif standing is None or standing.state == "released":
                 yield Entry(job, _not_sent(job, self.run), self.run.id)
             else:
                 yield Entry(job, self._outcome(standing), standing.run_id)

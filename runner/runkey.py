@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import Enum
 
 from runner import periods, plan
-from runner.errors import RefusedError
+from runner.errors import RefusedError, UsageError
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
 from runner.model import Job, Manifest
@@ -33,42 +33,124 @@ class Answer(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A run key, and what a person wants to know about how it came to be chosen."""
+    """A run key, and what a person wants to know about how it came to be chosen.
+
+    `only` are the globs that every run of the key was limited to; empty when one was not.
+    """
 
     run_key: str
     notes: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
 
 
 def choose(ledger: Ledger, api: str, manifest: Manifest, answer: Answer, run_id: str, now: datetime) -> Choice:
     """Choose the run key. Nothing is written.
 
     Raises:
-        RefusedError: the last run is unfinished, and nobody said what to do.
-        UsageError: the timezone is not known on this machine.
+        RefusedError: the last run is unfinished and nobody said what to do, there is none to resume, or `once_per`
+            was changed and what was bought would be bought again.
+        UsageError: `--new` for a period that has its run already, or the timezone is not known on this machine.
     """
     fresh = Choice(periods.run_key(manifest.once_per, manifest.timezone, now, run_id))
-    last = next(ledger.runs(api, manifest.name), None)
-    if manifest.once_per != "run" or last is None or last.once_per != "run" or answer is Answer.NEW:
+    runs = list(ledger.runs(api, manifest.name))
+    if manifest.once_per != "run":
+        _refuse_new(manifest, answer, runs)
+        _refuse_changed(ledger, manifest, answer, runs, now)
         return fresh
-    left, listed = _unfinished(ledger, last, manifest)
-    if answer is Answer.RESUME or (left and answer is Answer.RESUME_IF_UNFINISHED):
-        return Choice(last.run_key, _what_changed(ledger, last, manifest))
-    if left:
+    if answer is Answer.NEW:
+        return fresh
+    last = next((run for run in runs if run.once_per == "run"), None)
+    if last is None:
+        _refuse_changed(ledger, manifest, answer, runs, now)
+        _refuse_resume(ledger, manifest, answer, runs)
+        return fresh
+    left = _Left.of(ledger, last, manifest)
+    if answer is Answer.RESUME or (left.unfinished and answer is Answer.RESUME_IF_UNFINISHED):
+        return Choice(last.run_key, _what_changed(ledger, last, manifest), _only(runs, last.run_key))
+    if left.unfinished and left.bought:
         raise RefusedError(
-            f"the last run of {manifest.name} ({last.id}) left {left} of {listed} jobs not created",
-            "Finish it, sending only those: --resume. Start over, and pay for every job again: --new.",
+            f"the last run of {manifest.name} ({last.id}) left {left.words}",
+            "Finish it, sending only what was not created: --resume. Start over, and pay for every job again: --new.",
         )
     return fresh
 
 
-def _unfinished(ledger: Ledger, last: RunRow, manifest: Manifest) -> tuple[int, int]:
-    """How many jobs the last run's key lacks that are still in the manifest, of how many it was to create."""
-    runs = [run for run in ledger.runs(last.api, last.manifest) if run.run_key == last.run_key]
-    jobs = ledger.jobs_of(last)
-    wanted = [job for job in jobs if any(plan.not_sent(job, run.settings["only"]) is None for run in runs)]
-    of = plan.match(jobs, ledger.standings(last.api, last.manifest, last.run_key)).of
-    lacking = Counter(job.pair for job in wanted if job.name not in of or of[job.name].state != "created")
-    return (lacking & _enabled(manifest.jobs)).total(), len(wanted)
+def _refuse_new(manifest: Manifest, answer: Answer, runs: Sequence[RunRow]) -> None:
+    if answer is Answer.NEW and (not runs or runs[0].once_per == manifest.once_per):
+        raise UsageError(
+            f"--new would buy again what {manifest.path} says is bought once_per {manifest.once_per}",
+            "For one more of a job that exists: --again NAME.",
+        )
+
+
+def _refuse_resume(ledger: Ledger, manifest: Manifest, answer: Answer, runs: Sequence[RunRow]) -> None:
+    if answer is not Answer.RESUME:
+        return
+    elsewhere = sorted({run.api for run in ledger.runs(manifest=manifest.name)})
+    if runs or elsewhere:
+        known = f"once_per: {runs[0].once_per}" if runs else f"at {', '.join(elsewhere)}"
+        raise RefusedError(
+            f"there is no run of {manifest.name} to resume here: the ledger knows it {known}",
+            "Without --resume every job would be new, and paid for.",
+        )
+
+
+def _refuse_changed(ledger: Ledger, manifest: Manifest, answer: Answer, runs: Sequence[RunRow], now: datetime) -> None:
+    """A `once_per` that was edited makes a new key, under which what was just bought would be bought again."""
+    last = runs[0] if runs else None
+    if last is None or last.once_per == manifest.once_per or answer is Answer.NEW:
+        return
+    if last.once_per == "run":
+        still = _Left.of(ledger, last, manifest).unfinished
+    else:
+        still = periods.run_key(last.once_per, manifest.timezone, now, last.id) == last.run_key
+    standings = ledger.standings(last.api, last.manifest, last.run_key)
+    bought = len({one.pair for one in standings if one.counts} & {job.pair for job in manifest.jobs})
+    if still and bought:
+        raise RefusedError(
+            f"once_per was {last.once_per} in the last run of {manifest.name} ({last.id}), which bought {bought} of "
+            f"its pairs for {periods.describe(last.run_key)}: as {manifest.once_per} they would be bought again",
+            f"Set once_per back to {last.once_per} to go on with that. To start over and pay for them again: --new.",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """What the last run's key lacks that is still in the manifest, and whether anything was bought under it."""
+
+    missing: int
+    in_doubt: int
+    listed: int
+    bought: bool
+
+    @classmethod
+    def of(cls, ledger: Ledger, last: RunRow, manifest: Manifest) -> _Left:
+        runs = [run for run in ledger.runs(last.api, last.manifest) if run.run_key == last.run_key]
+        jobs = ledger.jobs_of(last)
+        wanted = [job for job in jobs if any(plan.not_sent(job, run.settings["only"]) is None for run in runs)]
+        standings = ledger.standings(last.api, last.manifest, last.run_key)
+        of = plan.match(jobs, standings).of
+        enabled = _enabled(manifest.jobs)
+        missing = Counter(job.pair for job in wanted if job.name not in of or not of[job.name].counts) & enabled
+        doubts = (
+            Counter(job.pair for job in wanted if job.name in of and of[job.name].state in ("in_doubt", "sending"))
+            & enabled
+        )
+        return cls(missing.total(), doubts.total(), len(wanted), any(one.counts for one in standings))
+
+    @property
+    def unfinished(self) -> bool:
+        return bool(self.missing or self.in_doubt)
+
+    @property
+    def words(self) -> str:
+        parts = [(self.missing, "not created"), (self.in_doubt, "in doubt")]
+        return " and ".join(f"{count} of {self.listed} jobs {word}" for count, word in parts if count)
+
+
+def _only(runs: Sequence[RunRow], run_key: str) -> tuple[str, ...]:
+    globs = [tuple(run.settings["only"]) for run in runs if run.run_key == run_key]
+    return tuple(dict.fromkeys(glob for one in globs for glob in one)) if all(globs) else ()
 
 
 def _what_changed(ledger: Ledger, last: RunRow, manifest: Manifest) -> tuple[str, ...]:

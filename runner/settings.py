@@ -231,8 +231,7 @@ def api_key(environment: str | None, file: Path | None) -> tuple[ApiKey, tuple[s
     It is sent exactly as given; only one line break at the end of a file is dropped.
 
     Raises:
-        UsageError: the file cannot be read, or the key is one that a header cannot carry.
-        RefusedError: there is no key.
+        RefusedError: there is no key, the file cannot be read, or the key is one that a header cannot carry.
     """
     if file is not None:
         key, warnings = _read_key(file)
@@ -250,18 +249,20 @@ def _read_key(file: Path) -> tuple[str, tuple[str, ...]]:
             mode = os.fstat(stream.fileno()).st_mode
             raw = stream.read(_LARGEST_KEY + 1)
     except OSError as error:
-        raise UsageError(f"the key file {file} cannot be read: {error.strerror}", "Check its path and modes.") from None
+        raise RefusedError(
+            f"the key file {file} cannot be read: {error.strerror}", "Check its path and modes."
+        ) from None
     if len(raw) > _LARGEST_KEY or not raw.isascii():
-        raise UsageError(f"the key file {file} holds more or other than a key", "Save the bare key as plain text.")
+        raise RefusedError(f"the key file {file} holds more or other than a key", "Save the bare key as plain text.")
     warnings = (f"others can read the key file {file}: chmod 600 {file}",) if mode & 0o077 else ()
     return _LAST_LINE_BREAK.sub("", raw.decode("ascii")), warnings
 
 
 def _checked(key: str, what: str) -> str:
     if not key:
-        raise UsageError(f"{what} is empty", "Put the bare key there.")
+        raise RefusedError(f"{what} is empty", "Put the bare key there.")
     if not key.isascii() or not key.isprintable() or key != key.strip():
-        raise UsageError(
+        raise RefusedError(
             f"{what} has a line break, a space at an end, or another character that a header cannot carry",
             "Put the bare key there, with nothing around it.",
         )

@@ -50,7 +50,8 @@ class End:
     """How a run ended.
 
     `why` is for a person and empty when it completed; `signum` is set when it was interrupted, and `error` when it was
-    stopped as its record could not be written. `unrecorded` are the outcomes that are known and not on record.
+    stopped as its record could not be written. `unrecorded` are the outcomes that are known and not on record, and
+    `unreleased` what is claimed on record, and certainly was not sent.
     """
 
     state: RunState
@@ -58,6 +59,7 @@ class End:
     signum: int | None = None
     error: RefusedError | None = None
     unrecorded: tuple[Decided, ...] = ()
+    unreleased: tuple[Submission, ...] = ()
 
 
 class Engine:
@@ -114,7 +116,7 @@ class Engine:
                 self._end_grace()
                 self._commit(self._next_flights())
         self._tell_rest()
-        return replace(self._end, unrecorded=tuple(self._decided))
+        return replace(self._end, unrecorded=tuple(self._decided), unreleased=tuple(self._released))
 
     @property
     def _going(self) -> bool:
@@ -193,7 +195,11 @@ class Engine:
     def _holds(self, job_id: str) -> bool:
         """Whether a job id is taken: by what is on record, or by what came back just before."""
         fresh = any(isinstance(one.outcome, Created) and one.outcome.job_id == job_id for one in self._decided)
-        return fresh or self._journal.holds(job_id)
+        try:
+            return fresh or self._journal.holds(job_id)
+        except RefusedError as error:  # what came back is told all the same
+            self._stop_unrecorded(error)
+            return False
 
     def _settle(self, flight: Flight, happening: Happening) -> None:
         now = self._clock()
@@ -214,7 +220,8 @@ class Engine:
     def _decide(self, flight: Flight, outcome: Created | Failed | InDoubt) -> None:
         self._decided.append(Decided(flight.submission, outcome, datetime.now(UTC)))
         if self._trouble.meets(outcome):
-            self._stop(f"{self._trouble.kind}, {self._trouble.count} times in a row")
+            last = "" if isinstance(outcome, Created) else f" (last: {outcome.error.message})"
+            self._stop(f"{self._trouble.kind}, {self._trouble.count} times in a row{last}")
 
     def _throttled(self, flight: Flight, verdict: Throttled, now: float) -> None:
         self._put_back([flight])

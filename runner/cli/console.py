@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 from contextlib import suppress
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 import click
 
@@ -34,6 +34,11 @@ def begin() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # it is None when the program is started with it closed
             stream.reconfigure(errors="backslashreplace")
+
+
+def stdin() -> BinaryIO:
+    """Standard input; empty when the program is started with it closed."""
+    return io.BytesIO() if sys.stdin is None else sys.stdin.buffer
 
 
 def out(text: str) -> None:

@@ -39,7 +39,12 @@ class Connection:
 
     @property
     def identity(self) -> str:
-        """What the ledger knows this API by."""
+        """What the ledger knows this API by.
+
+        Raises:
+            UsageError: the base URL is none, or a variable that should name one is set and empty.
+        """
+        refuse_empty("PIXXEL_BASE_URL")
         if self.sandbox:
             return settings.SANDBOX
         return settings.base_url(self.base_url, allow_http=self.allow_http)
@@ -59,6 +64,7 @@ class LedgerPlace:
         Raises:
             UsageError: a ledger is named for the sandbox, which has its own.
         """
+        refuse_empty("PIXXEL_RUNNER_LEDGER")
         home = folder.beside(manifest_path)
         if sandbox:
             source = click.get_current_context().get_parameter_source("ledger")
@@ -72,6 +78,26 @@ class LedgerPlace:
         if not self.named:
             folder.make(folder.beside(manifest_path))
             self.path.parent.mkdir(mode=0o700, exist_ok=True)
+
+
+def refuse_empty(variable: str) -> None:
+    """A variable that a script failed to fill must not quietly mean the default: that may be another API or record."""
+    if os.environ.get(variable) == "":
+        raise UsageError(f"{variable} is set and empty", "Give it a value, or unset it to mean the default.")
+
+
+def refuse_target(target: Path, ledger: Path, *others: Path | None) -> None:
+    """See that a file to be written is none of those that a run lives by. Raises UsageError."""
+    spared = [ledger, *(Path(f"{ledger}{suffix}") for suffix in ("-wal", "-shm")), *others]
+    if any(one is not None and _is_same(target, one) for one in spared):
+        raise UsageError(f"--results {target} would overwrite a file that the run needs", "Name another file.")
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:
+        return False
 
 
 def refuse_unkept_ledger(manifest: Manifest, place: LedgerPlace, *, sandbox: bool) -> None:

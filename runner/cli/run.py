@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -10,14 +9,14 @@ from typing import Any
 
 import click
 
-from runner import execution, manifest, periods, report, results, settings
+from runner import execution, manifest, periods, plan, report, results, settings
 from runner.api import Api
-from runner.cli import console, options, provenance
+from runner.cli import console, options, problems, provenance
 from runner.cli.interrupts import Interrupts
 from runner.cli.progress import Progress
-from runner.errors import Exit, RefusedError, UsageError
+from runner.errors import Exit, ManifestError, RefusedError, UsageError
 from runner.execution import Execution, Order
-from runner.model import Created, InDoubt, Manifest, Outcome, Record
+from runner.model import Created, Failed, InDoubt, Manifest, Outcome, Record, Skipped
 from runner.pacing import Rate
 from runner.submit import End
 from runner.text import visible
@@ -134,8 +133,8 @@ def command(**given: Any) -> Exit:
 
 
 def _run(request: Request, at: options.Connection, flags: settings.Options) -> Exit:
-    data = manifest.read_source(request.manifest, sys.stdin.buffer)
-    wanted = manifest.parse(data, request.manifest)
+    data = manifest.read_source(request.manifest, console.stdin())
+    wanted = _checked(data, request)
     _check(request, wanted)
     place = options.LedgerPlace.of(wanted.path, request.ledger, sandbox=at.sandbox)
     options.refuse_unkept_ledger(wanted, place, sandbox=at.sandbox)
@@ -156,19 +155,25 @@ def _run(request: Request, at: options.Connection, flags: settings.Options) -> E
         lock_timeout=request.lock_timeout,
     )
     with at.endpoint(wanted) as endpoint, Api(endpoint, order.limits.concurrency) as api:
+        options.refuse_target(path, place.path, Path(wanted.path), at.api_key_file)
         results.check_writable(path)
         place.make_folder(wanted.path)
         return _execute(order, request, api, path)
 
 
+def _checked(data: bytes, request: Request) -> Manifest:
+    checked = manifest.check(data, request.manifest)
+    if not request.quiet:
+        for warning in checked.warnings:
+            console.warn(problems.text(warning))
+    if checked.manifest is None:
+        raise ManifestError(checked.problems)
+    return checked.manifest
+
+
 def _check(request: Request, wanted: Manifest) -> None:
     if request.resume and request.new:
         raise UsageError("--resume and --new are two answers to one question", "Give one of them.")
-    if request.new and wanted.once_per != "run":
-        raise UsageError(
-            f"--new would buy again what {wanted.path} says is bought once_per {wanted.once_per}",
-            "For one more of a job that exists: --again NAME.",
-        )
     if request.again and wanted.once_per == "run" and not request.resume:
         raise UsageError(
             "--again adds to a run that exists, and once_per: run makes a new one each time",
@@ -190,7 +195,7 @@ def _execute(order: Order, request: Request, api: Api, path: Path) -> Exit:
     progress = Progress(quiet=request.quiet, verbose=request.verbose, bar=console.stderr_is_terminal())
     interrupts = Interrupts(api)
     with execution.opened(order, api, progress, interrupts.wait) as one:
-        one.prepare()
+        one.prepare()  # a signal in here ends the program as any other: nothing was sent
         progress.note(_announcement(one))
         with interrupts.caught():
             with progress.over(len(one.plan.sends)):
@@ -211,7 +216,7 @@ def _announcement(one: Execution) -> str:
 def _tell(one: Execution, end: End, signum: int | None, path: Path, request: Request) -> Exit:
     """Write the record, print the summary, and say what is not as it should be."""
     record = one.record()
-    code = _exit_code(one, record, end, signum)
+    code = _exit_code(record, end, signum)
     written = _write(record, path)
     if not written:
         code = max(code, Exit.REFUSED, key=_RANK.index)
@@ -249,16 +254,16 @@ def _write(record: Record, path: Path) -> bool:
 _RANK = (Exit.OK, Exit.FAILED, Exit.REFUSED, Exit.IN_DOUBT, Exit.SIGTERM, Exit.SIGINT)
 
 
-def _exit_code(one: Execution, record: Record, end: End, signum: int | None) -> Exit:
+def _exit_code(record: Record, end: End, signum: int | None) -> Exit:
     if signum is not None:
         return Exit(128 + signum)
-    sent = {submission.job.name for submission in one.plan.sends}
     if any(isinstance(entry.outcome, InDoubt) for entry in record.entries):
         return Exit.IN_DOUBT
-    if end.state == "stopped":
+    if end.state == "stopped" or end.error is not None:
         return Exit.REFUSED
-    all_created = all(isinstance(entry.outcome, Created) for entry in record.entries if entry.job.name in sent)
-    return Exit.OK if all_created else Exit.FAILED
+    only = record.run.settings["only"]
+    wanted = [entry for entry in record.entries if plan.not_sent(entry.job, only) is None]
+    return Exit.OK if all(isinstance(entry.outcome, Created) for entry in wanted) else Exit.FAILED
 
 
 def _advise(one: Execution, record: Record, end: End) -> None:
@@ -266,18 +271,56 @@ def _advise(one: Execution, record: Record, end: End) -> None:
         console.fail(end.error)
         for decided in end.unrecorded:
             console.warn(f"not on record: {visible(decided.submission.job.name)}: {_in_short(decided.outcome)}")
+        for submission in end.unreleased:
+            console.warn(f"not on record: {visible(submission.job.name)}: not sent")
     elif end.state != "completed":
         console.warn(f"the run {'stopped early' if end.signum is None else 'was interrupted'}: {visible(end.why)}")
+    _advise_on_failures(record)
     doubts = sum(isinstance(entry.outcome, InDoubt) for entry in record.entries)
     if doubts:
         console.warn(
-            f"{doubts} job{' is' if doubts == 1 else 's are'} in doubt: created or not, nobody knows yet. "
-            "They are not sent again; the next run looks them up, and so does: pixxel-runner resolve"
+            f"{doubts} job{' is' if doubts == 1 else 's are'} in doubt: created or not, nobody knows yet. What is in "
+            "doubt is not sent again; the next run looks it up, and so does: pixxel-runner resolve"
         )
+    if one.order.manifest.once_per == "run" and not all(_is_done(entry.outcome) for entry in record.entries):
+        console.say(f"To finish this run, sending only what was not created: run {one.order.manifest.path} --resume")
     earlier = len(one.left_in_doubt())
     if earlier:
         console.warn(f"{earlier} of earlier runs of this manifest still in doubt: pixxel-runner resolve")
 
 
-def _in_short(outcome: Outcome) -> str:
-    return f"created as {visible(outcome.job_id)}" if isinstance(outcome, Created) else type(outcome).__name__.lower()
+# What to look at, for the kinds of failure that are not about a single job.
+_REMEDIES = {
+    "unreachable": "check the base URL, the proxy (HTTPS_PROXY, NO_PROXY) and the network",
+    "untrusted": "a server with a private certificate authority is trusted with --ca-bundle FILE",
+    "unauthorized": "set PIXXEL_API_KEY or --api-key-file to a key of this API",
+    "forbidden": "check the project, and what the key may do there",
+    "redirected": "check the base URL",
+}
+
+
+def _advise_on_failures(record: Record) -> None:
+    """Say once for each kind why jobs failed, and what to look at."""
+    kinds: dict[str, list[str]] = {}
+    for entry in record.entries:
+        if isinstance(entry.outcome, Failed):
+            kinds.setdefault(entry.outcome.error.kind, []).append(entry.outcome.error.message)
+    for kind, messages in kinds.items():
+        remedy = f" ({_REMEDIES[kind]})" if kind in _REMEDIES else ""
+        console.warn(f"{len(messages)} failed as {kind}, the first with: {visible(messages[0])}{remedy}")
+
+
+def _is_done(outcome: Outcome) -> bool:
+    return isinstance(outcome, Created) or (
+        isinstance(outcome, Skipped) and outcome.reason in ("disabled", "not_selected")
+    )
+
+
+def _in_short(outcome: Created | Failed | InDoubt) -> str:
+    match outcome:
+        case Created(job_id=job_id):
+            return f"created as {visible(job_id)}"
+        case Failed(error=error):
+            return f"failed: {visible(error.message)}"
+        case InDoubt(error=error):
+            return f"in doubt: {visible(error.message)}"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import secrets
 import shlex
 import signal
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -105,9 +103,7 @@ def _pairs(manifests: Iterable[str]) -> list[tuple[str, str]]:
         return []
     from runner import manifest  # noqa: PLC0415 - YAML and JSON Schema are slow to import
 
-    # Python has no sys.stdin at all when a program is started with it closed.
-    stdin = io.BytesIO() if sys.stdin is None else sys.stdin.buffer
-    return [job.pair for path in manifests for job in manifest.load(path, stdin).jobs]
+    return [job.pair for path in manifests for job in manifest.load(path, console.stdin()).jobs]
 
 
 @contextlib.contextmanager

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import sys
 from collections.abc import Callable, Iterable
-from typing import BinaryIO
 
 import click
 
@@ -41,17 +38,12 @@ def command(manifests: tuple[str, ...], style: str) -> Exit:
 
 def _check(path: str) -> Checked:
     try:
-        data = manifest.read_source(path, _stdin())
+        data = manifest.read_source(path, console.stdin())
     except UsageError as error:
         name = manifest.display_name(path)
         problem = Problem(name, 0, 0, "", error.message.removeprefix(f"{name}: "), error.hint)
         return Checked(None, (problem,), ())
     return manifest.check(data, path)
-
-
-def _stdin() -> BinaryIO:
-    # Python has no sys.stdin at all when a program is started with it closed.
-    return io.BytesIO() if sys.stdin is None else sys.stdin.buffer
 
 
 def _write_text(results: Iterable[Checked]) -> None:

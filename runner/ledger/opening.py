@@ -58,7 +58,7 @@ def connect(path: Path, *, make: bool) -> sqlite3.Connection:
     if not make:
         must_exist(path)
     elif not path.exists():
-        _create_unless_made(path)
+        provide(path)
     with explained(path):
         connection = _connect(path)
         try:
@@ -81,11 +81,12 @@ def must_exist(path: Path) -> None:
         )
 
 
-def _create_unless_made(path: Path) -> None:
+def provide(path: Path) -> None:
+    """Make a new ledger, unless another run that started at the same time was quicker. Raises LedgerError."""
     try:
         create(path)
     except LedgerError:
-        if not path.exists():  # another run that started at the same time was quicker: fine
+        if not path.exists():
             raise
 
 

@@ -54,7 +54,12 @@ class Standing:
     @property
     def counts(self) -> bool:
         """Whether it is one of its pair that exists, or may exist: what is never bought again."""
-        return self.state in ("created", "in_doubt", "sending") and not self.again
+        return self.counts_as_bought and not self.again
+
+    @property
+    def counts_as_bought(self) -> bool:
+        """Whether it exists, or may exist."""
+        return self.state in ("created", "in_doubt", "sending")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self, assert_never
@@ -14,7 +14,7 @@ from runner import jobobject
 from runner.errors import RefusedError
 from runner.journal import Claim
 from runner.ledger import rows
-from runner.ledger.opening import connect, explained, look_through, must_exist
+from runner.ledger.opening import LedgerError, connect, explained, look_through, must_exist, provide
 from runner.ledger.rows import Decision, RunRow, Standing
 from runner.model import Created, ErrorInfo, Failed, InDoubt, Job, RunState
 
@@ -33,11 +33,17 @@ class Ledger:
     def __init__(self, path: Path, *, make: bool = False) -> None:
         self.path = path
         self._connection = connect(path, make=make)
+        self._identity = _identity(path)
 
     @staticmethod
     def must_exist(path: Path) -> None:
         """Raise LedgerError when there is no ledger at a path."""
         must_exist(path)
+
+    @staticmethod
+    def provide(path: Path) -> None:
+        """Make a ledger where there is none. Raises LedgerError."""
+        provide(path)
 
     def __enter__(self) -> Self:
         return self
@@ -47,11 +53,9 @@ class Ledger:
 
     def close(self) -> None:
         """Checkpoint and close. What can't be checkpointed stays in the log, which is as durable."""
-        with explained(self.path):
-            try:
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            finally:
-                self._connection.close()
+        with suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._connection.close()
 
     def check(self) -> None:
         """Look through every page. Raises LedgerError when something is damaged."""
@@ -284,6 +288,7 @@ class Ledger:
     def transaction(self) -> Iterator[None]:
         """All that is written inside, or nothing. Durable when it ends."""
         with explained(self.path):
+            self._see_that_it_is_there()
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -292,6 +297,14 @@ class Ledger:
                 if self._connection.in_transaction:  # on a full disk SQLite may have rolled back by itself
                     self._connection.execute("ROLLBACK")
                 raise
+
+    def _see_that_it_is_there(self) -> None:
+        """SQLite goes on writing to a file that was deleted or replaced, and its record would be lost with it."""
+        if _identity(self.path) != self._identity:
+            raise LedgerError(
+                f"the ledger {self.path} was deleted or replaced while it was in use",
+                "Bring back the one that was there, if you can: it holds what was sent so far.",
+            )
 
     def write(self, statement: str, *values: Any) -> None:
         """Run one statement of a transaction."""
@@ -304,3 +317,12 @@ class Ledger:
 
     def _standings(self, condition: str, *values: Any) -> list[Standing]:
         return [rows.standing(row) for row in self.all(f"{_SUBMISSIONS} WHERE {condition} ORDER BY s.id", *values)]
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file a path leads to; None when to none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

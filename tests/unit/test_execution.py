@@ -18,7 +18,7 @@ from support import past
 
 from runner import execution, lock, lookup, submit
 from runner.api import Api
-from runner.errors import RefusedError
+from runner.errors import RefusedError, UsageError
 from runner.exchange import Exchange
 from runner.execution import Execution, Order
 from runner.ledger.book import Book
@@ -195,7 +195,7 @@ class Site:
         return Order(
             Manifest(sha256=sha256, jobs=jobs, **given),
             None,
-            past.API,
+            options.pop("api", past.API),
             self.ledger,
             options.pop("make_ledger", True),
             Limits(concurrency=1, attempts=1),
@@ -291,29 +291,28 @@ OFF = job("b", enabled=False)
 
 UNFINISHED: list[tuple[str, str, dict[str, Any], tuple[Job, ...], dict[str, Any], str]] = [
     ("all-created", "created", {}, (A, B), {}, "fresh"),
-    ("failed", "rejected", {}, (A, B), {}, "1 of 2"),
+    ("failed", "rejected", {}, (A, B), {}, "1 of 2 jobs not created"),
     ("failed-resume", "rejected", {}, (A, B), {"resume": True}, "last"),
     ("failed-new", "rejected", {}, (A, B), {"new": True}, "fresh"),
     ("failed-says-resume", "rejected", {}, (A, B), {"on_unfinished": "resume"}, "last"),
     ("failed-says-new", "rejected", {}, (A, B), {"on_unfinished": "new"}, "fresh"),
     ("failed-says-new-and-resume", "rejected", {}, (A, B), {"on_unfinished": "new", "resume": True}, "last"),
     ("failed-says-resume-and-new", "rejected", {}, (A, B), {"on_unfinished": "resume", "new": True}, "fresh"),
-    ("failed-renamed", "rejected", {}, (A, job("b", "other")), {}, "1 of 2"),
+    ("failed-renamed", "rejected", {}, (A, job("b", "other")), {}, "1 of 2 jobs not created"),
     ("failed-and-removed", "rejected", {}, (A,), {}, "fresh"),
     ("failed-and-disabled", "rejected", {}, (A, OFF), {}, "fresh"),
-    ("failed-and-added", "rejected", {}, (A, B, C), {}, "1 of 2"),
-    ("failed-only-another", "rejected", {}, (A, B), {"only": ("a",)}, "1 of 2"),
+    ("failed-and-added", "rejected", {}, (A, B, C), {}, "1 of 2 jobs not created"),
+    ("failed-only-another", "rejected", {}, (A, B), {"only": ("a",)}, "1 of 2 jobs not created"),
     ("all-created-says-resume", "created", {}, (A, B), {"on_unfinished": "resume"}, "fresh"),
     ("all-created-resume", "created", {}, (A, B), {"resume": True}, "last"),
     ("not-selected", "created", {"only": ("a",)}, (A, B), {}, "fresh"),
     ("not-selected-resume", "created", {"only": ("a",)}, (A, B), {"resume": True}, "last"),
-    ("selected-and-failed", "rejected", {"only": ("b",)}, (A, B), {}, "1 of 1"),
-    ("in-doubt", "lost", {"hold": True}, (A, B), {"hold": True}, "1 of 2"),
+    ("selected-and-failed", "rejected", {"only": ("b",)}, (A, B), {}, "fresh"),
+    ("in-doubt", "lost", {"hold": True}, (A, B), {"hold": True}, "1 of 2 jobs in doubt"),
     ("in-doubt-new", "lost", {"hold": True}, (A, B), {"hold": True, "new": True}, "fresh"),
     ("in-doubt-resume", "lost", {"hold": True}, (A, B), {"hold": True, "resume": True}, "last"),
-    ("in-doubt-and-not-there", "lost", {"hold": True}, (A, B), {"settle": timedelta(0)}, "1 of 2"),
+    ("in-doubt-and-not-there", "lost", {"hold": True}, (A, B), {"settle": timedelta(0)}, "1 of 2 jobs not created"),
     ("in-doubt-and-found", "late:0", {"hold": True}, (A, B), {}, "fresh"),
-    ("once-per-day-since", "rejected", {}, (A, B), {"once_per": "day"}, "day"),
 ]  # fmt: skip
 
 
@@ -330,23 +329,61 @@ def test_what_the_last_run_left(
     if " of " in expected:
         with pytest.raises(RefusedError) as caught:
             site.run(*jobs, **options)
-        assert caught.value.message == f"the last run of nightly ({last.run.id}) left {expected} jobs not created"
+        assert caught.value.message == f"the last run of nightly ({last.run.id}) left {expected}"
         assert "--resume" in caught.value.hint
         assert "--new" in caught.value.hint
         assert len(site.backend.posts) == sent
     else:
         ran = site.run(*jobs, **options)
         runs.insert(0, ran.run.id)
-        keys = {"last": last.run.run_key, "fresh": f"run:{ran.run.id}", "day": DAY}
+        keys = {"last": last.run.run_key, "fresh": f"run:{ran.run.id}"}
         assert ran.run.run_key == keys[expected]
         # All again under a new key; of the last run only what was not created, and nothing that may have been.
         lacking = [
             one.name for one in jobs if one.enabled and last.record.get(one.name, "")[:7] not in ("created", "doubt")
         ]
+        # A run that was limited to some jobs is finished when those are.
+        lacking = [name for name in lacking if name in before.get("only", lacking)]
         wanted = lacking if expected == "last" else [one.name for one in jobs if one.enabled]
         assert site.backend.posts[sent:] == wanted
     with Ledger(site.ledger) as ledger:
         assert [one.id for one in ledger.runs()] == runs
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("run", "day"), ("day", "forever"), ("forever", "run"), ("day", "run"), ("hour", "month")]
+)
+def test_an_edited_once_per_buys_nothing_again_unless_it_is_said(site: Site, before: Any, after: Any) -> None:
+    site.backend.does = {"b": ["rejected"]}
+    last = site.run(A, B, once_per=before)
+    for options in ({}, {"resume": True}):
+        with pytest.raises(RefusedError, match=f"once_per was {before} in the last run") as caught:
+            site.run(A, B, once_per=after, **options)
+        assert last.run.id in caught.value.message
+    assert site.backend.posts == ["a", "b"]
+    site.backend.does = {}
+    assert site.run(A, B, once_per=after, new=True).record == {"a": "created job-2", "b": "created job-3"}
+
+
+def test_a_run_that_the_ledger_knows_elsewhere_is_not_resumed_here(site: Site) -> None:
+    site.run(A, once_per="run")
+    with pytest.raises(RefusedError, match="no run of nightly to resume here"):
+        site.run(A, once_per="run", resume=True, api="https://other.example")
+
+
+def test_new_is_no_answer_within_a_period(site: Site) -> None:
+    site.run(A)
+    with pytest.raises(UsageError, match="--new would buy again"):
+        site.run(A, new=True)
+
+
+def test_one_more_is_not_asked_for_twice_while_the_first_is_in_doubt(site: Site) -> None:
+    site.run(A)
+    site.backend.does = {"a": ["lost"]}
+    assert site.run(A, again=("a",), hold=True).record["a"] in ("created job-1", "doubt")
+    with pytest.raises(UsageError, match="one more of it was sent, and is in doubt"):
+        site.run(A, again=("a",), hold=True)
+    assert site.backend.posts == ["a", "a"]
 
 
 def test_a_first_run_has_nothing_to_resume(site: Site) -> None:
@@ -446,9 +483,9 @@ def test_doubts_of_an_older_run_key_are_looked_up_and_only_warn(site: Site) -> N
     site.backend.does = {"a": ["lost", f"late:{13 * 3600}", "created"]}
     old = site.run(A, hold=True)
     site.clock(12 * 3600)
-    site.run(A, once_per="month", hold=True)
+    site.run(A, once_per="month", hold=True, new=True)
     site.clock(12 * 3600)
-    ran = site.run(A)
+    ran = site.run(A, new=True)
     assert (ran.run.run_key, ran.record) == ("day:2026-10-21", {"a": "created job-2"})
     assert ran.watcher.findings == ["a failed not_found", "a failed not_found"]
     assert ran.left == []
@@ -458,7 +495,7 @@ def test_doubts_of_an_older_run_key_are_looked_up_and_only_warn(site: Site) -> N
 def test_what_is_left_in_doubt_of_older_run_keys_is_told(site: Site) -> None:
     site.backend.does = {"a": ["lost", "created"]}
     site.run(A, once_per="hour")
-    ran = site.run(A)
+    ran = site.run(A, new=True)
     assert [(one.name, one.run_key) for one in ran.left] == [("a", "hour:2026-10-20T01:00Z")]
     assert (ran.record, ran.watcher.looks) == ({"a": "created job-1"}, [])
 
@@ -489,9 +526,7 @@ def test_a_ledger_that_is_named_must_be_there(site: Site) -> None:
     assert site.run(A, make_ledger=False).record == {"a": "created job-1"}
 
 
-def test_a_record_that_cannot_be_written_ends_the_run_without_a_word_of_its_end(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_that_cannot_be_written_stops_the_run(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise LedgerError("the disk is full")
 
@@ -502,12 +537,10 @@ def test_a_record_that_cannot_be_written_ends_the_run_without_a_word_of_its_end(
         assert (end.state, site.backend.posts) == ("stopped", [])
         assert end.error is not None
         assert end.error.message == "the disk is full"
-        assert [entry.outcome for entry in one.record().entries] == [
-            Skipped("interrupted", "the run ended before its turn")
-        ] * 2
+        assert [entry.outcome for entry in one.record().entries] == [Skipped("stopped", "the disk is full")] * 2
     monkeypatch.undo()
     with Ledger(site.ledger) as ledger:
-        assert [one.state for one in ledger.runs()] == ["running"]
+        assert [one.state for one in ledger.runs()] == ["stopped"]
 
 
 def test_a_run_keeps_what_applied_to_it(site: Site) -> None:

@@ -225,7 +225,7 @@ def test_a_key_is_taken_exactly_as_given(tmp_path: Path, key: str) -> None:
 def test_a_file_that_holds_more_or_less_than_a_key_is_refused_and_not_shown(tmp_path: Path, raw: bytes) -> None:
     file = tmp_path / "file"
     file.write_bytes(raw)
-    with pytest.raises(UsageError, match="the key") as caught:
+    with pytest.raises(RefusedError, match="the key") as caught:
         api_key("another", file)
     assert str(file) in caught.value.message
     assert "kl" not in words_of(caught).replace("\n", "")
@@ -236,7 +236,7 @@ def test_a_file_that_holds_more_or_less_than_a_key_is_refused_and_not_shown(tmp_
     "value", ["s3cr3t\n", "s3cr3t\r\n", "s3cr3t ", " s3cr3t", "s3\ncr3t", "s3cr3té", "s3cr3t\x00", "s3cr3t\ud800", " "]
 )
 def test_a_key_from_the_environment_that_no_header_carries_is_refused_and_not_shown(value: str) -> None:
-    with pytest.raises(UsageError, match="PIXXEL_API_KEY") as caught:
+    with pytest.raises(RefusedError, match="PIXXEL_API_KEY") as caught:
         api_key(value, None)
     assert "cr3t" not in words_of(caught)
 
@@ -254,10 +254,10 @@ def test_a_file_goes_before_the_environment(tmp_path: Path) -> None:
     assert api_key("from-environment", file)[0].reveal() == "from-file"
 
 
-def test_a_key_file_that_cannot_be_read_is_a_usage_error(tmp_path: Path) -> None:
+def test_a_key_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     for file in (tmp_path / "missing", tmp_path, tmp_path / "loop", tmp_path / "missing" / "key"):
-        with pytest.raises(UsageError, match="cannot be read") as caught:
+        with pytest.raises(RefusedError, match="cannot be read") as caught:
             api_key(SECRET, file)
         assert str(file) in caught.value.message
 
@@ -267,7 +267,7 @@ def test_a_key_file_without_the_mode_to_read_it_is_a_usage_error(tmp_path: Path)
     file = tmp_path / "key"
     file.write_text("k")
     file.chmod(0)
-    with pytest.raises(UsageError, match="cannot be read: Permission denied"):
+    with pytest.raises(RefusedError, match="cannot be read: Permission denied"):
         api_key(None, file)
 
 

@@ -1,0 +1,429 @@
+"""Whatever the order of claims, outcomes, runs, look-ups and crashes: the ledger against a model of what it promises."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+from unittest.mock import patch
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from support.past import LOST, THEN, begin, job, lost, refused
+
+from runner.errors import RefusedError
+from runner.journal import Claim, Decided
+from runner.ledger.book import Book
+from runner.ledger.opening import LedgerError
+from runner.ledger.rows import Decision, RunRow, Standing
+from runner.ledger.store import Ledger
+from runner.model import Created, Failed, InDoubt, Submission
+
+
+class Whose(NamedTuple):
+    api: str
+    manifest: str
+
+
+class Slot(NamedTuple):
+    """What makes a submission the same one."""
+
+    whose: Whose
+    run_key: str
+    workflow_id: str
+    project_id: str
+    ordinal: int
+
+
+@dataclass(frozen=True)
+class Known:
+    """What must never be lost of a submission. `error` is the kind of it."""
+
+    state: str
+    run_id: str
+    attempts: int
+    job_id: str | None = None
+    body: bytes = b""
+    error: str | None = None
+    candidates: tuple[str, ...] = ()
+
+
+Truth = dict[Slot, Known]
+Outcome = Created | Failed | InDoubt
+Forbidden = type("Forbidden", (Exception,), {})
+
+WHOSE = (Whose("https://one.example", "nightly"), Whose("https://one.example", "weekly"),
+         Whose("https://two.example", "nightly"))  # fmt: skip
+JOBS = (job("a"), job("b", project_id="p-2"))
+SUBMISSIONS = tuple(Submission(one, ordinal) for one in JOBS for ordinal in (1, 2))
+JOB_IDS = ("j-1", "j-2", "J-1", "j-1 ", "\ud800", "é")
+
+# What may become of what; written down here once more, so that a change of the ledger's own table is noticed.
+AFTER_CLAIM = {None, "released", "failed"}
+AFTER_OUTCOME = {"sending": {"created", "failed", "in_doubt"}, "in_doubt": {"created", "failed"}}
+
+whoses = st.sampled_from(WHOSE)
+keys = st.sampled_from(["day:1", "day:2"])
+some = st.lists(st.sampled_from(SUBMISSIONS), max_size=3)
+words = st.sampled_from(["created", "failed", "in_doubt"])
+
+
+@dataclass
+class Process:
+    """One run's process: its connection, its book, and what it has claimed and not decided."""
+
+    ledger: Ledger
+    run: RunRow
+    book: Book
+    open: list[Submission] = field(default_factory=list)
+
+    def slot(self, submission: Submission) -> Slot:
+        one = submission.job
+        whose = Whose(self.run.api, self.run.manifest)
+        return Slot(whose, self.run.run_key, one.workflow_id, one.project_id, submission.ordinal)
+
+
+class Failing:
+    """A connection whose n-th statement fails as on a full disk, after `before` was called."""
+
+    def __init__(self, connection: sqlite3.Connection, at: int, before: Callable[[], object]) -> None:
+        self._connection = connection
+        self._left = at
+        self._before = before
+        self.failed = False
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._connection.in_transaction
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        self._left -= 1
+        if self._left == 0:
+            self._before()
+            self.failed = True
+            raise sqlite3.OperationalError("made up: database or disk is full")
+        return self._connection.execute(statement, values)
+
+
+def claimed(truth: Truth, slot: Slot, run_id: str, attempt: int) -> None:
+    before = truth.get(slot)
+    if (before and before.state) not in AFTER_CLAIM:
+        raise Forbidden
+    truth[slot] = Known("sending", run_id, attempt)
+
+
+def decided(truth: Truth, slot: Slot, outcome: Outcome) -> None:
+    before = truth[slot]
+    match outcome:
+        case Created(job_id=job_id, body=body):
+            taken = any(one.job_id == job_id for other, one in truth.items() if other.whose.api == slot.whose.api)
+            after = replace(before, state="created", job_id=job_id, body=body, error=None, candidates=())
+        case Failed(error=error):
+            taken, after = False, replace(before, state="failed", error=error.kind, candidates=())
+        case InDoubt(error=error, candidates=candidates):
+            taken, after = False, replace(before, state="in_doubt", error=error.kind, candidates=candidates)
+    if taken or after.state not in AFTER_OUTCOME.get(before.state, ()):
+        raise Forbidden
+    truth[slot] = after
+
+
+def doubted(truth: Truth, whose: Whose) -> None:
+    for slot, known in truth.items():
+        if slot.whose == whose and known.state == "sending":
+            truth[slot] = replace(known, state="in_doubt", error=LOST.kind)
+
+
+class Machine(RuleBasedStateMachine):
+    """Three manifests, two of them at one API, each with at most one live run; a reader looks on."""
+
+    def __init__(self, template: bytes, folder: Path) -> None:
+        super().__init__()
+        self._folders = (folder / str(number) for number in count(1))
+        self._numbers = count(1)
+        self.path = self._new_path()
+        self.path.write_bytes(template)
+        self.truth: Truth = {}
+        self.decisions: dict[Slot, int] = {}
+        self.processes: dict[Whose, Process] = {}
+        self.reader = self._opened()
+
+    def teardown(self) -> None:
+        for whose in list(self.processes):
+            self._kill(whose)
+        self.reader.close()
+        with Ledger(self.path) as ledger:
+            self._compare(ledger)
+            ledger.check()
+        shutil.rmtree(self.path.parent)
+
+    # Runs begin and end.
+
+    @rule(whose=whoses, run_key=keys)
+    def begin(self, whose: Whose, run_key: str) -> None:
+        """A run begins as `execution` has it; one of this manifest that still went has been killed."""
+        self._kill(whose)
+        ledger = self._opened()
+        ledger.doubt_intents(*whose, LOST)
+        doubted(self.truth, whose)
+        run_id = f"r-{next(self._numbers)}"
+        run = begin(ledger, run_id, JOBS, api=whose.api, manifest=whose.manifest, key=run_key, end=None)
+        self.processes[whose] = Process(ledger, run, Book(ledger, run))
+
+    @precondition(lambda self: self.processes)
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        whose = data.draw(st.sampled_from(sorted(self.processes)))
+        process = self.processes.pop(whose)
+        process.ledger.end_run(process.run.id, "interrupted", "", THEN)
+        process.ledger.close()
+
+    @precondition(lambda self: self.processes)
+    @rule(data=st.data())
+    def kill(self, data: st.DataObject) -> None:
+        self._kill(data.draw(st.sampled_from(sorted(self.processes))))
+
+    @rule()
+    def lose_power(self) -> None:
+        self._lose_power(self._copied())
+
+    # Turns of a run.
+
+    @precondition(lambda self: self.processes)
+    @rule(data=st.data(), claims=some)
+    def turn(self, data: st.DataObject, claims: list[Submission]) -> None:
+        """Outcomes, releases and claims, allowed or not."""
+        process = self._process(data)
+        turn = self._turn(data, process, claims)
+        after = self._after(process, *turn)
+        if after is None:
+            with pytest.raises(sqlite3.IntegrityError):
+                process.book.commit(*turn)
+        else:
+            process.book.commit(*turn)
+            self._keep(process, turn, after)
+
+    @precondition(lambda self: self.processes)
+    @rule(data=st.data(), claims=some, at=st.integers(1, 9), power=st.booleans())
+    def torn_turn(self, data: st.DataObject, claims: list[Submission], at: int, power: bool) -> None:
+        """The disk is full, or the power is lost, at one statement of a turn."""
+        process = self._process(data)
+        turn = self._turn(data, process, claims)
+        after = self._after(process, *turn)
+        if after is None:
+            return
+        copies: list[Path] = []
+        failing = Failing(process.ledger._connection, at, lambda: copies.append(self._copied()) if power else None)
+        with patch.object(process.ledger, "_connection", failing):
+            try:
+                process.book.commit(*turn)
+            except LedgerError:
+                assert failing.failed
+        if not failing.failed:
+            self._keep(process, turn, after)
+        elif power:
+            self._lose_power(copies[0])
+
+    @precondition(lambda self: self.processes)
+    @rule(data=st.data(), submission=st.sampled_from(SUBMISSIONS))
+    def a_book_decides_only_what_it_claimed(self, data: st.DataObject, submission: Submission) -> None:
+        process = self._process(data)
+        if submission in process.open:
+            return
+        one = Decided(submission, refused(), THEN)
+        with pytest.raises(KeyError):
+            process.book.commit([one], [], [])
+        with pytest.raises(KeyError):
+            process.book.commit([], [submission], [])
+
+    # What is settled later.
+
+    @precondition(lambda self: self.truth)
+    @rule(data=st.data())
+    def settle(self, data: st.DataObject) -> None:
+        """A look-up or a person settles doubts: of live runs too, as they do it themselves."""
+        idle = sorted(slot for slot, known in self.truth.items() if known.state != "sending")
+        if not idle:
+            return
+        slots = data.draw(st.lists(st.sampled_from(idle), max_size=3), "settled")
+        numbers = {self._slot(one): one.id for one in self.reader.everything()}
+        after = dict(self.truth)
+        decisions: list[Decision] = []
+        allowed = True
+        for slot in slots:
+            outcome = self._outcome(data)
+            decisions.append(Decision(numbers[slot], outcome, None, "me", THEN, "settled", ""))
+            try:
+                decided(after, slot, outcome)
+            except Forbidden:
+                allowed = False
+        if not allowed:
+            with pytest.raises(RefusedError):
+                self.reader.settle(decisions)
+            return
+        self.reader.settle(decisions)
+        self.truth = after
+        for slot in slots:
+            self.decisions[slot] = self.decisions.get(slot, 0) + 1
+
+    @precondition(lambda self: any(one.state == "in_doubt" for one in self.truth.values()))
+    @rule(data=st.data(), candidates=st.lists(st.sampled_from(JOB_IDS), max_size=2).map(tuple))
+    def keep_candidates(self, data: st.DataObject, candidates: tuple[str, ...]) -> None:
+        doubts = sorted(slot for slot, known in self.truth.items() if known.state == "in_doubt")
+        slot = data.draw(st.sampled_from(doubts), "candidates of")
+        [number] = [one.id for one in self.reader.everything() if self._slot(one) == slot]
+        self.reader.keep_candidates({number: candidates})
+        self.truth[slot] = replace(self.truth[slot], candidates=candidates)
+
+    # What holds at all times.
+
+    @invariant()
+    def nothing_is_lost_and_nothing_made_up(self) -> None:
+        self._compare(self.reader)
+
+    def _compare(self, ledger: Ledger) -> None:
+        standings = ledger.everything()
+        found = {self._slot(one): self._known(ledger, one) for one in standings}
+        assert len(found) == len(standings)
+        assert found == self.truth
+        for whose in WHOSE:
+            unsettled = {self._slot(one) for one in ledger.unsettled(*whose)}
+            assert unsettled == {
+                slot for slot, one in found.items() if slot.whose == whose and one.state in ("sending", "in_doubt")
+            }
+        for api in {whose.api for whose in WHOSE}:
+            for job_id in JOB_IDS:
+                holders = [one for one in standings if (one.api, one.job_id) == (api, job_id)]
+                assert len(holders) <= 1
+                assert ledger.holds(api, job_id) == bool(holders)
+                assert ledger.of_job(api, job_id) == (holders[0] if holders else None)
+        settled = {self._slot(one): len(ledger.decisions(one.id)) for one in standings}
+        assert {slot: times for slot, times in settled.items() if times} == self.decisions
+
+    @staticmethod
+    def _known(ledger: Ledger, one: Standing) -> Known:
+        assert one.counts == (one.state in ("sending", "created", "in_doubt"))
+        kind = one.error.kind if one.error else None
+        body = ledger.body(one.id)
+        return Known(one.state, one.run_id, one.attempts, one.job_id, body, kind, one.candidates)
+
+    @staticmethod
+    def _slot(one: Standing) -> Slot:
+        return Slot(Whose(one.api, one.manifest), one.run_key, one.workflow_id, one.project_id, one.ordinal)
+
+    # What the rules are made of.
+
+    def _process(self, data: st.DataObject) -> Process:
+        return self.processes[data.draw(st.sampled_from(sorted(self.processes)), "process")]
+
+    def _turn(
+        self, data: st.DataObject, process: Process, claims: list[Submission]
+    ) -> tuple[list[Decided], list[Submission], list[Claim]]:
+        mine = [one for one in SUBMISSIONS if one in process.open]
+        ends = data.draw(st.lists(st.sampled_from(mine), max_size=3) if mine else st.just([]), "decided")
+        outcomes = [Decided(one, self._outcome(data), THEN + timedelta(seconds=1)) for one in ends]
+        # A release of what was decided in the same turn is forbidden: now and then it is tried.
+        idle = [one for one in mine if one not in ends or data.draw(st.integers(0, 9)) == 0]
+        released = data.draw(
+            st.lists(st.sampled_from(idle), max_size=2, unique_by=repr) if idle else st.just([]), "freed"
+        )
+        return outcomes, released, [Claim(one, next(self._numbers), THEN, 30.0) for one in claims]
+
+    def _outcome(self, data: st.DataObject) -> Outcome:
+        match data.draw(words, "outcome"):
+            case "created":
+                job_id = data.draw(st.sampled_from(JOB_IDS), "job id")
+                body = json.dumps({"id": job_id, "number": next(self._numbers)}).encode()
+                return Created(job_id, body, 1, THEN)
+            case "failed":
+                return refused()
+            case _:
+                return lost("x", "\udfff")
+
+    def _after(
+        self, process: Process, ends: Sequence[Decided], released: Sequence[Submission], claims: Sequence[Claim]
+    ) -> Truth | None:
+        """The truth after a turn; None when the turn is forbidden."""
+        truth = dict(self.truth)
+        try:
+            for one in ends:
+                decided(truth, process.slot(one.submission), one.outcome)
+            for submission in released:
+                slot = process.slot(submission)
+                if truth[slot].state != "sending":
+                    raise Forbidden
+                truth[slot] = replace(truth[slot], state="released")
+            for claim in claims:
+                claimed(truth, process.slot(claim.submission), process.run.id, claim.attempt)
+        except Forbidden:
+            return None
+        return truth
+
+    def _keep(self, process: Process, turn: tuple[list[Decided], list[Submission], list[Claim]], after: Truth) -> None:
+        ends, released, claims = turn
+        self.truth = after
+        gone = [*(one.submission for one in ends), *released]
+        process.open = [one for one in process.open if one not in gone] + [one.submission for one in claims]
+
+    def _opened(self) -> Ledger:
+        ledger = Ledger(self.path)
+        ledger.all("PRAGMA synchronous = OFF")  # the machine does not fail here, and thousands of commits are made
+        return ledger
+
+    def _kill(self, whose: Whose) -> None:
+        """A connection goes, and with it what it had not committed; nothing is said or folded."""
+        process = self.processes.pop(whose, None)
+        if process is not None:
+            process.ledger._connection.close()
+
+    def _new_path(self) -> Path:
+        folder = next(self._folders)
+        folder.mkdir()
+        return folder / "ledger.db"
+
+    def _copied(self) -> Path:
+        """What is on the disk at this moment. The shared memory is of no use to anyone after a crash."""
+        path = self._new_path()
+        for suffix in ("", "-wal"):
+            part = self.path.with_name(self.path.name + suffix)
+            if part.exists():
+                shutil.copyfile(part, path.with_name(path.name + suffix))
+        return path
+
+    def _lose_power(self, left: Path) -> None:
+        for whose in list(self.processes):
+            self._kill(whose)
+        self.reader._connection.close()
+        shutil.rmtree(self.path.parent)
+        self.path = left
+        self.reader = self._opened()
+
+
+def test_no_order_of_events_claims_twice_or_forgets(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "template.db", make=True):
+        pass
+    template = (tmp_path / "template.db").read_bytes()
+    runs = count(1)
+
+    def fresh() -> Machine:
+        folder = tmp_path / f"machine-{next(runs)}"
+        folder.mkdir()
+        return Machine(template, folder)
+
+    run_state_machine_as_test(
+        cast("Any", fresh),
+        settings=settings(
+            max_examples=30,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow],
+            phases=[Phase.reuse, Phase.generate],  # to shrink it takes minutes, as each try makes a ledger
+        ),
+    )
