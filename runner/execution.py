@@ -193,8 +193,7 @@ def _provide_ledger(order: Order, watcher: Watcher) -> None:
             "Without its record every job would be submitted again. Bring it back from a backup, or begin a new one on "
             f"purpose: pixxel-runner ledger init {order.ledger}",
         )
-    else:
-        Ledger.provide(order.ledger)
+    elif Ledger.provide(order.ledger):
         watcher.note(f"made a new ledger: {order.ledger}")
 
 

@@ -76,7 +76,7 @@ def choose(ledger: Ledger, api: str, manifest: Manifest, answer: Answer, run_id:
 
 
 def _refuse_new(manifest: Manifest, answer: Answer, runs: Sequence[RunRow]) -> None:
-    if answer is Answer.NEW and (not runs or runs[0].once_per == manifest.once_per):
+    if answer is Answer.NEW and runs and runs[0].once_per == manifest.once_per:
         raise UsageError(
             f"--new would buy again what {manifest.path} says is bought once_per {manifest.once_per}",
             "For one more of a job that exists: --again NAME.",

@@ -26,6 +26,7 @@ from runner.workers import Arrival, Flight, Sender, Workers
 
 GRACE = 4.0  # seconds for what is in flight, once interrupted: CI kills 10 s after it has asked
 _LAST_WORDS = 0.5  # seconds for sends that were cut to come back and say how far they got
+_LONGEST_WAIT = 0.2  # seconds
 _QUICK = 0.5  # seconds: a server that answers within this gets claims ahead of its workers
 
 
@@ -176,11 +177,15 @@ class Engine:
 
     # What came back.
 
-    def _patience(self) -> float | None:
-        """The seconds until there is something to do even if nothing comes back; None when there is not."""
+    def _patience(self) -> float:
+        """The seconds until there is something to do even if nothing comes back.
+
+        Never long: Python runs a signal handler between two steps of the main thread, and a signal that comes just
+        before a wait would be seen when the wait is over.
+        """
         now = self._clock()
         times = [time for time in (self._next_send(now), self._cut_at, self._leave_at) if time is not None]
-        return max(0.0, min(times) - now) if times else None
+        return min(_LONGEST_WAIT, max(0.0, min(times) - now)) if times else _LONGEST_WAIT
 
     def _take(self, arrivals: Sequence[Arrival]) -> None:
         for arrival in arrivals:

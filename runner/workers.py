@@ -127,8 +127,8 @@ class Workers:
         """Wake the thread that decides with a signal. Safe in a signal handler: SimpleQueue.put is reentrant."""
         self._back.put(signum)
 
-    def arrivals(self, timeout: float | None) -> list[Arrival]:
-        """All that came back; waits for the first for so many seconds, or for as long as it takes."""
+    def arrivals(self, timeout: float) -> list[Arrival]:
+        """All that came back; waits for the first for so many seconds."""
         arrivals: list[Arrival] = []
         with suppress(Empty):
             arrivals.append(self._back.get(timeout=timeout))

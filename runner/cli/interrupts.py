@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from types import FrameType
 
 from runner.api import Api
 from runner.submit import Engine
+
+_SLICE = 0.2  # seconds
 
 
 class Interrupts:
@@ -33,12 +36,14 @@ class Interrupts:
 
     def wait(self, seconds: float) -> bool:
         """Sleep; False as soon as there was a signal."""
-        if self.signum is not None:
-            return False
-        try:
-            self._came.get(timeout=seconds)
-        except Empty:
-            return True
+        end = time.monotonic() + seconds
+        while self.signum is None:
+            left = end - time.monotonic()
+            if left <= 0:
+                return True
+            # In slices: a signal that comes just before a wait is seen by Python when the wait is over.
+            with suppress(Empty):
+                self._came.get(timeout=min(left, _SLICE))
         return False
 
     @contextmanager

@@ -81,13 +81,15 @@ def must_exist(path: Path) -> None:
         )
 
 
-def provide(path: Path) -> None:
-    """Make a new ledger, unless another run that started at the same time was quicker. Raises LedgerError."""
+def provide(path: Path) -> bool:
+    """Make a new ledger; False when another run that started at the same time was quicker. Raises LedgerError."""
     try:
         create(path)
     except LedgerError:
         if not path.exists():
             raise
+        return False
+    return True
 
 
 def _connect(path: Path) -> sqlite3.Connection:

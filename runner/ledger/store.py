@@ -41,9 +41,9 @@ class Ledger:
         must_exist(path)
 
     @staticmethod
-    def provide(path: Path) -> None:
-        """Make a ledger where there is none. Raises LedgerError."""
-        provide(path)
+    def provide(path: Path) -> bool:
+        """Make a ledger where there is none, and say whether this was who made it. Raises LedgerError."""
+        return provide(path)
 
     def __enter__(self) -> Self:
         return self

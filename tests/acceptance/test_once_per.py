@@ -21,6 +21,7 @@ from support.shell import KEY, Done, Shell
 from support.wire import Stall, WireServer, created, refusing_port
 
 from runner import lock
+from runner.ledger.opening import create
 from runner.sandbox.server import Sandbox
 from runner.sandbox.world import World
 
@@ -218,7 +219,10 @@ def test_a_renamed_file_is_refused_until_it_says_what_it_is(desk: Desk) -> None:
     assert desk.ran(manifest="weekly.yaml")["summary"]["created_earlier"] == 2
     assert desk.world.created == 2
     desk.shell.write("weekly.yaml", f"name: weekly\n{text}")
-    desk.ran(manifest="weekly.yaml")
+    done, _ = desk.run(manifest="weekly.yaml")
+    assert (done.code, desk.world.created) == (4, 2)
+    assert "weekly.yaml was run as nightly, and is named weekly now" in done.err
+    desk.ran("--new", manifest="weekly.yaml")
     assert desk.world.created == 4
 
 
@@ -337,6 +341,7 @@ def test_a_results_file_that_is_lost_is_made_again(desk: Desk, harm: str) -> Non
 @contextmanager
 def held(shell: Shell) -> Iterator[None]:
     shell.ledger.parent.mkdir()
+    create(shell.ledger)
     base_url = shell.environment["PIXXEL_BASE_URL"]
     with lock.hold(shell.ledger, base_url, "nightly", timeout=0, about="run 20261020T010000Z-abcdef"):
         yield
@@ -362,6 +367,6 @@ def test_two_that_wait_for_each_other_buy_once(shell: Shell) -> None:
             with shell.started("run", "nightly.yaml", "--lock-timeout", "60") as second:
                 assert shell("run", "nightly.yaml").code == 5
                 gate.set()
-                assert first.communicate(timeout=30)[1].startswith("submitting 1 of 1 jobs of nightly")
+                assert "submitting 1 of 1 jobs of nightly" in first.communicate(timeout=30)[1]
                 assert second.communicate(timeout=30)[1].startswith("nothing to submit of nightly for ever")
     assert (first.returncode, second.returncode, len(server.requests)) == (0, 0, 1)

@@ -271,7 +271,7 @@ def test_a_base_url_that_is_a_mistake(desk: Desk, url: str, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "code", "words"), [("", 4, "no API key"), (" k", 2, "cannot carry"), ("k\nX: y", 2, "cannot carry")]
+    ("key", "code", "words"), [("", 4, "no API key"), (" k", 4, "cannot carry"), ("k\nX: y", 4, "cannot carry")]
 )
 def test_a_key_that_is_none(desk: Desk, key: str, code: int, words: str) -> None:
     with serving(desk) as server:

@@ -28,6 +28,7 @@ from runner.api import Api
 from runner.cli.interrupts import Interrupts
 from runner.exchange import Exchange
 from runner.journal import Claim, Decided
+from runner.ledger.opening import create
 from runner.model import ErrorInfo, Job, Outcome, Submission
 from runner.settings import ApiKey, Endpoint, Limits
 from runner.submit import Engine
@@ -351,6 +352,7 @@ def test_a_look_up_that_stalls_at_the_start_is_ended(shell: Shell, signum: int, 
 def test_the_wait_for_the_lock_is_ended(shell: Shell, monkeypatch: pytest.MonkeyPatch, signum: int, code: int) -> None:
     use(monkeypatch, "-c", WAITER)
     shell.ledger.parent.mkdir()
+    create(shell.ledger)
     with serving(shell, Backend({})) as server:
         with (
             lock.hold(shell.ledger, server.url, "nightly", timeout=0, about="this test"),
