@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
-from runner import periods, plan
+from runner import origin, periods, plan
 from runner.errors import RefusedError, UsageError
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
@@ -54,7 +54,7 @@ def choose(ledger: Ledger, api: str, manifest: Manifest, answer: Answer, run_id:
     fresh = Choice(periods.run_key(manifest.once_per, manifest.timezone, now, run_id))
     runs = list(ledger.runs(api, manifest.name))
     if manifest.once_per != "run":
-        _refuse_new(manifest, answer, runs)
+        _refuse_new(ledger, api, manifest, answer, runs)
         _refuse_changed(ledger, manifest, answer, runs, now)
         return fresh
     if answer is Answer.NEW:
@@ -75,8 +75,13 @@ def choose(ledger: Ledger, api: str, manifest: Manifest, answer: Answer, run_id:
     return fresh
 
 
-def _refuse_new(manifest: Manifest, answer: Answer, runs: Sequence[RunRow]) -> None:
-    if answer is Answer.NEW and runs and runs[0].once_per == manifest.once_per:
+def _refuse_new(ledger: Ledger, api: str, manifest: Manifest, answer: Answer, runs: Sequence[RunRow]) -> None:
+    """Within a period `--new` only says that an edited `once_per` or name is meant to begin anew."""
+    if runs:
+        edited = runs[0].once_per != manifest.once_per
+    else:
+        edited = origin.absolute(manifest.path) in ledger.manifest_paths(api).values()
+    if answer is Answer.NEW and not edited:
         raise UsageError(
             f"--new would buy again what {manifest.path} says is bought once_per {manifest.once_per}",
             "For one more of a job that exists: --again NAME.",

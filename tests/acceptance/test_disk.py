@@ -37,13 +37,13 @@ IMPATIENT = """
 import sys
 from runner.cli.main import main
 from runner.ledger import opening
-opening._BUSY = 0.2
+opening._BUSY = 0.05
 sys.exit(main())
 """
 
 JOBS = tuple((f"j{number}", f"w-{number}", f"p-{number}") for number in range(6))
 PROJECTS = [project for _, _, project in JOBS]
-ALL: dict[str, str | None] = {name: f"job-of-{project}" for name, _, project in JOBS}
+ALL = {name: f"job-of-{project}" for name, _, project in JOBS}
 # No claims ahead of what is sent: a claim that is not sent and not released for want of space is a doubt for a while.
 ONE_AT_A_TIME = {"PIXXEL_RUNNER_CONCURRENCY": "1", "PIXXEL_RUNNER_RATE": "1000/s"}
 FULL = "database or disk is full"
@@ -124,10 +124,10 @@ def checked(done: Done) -> Done:
     return done
 
 
-def on_record(path: Path) -> dict[str, str | None]:
+def on_record(path: Path) -> dict[str, str]:
     """The jobs that the ledger knows as created, by name."""
     with Ledger(path) as ledger:
-        return {one.name: one.job_id for one in ledger.everything() if one.state == "created"}
+        return {one.name: str(one.job_id) for one in ledger.everything() if one.state == "created"}
 
 
 def check_it_ends_well(shell: Shell, server: WireServer, ledger: Path, *arguments: str | Path) -> None:
@@ -201,8 +201,13 @@ DAMAGES: list[tuple[Callable[[Path], None], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize("named", [True, False], ids=["named", "default"])
-@pytest.mark.parametrize(("damage", "what", "advice"), [pytest.param(*row, id=row[0].__name__) for row in DAMAGES])
+@pytest.mark.parametrize(
+    ("damage", "what", "advice", "named"),
+    [
+        *(pytest.param(*row, True, id=f"{row[0].__name__}-named") for row in DAMAGES),
+        *(pytest.param(*row, False, id=row[0].__name__) for row in DAMAGES if row[0] in (emptied, newer)),
+    ],
+)
 def test_a_ledger_that_is_not_whole_stops_the_run_before_it_sends(
     shell: Shell, server: WireServer, damage: Callable[[Path], None], what: str, advice: str, named: bool
 ) -> None:
@@ -347,7 +352,7 @@ def test_a_ledger_on_a_full_disk(shell: Shell, server: WireServer, disk: Disk, b
     check_it_ends_well(shell, server, ledger)
 
 
-@pytest.mark.parametrize("pages", [2, 9, 14, 20, 26, 32])
+@pytest.mark.parametrize("pages", [9, 20, 26])
 def test_a_disk_that_fills_up_at_some_point(
     shell: Shell, server: WireServer, disk: Disk, backend: Backend, pages: int
 ) -> None:
@@ -362,7 +367,7 @@ def test_a_disk_that_fills_up_at_some_point(
     check_it_ends_well(shell, server, ledger)
 
 
-@pytest.mark.parametrize("kilobytes", [0, 20, 64, 72, 96, 128])
+@pytest.mark.parametrize("kilobytes", [0, 64, 72, 96])
 def test_a_limit_on_the_size_of_files(shell: Shell, server: WireServer, backend: Backend, kilobytes: int) -> None:
     backend.gate.set()
     shell.environment |= ONE_AT_A_TIME
@@ -376,7 +381,7 @@ def test_a_limit_on_the_size_of_files(shell: Shell, server: WireServer, backend:
     assert on_record(shell.ledger) == ALL
 
 
-def check_what_is_told(server: WireServer, done: Done, known: dict[str, str | None]) -> None:
+def check_what_is_told(server: WireServer, done: Done, known: dict[str, str]) -> None:
     """Each job that the server made is on record, or told on stderr by name and id."""
     told = {name: job_id for name, job_id in ALL.items() if f"not on record: {name}: created as {job_id}" in done.err}
     assert {*known.items(), *told.items()} == {(f"j{one[2:]}", f"job-of-{one}") for one in made(server)}
@@ -387,9 +392,7 @@ def check_what_is_told(server: WireServer, done: Done, known: dict[str, str | No
 
 
 @pytest.mark.parametrize("place", ["everything", "ledger", "manifest"])
-def test_a_disk_that_is_read_only(
-    shell: Shell, server: WireServer, disk: Disk, backend: Backend, monkeypatch: pytest.MonkeyPatch, place: str
-) -> None:
+def test_a_disk_that_is_read_only(shell: Shell, server: WireServer, disk: Disk, backend: Backend, place: str) -> None:
     backend.gate.set()
     ledger = disk.root / "kept.db"
     opening.create(ledger)

@@ -1,4 +1,4 @@
-"""Whatever the order of claims, outcomes, runs, look-ups and crashes: the ledger against a model of what it promises."""
+"""Whatever the order of claims, outcomes, runs, look-ups and crashes: the ledger against a model of its promise."""
 
 from __future__ import annotations
 
@@ -33,6 +33,10 @@ class Whose(NamedTuple):
     manifest: str
 
 
+class Forbidden(Exception):  # noqa: N818 - no error: the answer of the model
+    """The ledger must refuse it."""
+
+
 class Slot(NamedTuple):
     """What makes a submission the same one."""
 
@@ -58,7 +62,6 @@ class Known:
 
 Truth = dict[Slot, Known]
 Outcome = Created | Failed | InDoubt
-Forbidden = type("Forbidden", (Exception,), {})
 
 WHOSE = (Whose("https://one.example", "nightly"), Whose("https://one.example", "weekly"),
          Whose("https://two.example", "nightly"))  # fmt: skip
@@ -133,6 +136,12 @@ def decided(truth: Truth, slot: Slot, outcome: Outcome) -> None:
     if taken or after.state not in AFTER_OUTCOME.get(before.state, ()):
         raise Forbidden
     truth[slot] = after
+
+
+def freed(truth: Truth, slot: Slot) -> None:
+    if truth[slot].state != "sending":
+        raise Forbidden
+    truth[slot] = replace(truth[slot], state="released")
 
 
 def doubted(truth: Truth, whose: Whose) -> None:
@@ -356,10 +365,7 @@ class Machine(RuleBasedStateMachine):
             for one in ends:
                 decided(truth, process.slot(one.submission), one.outcome)
             for submission in released:
-                slot = process.slot(submission)
-                if truth[slot].state != "sending":
-                    raise Forbidden
-                truth[slot] = replace(truth[slot], state="released")
+                freed(truth, process.slot(submission))
             for claim in claims:
                 claimed(truth, process.slot(claim.submission), process.run.id, claim.attempt)
         except Forbidden:
