@@ -336,7 +336,9 @@ class Machine(RuleBasedStateMachine):
         self, data: st.DataObject, process: Process, claims: list[Submission]
     ) -> tuple[list[Decided], list[Submission], list[Claim]]:
         mine = [one for one in SUBMISSIONS if one in process.open]
-        ends = data.draw(st.lists(st.sampled_from(mine), max_size=3) if mine else st.just([]), "decided")
+        ends = data.draw(
+            st.lists(st.sampled_from(mine), max_size=3, unique_by=repr) if mine else st.just([]), "decided"
+        )
         outcomes = [Decided(one, self._outcome(data), THEN + timedelta(seconds=1)) for one in ends]
         # A release of what was decided in the same turn is forbidden: now and then it is tried.
         idle = [one for one in mine if one not in ends or data.draw(st.integers(0, 9)) == 0]
