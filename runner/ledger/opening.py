@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
+import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -31,6 +32,7 @@ def create(path: Path) -> None:
     """
     new = path.with_name(f"{path.name}.new-{secrets.token_hex(4)}")
     with explained(path):
+        _refuse_orphan(path)
         try:
             os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             with closing(_connect(new)) as connection:
@@ -45,6 +47,16 @@ def create(path: Path) -> None:
                     leftover.unlink(missing_ok=True)
 
 
+def _refuse_orphan(path: Path) -> None:
+    """A log without its ledger is what is left of one: SQLite would throw it away with a new ledger."""
+    log = Path(f"{path}-wal")
+    if not path.exists() and log.exists() and log.stat().st_size:
+        raise LedgerError(
+            f"the ledger {path} is gone, and its log {log} is still there",
+            "Bring the ledger back beside it. To begin a new one on purpose, move the log away.",
+        )
+
+
 def connect(path: Path, *, make: bool) -> sqlite3.Connection:
     """Open a ledger, brought to today's version, checked and checkpointed.
 
@@ -57,9 +69,13 @@ def connect(path: Path, *, make: bool) -> sqlite3.Connection:
     """
     if not make:
         must_exist(path)
-    elif not path.exists():
-        provide(path)
+    else:
+        with explained(path):
+            missing = not path.exists()
+        if missing:
+            provide(path)
     with explained(path):
+        _refuse_cut_off(path)
         connection = _connect(path)
         try:
             _check(connection, path)
@@ -73,7 +89,9 @@ def connect(path: Path, *, make: bool) -> sqlite3.Connection:
 
 def must_exist(path: Path) -> None:
     """Raise LedgerError when there is no ledger at a path."""
-    if not path.exists():
+    with explained(path):
+        there = path.exists()
+    if not there:
         raise LedgerError(
             f"there is no ledger at {path}",
             "Without its record every job would be submitted again. Bring the ledger back from where it is kept, "
@@ -90,6 +108,22 @@ def provide(path: Path) -> bool:
             raise
         return False
     return True
+
+
+def _refuse_cut_off(path: Path) -> None:
+    """See that the file is as long as its head says; SQLite itself takes a last page that is cut off for a whole one.
+
+    While there is a log, the head may be ahead of the file. The head's fields: https://sqlite.org/fileformat2.html
+    """
+    log = Path(f"{path}-wal")
+    if log.exists() and log.stat().st_size:
+        return
+    with path.open("rb") as file:
+        head = file.read(100)
+    page = int.from_bytes(head[16:18], "big") or 1
+    page = 65_536 if page == 1 else page
+    if head.startswith(b"SQLite format 3") and path.stat().st_size < page * int.from_bytes(head[28:32], "big"):
+        raise LedgerError(f"the ledger {path} is damaged: it is cut off", _DAMAGED)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -128,7 +162,16 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
             "Update pixxel-runner on this machine.",
         )
     if path.stat().st_size <= _QUICK:
-        look_through(connection, path, "quick_check")
+        look_through(connection, path, "integrity_check")
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn a value that this program did not write into words."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, LookupError, zlib.error) as error:
+        raise LedgerError(f"the ledger {path} is damaged: it holds a value that is none ({error})", _DAMAGED) from error
 
 
 def look_through(connection: sqlite3.Connection, path: Path, pragma: str) -> None:
@@ -165,6 +208,8 @@ def explained(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         name = "_".join(getattr(error, "sqlite_errorname", "").split("_")[:2])
         raise LedgerError(f"the ledger {path} cannot be used: {error}", _HINTS.get(name, "")) from error
+    except UnicodeError as error:  # of SQLite's own words about a page that is garbled
+        raise LedgerError(f"the ledger {path} is damaged", _DAMAGED) from error
     except OSError as error:
         raise LedgerError(f"the ledger {path} cannot be made: {error.strerror}", _HINTS["SQLITE_CANTOPEN"]) from error
 

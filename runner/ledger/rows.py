@@ -125,6 +125,7 @@ def standing(row: Sequence[Any]) -> Standing:
 def run(row: Sequence[Any]) -> RunRow:
     """Read the columns of RUN_COLUMNS."""
     values = list(row)
+    values[6], values[10] = from_sql(values[6]), from_sql(values[10])
     values[7] = datetime.fromisoformat(values[7])
     values[8] = _moment(values[8])
     values[13] = json.loads(values[13])
@@ -141,7 +142,7 @@ def error_text(error: ErrorInfo) -> str:
 
 
 def to_sql(text: str | None) -> str | bytes | None:
-    """Text that came from the API: a blob where it is not valid Unicode, which SQLite's text must be."""
+    """Text from outside: a blob where it is not valid Unicode, which SQLite's text must be."""
     if text is None:
         return None
     try:

@@ -14,7 +14,7 @@ from runner import jobobject
 from runner.errors import RefusedError
 from runner.journal import Claim
 from runner.ledger import rows
-from runner.ledger.opening import LedgerError, connect, explained, look_through, must_exist, provide
+from runner.ledger.opening import LedgerError, connect, explained, look_through, must_exist, provide, readable
 from runner.ledger.rows import Decision, RunRow, Standing
 from runner.model import Created, ErrorInfo, Failed, InDoubt, Job, RunState
 
@@ -66,11 +66,13 @@ class Ledger:
 
     def manifest_paths(self, api: str) -> dict[str, str]:
         """Each manifest that was run at an API, by name: the absolute path of its file."""
-        return dict(self.all("SELECT name, path FROM manifests WHERE api = ?", api))
+        found = self.all("SELECT name, path FROM manifests WHERE api = ?", api)
+        return {name: str(rows.from_sql(path)) for name, path in found}
 
     def manifests(self) -> list[tuple[str, str, str]]:
         """Each manifest that was ever run: its API, its name, and the absolute path of its file."""
-        return self.all("SELECT api, name, path FROM manifests ORDER BY id")
+        found = self.all("SELECT api, name, path FROM manifests ORDER BY id")
+        return [(api, name, str(rows.from_sql(path))) for api, name, path in found]
 
     def begin_run(self, run: RunRow, jobs: Sequence[Job], absolute_path: str) -> None:
         """Keep that a run began, and that earlier ones of its manifest ended: their processes are gone.
@@ -107,12 +109,15 @@ class Ledger:
     def runs(self, api: str | None = None, manifest: str | None = None) -> Iterator[RunRow]:
         """Runs, the newest first; of one API or manifest, or of all."""
         for row in self.all(f"{_RUNS} WHERE {_WHOSE} ORDER BY r.rowid DESC", api, api, manifest, manifest):
-            yield rows.run(row)
+            with readable(self.path):
+                found = rows.run(row)
+            yield found
 
     def jobs_of(self, run: RunRow) -> tuple[Job, ...]:
         """The manifest's jobs as they were in a run."""
-        [(snapshot,)] = self.all("SELECT jobs FROM snapshots WHERE sha256 = ?", run.sha256)
-        return rows.unpack(snapshot)
+        with readable(self.path):
+            [(snapshot,)] = self.all("SELECT jobs FROM snapshots WHERE sha256 = ?", run.sha256)
+            return rows.unpack(snapshot)
 
     def manifest_id(self, api: str, name: str) -> int:
         """The number of a manifest that was run at an API."""
@@ -170,12 +175,17 @@ class Ledger:
         query = (
             "SELECT DISTINCT created_by FROM submissions WHERE run_id = ? AND created_by IS NOT NULL AND NOT recovered"
         )
-        return {str(rows.from_sql(value)) for (value,) in self.all(query, run_id)}
+        found = self.all(query, run_id)
+        with readable(self.path):
+            return {str(rows.from_sql(value)) for (value,) in found}
 
     def body(self, submission: int) -> bytes:
         """The answer that created a job, as it came; empty where there was none."""
         found = self.all("SELECT body FROM answers WHERE submission = ?", submission)
-        return bytes(found[0][0]) if found else b""
+        if not found:
+            return b""
+        with readable(self.path):
+            return memoryview(found[0][0]).tobytes()
 
     # What was settled later.
 
@@ -210,10 +220,10 @@ class Ledger:
                 *(rows.error_text(error), api, manifest),
             )
 
-    def decisions(self, submission: int) -> list[tuple[str, str, str, str]]:
+    def decisions(self, submission: int) -> list[tuple[Any, ...]]:
         """What was decided of a submission after its exchange: when, by whom, what, and the detail; oldest first."""
         query = "SELECT decided_at, decided_by, what, detail FROM decisions WHERE submission = ? ORDER BY id"
-        return self.all(query, submission)
+        return [tuple(map(rows.from_sql, row)) for row in self.all(query, submission)]
 
     # The writes that a transaction is made of.
 
@@ -308,7 +318,9 @@ class Ledger:
 
     def write(self, statement: str, *values: Any) -> None:
         """Run one statement of a transaction."""
-        self._connection.execute(statement, values)
+        self._connection.execute(
+            statement, [rows.to_sql(value) if isinstance(value, str) else value for value in values]
+        )
 
     def all(self, query: str, *values: Any) -> list[Any]:
         """All rows of a query."""
@@ -316,7 +328,9 @@ class Ledger:
             return self._connection.execute(query, values).fetchall()
 
     def _standings(self, condition: str, *values: Any) -> list[Standing]:
-        return [rows.standing(row) for row in self.all(f"{_SUBMISSIONS} WHERE {condition} ORDER BY s.id", *values)]
+        found = self.all(f"{_SUBMISSIONS} WHERE {condition} ORDER BY s.id", *values)
+        with readable(self.path):
+            return [rows.standing(row) for row in found]
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

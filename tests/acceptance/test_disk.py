@@ -191,7 +191,7 @@ def text(ledger: Path) -> None:
 
 
 DAMAGES: list[tuple[Callable[[Path], None], str, str]] = [
-    (truncated, "malformed", "backup"),
+    (truncated, "is damaged: it is cut off", "backup"),
     (emptied, "is not a ledger", "backup"),
     (garbled, "not a database", "backup"),
     (garbled_within, "the ledger", "backup"),

@@ -1,4 +1,4 @@
-"""Disks that are full, read-only, failing or damaged: nothing is sent without a record, and nothing sent is forgotten."""
+"""Disks that are full, read-only, failing or damaged: nothing is sent without a record, and nothing is forgotten."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Happening(World):
 def happening(tmp_path: Path, zygote: Zygote, at: int, what: Callable[[], None]) -> Iterator[Scene]:
     """A scene in which something happens as the server creates its n-th job."""
     holder: list[Scene] = []
-    world = Happening(lambda: holder[0].now(), at, what)
+    world = Happening(lambda: holder[0].now(), at, what)  # noqa: PLW0108 - there is none yet
     scene = Scene(_folder(tmp_path), zygote, world=world)
     holder.append(scene)
     with scene:

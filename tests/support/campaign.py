@@ -1,4 +1,4 @@
-"""The crash campaign: runs of the real command are killed at points drawn from a seed, and the server's record is asked.
+"""The crash campaign: runs of the real command are killed at points drawn from a seed, and the server is asked.
 
     python -m support.campaign --seeds 2000
 
@@ -371,10 +371,11 @@ class Story:
             with Shop(self.world, self.faults, self.seed) as self.shop:
                 self.env["PIXXEL_BASE_URL"] = self.shop.base_url
                 self._play()
-        except AssertionError as error:
+        except Exception as error:  # whatever it was, the seed that repeats it is told
             said = (self.folder / "stderr").read_text(encoding="utf-8") if (self.folder / "stderr").exists() else ""
             raise CampaignError(
-                f"{error}\nseed {self.seed}: {self.once_per}, {self.shape}, {len(self.pairs)} jobs, {self.faults}\n"
+                f"{type(error).__name__}: {error}\n"
+                f"seed {self.seed}: {self.once_per}, {self.shape}, {len(self.pairs)} jobs, {self.faults}\n"
                 + "\n".join(self.told)
                 + f"\n{said}\nagain: tox -e campaign -- --first {self.seed} --seeds 1"
             ) from error

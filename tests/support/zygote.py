@@ -6,7 +6,6 @@ the program from outside, counts what passes them, and ends itself with SIGKILL 
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import fcntl
 import http.client
@@ -27,7 +26,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import runner
-from runner import api, exchange, execution, pacing, results, submit
+from runner import api, exchange, pacing, results, submit
 from runner.cli import interrupts, main, progress
 from runner.ledger import opening
 
@@ -154,8 +153,8 @@ def _wrap_files(seams: Seams) -> None:
 
     def begun(self: pathlib.Path, *args: Any, **kwargs: Any) -> int:
         if seams.meets("half a text"):
-            with builtins.open(self, "w", encoding="utf-8"):
-                die()
+            self.touch()
+            die()
         return write_text(self, *args, **kwargs)
 
     setattr(pathlib.Path, "write_text", begun)  # noqa: B010 - likewise
@@ -224,7 +223,7 @@ def obey(order: dict[str, Any]) -> dict[str, Any]:
     if order.get("after") is not None and signal.sigtimedwait({signal.SIGCHLD}, order["after"]) is None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    with open(reader, "rb") as report:
+    with os.fdopen(reader, "rb") as report:
         counts = report.read()
     _, status = os.waitpid(pid, 0)
     signal.sigtimedwait({signal.SIGCHLD}, 0)  # the one that nobody waited for
@@ -252,5 +251,4 @@ def import_everything() -> None:
 if __name__ == "__main__":
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     import_everything()
-    assert execution.opened is not None
     serve(sys.stdout.write)
