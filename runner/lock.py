@@ -211,8 +211,14 @@ def _release(handle: int, owner: int) -> None:
 
 def _locked_error(path: Path, api: str, manifest: str, timeout: float) -> LockedError:
     waited = f"; waited {timeout:g} s" if timeout > 0 else ""
+    who = _words_at(path)
+    for _ in range(_MOMENTS):  # it takes the lock a moment before it says who it is
+        if who != _words_of(b""):
+            break
+        time.sleep(_MOMENT)
+        who = _words_at(path)
     return LockedError(
-        f"manifest {manifest!r} is locked at {api} by {_words_at(path)}{waited}",
+        f"manifest {manifest!r} is locked at {api} by {who}{waited}",
         "Wait for it with --lock-timeout SECONDS, or run again when it has ended.",
     )
 

@@ -101,7 +101,8 @@ def match(jobs: Iterable[Job], standings: Iterable[Standing]) -> Match:
         gone += _assign(bought, entries[pair], of)
     for pair, tried in others.items():
         _assign(tried, entries[pair], of)
-    return Match(of, tuple(standing for standing in gone if standing.again or standing.counts))
+    kept = (one for one in gone if one.counts or (one.again and one.state != "released"))
+    return Match(of, tuple(kept))
 
 
 def _assign(standings: list[Standing], jobs: Sequence[Job], of: dict[str, Standing]) -> list[Standing]:
@@ -154,7 +155,7 @@ def _again(manifest: Manifest, matched: Match, names: Sequence[str]) -> list[Job
                 f"--again {name!r}: this job was not created under this run key",
                 "A plain run sends it. If it is in doubt, settle that first: pixxel-runner resolve",
             )
-    return [jobs[name] for name in names]
+    return [jobs[name] for name in dict.fromkeys(names)]
 
 
 def _again_ordinal(job: Job, standings: Iterable[Standing]) -> int | None:

@@ -59,7 +59,7 @@ class Slow(World):
 
 def test_a_job_that_was_claimed_ahead_of_a_slow_one_is_looked_for_where_it_may_be(tmp_path: Path) -> None:
     """It leaves when the one before it is over, which takes up to `timeout`, and then takes as long itself."""
-    world = Slow(clock=lambda: world.scene.now())
+    world = Slow(clock=lambda: world.scene.now())  # noqa: PLW0108 - there is no scene yet
     with Zygote() as zygote, Scene(tmp_path, zygote, count=4, world=world) as scene:
         world.scene = scene
         scene.env["PIXXEL_RUNNER_CONCURRENCY"] = "1"  # the first is answered at once, and so the next two are claimed

@@ -25,6 +25,7 @@ from support.schemas import check_results
 from support.shell import Done, Shell
 from support.wire import PATIENCE, Request, Reset, Script, Stall, WireServer, created, reply
 
+from runner import lock
 from runner.ledger import opening
 from runner.ledger.store import Ledger
 
@@ -222,6 +223,20 @@ def test_ten_at_once_and_one_works(
         assert found, one.err
         assert int(found[1]) == worker.pid
     assert (made(server), on_record(shell.ledger)) == (PROJECTS, jobs_of(*PROJECTS))
+
+
+def test_a_holder_that_has_not_signed_yet_is_waited_for_to_say_who_it_is(shell: Shell) -> None:
+    """The lock is had a moment before its text is written; of many runs at once, one looks just then."""
+    shell.ledger.parent.mkdir()
+    with lock.hold(shell.ledger, "sandbox", "nightly", timeout=0, about="run one"):
+        [file] = lock.folder(shell.ledger).iterdir()
+        signature = file.read_bytes()
+        os.truncate(file, 0)
+        contender = lock.hold(
+            shell.ledger, "sandbox", "nightly", timeout=0, about="run two", sleep=lambda _: file.write_bytes(signature)
+        )
+        with pytest.raises(lock.LockedError, match=f"run one \\(pid {os.getpid()} on "), contender:
+            pass
 
 
 def test_ten_at_once_that_wait_find_nothing_to_do(shell: Shell, server: WireServer, crowd: Crowd) -> None:

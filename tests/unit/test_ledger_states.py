@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -84,8 +85,8 @@ AFTER_OUTCOME = {"sending": {"created", "failed", "in_doubt"}, "in_doubt": {"cre
 
 whoses = st.sampled_from(WHOSE)
 keys = st.sampled_from(["day:1", "day:2"])
-some = st.lists(st.sampled_from(SUBMISSIONS), max_size=2)
-words = st.sampled_from(["created", "created", "failed", "in_doubt"])
+# What a turn is made of comes from a seed: drawn one by one, most turns would be empty.
+chances = st.integers(0, 2**32 - 1).map(random.Random)
 
 
 @dataclass
@@ -201,17 +202,16 @@ class Machine(RuleBasedStateMachine):
         self.processes[whose] = Process(ledger, run, Book(ledger, run))
 
     @precondition(lambda self: self.processes)
-    @rule(data=st.data())
-    def end(self, data: st.DataObject) -> None:
-        whose = data.draw(st.sampled_from(sorted(self.processes)))
-        process = self.processes.pop(whose)
+    @rule(chance=chances)
+    def end(self, chance: random.Random) -> None:
+        process = self.processes.pop(chance.choice(sorted(self.processes)))
         process.ledger.end_run(process.run.id, "interrupted", "", THEN)
         process.ledger.close()
 
     @precondition(lambda self: self.processes)
-    @rule(data=st.data())
-    def kill(self, data: st.DataObject) -> None:
-        self._kill(data.draw(st.sampled_from(sorted(self.processes))))
+    @rule(chance=chances)
+    def kill(self, chance: random.Random) -> None:
+        self._kill(chance.choice(sorted(self.processes)))
 
     @rule()
     def lose_power(self) -> None:
@@ -220,12 +220,12 @@ class Machine(RuleBasedStateMachine):
     # Turns of a run.
 
     @precondition(lambda self: self.processes)
-    @rule(data=st.data(), turns=st.lists(some, min_size=1, max_size=8))
-    def turns(self, data: st.DataObject, turns: list[list[Submission]]) -> None:
+    @rule(chance=chances)
+    def turns(self, chance: random.Random) -> None:
         """Outcomes, releases and claims, allowed or not."""
-        process = self._process(data)
-        for claims in turns:
-            self._take(process, self._turn(data, process, claims))
+        process = self._process(chance)
+        for _ in range(6):
+            self._take(process, self._turn(chance, process))
 
     def _take(self, process: Process, turn: Turn) -> None:
         after = self._after(process, *turn)
@@ -237,11 +237,11 @@ class Machine(RuleBasedStateMachine):
             self._keep(process, turn, after)
 
     @precondition(lambda self: self.processes)
-    @rule(data=st.data(), claims=some, at=st.integers(1, 9), power=st.booleans())
-    def torn_turn(self, data: st.DataObject, claims: list[Submission], at: int, power: bool) -> None:
+    @rule(chance=chances, at=st.integers(1, 9), power=st.booleans())
+    def torn_turn(self, chance: random.Random, at: int, power: bool) -> None:
         """The disk is full, or the power is lost, at one statement of a turn."""
-        process = self._process(data)
-        turn = self._turn(data, process, claims)
+        process = self._process(chance)
+        turn = self._turn(chance, process)
         after = self._after(process, *turn)
         if after is None:
             return
@@ -258,9 +258,9 @@ class Machine(RuleBasedStateMachine):
             self._lose_power(copies[0])
 
     @precondition(lambda self: self.processes)
-    @rule(data=st.data(), submission=st.sampled_from(SUBMISSIONS))
-    def a_book_decides_only_what_it_claimed(self, data: st.DataObject, submission: Submission) -> None:
-        process = self._process(data)
+    @rule(chance=chances, submission=st.sampled_from(SUBMISSIONS))
+    def a_book_decides_only_what_it_claimed(self, chance: random.Random, submission: Submission) -> None:
+        process = self._process(chance)
         if submission in process.open:
             return
         one = Decided(submission, refused(), THEN)
@@ -271,20 +271,19 @@ class Machine(RuleBasedStateMachine):
 
     # What is settled later.
 
-    @precondition(lambda self: self.truth)
-    @rule(data=st.data())
-    def settle(self, data: st.DataObject) -> None:
+    @rule(chance=chances)
+    def settle(self, chance: random.Random) -> None:
         """A look-up or a person settles doubts: of live runs too, as they do it themselves."""
         idle = sorted(slot for slot, known in self.truth.items() if known.state != "sending")
         if not idle:
             return
-        slots = data.draw(st.lists(st.sampled_from(idle), max_size=3), "settled")
+        slots = chance.choices(idle, k=chance.randint(1, 3))
         numbers = {self._slot(one): one.id for one in self.reader.everything()}
         after = dict(self.truth)
         decisions: list[Decision] = []
         allowed = True
         for slot in slots:
-            outcome = self._outcome(data)
+            outcome = self._outcome(chance)
             decisions.append(Decision(numbers[slot], outcome, None, "me", THEN, "settled", ""))
             try:
                 decided(after, slot, outcome)
@@ -300,10 +299,10 @@ class Machine(RuleBasedStateMachine):
             self.decisions[slot] = self.decisions.get(slot, 0) + 1
 
     @precondition(lambda self: any(one.state == "in_doubt" for one in self.truth.values()))
-    @rule(data=st.data(), candidates=st.lists(st.sampled_from(JOB_IDS), max_size=2).map(tuple))
-    def keep_candidates(self, data: st.DataObject, candidates: tuple[str, ...]) -> None:
+    @rule(chance=chances, candidates=st.lists(st.sampled_from(JOB_IDS), max_size=2).map(tuple))
+    def keep_candidates(self, chance: random.Random, candidates: tuple[str, ...]) -> None:
         doubts = sorted(slot for slot, known in self.truth.items() if known.state == "in_doubt")
-        slot = data.draw(st.sampled_from(doubts), "candidates of")
+        slot = chance.choice(doubts)
         [number] = [one.id for one in self.reader.everything() if self._slot(one) == slot]
         self.reader.keep_candidates({number: candidates})
         self.truth[slot] = replace(self.truth[slot], candidates=candidates)
@@ -346,26 +345,22 @@ class Machine(RuleBasedStateMachine):
 
     # What the rules are made of.
 
-    def _process(self, data: st.DataObject) -> Process:
-        return self.processes[data.draw(st.sampled_from(sorted(self.processes)), "process")]
+    def _process(self, chance: random.Random) -> Process:
+        return self.processes[chance.choice(sorted(self.processes))]
 
-    def _turn(self, data: st.DataObject, process: Process, claims: list[Submission]) -> Turn:
-        mine = [one for one in SUBMISSIONS if one in process.open]
-        ends = data.draw(
-            st.lists(st.sampled_from(mine), max_size=3, unique_by=repr) if mine else st.just([]), "decided"
-        )
-        outcomes = [Decided(one, self._outcome(data), THEN + timedelta(seconds=1)) for one in ends]
+    def _turn(self, chance: random.Random, process: Process) -> Turn:
+        ends = chance.sample(process.open, chance.randint(0, len(process.open)))
+        outcomes = [Decided(one, self._outcome(chance), THEN + timedelta(seconds=1)) for one in ends]
         # A release of what was decided in the same turn is forbidden: now and then it is tried.
-        idle = [one for one in mine if one not in ends or data.draw(st.integers(0, 9)) == 0]
-        released = data.draw(
-            st.lists(st.sampled_from(idle), max_size=2, unique_by=repr) if idle else st.just([]), "freed"
-        )
+        idle = [one for one in process.open if one not in ends or chance.random() < 0.1]
+        released = [one for one in idle if chance.random() < 0.2]
+        claims = chance.choices(SUBMISSIONS, k=chance.randint(0, 2))
         return outcomes, released, [Claim(one, next(self._numbers), THEN, 30.0) for one in claims]
 
-    def _outcome(self, data: st.DataObject) -> Outcome:
-        match data.draw(words, "outcome"):
+    def _outcome(self, chance: random.Random) -> Outcome:
+        match chance.choice(["created", "failed", "in_doubt"]):
             case "created":
-                job_id = data.draw(st.sampled_from(JOB_IDS), "job id")
+                job_id = chance.choice(JOB_IDS)
                 body = json.dumps({"id": job_id, "number": next(self._numbers)}).encode()
                 return Created(job_id, body, 1, THEN)
             case "failed":
@@ -450,7 +445,7 @@ def test_no_order_of_events_claims_twice_or_forgets(tmp_path: Path, monkeypatch:
     run_state_machine_as_test(
         cast("Any", fresh),
         settings=settings(
-            max_examples=60,
+            max_examples=45,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],

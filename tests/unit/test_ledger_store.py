@@ -485,9 +485,9 @@ def test_a_run_can_end_with_any_words_of_the_server(path: Path) -> None:
 def test_a_manifest_may_lie_at_any_path(path: Path) -> None:
     r"""A file's name is bytes: `caf\xe9.yaml` of an old disk is no UTF-8."""
     with Ledger(path, make=True) as ledger:
-        begin(ledger, "r-1", [A], path="/home/caf\udce9.yaml", manifest="caf\udce9")
-        assert ledger.manifest_paths(API) == {"caf\udce9": "/home/caf\udce9.yaml"}
-        assert [run.manifest for run in ledger.runs()] == ["caf\udce9"]
+        begin(ledger, "r-1", [A], path="/home/caf\udce9.yaml")
+        assert ledger.manifest_paths(API) == {"nightly": "/home/caf\udce9.yaml"}
+        assert ledger.manifests() == [(API, "nightly", "/home/caf\udce9.yaml")]
 
 
 # Versions.
