@@ -9,6 +9,7 @@ import sys
 import threading
 import traceback
 from types import FrameType
+from typing import Any
 
 import click
 
@@ -58,8 +59,9 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code. Nothing that goes wrong leaves as a traceback."""
     console.begin()
+    before = signal.getsignal(signal.SIGTERM)
     try:
-        _end_at_sigterm()
+        _at_sigterm(_terminate)
         code = _run(arguments)
         console.flush()
     except RunnerError as error:
@@ -79,6 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug ends in words and in exit code 70
         console.bug(error, traceback.format_exc())
         code = Exit.BUG
+    finally:
+        _at_sigterm(before)
     return int(code)
 
 
@@ -86,14 +90,14 @@ class _Terminated(BaseException):
     """SIGTERM came while nothing was in flight."""
 
 
-def _end_at_sigterm() -> None:
-    """End at SIGTERM by a way that leaves locks and files in order; as process 1 of a container it would be ignored."""
+def _terminate(_signum: int, _frame: FrameType | None) -> None:
+    """End by a way that leaves locks and files in order. As process 1 of a container, SIGTERM would be ignored."""
+    raise _Terminated
 
-    def terminate(_signum: int, _frame: FrameType | None) -> None:
-        raise _Terminated
 
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, terminate)
+def _at_sigterm(handler: Any) -> None:
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _run(arguments: list[str] | None) -> int:

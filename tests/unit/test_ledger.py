@@ -494,6 +494,15 @@ def test_an_index_that_hides_what_was_bought_is_refused(path: Path, whole: bytes
         Ledger(path)
 
 
+def test_a_schema_that_is_not_the_program_s_is_refused(path: Path, whole: bytes) -> None:
+    """One wrong byte in a column's name, which SQLite takes for whole: then no run and no job is any manifest's."""
+    text = b"manifests (  -- whose: a manifest at an API\n        id"
+    at = whole.index(text) + len(text) - 2
+    path.write_bytes(whole[:at] + b"t" + whole[at + 1 :])
+    with pytest.raises(LedgerError):
+        Ledger(path)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_flipped_bytes_are_refused_in_words_and_never_end_in_a_traceback(path: Path, whole: bytes, seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311 - a seed is to be repeatable, not unpredictable
