@@ -139,7 +139,9 @@ class Engine:
         decided, released = self._decided, self._released
         if not (decided or released or flights):
             return
-        claims = [Claim(one.submission, one.attempt, one.claimed_at, self._limits.timeout) for one in flights]
+        # Twice: a claim ahead may wait for a whole exchange of another before its own begins.
+        longest = 2 * self._limits.timeout
+        claims = [Claim(one.submission, one.attempt, one.claimed_at, longest) for one in flights]
         try:
             self._journal.commit(decided, released, claims)
         except RefusedError as error:

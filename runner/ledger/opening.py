@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from runner.errors import RefusedError
 from runner.ledger.ddl import APPLICATION_ID, MIGRATIONS
@@ -161,8 +162,23 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
             f"the ledger {path} was written by a newer pixxel-runner (version {found}, this one knows {VERSION})",
             "Update pixxel-runner on this machine.",
         )
+    if _schema(connection) != _expected(found):
+        raise LedgerError(f"the ledger {path} is damaged: its tables are not those of this program", _DAMAGED)
     if path.stat().st_size <= _QUICK:
         look_through(connection, path, "integrity_check")
+
+
+def _schema(connection: sqlite3.Connection) -> list[Any]:
+    return connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY type, name").fetchall()
+
+
+def _expected(version: int) -> list[Any]:
+    """The schema that a ledger of a version has."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for statements in MIGRATIONS[:version]:
+            for statement in statements:
+                connection.execute(statement)
+        return _schema(connection)
 
 
 @contextmanager
