@@ -283,7 +283,9 @@ def _advise(one: Execution, record: Record, end: End) -> None:
             "doubt is not sent again; the next run looks it up, and so does: pixxel-runner resolve"
         )
     if one.order.manifest.once_per == "run" and not all(_is_done(entry.outcome) for entry in record.entries):
-        console.say(f"To finish this run, sending only what was not created: run {one.order.manifest.path} --resume")
+        console.say(
+            f"To finish this run, and send only what is missing: pixxel-runner run {one.order.manifest.path} --resume"
+        )
     earlier = len(one.left_in_doubt())
     if earlier:
         console.warn(f"{earlier} of earlier runs of this manifest still in doubt: pixxel-runner resolve")
