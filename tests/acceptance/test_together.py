@@ -225,7 +225,6 @@ def test_ten_at_once_and_one_works(
     assert (made(server), on_record(shell.ledger)) == (PROJECTS, jobs_of(*PROJECTS))
 
 
-@pytest.mark.skip(reason="written for an earlier state of what it tests; to be brought up to date")
 def test_a_holder_that_has_not_signed_yet_is_waited_for_to_say_who_it_is(shell: Shell) -> None:
     """The lock is had a moment before its text is written; of many runs at once, one looks just then."""
     shell.ledger.parent.mkdir()

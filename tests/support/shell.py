@@ -79,3 +79,8 @@ class Shell:
 
 def command(arguments: Sequence[str | Path]) -> list[str]:
     return [sys.executable, "-m", "runner", *map(str, arguments)]
+
+
+def unwatched() -> dict[str, str]:
+    """The environment of a process that coverage stays out of: of what it imports, and of how it ends."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_PROCESS_")}

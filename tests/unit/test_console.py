@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 import pytest
+from support.shell import unwatched
 
 from runner.cli import console
 from runner.cli.main import main
@@ -466,5 +467,5 @@ def test_help_and_version_import_nothing_slow() -> None:
         "import sys\nfrom runner.cli.main import main\nmain(['--help'])\n"
         "print(sorted({'yaml', 'jsonschema', 'urllib3', 'tabulate', 'sqlite3'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script], env=unwatched(), capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

@@ -22,6 +22,7 @@ import pytest
 from hypothesis import given, settings
 from support.records import RUN, SENT, created, entry, failed, in_doubt, record, records
 from support.schemas import check_results, loads_strictly
+from support.shell import unwatched
 
 from runner import jobobject, results
 from runner.errors import RefusedError
@@ -381,7 +382,7 @@ def child(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", imports + code],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={**unwatched(), "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         encoding="utf-8",
