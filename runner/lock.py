@@ -84,7 +84,7 @@ def hold(
     path = _path(ledger, api, manifest)
     handle = _wait(path, timeout, clock, sleep)
     if handle is None:
-        raise _locked_error(path, api, manifest, timeout, sleep)
+        raise _locked_error(path, api, manifest, timeout)
     owner = os.getpid()
     try:
         _sign(handle, about)
@@ -209,13 +209,13 @@ def _release(handle: int, owner: int) -> None:
     os.close(handle)
 
 
-def _locked_error(path: Path, api: str, manifest: str, timeout: float, sleep: Callable[[float], object]) -> LockedError:
+def _locked_error(path: Path, api: str, manifest: str, timeout: float) -> LockedError:
     waited = f"; waited {timeout:g} s" if timeout > 0 else ""
     who = _words_at(path)
     for _ in range(_MOMENTS):  # it takes the lock a moment before it says who it is
         if who != _words_of(b""):
             break
-        sleep(_MOMENT)
+        time.sleep(_MOMENT)
         who = _words_at(path)
     return LockedError(
         f"manifest {manifest!r} is locked at {api} by {who}{waited}",

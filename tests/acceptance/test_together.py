@@ -225,16 +225,17 @@ def test_ten_at_once_and_one_works(
     assert (made(server), on_record(shell.ledger)) == (PROJECTS, jobs_of(*PROJECTS))
 
 
-def test_a_holder_that_has_not_signed_yet_is_waited_for_to_say_who_it_is(shell: Shell) -> None:
+def test_a_holder_that_has_not_signed_yet_is_waited_for_to_say_who_it_is(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The lock is had a moment before its text is written; of many runs at once, one looks just then."""
     shell.ledger.parent.mkdir()
     with lock.hold(shell.ledger, "sandbox", "nightly", timeout=0, about="run one"):
         [file] = lock.folder(shell.ledger).iterdir()
         signature = file.read_bytes()
         os.truncate(file, 0)
-        contender = lock.hold(
-            shell.ledger, "sandbox", "nightly", timeout=0, about="run two", sleep=lambda _: file.write_bytes(signature)
-        )
+        monkeypatch.setattr(lock.time, "sleep", lambda _: file.write_bytes(signature))
+        contender = lock.hold(shell.ledger, "sandbox", "nightly", timeout=0, about="run two")
         with pytest.raises(lock.LockedError, match=f"run one \\(pid {os.getpid()} on "), contender:
             pass
 

@@ -312,7 +312,10 @@ def test_one_that_cannot_be_written_stops_everything_first(
     real = sqlite3.connect
 
     def read_only(target: str | Path, **kwargs: Any) -> sqlite3.Connection:
-        return real(f"{path.as_uri()}?mode=ro", uri=True, **kwargs) if target == path else real(target, **kwargs)
+        opened: sqlite3.Connection = (
+            real(f"{path.as_uri()}?mode=ro", uri=True, **kwargs) if target == path else real(target, **kwargs)
+        )
+        return opened
 
     monkeypatch.setattr(sqlite3, "connect", read_only)
     with Ledger(path) as ledger:
