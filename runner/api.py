@@ -71,6 +71,14 @@ class Reader:
         """`GET /v0/workflows/{workflow_id}/jobs/{job_id}`."""
         return self._send("GET", f"/v0/workflows/{_segment(workflow_id)}/jobs/{_segment(job_id)}", exchange)
 
+    def get_workflow(self, workflow_id: str, project_id: str, exchange: Exchange) -> Happening:
+        """`GET /v0/workflows/{workflow_id}?project_id=…`."""
+        return self._send("GET", f"/v0/workflows/{_segment(workflow_id)}?project_id={_segment(project_id)}", exchange)
+
+    def get_estimate(self, workflow_id: str, exchange: Exchange) -> Happening:
+        """`GET /v0/workflows/{workflow_id}/estimate`."""
+        return self._send("GET", f"/v0/workflows/{_segment(workflow_id)}/estimate", exchange)
+
     def cut(self) -> None:
         """End every exchange that is under way, as after an interrupt. Safe in a signal handler."""
         self._cut = True

@@ -44,6 +44,12 @@ class Backlog:
         """How many jobs wait to be tried again."""
         return sum(retry.due > now for retry in self._retries)
 
+    def next(self, now: float) -> Waiting | None:
+        """The job that `take` would give, or the first that is to be tried again later; None when none is left."""
+        if self._retries and (self._retries[0].due <= now or not self._fresh):
+            return self._retries[0]
+        return self._fresh[0] if self._fresh else None
+
     def take(self, now: float) -> Waiting:
         """The next job."""
         if self._retries and self._retries[0].due <= now:

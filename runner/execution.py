@@ -13,15 +13,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
-from runner import lock, lookup, origin, plan, record, runkey, settings
+from runner import estimate, forecast, lock, lookup, origin, plan, record, runkey, settings
 from runner.api import Api
+from runner.asking import Asker
+from runner.budget import Budget
 from runner.errors import RefusedError
+from runner.estimate import Estimate
+from runner.forecast import Forecast
 from runner.journal import Decided
 from runner.ledger.book import Book
 from runner.ledger.rows import RunRow, Standing
 from runner.ledger.store import Ledger
 from runner.lookup import Finding, Look
 from runner.model import InDoubt, Manifest, Record
+from runner.pacing import Pace
 from runner.submit import End, Engine, Observer
 
 # Seconds between the looks at the end of a run: half a minute, at growing intervals.
@@ -55,7 +60,8 @@ class Interrupter(Protocol):
 class Order:
     """What is asked of one execution. Times are in seconds but `settle`.
 
-    `resume` and `new` answer what to do with an unfinished run; `hold` leaves all doubt to the person.
+    `resume` and `new` answer what to do with an unfinished run; `hold` leaves all doubt to the person. `priced`: ask
+    what jobs cost, although there is no limit; `allow_unknown_cost`: under a limit, one of unknown cost may be sent.
     """
 
     manifest: Manifest
@@ -69,13 +75,18 @@ class Order:
     resume: bool = False
     new: bool = False
     hold: bool = False
+    priced: bool = False
+    allow_unknown_cost: bool = False
     settle: timedelta = lookup.SETTLE
     lock_timeout: float = 0.0
 
 
 @dataclass(slots=True)
 class Execution:
-    """An execution that holds its manifest's lock and its ledger: `prepare`, then `submit`, then read `record`."""
+    """An execution that holds its manifest's lock and its ledger: `prepare`, `submit`, then read `record`.
+
+    `forecast` says what `submit` is about to do and cost, where that matters.
+    """
 
     order: Order
     ledger: Ledger
@@ -86,13 +97,20 @@ class Execution:
     wait: Callable[[float], bool]  # sleeps so many seconds; False when the run was interrupted meanwhile
     run: RunRow = field(init=False)
     plan: plan.Plan = field(init=False)
+    forecast: Forecast | None = field(init=False, default=None)
     unrecorded: tuple[Decided, ...] = field(init=False, default=())
+    _pace: Pace = field(init=False)
+    _budget: Budget = field(init=False, default_factory=Budget)
+
+    def __post_init__(self) -> None:
+        self._pace = Pace(self.order.limits.pace)
 
     def prepare(self) -> None:
-        """Settle what earlier runs left in doubt, choose the run key, and plan.
+        """Settle what earlier runs left in doubt, choose the run key, plan, and see what that would cost.
 
         Raises:
-            RefusedError: the manifest was renamed, has a twin, or has an unfinished run and no answer what to do.
+            RefusedError: the manifest was renamed, has a twin, or has an unfinished run and no answer what to do; or
+                the run would cost more than it may, or what it would cost is not known.
             UsageError: `only` or `again` name no job.
         """
         order, manifest = self.order, self.order.manifest
@@ -106,6 +124,7 @@ class Execution:
         standings = self.ledger.standings(order.api, manifest.name, chosen.run_key)
         only = order.only or chosen.only
         self.plan = plan.make(manifest, only, standings, order.again)
+        self._price(chosen.run_key, standings)
         self.run = RunRow(
             id=self.run_id,
             api=order.api,
@@ -113,6 +132,7 @@ class Execution:
             run_key=chosen.run_key,
             once_per=manifest.once_per,
             state="running",
+            reason="",
             why="",
             started_at=self.started_at,
             finished_at=None,
@@ -122,12 +142,42 @@ class Execution:
             git_commit=order.git_commit,
             settings=asdict(order.limits) | {"only": list(only)},
         )
-        self.ledger.begin_run(self.run, manifest.jobs, origin.absolute(manifest.path))
+
+    def _price(self, run_key: str, standings: Sequence[Standing]) -> None:
+        """Learn what is to be sent costs, where that matters, and refuse what would cost too much."""
+        order = self.order
+        if not order.priced and order.limits.max_cost is None:
+            return
+        estimates: dict[str, Estimate] | None = None
+        if self.plan.sends:
+            asker = Asker(order.limits, pace=self._pace)
+            estimates = estimate.estimates(asker, self.api, forecast.workflows(self.plan, standings))
+            self.plan = replace(self.plan, sends=forecast.priced(self.plan.sends, estimates))
+        self.forecast = forecast.make(
+            order.manifest,
+            order.api,
+            run_key,
+            self.plan,
+            standings,
+            estimates,
+            limit=order.limits.max_cost,
+        )
+        self._budget = Budget(order.limits.max_cost, self.forecast.spent)
+        forecast.check_cost(self.forecast, allow_unknown=order.allow_unknown_cost)
 
     def submit(self, interrupter: Interrupter) -> End:
         """Send what is planned, look up what is in doubt after it, and keep how the run ended."""
+        self.ledger.begin_run(self.run, self.order.manifest.jobs, origin.absolute(self.order.manifest.path))
         book = Book(self.ledger, self.run)
-        engine = Engine(self.plan.sends, self.api, book, self.order.limits, self.watcher, bearer=self.api.bearer)
+        engine = Engine(
+            self.plan.sends,
+            self.api,
+            book,
+            self.order.limits,
+            self.watcher,
+            budget=self._budget,
+            pace=self._pace,
+        )
         interrupter.engine_made(engine)
         end = engine.run()
         interrupter.engine_done()
@@ -144,14 +194,10 @@ class Execution:
         """The record of the run key as the ledger has it now."""
         return record.of_run(self.ledger, self.run, self.unrecorded)
 
-    def left_in_doubt(self) -> list[Standing]:
-        """The manifest's doubts of earlier run keys, which this run's record does not hold."""
-        return [one for one in self._doubts() if one.run_key != self.run.run_key]
-
     def _keep_end(self, end: End) -> None:
         finished = datetime.now(UTC)
-        self.run = replace(self.run, state=end.state, why=end.why, finished_at=finished)
-        self.ledger.end_run(self.run.id, end.state, end.why, finished)
+        self.run = replace(self.run, state=end.state, reason=end.reason, why=end.why, finished_at=finished)
+        self.ledger.end_run(self.run.id, end.state, end.reason, end.why, finished)
 
     # What is in doubt.
 
@@ -188,11 +234,7 @@ def _provide_ledger(order: Order, watcher: Watcher) -> None:
     if order.ledger.exists() or not order.make_ledger:
         Ledger.must_exist(order.ledger)
     elif locked_before:
-        raise RefusedError(
-            f"the ledger {order.ledger} is gone, and there was one: its locks are still there",
-            "Without its record every job would be submitted again. Bring it back from a backup, or begin a new one on "
-            f"purpose: pixxel-runner ledger init {order.ledger}",
-        )
+        raise lock.lost_ledger(order.ledger)
     elif Ledger.provide(order.ledger):
         watcher.note(f"made a new ledger: {order.ledger}")
 

@@ -90,6 +90,13 @@ def encode(members: dict[str, Any]) -> bytes:
     return json.dumps(members).encode()
 
 
+def updated(body: bytes, newer: JobObject) -> bytes:
+    """A job object with what a list tells of it now; without its tasks, which are of before, as a list has none."""
+    known = read(body)
+    members = {} if known is None else {name: value for name, value in known.members.items() if name != "tasks"}
+    return encode({**members, **newer.members})
+
+
 def _has_id(job: Any) -> bool:
     return isinstance(job, dict) and isinstance(job.get("id"), str) and bool(job["id"])
 

@@ -119,6 +119,15 @@ def folder(ledger: Path) -> Path:
     return real.with_name(f"{real.name}.locks")
 
 
+def lost_ledger(path: Path) -> RefusedError:
+    """What is said of a ledger that is gone, and was there: its locks outlive it."""
+    return RefusedError(
+        f"the ledger {path} is gone, and there was one: its locks are still there",
+        "Without its record every job would be submitted again. Bring it back from a backup, or begin a new one on "
+        f"purpose: pixxel-runner ledger init {path}",
+    )
+
+
 def _path(ledger: Path, api: str, manifest: str) -> Path:
     """The lock's file."""
     slug = _NOT_PLAIN.sub("-", f"{manifest} {api}".lower()).strip("-")[:60]

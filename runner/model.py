@@ -84,6 +84,8 @@ class Created:
 
     `body` is the API's answer as it came; `attempts` counts sends and `sent_at` is the last one's. `recovered`: it was
     in doubt and then found at the API. Not `assigned`: it is one of the `candidates`, and which is anyone's guess.
+    `estimate` is what it was expected to cost, in tokens, where that was asked for. `body` is of a later time than the
+    answer where there is a `seen_at`: the job was final then.
     """
 
     job_id: str
@@ -93,6 +95,8 @@ class Created:
     recovered: bool = False
     assigned: bool = True
     candidates: tuple[str, ...] = ()
+    estimate: int | None = None
+    seen_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +110,16 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class InDoubt:
-    """The job may or may not exist. `candidates` are ids of jobs at the API that may be this one."""
+    """The job may or may not exist. `candidates` are ids of jobs at the API that may be this one.
+
+    `estimate` is what it was expected to cost, in tokens, where that was asked for.
+    """
 
     error: ErrorInfo
     attempts: int
     sent_at: datetime | None
     candidates: tuple[str, ...] = ()
+    estimate: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +176,11 @@ class Record:
 class Submission:
     """One job that is to be sent. `ordinal` counts those of its pair under the run key, from 1.
 
-    `again`: a person asked for one more of a job that exists.
+    `again`: a person asked for one more of a job that exists. `estimate` is what it is expected to cost, in tokens,
+    where that was asked for.
     """
 
     job: Job
     ordinal: int
     again: bool = False
+    estimate: int | None = None

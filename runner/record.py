@@ -54,11 +54,14 @@ class Entries:
             yield Entry(job, self._outcome(standing), standing.run_id)
 
     def _outcome(self, standing: Standing) -> Outcome:
-        return outcome(standing, self.ledger.body(standing.id) if standing.state == "created" else b"")
+        if standing.state != "created":
+            return outcome(standing, b"")
+        ending = self.ledger.ending(standing.id)
+        return outcome(standing, self.ledger.body(standing.id)) if ending is None else outcome(standing, *ending)
 
 
-def outcome(standing: Standing, body: bytes) -> Outcome:
-    """What became of a submission."""
+def outcome(standing: Standing, body: bytes, seen_at: datetime | None = None) -> Outcome:
+    """What became of a submission. `body` is its job's object: of `seen_at` if that is given, else the answer's."""
     if standing.job_id is not None:
         return Created(
             standing.job_id,
@@ -68,20 +71,23 @@ def outcome(standing: Standing, body: bytes) -> Outcome:
             standing.recovered,
             standing.assigned,
             standing.candidates,
+            standing.estimate,
+            seen_at,
         )
     error = standing.error or KILLED
     if standing.state == "failed":
         return Failed(error, standing.attempts, standing.claimed_at)
-    return InDoubt(error, standing.attempts, standing.claimed_at, standing.candidates)
+    return InDoubt(error, standing.attempts, standing.claimed_at, standing.candidates, standing.estimate)
 
 
 def _not_sent(job: Job, run: RunRow) -> Skipped:
     reason = plan.not_sent(job, run.settings.get("only", ()))
     if reason is not None:
         return reason
-    if run.state == "stopped":
-        return Skipped("stopped", run.why)
-    return Skipped("interrupted", run.why or "the run ended before its turn")
+    return Skipped(
+        run.reason or ("stopped" if run.state == "stopped" else "interrupted"),
+        run.why or "the run ended before its turn",
+    )
 
 
 def _about(run: RunRow) -> Run:

@@ -54,12 +54,24 @@ _HINTS = {
 
 
 @dataclass(frozen=True, slots=True)
+class ProjectSummary:
+    """What the jobs of one project cost, as `Summary` has it of all: `created` are those that exist."""
+
+    project_id: str
+    created: int
+    cost: int
+    estimate: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """How many jobs of a record came to which outcome, and what those that exist cost.
 
     The four outcomes add up to the number of entries. `created` counts every job that exists under the run key;
     `created_earlier` says how many *of these* another run than `record.run` created. `cost` is in tokens, over all
-    of `created`, and leaves out a job of which the API told no cost, or none that could be a cost.
+    of `created`, and leaves out a job of which the API told no cost, or none that could be a cost. `estimate` is what
+    the jobs that exist or may exist were expected to cost, as far as that was asked for; None where it never was.
+    `projects` has each project of a job that exists or may exist, in the order of the manifest.
     """
 
     created: int
@@ -68,18 +80,45 @@ class Summary:
     skipped: int
     created_earlier: int
     cost: int
+    estimate: int | None
+    projects: tuple[ProjectSummary, ...]
 
 
 def summarise(record: Record) -> Summary:
     """Count a record's outcomes and add up its costs, going through it once."""
     counts: Counter[type[Outcome]] = Counter()
-    earlier = cost = 0
+    earlier = 0
+    projects: dict[str, ProjectSummary] = {}
     for entry in record.entries:
-        counts[type(entry.outcome)] += 1
-        if isinstance(entry.outcome, Created):
-            earlier += entry.run_id != record.run.id
-            cost += _cost(entry.outcome)
-    return Summary(counts[Created], counts[Failed], counts[InDoubt], counts[Skipped], earlier, cost)
+        outcome = entry.outcome
+        counts[type(outcome)] += 1
+        if isinstance(outcome, Created | InDoubt):
+            is_created = isinstance(outcome, Created)
+            earlier += is_created and entry.run_id != record.run.id
+            project_id = entry.job.project_id
+            before = projects.get(project_id) or ProjectSummary(project_id, 0, 0, None)
+            projects[project_id] = ProjectSummary(
+                project_id,
+                before.created + is_created,
+                before.cost + (_cost(outcome) if isinstance(outcome, Created) else 0),
+                _sum((before.estimate, outcome.estimate)),
+            )
+    return Summary(
+        counts[Created],
+        counts[Failed],
+        counts[InDoubt],
+        counts[Skipped],
+        earlier,
+        sum(one.cost for one in projects.values()),
+        _sum(one.estimate for one in projects.values()),
+        tuple(projects.values()),
+    )
+
+
+def _sum(estimates: Iterable[int | None]) -> int | None:
+    """The sum of those that are known; None where none is."""
+    known = [one for one in estimates if one is not None]
+    return sum(known) if known else None
 
 
 def chunks(record: Record) -> Iterator[str]:
@@ -137,6 +176,11 @@ def check_writable(path: Path) -> None:
             temporary.unlink()
 
 
+def harmless(value: Any) -> str:
+    """A value as JSON in lines, without a raw character that a terminal or a CI log would act on."""
+    return _harmless(json.dumps(value, indent=2, default=str, allow_nan=False))
+
+
 def rfc3339(time: datetime) -> str:
     """A time as the results file has it: RFC 3339 in UTC with `Z`, to the millisecond."""
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -170,6 +214,8 @@ def _created(entry: Entry, outcome: Created) -> dict[str, str]:
         "recovered": _text(outcome.recovered),
         "assigned": _text(outcome.assigned),
         **({} if outcome.assigned else {"candidates": _text(outcome.candidates)}),
+        "estimate": _text(outcome.estimate),
+        "seen_at": _text(outcome.seen_at and rfc3339(outcome.seen_at)),
         **_job(outcome),
     }
 
@@ -190,6 +236,7 @@ def _error(entry: Entry, outcome: Failed | InDoubt) -> dict[str, str]:
         "attempts": _text(outcome.attempts),
         "sent_at": _text(outcome.sent_at and rfc3339(outcome.sent_at)),
         "candidates": _text(outcome.candidates if isinstance(outcome, InDoubt) else ()),
+        "estimate": _text(outcome.estimate if isinstance(outcome, InDoubt) else None),
     }
 
 

@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from runner.errors import RefusedError, UsageError
-from runner.model import SubmitSettings
+from runner.model import Manifest
 from runner.pacing import Rate
 
 PRODUCTION = "https://api.pixxel.space"
@@ -83,11 +83,12 @@ class Options:
     timeout: float | None = None
     stop_after: int | None = None
     max_pause: float | None = None
+    max_cost: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How a run sends: all that the engine is told. Times are in seconds."""
+    """How a run sends: all that the engine is told. Times are in seconds, `max_cost` in tokens."""
 
     concurrency: int = 8
     rate: str | None = None
@@ -95,6 +96,7 @@ class Limits:
     timeout: float = 30.0
     stop_after: int = 10
     max_pause: float = 900.0
+    max_cost: int | None = None
 
     @property
     def pace(self) -> Rate | None:
@@ -102,16 +104,17 @@ class Limits:
         return None if self.rate is None else Rate.parse(self.rate)
 
 
-def limits(options: Options, manifest: SubmitSettings) -> Limits:
+def limits(options: Options, manifest: Manifest) -> Limits:
     """Settle each limit: flag or environment, else the manifest, else the default."""
-    default = Limits()
+    default, written = Limits(), manifest.submit
     return Limits(
-        concurrency=_first(options.concurrency, manifest.concurrency, default.concurrency),
-        rate=_first(options.rate, manifest.rate, default.rate),
-        attempts=_first(options.attempts, manifest.attempts, default.attempts),
-        timeout=_first(options.timeout, manifest.timeout, default.timeout),
-        stop_after=_first(options.stop_after, manifest.stop_after, default.stop_after),
+        concurrency=_first(options.concurrency, written.concurrency, default.concurrency),
+        rate=_first(options.rate, written.rate, default.rate),
+        attempts=_first(options.attempts, written.attempts, default.attempts),
+        timeout=_first(options.timeout, written.timeout, default.timeout),
+        stop_after=_first(options.stop_after, written.stop_after, default.stop_after),
         max_pause=_first(options.max_pause, None, default.max_pause),
+        max_cost=_first(options.max_cost, manifest.max_cost, default.max_cost),
     )
 
 

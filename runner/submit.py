@@ -8,13 +8,14 @@ journal before anyone is told of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from signal import Signals
 from typing import Protocol, assert_never
 
 from runner.backlog import Backlog, Trouble, Waiting
+from runner.budget import Budget
 from runner.errors import RefusedError
 from runner.exchange import Exchange
 from runner.journal import Claim, Decided, Journal
@@ -50,13 +51,14 @@ class Observer(Protocol):
 class End:
     """How a run ended.
 
-    `why` is for a person and empty when it completed; `signum` is set when it was interrupted, and `error` when it was
-    stopped as its record could not be written. `unrecorded` are the outcomes that are known and not on record, and
-    `unreleased` what is claimed on record, and certainly was not sent.
+    `why` is for a person and `reason` a word for it; both are empty when it completed. `signum` is set when it was
+    interrupted, and `error` when it was stopped as its record could not be written. `unrecorded` are the outcomes that
+    are known and not on record, and `unreleased` what is claimed on record, and certainly was not sent.
     """
 
     state: RunState
     why: str = ""
+    reason: str = ""
     signum: int | None = None
     error: RefusedError | None = None
     unrecorded: tuple[Decided, ...] = ()
@@ -74,22 +76,24 @@ class Engine:
         limits: Limits,
         observer: Observer,
         *,
-        bearer: bool = False,
+        budget: Budget | None = None,
+        pace: Pace | None = None,
         backoff: Backoff | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`pace` is shared with what was asked before; without a `budget` nothing is too dear."""
         self._journal = journal
         self._limits = limits
         self._observer = observer
-        self._bearer = bearer
+        self._bearer = sender.bearer
         self._backoff = backoff or Backoff()
-        self._clock = clock
+        self._clock = time.monotonic
 
         self._backlog = Backlog(submissions)
         self._workers = Workers(sender, min(limits.concurrency, len(submissions)))
         self._flights: dict[int, Flight] = {}
 
-        self._pace = Pace(limits.pace)
+        self._budget = budget or Budget()
+        self._pace = pace or Pace(limits.pace)
         self._pauses = Pauses(limits.max_pause)
         self._throttles = 0  # in a row
         self._trouble = Trouble(limits.stop_after)
@@ -128,8 +132,10 @@ class Engine:
     def _next_flights(self) -> list[Flight]:
         now = self._clock()
         flights: list[Flight] = []
+        self._stop_if_spent(now)
         while self._next_send(now, len(flights)) == now:
             waiting = self._backlog.take(now)
+            self._budget.take(waiting.submission)
             exchange = Exchange(self._limits.timeout, turn=self._pace.take(now))
             flights.append(Flight(waiting, exchange, datetime.now(UTC)))
         return flights
@@ -164,9 +170,19 @@ class Engine:
         # A job that waits to be tried again keeps its place: while the API cannot be reached, as many jobs are tried
         # as there are workers, and not every job of the manifest once.
         due = self._backlog.due(now, fresh=room > self._backlog.waiting(now))
-        if due is None:
+        if due is None or not self._affords_next(now):
             return None
         return max(now, due, self._pauses.until, now + self._pace.wait(now))
+
+    def _affords_next(self, now: float) -> bool:
+        waiting = self._backlog.next(now)
+        return waiting is None or self._budget.allows(waiting.submission)
+
+    def _stop_if_spent(self, now: float) -> None:
+        """Stop when the next job does not fit the budget, and nothing is in flight that could cost less than it may."""
+        waiting = self._backlog.next(now)
+        if waiting is not None and not self._flights and not self._budget.allows(waiting.submission):
+            self._stop(self._budget.refusal(waiting.submission), reason="budget")
 
     def _room(self) -> int:
         """How many more may be claimed.
@@ -225,6 +241,7 @@ class Engine:
             self._stop(verdict.error.message)
 
     def _decide(self, flight: Flight, outcome: Created | Failed | InDoubt) -> None:
+        self._budget.settle(flight.submission, outcome)
         self._decided.append(Decided(flight.submission, outcome, datetime.now(UTC)))
         if self._trouble.meets(outcome):
             last = "" if isinstance(outcome, Created) else f" (last: {outcome.error.message})"
@@ -251,6 +268,7 @@ class Engine:
         if not self._going or flight.attempt >= self._limits.attempts:
             self._decide(flight, outcome)
             return
+        self._budget.settle(flight.submission, outcome)
         # On record as failed until it is claimed again: whatever happens meanwhile, it was certainly not created.
         self._decided.append(Decided(flight.submission, outcome, datetime.now(UTC), final=False))
         seconds = self._backoff.seconds(flight.attempt)
@@ -259,9 +277,9 @@ class Engine:
 
     # How it ends.
 
-    def _stop(self, why: str) -> None:
+    def _stop(self, why: str, reason: str = "stopped") -> None:
         if self._going:
-            self._end = End("stopped", why)
+            self._end = End("stopped", why, reason)
             self._recall()
             self._observer.stopping(why)
 
@@ -269,7 +287,8 @@ class Engine:
         first = self._cut_at is None and self._leave_at is None
         self._cut_at = self._clock() + (GRACE if first else 0.0)
         if first:
-            self._end = End("interrupted", f"interrupted by {Signals(signum).name}", signum, self._end.error)
+            why = f"interrupted by {Signals(signum).name}"
+            self._end = End("interrupted", why, "interrupted", signum, self._end.error)
             self._recall()
             self._observer.stopping(self._end.why)
 
@@ -301,6 +320,7 @@ class Engine:
     def _put_back(self, flights: Sequence[Flight], *, claimed: bool = True) -> None:
         """Return jobs that were certainly not created to the head of the backlog, their attempt not counted."""
         for flight in reversed(flights):
+            self._budget.settle(flight.submission, None)
             flight.exchange.turn.left = flight.exchange.turn.left or self._clock()
             self._backlog.put_back(flight.waiting)
             if claimed and flight.waiting.outcome is not None:  # its earlier attempt failed, and that still holds
@@ -310,7 +330,7 @@ class Engine:
 
     def _tell_rest(self) -> None:
         """Tell of what was not sent, or not again, because the run ended before its turn."""
-        skipped = Skipped("interrupted" if self._end.state == "interrupted" else "stopped", self._end.why)
+        skipped = Skipped(self._end.reason, self._end.why)
         for waiting in self._backlog.empty():
             self._observer.decided(waiting.submission, waiting.outcome or skipped)
 

@@ -160,6 +160,23 @@ def retry_after(answer: Answer) -> float | None:
     return max(0.0, (until - now).total_seconds())
 
 
+def without_use(happening: Happening, *, bearer: bool = False) -> str:
+    """Why what came of a question is of no use, in words for a person. `bearer` is as for `judge`."""
+    if isinstance(happening, NoAnswer):
+        return happening.detail
+    match happening.status:
+        case 301 | 302 | 307 | 308:
+            return _error(happening, "redirected", _where(happening)).message
+        case 401:
+            return _error(happening, "unauthorized", _about_key(bearer=bearer)).message
+        case 425 | 429:
+            return _error(happening, "throttled", "too many requests").message
+        case status if status < 300:
+            return _error(happening, "unreadable", "an answer that cannot be read").message
+        case _:
+            return _error(happening, "rejected", "the API gives no answer to this").message
+
+
 def _http_date(value: str) -> datetime | None:
     try:
         moment = parsedate_to_datetime(value)

@@ -22,6 +22,10 @@ from runner.verdict import Answer, Happening
 class Sender(Protocol):
     """What the engine needs of the API."""
 
+    @property
+    def bearer(self) -> bool:
+        """Whether the key begins with `Bearer `."""
+
     def create_job(self, workflow_id: str, project_id: str, exchange: Exchange) -> Happening:
         """Send one POST, once, and say what came of it. Never raises."""
 

@@ -104,6 +104,31 @@ def stdout_color() -> bool:
     return _is_terminal(sys.stdout) if wanted is None else wanted
 
 
+def stderr_color() -> bool:
+    """Whether talk on stderr is coloured: as `--color` has it, else on a terminal."""
+    wanted = _color()
+    return _is_terminal(sys.stderr) if wanted is None else wanted
+
+
+def can_ask() -> bool:
+    """Whether there is a person to answer: questions go to stderr, answers come from stdin."""
+    return _is_terminal(sys.stdin) and _is_terminal(sys.stderr)
+
+
+def ask(question: str) -> bool:
+    """Ask for a yes; anything else, and the end of the input, is a no."""
+    try:
+        return bool(click.confirm(question, err=True))
+    except click.Abort:
+        say("")
+        return False
+
+
+def stderr_width() -> int | None:
+    """The columns of the terminal that stderr is; None when it is none."""
+    return shutil.get_terminal_size().columns if _is_terminal(sys.stderr) else None
+
+
 def stdout_width() -> int | None:
     """The columns of the terminal that stdout is; None when it is none, and nothing is to be cut."""
     return shutil.get_terminal_size().columns if _is_terminal(sys.stdout) else None

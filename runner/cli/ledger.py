@@ -59,7 +59,7 @@ def check(ledger: Path | None, sandbox: bool) -> Exit:
 
     The exit code is 0 if it is whole, else 4.
     """
-    with records.opened(records.path_of(None, ledger, sandbox=sandbox)) as opened:
+    with records.opened(records.path_of(None, ledger, sandbox=sandbox), read_only=True) as opened:
         opened.check()
         console.out("\n\n".join(_sections(opened)))
     return Exit.OK

@@ -22,6 +22,8 @@ _COMPLETE = "_PIXXEL_RUNNER_COMPLETE"  # what click's completion scripts set
 # The name of each command's file in this package, so that `--help` and `--version` import none of them.
 _COMMANDS = {
     "run": "Submit the jobs of a manifest, and record what was created.",
+    "plan": "Say what run would do now, and what that would cost.",
+    "status": "Ask the API what became of the jobs of a run.",
     "resolve": "Look up jobs in doubt, or settle them by hand.",
     "runs": "List what was run, newest first.",
     "show": "Print the record of a run again, as the ledger has it now.",

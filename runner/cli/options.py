@@ -15,6 +15,7 @@ from runner import folder, settings
 from runner.cli import console, endpoint
 from runner.errors import RefusedError, UsageError
 from runner.model import Manifest
+from runner.pacing import Rate
 
 _LONGEST = 10.0**9  # seconds: 30 years
 
@@ -203,6 +204,125 @@ def lock_timeout(command: _Command) -> _Command:
         metavar="SECONDS",
         help="How long to wait for another run of this manifest.",
     )(command)
+
+
+def _rate(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None:
+        try:
+            Rate.parse(value)
+        except ValueError:
+            raise click.BadParameter("give it as N/s, N/min or N/h, such as 5/s") from None
+    return value
+
+
+def limits(command: _Command) -> _Command:
+    """Add what holds for every request: how many at a time, how often, how long."""
+    for option in reversed(
+        (
+            click.option(
+                "--concurrency",
+                envvar="PIXXEL_RUNNER_CONCURRENCY",
+                type=click.IntRange(1, 64),
+                help="Requests at a time.  [default: 8]",
+            ),
+            click.option(
+                "--rate",
+                envvar="PIXXEL_RUNNER_RATE",
+                callback=_rate,
+                metavar="N/s|N/min|N/h",
+                help="At most so many requests.  [default: no limit]",
+            ),
+            click.option(
+                "--attempts",
+                envvar="PIXXEL_RUNNER_ATTEMPTS",
+                type=click.IntRange(1),
+                help="Tries of a request that certainly was not sent, or only asks.  [default: 5]",
+            ),
+            click.option(
+                "--timeout",
+                envvar="PIXXEL_RUNNER_TIMEOUT",
+                type=Seconds(open_=True),
+                metavar="SECONDS",
+                help="For one whole exchange.  [default: 30]",
+            ),
+            click.option(
+                "--max-pause",
+                envvar="PIXXEL_RUNNER_MAX_PAUSE",
+                type=Seconds(),
+                metavar="SECONDS",
+                help="Stop when pauses that the server asks for add up to more.  [default: 900]",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def max_cost(command: _Command) -> _Command:
+    """Add `--max-cost`, in tokens."""
+    return click.option(
+        "--max-cost",
+        envvar="PIXXEL_RUNNER_MAX_COST",
+        type=click.IntRange(0),
+        metavar="TOKENS",
+        help="Submit nothing when the estimate is above it.  [default: no limit]",
+    )(command)
+
+
+def selection(command: _Command) -> _Command:
+    """Add which jobs a run is about, and which run it is."""
+    for option in reversed(
+        (
+            click.option(
+                "--only", multiple=True, metavar="NAME-GLOB", help="Submit only jobs whose name matches. Repeatable."
+            ),
+            click.option(
+                "--again", multiple=True, metavar="NAME", help="Send one more of a job that was created. Repeatable."
+            ),
+            click.option("--resume", is_flag=True, help="Finish the last run: send only what was not created."),
+            click.option("--new", is_flag=True, help="Start a new run, although the last one is unfinished."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def refuse_two_answers(wanted: Manifest, again: tuple[str, ...], *, resume: bool, new: bool) -> None:
+    """See that the selection makes sense for a manifest. Raises UsageError."""
+    if resume and new:
+        raise UsageError("--resume and --new are two answers to one question", "Give one of them.")
+    if again and wanted.once_per == "run" and not resume:
+        raise UsageError(
+            "--again adds to a run that exists, and once_per: run makes a new one each time",
+            "For one job of a new run: --only NAME --new. For one more in the last run: --resume --again NAME.",
+        )
+
+
+def formats(command: _Command) -> _Command:
+    """Add `--format` and `--all`."""
+    command = click.option("--all", "every", is_flag=True, help="List every job in the table, also beyond 1,000.")(
+        command
+    )
+    return click.option(
+        "--format",
+        envvar="PIXXEL_RUNNER_FORMAT",
+        type=click.Choice(["table", "markdown", "csv", "json"]),
+        default="table",
+        show_default=True,
+        help="How it is printed.",
+    )(command)
+
+
+def wait(command: _Command) -> _Command:
+    """Add `--wait` and `--wait-timeout`."""
+    command = click.option(
+        "--wait-timeout",
+        envvar="PIXXEL_RUNNER_WAIT_TIMEOUT",
+        type=Seconds(),
+        metavar="SECONDS",
+        help="Wait no longer than this; exit 6 then.  [default: no limit]",
+    )(command)
+    return click.option("--wait", is_flag=True, help="Follow the jobs until all of them are final.")(command)
 
 
 def colors(command: _Command) -> _Command:

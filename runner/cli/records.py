@@ -18,7 +18,10 @@ from runner.cli import options
 from runner.errors import ManifestError, RefusedError, UsageError
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
-from runner.text import width
+from runner.text import visible, width
+
+LAST = "last"
+_MOST_LISTED = 10
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -45,15 +48,15 @@ def path_of(given: str | None, named: Path | None, *, sandbox: bool) -> Path:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Ledger]:
-    """Open a ledger to read it, which never makes one.
+def opened(path: Path, *, read_only: bool = False) -> Iterator[Ledger]:
+    """Open a ledger that is there, which never makes one. `read_only`: it may be where nothing can be written.
 
     Raises:
         RefusedError: there is none.
         LedgerError: it can't be read.
     """
     must_exist(path)
-    with Ledger(path) as ledger:
+    with Ledger(path, read_only=read_only) as ledger:
         yield ledger
 
 
@@ -113,6 +116,39 @@ def _name_by_path(path: str, known: dict[str, str]) -> str | None:
 def _is_file(path: str) -> bool:
     # Not standard input, which has no record of its own: its manifest is known by name.
     return path != "-" and os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for a name too long to be one
+
+
+def find_run(ledger: Ledger, wanted: str, manifest: str | None) -> RunRow:
+    """The run that is meant.
+
+    Raises:
+        RefusedError: there is no run at all.
+        UsageError: none begins so, or several do.
+    """
+    runs = list(ledger.runs(manifest=manifest))
+    if not runs:
+        whose = f" of {visible(manifest)}" if manifest else ""
+        raise RefusedError(f"the ledger {ledger.path} has no run{whose} yet", "`pixxel-runner run MANIFEST` makes one.")
+    if wanted == LAST:
+        return runs[0]
+    found = [run for run in runs if run.id.startswith(wanted)]
+    exact = [run for run in found if run.id == wanted]
+    if len(exact or found) == 1:
+        return (exact or found)[0]
+    raise _ambiguous(wanted, found) if found else _unknown(ledger, wanted)
+
+
+def _ambiguous(wanted: str, found: list[RunRow]) -> UsageError:
+    listed = [f"{run.id} ({visible(run.manifest)})" for run in found[:_MOST_LISTED]]
+    more = [f"{len(found) - _MOST_LISTED} more"] if len(found) > _MOST_LISTED else []
+    return UsageError(f"{len(found)} runs begin with {wanted!r}", f"Give more of it: {', '.join(listed + more)}.")
+
+
+def _unknown(ledger: Ledger, wanted: str) -> UsageError:
+    names = {name for _, name, _ in ledger.manifests()}
+    if wanted in names or os.path.exists(wanted):  # noqa: PTH110 - Path.exists raises for a name that is too long
+        return UsageError(f"{wanted!r} is no run's id", f"For a manifest's last run: show --manifest {visible(wanted)}")
+    return UsageError(f"no run begins with {wanted!r}", "`pixxel-runner runs` lists them; `last` is the newest.")
 
 
 def now(ledger: Ledger, run: RunRow) -> tuple[RunRow, str | None]:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 
-from runner import execution, manifest, periods, plan, report, results, settings
+from runner import execution, following, manifest, periods, plan, record, report, results, settings
 from runner.api import Api
-from runner.cli import console, options, problems, provenance
+from runner.asking import Asker
+from runner.cli import console, follow, options, problems, provenance
 from runner.cli.interrupts import Interrupts
 from runner.cli.progress import Progress
-from runner.errors import Exit, ManifestError, RefusedError, UsageError
+from runner.errors import Exit, ManifestError, RefusedError
 from runner.execution import Execution, Order
+from runner.ledger.rows import RunRow
+from runner.ledger.store import Ledger
 from runner.model import Created, Failed, InDoubt, Manifest, Outcome, Record, Skipped
-from runner.pacing import Rate
+from runner.status import Watch
 from runner.submit import End
 from runner.text import visible
 
@@ -36,19 +39,14 @@ class Request:
     resume: bool
     new: bool
     hold: bool
+    allow_unknown_cost: bool
+    confirm: bool
+    wait: bool
+    wait_timeout: float | None
     settle: float
     lock_timeout: float
     quiet: bool
     verbose: bool
-
-
-def _rate(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    if value is not None:
-        try:
-            Rate.parse(value)
-        except ValueError:
-            raise click.BadParameter("give it as N/s, N/min or N/h, such as 5/s") from None
-    return value
 
 
 @click.command()
@@ -62,48 +60,12 @@ def _rate(_context: click.Context, _parameter: click.Parameter, value: str | Non
     metavar="PATH",
     help="Where the record goes.  [default: MANIFEST's stem + .results.json, here]",
 )
-@click.option(
-    "--format",
-    envvar="PIXXEL_RUNNER_FORMAT",
-    type=click.Choice(list(report.FORMATS)),
-    default="table",
-    show_default=True,
-    help="How the summary is printed.",
-)
-@click.option("--all", "every", is_flag=True, help="List every job in the table, also beyond 1,000.")
-@click.option("--only", multiple=True, metavar="NAME-GLOB", help="Submit only jobs whose name matches. Repeatable.")
-@click.option("--again", multiple=True, metavar="NAME", help="Send one more of a job that was created. Repeatable.")
-@click.option("--resume", is_flag=True, help="Finish the last run: send only what was not created.")
-@click.option("--new", is_flag=True, help="Start a new run, although the last one is unfinished.")
+@options.formats
+@options.selection
 @click.option("--hold", is_flag=True, help="Do not look up jobs in doubt: leave them to a person.")
 @options.settle
 @options.lock_timeout
-@click.option(
-    "--concurrency",
-    envvar="PIXXEL_RUNNER_CONCURRENCY",
-    type=click.IntRange(1, 64),
-    help="Requests at a time.  [default: 8]",
-)
-@click.option(
-    "--rate",
-    envvar="PIXXEL_RUNNER_RATE",
-    callback=_rate,
-    metavar="N/s|N/min|N/h",
-    help="At most so many requests.  [default: no limit]",
-)
-@click.option(
-    "--attempts",
-    envvar="PIXXEL_RUNNER_ATTEMPTS",
-    type=click.IntRange(1),
-    help="Tries of a job that was certainly not sent.  [default: 5]",
-)
-@click.option(
-    "--timeout",
-    envvar="PIXXEL_RUNNER_TIMEOUT",
-    type=options.Seconds(open_=True),
-    metavar="SECONDS",
-    help="For one whole exchange.  [default: 30]",
-)
+@options.limits
 @click.option(
     "--stop-after",
     envvar="PIXXEL_RUNNER_STOP_AFTER",
@@ -111,13 +73,10 @@ def _rate(_context: click.Context, _parameter: click.Parameter, value: str | Non
     metavar="N",
     help="Stop after the same trouble N times in a row; 0: never.  [default: 10]",
 )
-@click.option(
-    "--max-pause",
-    envvar="PIXXEL_RUNNER_MAX_PAUSE",
-    type=options.Seconds(),
-    metavar="SECONDS",
-    help="Stop when pauses that the server asks for add up to more.  [default: 900]",
-)
+@options.max_cost
+@click.option("--allow-unknown-cost", is_flag=True, help="Submit jobs of unknown cost, although there is a limit.")
+@click.option("--confirm", is_flag=True, help="Show the plan and its cost, and ask before anything is sent.")
+@options.wait
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing unless something is wrong.")
 @click.option("--verbose", "-v", is_flag=True, help="Say on stderr what becomes of each job.")
 @options.colors
@@ -135,7 +94,9 @@ def command(**given: Any) -> Exit:
 def _run(request: Request, at: options.Connection, flags: settings.Options) -> Exit:
     data = manifest.read_source(request.manifest, console.stdin())
     wanted = _checked(data, request)
-    _check(request, wanted)
+    options.refuse_two_answers(wanted, request.again, resume=request.resume, new=request.new)
+    if request.confirm and not console.can_ask():
+        raise RefusedError("--confirm asks, and there is no terminal to answer on", "Run it without --confirm there.")
     place = options.LedgerPlace.of(wanted.path, request.ledger, sandbox=at.sandbox)
     options.refuse_unkept_ledger(wanted, place, sandbox=at.sandbox)
     path = request.results or _default_results(wanted, sandbox=at.sandbox)
@@ -145,12 +106,14 @@ def _run(request: Request, at: options.Connection, flags: settings.Options) -> E
         api=at.identity,
         ledger=place.path,
         make_ledger=not place.named,
-        limits=settings.limits(flags, wanted.submit),
+        limits=settings.limits(flags, wanted),
         only=request.only,
         again=request.again,
         resume=request.resume,
         new=request.new,
         hold=request.hold,
+        priced=request.confirm,
+        allow_unknown_cost=request.allow_unknown_cost,
         settle=timedelta(seconds=request.settle),
         lock_timeout=request.lock_timeout,
     )
@@ -171,21 +134,6 @@ def _checked(data: bytes, request: Request) -> Manifest:
     return checked.manifest
 
 
-def _check(request: Request, wanted: Manifest) -> None:
-    if request.resume and request.new:
-        raise UsageError("--resume and --new are two answers to one question", "Give one of them.")
-    if request.again and wanted.once_per == "run" and not request.resume:
-        raise UsageError(
-            "--again adds to a run that exists, and once_per: run makes a new one each time",
-            "For one job of a new run: --only NAME --new. For one more in the last run: --resume --again NAME.",
-        )
-    if wanted.max_cost is not None:
-        raise RefusedError(
-            f"{wanted.path}: max_cost is not kept by this version yet, so nothing was sent",
-            "Remove max_cost from the manifest to submit its jobs without a limit.",
-        )
-
-
 def _default_results(wanted: Manifest, *, sandbox: bool) -> Path:
     stem = wanted.name if wanted.path == "-" else Path(wanted.path).stem
     return Path(f"{stem}.sandbox.results.json" if sandbox else f"{stem}.results.json")
@@ -196,11 +144,56 @@ def _execute(order: Order, request: Request, api: Api, path: Path) -> Exit:
     interrupts = Interrupts(api)
     with execution.opened(order, api, progress, interrupts.wait) as one:
         one.prepare()  # a signal in here ends the program as any other: nothing was sent
+        _confirm(one, request)
         progress.note(_announcement(one))
         with interrupts.caught():
             with progress.over(len(one.plan.sends)):
                 end = one.submit(interrupts)
-            return _tell(one, end, interrupts.signum, path, request)
+            ran = _Ran(one.ledger, one.run, one.record(), end, interrupts.signum)
+            if not request.wait or ran.signum is not None or end.error is not None:
+                return _tell(ran, path, request)
+            _write(ran.record, path)  # waiting may take hours, and may be ended: the record is there before
+    return _wait(ran, order, request, api, path)
+
+
+def _confirm(one: Execution, request: Request) -> None:
+    """Show the plan and ask, where that was asked for. Raises RefusedError for a no."""
+    if not request.confirm or one.forecast is None or not one.plan.sends:
+        return
+    style = report.Style(width=console.stderr_width(), color=console.stderr_color(), every=request.every)
+    console.say(report.PLAN_FORMATS["table"](one.forecast, style))
+    if not console.ask(f"Submit {len(one.plan.sends)} of {len(one.order.manifest.jobs)} jobs to {one.order.api}?"):
+        raise RefusedError("not confirmed: nothing was sent")
+
+
+@dataclass(frozen=True, slots=True)
+class _Ran:
+    """An execution that has ended: what is to be told of it. `signum` is that of a signal that came at any time."""
+
+    ledger: Ledger
+    run: RunRow
+    record: Record
+    end: End
+    signum: int | None
+
+
+def _wait(ran: _Ran, order: Order, request: Request, api: Api, path: Path) -> Exit:
+    """Follow the jobs until they are final, without holding the lock; then tell of the run, and of them."""
+    with Ledger(order.ledger) as ledger:
+        followed = following.of_run(ledger, ran.run)
+        watch = Watch(
+            followed.jobs,
+            api,
+            Asker(order.limits),
+            following.keeper(ledger, order.api, console.fail),
+        )
+        again = f"pixxel-runner status {ran.run.id}"
+        try:
+            waited = follow.until_final(watch, timeout=request.wait_timeout, again=again, quiet=request.quiet)
+        finally:
+            done = replace(ran, ledger=ledger, record=record.of_run(ledger, ran.run))
+            code = _tell(done, path, request)
+        return max(code, waited, key=_RANK.index)
 
 
 def _announcement(one: Execution) -> str:
@@ -213,22 +206,21 @@ def _announcement(one: Execution) -> str:
     return f"nothing to submit of {name} for {period}{by if earlier else ''}"
 
 
-def _tell(one: Execution, end: End, signum: int | None, path: Path, request: Request) -> Exit:
+def _tell(ran: _Ran, path: Path, request: Request) -> Exit:
     """Write the record, print the summary, and say what is not as it should be."""
-    record = one.record()
-    code = _exit_code(record, end, signum)
-    written = _write(record, path)
+    code = _exit_code(ran)
+    written = _write(ran.record, path)
     if not written:
         code = max(code, Exit.REFUSED, key=_RANK.index)
     where = f"results: {path}" if written else "results: not written"
     style = report.Style(width=console.stdout_width(), color=console.stdout_color(), every=request.every)
     if not request.quiet:
-        if not _print(report.FORMATS[request.format](record, style)):
+        if not _print(report.FORMATS[request.format](ran.record, style)):
             code = max(code, Exit.REFUSED, key=_RANK.index)
         console.say(where)
     elif code != Exit.OK:
-        console.say(f"{record.run.manifest_name}: {report.totals(record)}; {where}")
-    _advise(one, record, end)
+        console.say(f"{ran.run.manifest}: {report.totals(ran.record)}; {where}")
+    _advise(ran)
     return code
 
 
@@ -251,22 +243,23 @@ def _write(record: Record, path: Path) -> bool:
 
 
 # What outranks what, weakest first (DESIGN, section 6).
-_RANK = (Exit.OK, Exit.FAILED, Exit.REFUSED, Exit.IN_DOUBT, Exit.SIGTERM, Exit.SIGINT)
+_RANK = (Exit.OK, Exit.FAILED, Exit.TIMED_OUT, Exit.REFUSED, Exit.IN_DOUBT, Exit.SIGTERM, Exit.SIGINT)
 
 
-def _exit_code(record: Record, end: End, signum: int | None) -> Exit:
-    if signum is not None:
-        return Exit(128 + signum)
-    if any(isinstance(entry.outcome, InDoubt) for entry in record.entries):
+def _exit_code(ran: _Ran) -> Exit:
+    if ran.signum is not None:
+        return Exit(128 + ran.signum)
+    if any(isinstance(entry.outcome, InDoubt) for entry in ran.record.entries):
         return Exit.IN_DOUBT
-    if end.state == "stopped" or end.error is not None:
+    if ran.end.state == "stopped" or ran.end.error is not None:
         return Exit.REFUSED
-    only = record.run.settings["only"]
-    wanted = [entry for entry in record.entries if plan.not_sent(entry.job, only) is None]
+    only = ran.record.run.settings["only"]
+    wanted = [entry for entry in ran.record.entries if plan.not_sent(entry.job, only) is None]
     return Exit.OK if all(isinstance(entry.outcome, Created) for entry in wanted) else Exit.FAILED
 
 
-def _advise(one: Execution, record: Record, end: End) -> None:
+def _advise(ran: _Ran) -> None:
+    end, entries = ran.end, ran.record.entries
     if end.error is not None:
         console.fail(end.error)
         for decided in end.unrecorded:
@@ -275,18 +268,17 @@ def _advise(one: Execution, record: Record, end: End) -> None:
             console.warn(f"not on record: {visible(submission.job.name)}: not sent")
     elif end.state != "completed":
         console.warn(f"the run {'stopped early' if end.signum is None else 'was interrupted'}: {visible(end.why)}")
-    _advise_on_failures(record)
-    doubts = sum(isinstance(entry.outcome, InDoubt) for entry in record.entries)
+    _advise_on_failures(ran.record)
+    doubts = sum(isinstance(entry.outcome, InDoubt) for entry in entries)
     if doubts:
         console.warn(
             f"{doubts} job{' is' if doubts == 1 else 's are'} in doubt: created or not, nobody knows yet. What is in "
             "doubt is not sent again; the next run looks it up, and so does: pixxel-runner resolve"
         )
-    if one.order.manifest.once_per == "run" and not all(_is_done(entry.outcome) for entry in record.entries):
-        console.say(
-            f"To finish this run, and send only what is missing: pixxel-runner run {one.order.manifest.path} --resume"
-        )
-    earlier = len(one.left_in_doubt())
+    if ran.run.once_per == "run" and not all(_is_done(entry.outcome) for entry in entries):
+        console.say(f"To finish this run, and send only what is missing: pixxel-runner run {ran.run.path} --resume")
+    unsettled = ran.ledger.unsettled(ran.run.api, ran.run.manifest)
+    earlier = sum(one.run_key != ran.run.run_key for one in unsettled)
     if earlier:
         console.warn(f"{earlier} of earlier runs of this manifest still in doubt: pixxel-runner resolve")
 

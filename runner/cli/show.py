@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +10,15 @@ import click
 
 from runner import periods, record, report, results
 from runner.cli import console, options, records
-from runner.errors import Exit, RefusedError, UsageError
+from runner.errors import Exit
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
 from runner.model import Entries, Entry, ErrorInfo, InDoubt, Record, Skipped
 from runner.text import visible
 
-_LAST = "last"
-_MOST_LISTED = 10
-
 
 @click.command("show")
-@click.argument("run", default=_LAST)
+@click.argument("run", default=records.LAST)
 @records.place
 @click.option("--manifest", metavar="MANIFEST", help="Whose last run: a manifest's file, or its name in the ledger.")
 @click.option(
@@ -51,9 +47,9 @@ def command(
     What was settled since then shows: a job that was in doubt and found, say. Where runs count as one, as on one day
     with once_per: day, the record is of all of them.
     """
-    with records.opened(records.path_of(manifest, ledger, sandbox=sandbox)) as opened:
+    with records.opened(records.path_of(manifest, ledger, sandbox=sandbox), read_only=True) as opened:
         name = None if manifest is None else records.name_of(opened, manifest)
-        found, holder = records.now(opened, _find(opened, run, name))
+        found, holder = records.now(opened, records.find_run(opened, run, name))
         shown = _record(opened, found, going=holder is not None)
         wanted = report.Style(width=console.stdout_width(), color=console.stdout_color(), every=every)
         console.out(report.FORMATS[style](shown, wanted))
@@ -63,39 +59,6 @@ def command(
             console.say(f"results: {target}")
         _advise(opened, found, going=holder is not None)
     return Exit.OK
-
-
-def _find(ledger: Ledger, wanted: str, manifest: str | None) -> RunRow:
-    """The run that is meant.
-
-    Raises:
-        RefusedError: there is no run at all.
-        UsageError: none begins so, or several do.
-    """
-    runs = list(ledger.runs(manifest=manifest))
-    if not runs:
-        whose = f" of {visible(manifest)}" if manifest else ""
-        raise RefusedError(f"the ledger {ledger.path} has no run{whose} yet", "`pixxel-runner run MANIFEST` makes one.")
-    if wanted == _LAST:
-        return runs[0]
-    found = [run for run in runs if run.id.startswith(wanted)]
-    exact = [run for run in found if run.id == wanted]
-    if len(exact or found) == 1:
-        return (exact or found)[0]
-    raise _ambiguous(wanted, found) if found else _unknown(ledger, wanted)
-
-
-def _ambiguous(wanted: str, found: list[RunRow]) -> UsageError:
-    listed = [f"{run.id} ({visible(run.manifest)})" for run in found[:_MOST_LISTED]]
-    more = [f"{len(found) - _MOST_LISTED} more"] if len(found) > _MOST_LISTED else []
-    return UsageError(f"{len(found)} runs begin with {wanted!r}", f"Give more of it: {', '.join(listed + more)}.")
-
-
-def _unknown(ledger: Ledger, wanted: str) -> UsageError:
-    names = {name for _, name, _ in ledger.manifests()}
-    if wanted in names or os.path.exists(wanted):  # noqa: PTH110 - Path.exists raises for a name that is too long
-        return UsageError(f"{wanted!r} is no run's id", f"For a manifest's last run: show --manifest {visible(wanted)}")
-    return UsageError(f"no run begins with {wanted!r}", "`pixxel-runner runs` lists them; `last` is the newest.")
 
 
 def _record(ledger: Ledger, run: RunRow, *, going: bool) -> Record:

@@ -39,7 +39,8 @@ _VERSION_1 = (
         run_key TEXT NOT NULL,
         once_per TEXT NOT NULL,
         state TEXT NOT NULL CHECK (state IN ('running', 'completed', 'stopped', 'interrupted')),
-        why TEXT NOT NULL DEFAULT '',
+        reason TEXT NOT NULL DEFAULT '',  -- a word for what kept it from sending everything
+        why TEXT NOT NULL DEFAULT '',     -- the same for a person
         started_at TEXT NOT NULL,
         finished_at TEXT,
         runner TEXT NOT NULL,
@@ -68,6 +69,7 @@ _VERSION_1 = (
         claimed_at TEXT NOT NULL,
         ended_at TEXT,         -- when the exchange was over; NULL while it goes, or when the process died
         timeout REAL NOT NULL, -- seconds that the exchange could take
+        estimate INTEGER,      -- tokens that it was expected to cost, where that was asked for
         job_id,                -- text; a blob where it is not valid Unicode
         created_by,        -- likewise
         cost INTEGER,
@@ -88,6 +90,13 @@ _VERSION_1 = (
     CREATE TABLE answers (    -- beside the submissions, so that counting them reads no bodies
         submission INTEGER PRIMARY KEY REFERENCES submissions,
         body BLOB NOT NULL     -- the bytes that came
+    )
+    """,
+    """
+    CREATE TABLE endings (    -- what became of a job at the API, once that was final
+        submission INTEGER PRIMARY KEY REFERENCES submissions,
+        seen_at TEXT NOT NULL,
+        body BLOB NOT NULL     -- the job object
     )
     """,
     """

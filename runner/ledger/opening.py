@@ -88,6 +88,32 @@ def connect(path: Path, *, make: bool) -> sqlite3.Connection:
     return connection
 
 
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """Open a ledger to read it alone, checked: on a disk or in a folder that cannot be written, too.
+
+    Raises:
+        LedgerError: it is missing, corrupt or of another version.
+    """
+    must_exist(path)
+    with explained(path):
+        _refuse_cut_off(path)
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?{_how_to_read(path)}", uri=True, timeout=_BUSY)
+        try:
+            connection.execute("PRAGMA trusted_schema = OFF")
+            _check(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _how_to_read(path: Path) -> str:
+    """Without a log nothing is to be read beside the file; SQLite would make one's index where it may not write."""
+    log = Path(f"{path}-wal")
+    kept = log.exists() and log.stat().st_size
+    return "mode=ro" if kept or os.access(path.parent, os.W_OK) else "immutable=1"
+
+
 def must_exist(path: Path) -> None:
     """Raise LedgerError when there is no ledger at a path."""
     with explained(path):

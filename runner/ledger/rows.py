@@ -19,7 +19,7 @@ class Standing:
     """Where one submission stands. The answer's body is read apart: there may be a hundred thousand of them.
 
     `claimed_at` is when it was last claimed and `ended_at` when that exchange was over, None when that is not known;
-    `timeout` is in seconds, `cost` in tokens.
+    `timeout` is in seconds, `estimate` and `cost` in tokens.
     """
 
     id: int
@@ -38,6 +38,7 @@ class Standing:
     claimed_at: datetime
     ended_at: datetime | None
     timeout: float
+    estimate: int | None
     job_id: str | None
     cost: int | None
     val_errors: int
@@ -61,10 +62,23 @@ class Standing:
         """Whether it exists, or may exist."""
         return self.state in ("created", "in_doubt", "sending")
 
+    @property
+    def expense(self) -> int | None:
+        """The tokens to reckon with: the larger of what was expected and what the API told; None if neither is known.
+
+        A cost may be 0 while the job is young, so that alone it tells nothing.
+        """
+        if self.estimate is None:
+            return self.cost or None
+        return max(self.estimate, self.cost or 0)
+
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """One run, as far as the ledger knows. `state` is `running` until it has ended, and when its process was killed."""
+    """One run, as far as the ledger knows. `state` is `running` until it has ended, and when its process was killed.
+
+    `reason` is a word for what kept it from sending everything, `why` the same for a person; empty where nothing did.
+    """
 
     id: str
     api: str
@@ -72,6 +86,7 @@ class RunRow:
     run_key: str
     once_per: OncePer
     state: RunState | Literal["running"]
+    reason: str
     why: str
     started_at: datetime
     finished_at: datetime | None
@@ -98,12 +113,12 @@ class Decision:
 # The columns of a Standing, in its order, from `submissions s JOIN manifests m`.
 STANDING_COLUMNS = (
     "s.id, s.api, m.name, s.run_key, s.run_id, s.name, s.workflow_id, s.project_id, s.ordinal, s.again, s.labels, "
-    "s.state, s.attempts, s.claimed_at, s.ended_at, s.timeout, s.job_id, s.cost, s.val_errors, s.recovered, "
-    "s.assigned, s.error, s.candidates"
+    "s.state, s.attempts, s.claimed_at, s.ended_at, s.timeout, s.estimate, s.job_id, s.cost, s.val_errors, "
+    "s.recovered, s.assigned, s.error, s.candidates"
 )
 RUN_COLUMNS = (
-    "r.id, m.api, m.name, r.run_key, r.once_per, r.state, r.why, r.started_at, r.finished_at, r.runner, r.path, "
-    "r.sha256, r.git_commit, r.settings"
+    "r.id, m.api, m.name, r.run_key, r.once_per, r.state, r.reason, r.why, r.started_at, r.finished_at, r.runner, "
+    "r.path, r.sha256, r.git_commit, r.settings"
 )
 
 
@@ -114,21 +129,21 @@ def standing(row: Sequence[Any]) -> Standing:
     values[10] = json.loads(values[10])
     values[13] = datetime.fromisoformat(values[13])
     values[14] = _moment(values[14])
-    values[16] = from_sql(values[16])
-    values[18] = values[18] or 0
-    values[19], values[20] = bool(values[19]), bool(values[20])
-    values[21] = ErrorInfo(**json.loads(values[21])) if values[21] else None
-    values[22] = tuple(json.loads(values[22])) if values[22] else ()
+    values[17] = from_sql(values[17])
+    values[19] = values[19] or 0
+    values[20], values[21] = bool(values[20]), bool(values[21])
+    values[22] = ErrorInfo(**json.loads(values[22])) if values[22] else None
+    values[23] = tuple(json.loads(values[23])) if values[23] else ()
     return Standing(*values)
 
 
 def run(row: Sequence[Any]) -> RunRow:
     """Read the columns of RUN_COLUMNS."""
     values = list(row)
-    values[6], values[10] = from_sql(values[6]), from_sql(values[10])
-    values[7] = datetime.fromisoformat(values[7])
-    values[8] = _moment(values[8])
-    values[13] = json.loads(values[13])
+    values[7], values[11] = from_sql(values[7]), from_sql(values[11])
+    values[8] = datetime.fromisoformat(values[8])
+    values[9] = _moment(values[9])
+    values[14] = json.loads(values[14])
     return RunRow(*values)
 
 

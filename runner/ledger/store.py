@@ -12,9 +12,19 @@ from typing import Any, Self, assert_never
 
 from runner import jobobject
 from runner.errors import RefusedError
+from runner.jobobject import JobObject
 from runner.journal import Claim
 from runner.ledger import rows
-from runner.ledger.opening import LedgerError, connect, explained, look_through, must_exist, provide, readable
+from runner.ledger.opening import (
+    LedgerError,
+    connect,
+    connect_to_read,
+    explained,
+    look_through,
+    must_exist,
+    provide,
+    readable,
+)
 from runner.ledger.rows import Decision, RunRow, Standing
 from runner.model import Created, ErrorInfo, Failed, InDoubt, Job, RunState
 
@@ -27,12 +37,14 @@ _LARGEST = 2**63 - 1  # of SQLite's integers
 class Ledger:
     """An open ledger. A context manager; closing it folds the write-ahead log into the file.
 
+    `read_only` opens it where nothing may be written, and writes nothing.
+
     Every method raises LedgerError when the file or the disk fails; what it was to write is then not written.
     """
 
-    def __init__(self, path: Path, *, make: bool = False) -> None:
+    def __init__(self, path: Path, *, make: bool = False, read_only: bool = False) -> None:
         self.path = path
-        self._connection = connect(path, make=make)
+        self._connection = connect_to_read(path) if read_only else connect(path, make=make)
         self._identity = _identity(path)
 
     @staticmethod
@@ -88,22 +100,24 @@ class Ledger:
             manifest = self.manifest_id(run.api, run.manifest)
             self.write("INSERT OR IGNORE INTO snapshots VALUES (?, ?)", run.sha256, rows.pack(jobs))
             self.write(
-                "UPDATE runs SET state = 'interrupted', why = ? WHERE manifest = ? AND state = 'running'",
+                "UPDATE runs SET state = 'interrupted', reason = 'interrupted', why = ? "
+                "WHERE manifest = ? AND state = 'running'",
                 *("its process ended without a word", manifest),
             )
             self.write(
-                "INSERT INTO runs (id, manifest, run_key, once_per, state, why, started_at, runner, path, sha256, "
-                "git_commit, settings) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                *(run.id, manifest, run.run_key, run.once_per, run.state, run.why, run.started_at.isoformat()),
+                "INSERT INTO runs (id, manifest, run_key, once_per, state, reason, why, started_at, runner, path, "
+                "sha256, git_commit, settings) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                *(run.id, manifest, run.run_key, run.once_per, run.state, run.reason, run.why),
+                run.started_at.isoformat(),
                 *(run.runner, run.path, run.sha256, run.git_commit, json.dumps(dict(run.settings))),
             )
 
-    def end_run(self, run_id: str, state: RunState, why: str, finished_at: datetime) -> None:
+    def end_run(self, run_id: str, state: RunState, reason: str, why: str, finished_at: datetime) -> None:
         """Keep how a run ended."""
         with self.transaction():
             self.write(
-                "UPDATE runs SET state = ?, why = ?, finished_at = ? WHERE id = ?",
-                *(state, why, finished_at.isoformat(), run_id),
+                "UPDATE runs SET state = ?, reason = ?, why = ?, finished_at = ? WHERE id = ?",
+                *(state, reason, why, finished_at.isoformat(), run_id),
             )
 
     def runs(self, api: str | None = None, manifest: str | None = None) -> Iterator[RunRow]:
@@ -187,6 +201,34 @@ class Ledger:
         with readable(self.path):
             return memoryview(found[0][0]).tobytes()
 
+    def ending(self, submission: int) -> tuple[bytes, datetime] | None:
+        """A job's object as it was when it was found to be final, and when that was; None when it was not yet."""
+        found = self.all("SELECT body, seen_at FROM endings WHERE submission = ?", submission)
+        if not found:
+            return None
+        with readable(self.path):
+            return memoryview(found[0][0]).tobytes(), datetime.fromisoformat(found[0][1])
+
+    def endings(self, api: str, manifest: str, run_key: str) -> set[int]:
+        """The submissions of a run key whose jobs were found to be final."""
+        query = (
+            "SELECT e.submission FROM endings e JOIN submissions s ON s.id = e.submission "
+            "JOIN manifests m ON m.id = s.manifest WHERE m.api = ? AND m.name = ? AND s.run_key = ?"
+        )
+        return {int(found) for (found,) in self.all(query, api, manifest, run_key)}
+
+    def keep_endings(self, endings: Mapping[int, bytes], seen_at: datetime) -> None:
+        """Keep the objects of jobs that are final, by submission. What they cost is told now, too."""
+        with self.transaction():
+            for submission, body in endings.items():
+                self.write(
+                    "INSERT OR REPLACE INTO endings (submission, seen_at, body) VALUES (?, ?, ?)",
+                    *(submission, seen_at.isoformat(), body),
+                )
+                cost = _cost(jobobject.read(body))
+                if cost is not None:
+                    self.write("UPDATE submissions SET cost = ? WHERE id = ?", cost, submission)
+
     # What was settled later.
 
     def settle(self, decisions: Sequence[Decision]) -> None:
@@ -233,13 +275,14 @@ class Ledger:
         identity = (manifest, run.run_key, job.workflow_id, job.project_id, submission.ordinal)
         self.write(
             "INSERT INTO submissions (manifest, run_key, workflow_id, project_id, ordinal, again, api, state, name, "
-            "labels, run_id, attempts, claimed_at, timeout) VALUES (?, ?, ?, ?, ?, ?, ?, 'sending', ?, ?, ?, ?, ?, ?) "
+            "labels, run_id, attempts, claimed_at, timeout, estimate) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, 'sending', ?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (manifest, run_key, workflow_id, project_id, ordinal) DO UPDATE SET state = 'sending', "
             "name = excluded.name, labels = excluded.labels, run_id = excluded.run_id, attempts = excluded.attempts, "
-            "claimed_at = excluded.claimed_at, timeout = excluded.timeout, ended_at = NULL, error = NULL, "
-            "candidates = NULL",
+            "claimed_at = excluded.claimed_at, timeout = excluded.timeout, estimate = excluded.estimate, "
+            "ended_at = NULL, error = NULL, candidates = NULL",
             *(*identity, submission.again, run.api, job.name, json.dumps(dict(job.labels)), run.id),
-            *(claim.attempt, claim.claimed_at.isoformat(), claim.timeout),
+            *(claim.attempt, claim.claimed_at.isoformat(), claim.timeout, submission.estimate),
         )
         [(found,)] = self.all(
             "SELECT id FROM submissions WHERE manifest = ? AND run_key = ? AND workflow_id = ? AND project_id = ? "
@@ -275,11 +318,10 @@ class Ledger:
         # The bytes first, as they came: what is read of them below may fail on anything but the id.
         self.write("INSERT OR REPLACE INTO answers VALUES (?, ?)", submission, created.body)
         job = jobobject.read(created.body)
-        cost = job.cost if job and job.cost is not None and abs(job.cost) <= _LARGEST else None
         self.write(
             "UPDATE submissions SET state = 'created', job_id = ?, created_by = ?, cost = ?, val_errors = ?, "
             "recovered = ?, assigned = ?, candidates = ?, ended_at = ?, error = NULL WHERE id = ?",
-            *(rows.to_sql(created.job_id), rows.to_sql(job.created_by if job else None), cost),
+            *(rows.to_sql(created.job_id), rows.to_sql(job.created_by if job else None), _cost(job)),
             *(len(job.val_errors) if job else 0, created.recovered, created.assigned),
             *(json.dumps(created.candidates), ended, submission),
         )
@@ -331,6 +373,11 @@ class Ledger:
         found = self.all(f"{_SUBMISSIONS} WHERE {condition} ORDER BY s.id", *values)
         with readable(self.path):
             return [rows.standing(row) for row in found]
+
+
+def _cost(job: JobObject | None) -> int | None:
+    """A job's cost, where the API told one that SQLite can hold."""
+    return job.cost if job and job.cost is not None and abs(job.cost) <= _LARGEST else None
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -158,6 +158,7 @@ def test_export_has_every_field_of_every_submission(shell: Shell, ledger: Path) 
         "claimed_at": "2026-10-20T01:00:00+00:00",
         "ended_at": "2026-10-20T01:00:05+00:00",
         "timeout": 30.0,
+        "estimate": None,
         "job_id": "job-1",
         "created_by": None,
         "cost": 12,

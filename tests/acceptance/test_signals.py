@@ -373,6 +373,8 @@ def test_the_wait_for_the_lock_is_ended(shell: Shell, monkeypatch: pytest.Monkey
 class Nothing:
     """A journal, a sender and an observer that note what is asked of them."""
 
+    bearer = False
+
     def __init__(self) -> None:
         self.sent = 0
 

@@ -234,7 +234,7 @@ def test_a_holder_that_has_not_signed_yet_is_waited_for_to_say_who_it_is(
         [file] = lock.folder(shell.ledger).iterdir()
         signature = file.read_bytes()
         os.truncate(file, 0)
-        monkeypatch.setattr(lock.time, "sleep", lambda _: file.write_bytes(signature))
+        monkeypatch.setattr("runner.lock.time.sleep", lambda _: file.write_bytes(signature))
         contender = lock.hold(shell.ledger, "sandbox", "nightly", timeout=0, about="run two")
         with pytest.raises(lock.LockedError, match=f"run one \\(pid {os.getpid()} on "), contender:
             pass

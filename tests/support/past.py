@@ -41,6 +41,7 @@ def begin(
         run_key=key or f"run:{run_id}",
         once_per=once_per,
         state="running",
+        reason="",
         why="",
         started_at=THEN,
         finished_at=None,
@@ -52,7 +53,7 @@ def begin(
     )
     ledger.begin_run(run, jobs, path)
     if end is not None:
-        ledger.end_run(run_id, end, "", THEN + timedelta(minutes=1))
+        ledger.end_run(run_id, end, "" if end == "completed" else end, "", THEN + timedelta(minutes=1))
     return run
 
 

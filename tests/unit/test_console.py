@@ -350,8 +350,8 @@ VERBOSE_LINES = [
 def doubtful(name: str) -> Standing:
     return Standing(
         1, "https://api.example", "nightly", "key", "run-0", name, "w", "p", ordinal=1, again=False, labels={},
-        state="in_doubt", attempts=1, claimed_at=AT, ended_at=AT, timeout=30.0, job_id=None, cost=None, val_errors=0,
-        recovered=False, assigned=True, error=IN_DOUBT.error, candidates=(),
+        state="in_doubt", attempts=1, claimed_at=AT, ended_at=AT, timeout=30.0, estimate=None, job_id=None, cost=None,
+        val_errors=0, recovered=False, assigned=True, error=IN_DOUBT.error, candidates=(),
     )  # fmt: skip
 
 

@@ -322,7 +322,7 @@ def move(ledger: Ledger, number: int, new: str) -> None:
 BEGINS_AS_FAILED = """
 INSERT INTO submissions
 SELECT 9, manifest, 'k', workflow_id, project_id, ordinal, again, api, 'failed', name, labels, run_id, attempts,
-    claimed_at, ended_at, timeout, NULL, NULL, NULL, NULL, 0, 1, '{}', NULL
+    claimed_at, ended_at, timeout, NULL, NULL, NULL, NULL, NULL, 0, 1, '{}', NULL
 FROM submissions
 """
 

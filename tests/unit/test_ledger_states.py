@@ -205,7 +205,7 @@ class Machine(RuleBasedStateMachine):
     @rule(chance=chances)
     def end(self, chance: random.Random) -> None:
         process = self.processes.pop(chance.choice(sorted(self.processes)))
-        process.ledger.end_run(process.run.id, "interrupted", "", THEN)
+        process.ledger.end_run(process.run.id, "interrupted", "interrupted", "", THEN)
         process.ledger.close()
 
     @precondition(lambda self: self.processes)

@@ -486,7 +486,7 @@ def test_a_run_can_end_with_any_words_of_the_server(path: Path) -> None:
     """Of a 401 the API's own message says why the run was stopped."""
     with Ledger(path, make=True) as ledger:
         begin(ledger, "r-1", [A], end=None)
-        ledger.end_run("r-1", "stopped", f"HTTP 401 Unauthorized: {STRANGE}", THEN)
+        ledger.end_run("r-1", "stopped", "stopped", f"HTTP 401 Unauthorized: {STRANGE}", THEN)
         [run] = ledger.runs()
         assert (run.state, run.why) == ("stopped", f"HTTP 401 Unauthorized: {STRANGE}")
 

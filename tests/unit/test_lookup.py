@@ -53,6 +53,7 @@ def doubt(number: int, claimed: float = 0, project: str = "p-1", **members: Any)
         claimed_at=at(claimed),
         ended_at=given.pop("ended_at", at(claimed + 5)),
         timeout=30.0,
+        estimate=None,
         cost=None,
         val_errors=0,
         recovered=False,

@@ -81,7 +81,7 @@ def test_the_error_names_what_is_near() -> None:
 def standing(name: str, pair: tuple[str, str], ordinal: int, state: State, *, again: bool = False) -> Standing:
     return Standing(
         ordinal, "https://api.example", "nightly", "key", "run-0", name, *pair, ordinal, again, {}, state,
-        attempts=1, claimed_at=datetime(2026, 5, 4, tzinfo=UTC), ended_at=None, timeout=30.0,
+        attempts=1, claimed_at=datetime(2026, 5, 4, tzinfo=UTC), ended_at=None, timeout=30.0, estimate=None,
         job_id=f"job-{ordinal}" if state == "created" else None, cost=None, val_errors=0,
         recovered=False, assigned=True, error=None, candidates=(),
     )  # fmt: skip

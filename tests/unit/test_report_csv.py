@@ -31,12 +31,14 @@ def test_a_file() -> None:
         entry("d", Skipped("disabled", "enabled: false")),
     )
     assert as_csv(made) == (
-        "name,workflow_id,project_id,labels,outcome,job_id,status,cost,validation_errors,recovered,assigned,"
+        "name,workflow_id,project_id,labels,outcome,job_id,status,estimate,cost,validation_errors,recovered,assigned,"
         "kind,message,http_status,request_id,candidates,attempts,sent_at,run_id\r\n"
-        'a,w-a,p-1,"{""team"": ""agri""}",created,1e5,running,12,1,false,true,,,,,,1,2026-10-20T01:00:03.120Z,run-2\r\n'
-        'b,w-b,p-1,{},failed,,,,,,,rejected,"no ""such"", really",404,q-1,,1,2026-10-20T01:00:03.120Z,run-1\r\n'
-        'c,w-c,p-1,{},in doubt,,,,,,,timeout,no answer came,,,"[""j-8"", ""j-9""]",1,2026-10-20T01:00:03.120Z,run-2\r\n'
-        "d,w-d,p-1,{},skipped,,,,,,,disabled,enabled: false,,,,,,run-2"
+        'a,w-a,p-1,"{""team"": ""agri""}",created,1e5,running,,12,1,false,true,,,,,,1,'
+        "2026-10-20T01:00:03.120Z,run-2\r\n"
+        'b,w-b,p-1,{},failed,,,,,,,,rejected,"no ""such"", really",404,q-1,,1,2026-10-20T01:00:03.120Z,run-1\r\n'
+        'c,w-c,p-1,{},in doubt,,,,,,,,timeout,no answer came,,,"[""j-8"", ""j-9""]",1,'
+        "2026-10-20T01:00:03.120Z,run-2\r\n"
+        "d,w-d,p-1,{},skipped,,,,,,,,disabled,enabled: false,,,,,,run-2"
     )
 
 

@@ -63,18 +63,26 @@ def test_a_table() -> None:
 
 def test_a_table_on_an_ordinary_terminal_cuts_the_widest_columns() -> None:
     assert table(SIX, 80) == (
-        "job      workflow   project  outcome          job id or error   cost  sent (UTC)\n"
-        "-------  ---------  -------  ---------------  ----------------  ----  ----------\n"
-        "field-a  w-field-a  p-1      created          1e5                100  01:00:03\n"
-        "field-b  w-field-b  p-1      created, 2 val…  007                 20  01:00:03\n"
-        "名前     w-名前     p-1      created          j-3                     01:00:03\n"
-        "field-d  w-field-d  p-1      failed           rejected: no wo…        01:00:03\n"
-        "field-e  w-field-e  p-1      in doubt         timeout: no ans…        01:00:03\n"
-        "field-f  w-field-f  p-1      skipped          disabled: enabl…\n"
+        "job      workflow   outcome           job id or error                       cost\n"
+        "-------  ---------  ----------------  ------------------------------------  ----\n"
+        "field-a  w-field-a  created           1e5                                    100\n"
+        "field-b  w-field-b  created, 2 vali…  007                                     20\n"
+        "名前     w-名前     created           j-3\n"
+        "field-d  w-field-d  failed            rejected: no workflow w-field-d\n"
+        "field-e  w-field-e  in doubt          timeout: no answer came\n"
+        "field-f  w-field-f  skipped           disabled: enabled: false in the man…\n"
         "\n"
         "6 jobs: 3 created (1 by an earlier run), 1 failed, 1 in doubt, 1 skipped · cost 120\n"
-        "1 created job has validation errors: see the results file"
+        "1 created job has validation errors: see the results file\n"
+        "not shown on a terminal this narrow: project, sent (UTC)"
     )
+
+
+def test_an_ordinary_terminal_shows_job_ids_whole() -> None:
+    job_id = "0f8fad5b-d9cb-469f-a165-70867728950e"
+    long = "the-name-of-a-workflow-and-the-name-of-a-project"
+    assert job_id in table(record(entry(long, created(job_id, cost=12))), 80)
+    assert job_id not in table(record(entry(long, created(job_id, cost=12))), 50)
 
 
 def test_a_table_on_a_narrow_terminal_leaves_columns_out_and_says_so() -> None:

@@ -56,7 +56,16 @@ LITERAL = """\
     "in_doubt": 1,
     "skipped": 1,
     "created_earlier": 1,
-    "cost": 12
+    "cost": 12,
+    "estimate": null,
+    "projects": [
+      {
+        "project_id": "p-1",
+        "created": 2,
+        "cost": 12,
+        "estimate": null
+      }
+    ]
   },
   "created": [
     {
@@ -69,6 +78,8 @@ LITERAL = """\
       "sent_at": "2026-10-20T01:00:03.120Z",
       "recovered": false,
       "assigned": true,
+      "estimate": null,
+      "seen_at": null,
       "job": {"id": "j-1", "cost": 12}
     },
     {
@@ -81,6 +92,8 @@ LITERAL = """\
       "sent_at": "2026-10-20T01:00:03.120Z",
       "recovered": false,
       "assigned": true,
+      "estimate": null,
+      "seen_at": null,
       "job": {"id": "j-2"}
     }
   ],
@@ -101,7 +114,8 @@ LITERAL = """\
       "retry_after": null,
       "attempts": 1,
       "sent_at": "2026-10-20T01:00:03.120Z",
-      "candidates": []
+      "candidates": [],
+      "estimate": null
     },
     {
       "name": "d",
@@ -119,7 +133,8 @@ LITERAL = """\
       "retry_after": null,
       "attempts": 1,
       "sent_at": "2026-10-20T01:00:03.120Z",
-      "candidates": ["j-8", "j-9"]
+      "candidates": ["j-8", "j-9"],
+      "estimate": null
     }
   ],
   "skipped": [
@@ -276,7 +291,9 @@ def test_jobs_of_an_earlier_run_are_among_the_created_ones() -> None:
     made = record(
         entry("a", created("1"), run_id="run-1"), entry("b", created("2")), entry("c", failed(), run_id="run-1")
     )
-    assert results.summarise(made) == results.Summary(2, 1, 0, 0, 1, 0)
+    assert results.summarise(made) == results.Summary(
+        2, 1, 0, 0, 1, 0, None, (results.ProjectSummary("p-1", 2, 0, None),)
+    )
 
 
 @pytest.mark.parametrize(

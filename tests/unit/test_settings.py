@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support.certs import Certificates
 
 from runner.errors import RefusedError, RunnerError, UsageError
-from runner.model import SubmitSettings
+from runner.model import Manifest, SubmitSettings
 from runner.pacing import Rate
 from runner.settings import (
     PRODUCTION,
@@ -334,7 +334,8 @@ def test_a_flag_goes_before_the_manifest_and_the_manifest_before_the_default(
     field: str, default: Any, written: Any, flag: Any
 ) -> None:
     def settled(options: dict[str, Any], manifest: dict[str, Any]) -> Limits:
-        return limits(Options(**options), SubmitSettings(**manifest))
+        wanted = Manifest("m", "m.yaml", "", (), submit=SubmitSettings(**manifest))
+        return limits(Options(**options), wanted)
 
     assert settled({}, {}) == Limits()
     assert getattr(Limits(), field) == default

@@ -547,7 +547,7 @@ def test_what_is_in_flight_finishes_when_the_run_stops(script: Script, kind: str
     assert sent.kinds() == {kind: 1, "created": 3, "stopped": 16}
     assert len(server.requests) == 4
     skipped = next(outcome for outcome in sent.outcomes.values() if isinstance(outcome, Skipped))
-    assert sent.end == End("stopped", skipped.detail)
+    assert sent.end == End("stopped", skipped.detail, "stopped")
     assert skipped.detail
 
 
@@ -674,6 +674,7 @@ def test_a_worker_that_is_stuck_is_left_behind_and_writes_nothing_any_more() -> 
 
         def __init__(self, api: Api) -> None:
             self._api = api
+            self.bearer = False
 
         def create_job(self, workflow_id: str, project_id: str, exchange: Exchange) -> Happening:
             stuck.set()

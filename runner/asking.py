@@ -1,0 +1,209 @@
+"""Questions to the API, many at a time: what costs nothing may be asked again, and nobody waits for long.
+
+One thread decides what is asked and when, by the same rules as for what is sent: so many at a time, the rate, the
+pauses that the server asks for. A question that got no answer is asked again; an API that answers none is given up.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from queue import Empty, SimpleQueue
+
+from runner.exchange import Exchange
+from runner.pacing import Backoff, Pace, Pauses
+from runner.settings import Limits
+from runner.verdict import Answer, Happening, NoAnswer, retry_after
+
+Question = Callable[[Exchange], Happening]
+
+_LONGEST_WAIT = 0.2  # seconds: Python runs a signal handler between two steps of the main thread
+_OVERTIME = 1.0  # seconds after its deadline that an exchange may take to come back
+_THROTTLED = (HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
+
+
+@dataclass(order=True, slots=True)
+class _Asked:
+    """One question: when it may be asked, its place among the others, and how often it was asked."""
+
+    due: float
+    place: int
+    question: Question = field(compare=False)
+    attempt: int = field(compare=False, default=1)
+    first: float | None = field(compare=False, default=None)  # when it was first asked
+    exchange: Exchange = field(compare=False, default_factory=lambda: Exchange(0.0))
+
+
+class Asker:
+    """Asks questions within the limits of a run. Its rate and its pauses go on from one `ask` to the next.
+
+    `pace` is shared with whatever else is sent meanwhile.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        pace: Pace | None = None,
+        backoff: Backoff | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limits = limits
+        self._pace = pace or Pace(limits.pace)
+        self._pauses = Pauses(limits.max_pause)
+        self._backoff = backoff or Backoff()
+        self._clock = clock
+
+    @property
+    def paused_for(self) -> float:
+        """The seconds for which the server asked not to be asked."""
+        return max(0.0, self._pauses.until - self._clock())
+
+    def ask(self, questions: Sequence[Question]) -> list[Happening]:
+        """What came of each question, in their order; all that needs no answer any more when it returns.
+
+        It waits no longer than one exchange's timeout for an API that answers nothing, and not at all for one that
+        wants a longer pause than that: what is not asked then gets what the last one got.
+        """
+        round_ = _Round(self._limits, self._pace, self._pauses, self._backoff, self._clock)
+        return round_.ask(questions)
+
+
+class _Round:
+    """The asking of some questions."""
+
+    def __init__(
+        self, limits: Limits, pace: Pace, pauses: Pauses, backoff: Backoff, clock: Callable[[], float]
+    ) -> None:
+        self._limits = limits
+        self._pace = pace
+        self._pauses = pauses
+        self._backoff = backoff
+        self._clock = clock
+        self._fresh: deque[_Asked] = deque()
+        self._again: list[_Asked] = []
+        self._out: dict[int, _Asked] = {}
+        self._told: dict[int, Happening] = {}
+        self._heard: float | None = None  # when the API last answered
+        self._throttles = 0
+        self._gave_up: Happening | None = None
+        self._todo: SimpleQueue[_Asked | None] = SimpleQueue()
+        self._back: SimpleQueue[tuple[_Asked, Happening]] = SimpleQueue()
+
+    def ask(self, questions: Sequence[Question]) -> list[Happening]:
+        self._fresh.extend(_Asked(0.0, place, question) for place, question in enumerate(questions))
+        count = min(self._limits.concurrency, len(questions))
+        for number in range(count):
+            # Nobody waits for one that is stuck, resolving a name say.
+            threading.Thread(target=self._work, name=f"ask-{number}", daemon=True).start()
+        try:
+            while len(self._told) < len(questions):
+                self._send_what_is_due()
+                self._take_what_came()
+                self._leave_what_is_stuck()
+                if self._gave_up is not None and not self._out:
+                    break
+        finally:
+            for _thread in range(count):
+                self._todo.put(None)
+        rest = self._gave_up
+        return [self._told[place] if rest is None else self._told.get(place, rest) for place in range(len(questions))]
+
+    def _work(self) -> None:
+        while (asked := self._todo.get()) is not None:
+            self._back.put((asked, asked.question(asked.exchange)))
+
+    def _send_what_is_due(self) -> None:
+        now = self._clock()
+        while self._gave_up is None and self._next_at(now) == now:
+            asked = heapq.heappop(self._again) if self._again else self._fresh.popleft()
+            asked.first = now if asked.first is None else asked.first
+            asked.exchange = Exchange(self._limits.timeout, clock=self._clock, turn=self._pace.take(now))
+            self._out[asked.place] = asked
+            self._todo.put(asked)
+
+    def _next_at(self, now: float) -> float | None:
+        """When the next question may be asked: `now`, later, or None when that hangs on something that comes back."""
+        if self._gave_up is not None or len(self._out) >= self._limits.concurrency:
+            return None
+        # What is to be asked again goes first: an API that does not answer is not asked everything once.
+        due = self._again[0].due if self._again else (0.0 if self._fresh else None)
+        return None if due is None else max(now, due, self._pauses.until, now + self._pace.wait(now))
+
+    def _take_what_came(self) -> None:
+        now = self._clock()
+        next_at = self._next_at(now)
+        wait = _LONGEST_WAIT if next_at is None else min(_LONGEST_WAIT, next_at - now)
+        with suppress(Empty):
+            while True:
+                asked, happening = self._back.get(timeout=max(0.0, wait))
+                if self._out.get(asked.place) is asked:
+                    del self._out[asked.place]
+                    self._settle(asked, happening)
+                wait = 0.0
+
+    def _leave_what_is_stuck(self) -> None:
+        now = self._clock()
+        for asked in list(self._out.values()):
+            begun = asked.exchange.started
+            if begun is not None and now - begun > self._limits.timeout + _OVERTIME:
+                del self._out[asked.place]
+                self._end(asked, NoAnswer("timeout", asked.exchange.cut("timeout"), "no answer came in time"))
+
+    def _settle(self, asked: _Asked, happening: Happening) -> None:
+        now = self._clock()
+        asked.exchange.turn.left = asked.exchange.written or now
+        if isinstance(happening, Answer) and happening.status in _THROTTLED:
+            self._throttled(asked, happening, now)
+            return
+        if isinstance(happening, Answer):
+            self._heard, self._throttles = now, 0
+        if _is_passing(happening) and asked.attempt < self._limits.attempts and not self._is_late(asked, now):
+            asked.due = now + self._backoff.seconds(asked.attempt)
+            asked.attempt += 1
+            heapq.heappush(self._again, asked)
+            return
+        self._end(asked, happening)
+
+    def _throttled(self, asked: _Asked, answer: Answer, now: float) -> None:
+        if now >= self._pauses.until:
+            self._throttles += 1
+        seconds = max(retry_after(answer) or 0.0, self._backoff.seconds(self._throttles))
+        allowed = self._pauses.extend(now, seconds)
+        if not allowed or seconds > self._limits.timeout or self._is_late(asked, now):
+            self._gave_up = self._gave_up or answer
+            self._told[asked.place] = answer
+            return
+        asked.due = now
+        heapq.heappush(self._again, asked)
+
+    def _is_late(self, asked: _Asked, now: float) -> bool:
+        """Whether waiting longer for this question's answer would be longer than an exchange may take."""
+        since = max(asked.first or now, self._heard or 0.0)
+        return now - since > self._limits.timeout
+
+    def _end(self, asked: _Asked, happening: Happening) -> None:
+        self._told[asked.place] = happening
+        unheard = self._heard is None or (asked.first is not None and self._heard < asked.first)
+        if _is_for_all(happening) or (isinstance(happening, NoAnswer) and unheard):
+            self._gave_up = self._gave_up or happening
+
+
+def _is_for_all(happening: Happening) -> bool:
+    """Whether no other question would fare better: the key is not recognised, or the server's certificate not ours."""
+    if isinstance(happening, Answer):
+        return happening.status == HTTPStatus.UNAUTHORIZED
+    return happening.cause in ("certificate", "interrupted")
+
+
+def _is_passing(happening: Happening) -> bool:
+    """Whether asking again may help. What was waited for once is not waited for again."""
+    if isinstance(happening, NoAnswer):
+        return happening.cause not in ("timeout", "interrupted", "certificate")
+    return happening.status >= HTTPStatus.INTERNAL_SERVER_ERROR

@@ -1,0 +1,131 @@
+"""Following jobs until they are final: a table that is drawn anew on a terminal, one line for each change otherwise."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import click
+
+from runner import status
+from runner.cli import console
+from runner.errors import Exit, RefusedError
+from runner.status import Sighting
+from runner.text import cut, visible
+
+if TYPE_CHECKING:
+    from runner.status import Watch
+
+_SLICE = 0.2  # seconds
+_COLORS = {"completed": "green", "failed": "red", "cancelled": "red", "going": "cyan", "unknown": "yellow"}
+_LEAST_NAME = 16  # columns
+
+
+def until_final(watch: Watch, *, timeout: float | None, again: str, quiet: bool) -> Exit:
+    """Follow until every job is final, or the timeout is over; say how it goes on stderr, and return the exit code.
+
+    A signal ends the following as it ends any command; then what to do is said, with `again`, the command to go on.
+    """
+    display = _display(watch, quiet=quiet)
+    try:
+        for changed in watch.follow(_sleep, timeout):
+            display(changed)
+    except Exception:
+        raise
+    except BaseException:  # a signal: the jobs are the API's, and nothing here could end them
+        console.say(f"not followed any more: the jobs go on at the API. To look again: {again}")
+        raise
+    if not watch.is_over:
+        console.warn(f"the time to wait is over, and the jobs go on. To look again: {again}")
+        return Exit.TIMED_OUT
+    return exit_code(watch.sightings)
+
+
+def exit_code(sightings: Sequence[Sighting]) -> Exit:
+    """0: nothing is wrong; 1: a job failed or was cancelled; 4: it could not be told what became of one."""
+    if any(one.problem or (one.is_final and one.kind == "unknown") for one in sightings):
+        return Exit.REFUSED
+    failed = any(one.kind in ("failed", "cancelled") for one in sightings)
+    return Exit.FAILED if failed else Exit.OK
+
+
+def say_why(watch: Watch) -> None:
+    """Say what could not be learned, and why."""
+    if watch.refused:
+        console.fail(RefusedError(watch.refused, "Set PIXXEL_API_KEY or --api-key-file to a key of this API."))
+        return
+    troubled = [one for one in watch.sightings if one.problem]
+    if troubled:
+        jobs = "1 job is" if len(troubled) == 1 else f"{len(troubled)} jobs are"
+        console.warn(f"what became of {jobs} not known, the first with: {visible(troubled[0].problem)}")
+
+
+def _sleep(seconds: float) -> bool:
+    # In slices: a signal that comes just before a sleep is seen by Python when the sleep is over.
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, _SLICE))
+    return True
+
+
+def _display(watch: Watch, *, quiet: bool) -> Callable[[Sequence[Sighting]], None]:
+    if quiet:
+        return lambda _changed: None
+    return _Live(watch).draw if console.stderr_is_terminal() else _say_changes
+
+
+def _say_changes(changed: Sequence[Sighting]) -> None:
+    for one in changed:
+        if one.problem:
+            console.say(f"{visible(one.name)}: not known now: {visible(one.problem)}")
+        else:
+            console.say(f"{visible(one.name)}: {_state(one)}{_reasons(one)}")
+
+
+def _state(one: Sighting) -> str:
+    progress = "" if one.is_final or not one.progress else f", {visible(one.progress)}"
+    return f"{visible(one.status or 'status unknown')}{progress}"
+
+
+def _reasons(one: Sighting) -> str:
+    return f": {visible('; '.join(one.errors))}" if one.errors else ""
+
+
+class _Live:
+    """A table on a terminal that is drawn over itself: jobs that go on first, as many as there is room for."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._drawn = 0
+
+    def draw(self, _changed: Sequence[Sighting]) -> None:
+        """Draw it as it is now, in the place where it was."""
+        size = shutil.get_terminal_size()
+        lines = self._lines(size.columns - 1, max(1, size.lines - 2))
+        # Up to the first line that was drawn, and from there on everything goes.
+        back = f"\x1b[{self._drawn}F\x1b[J" if self._drawn else ""
+        self._drawn = len(lines)
+        with suppress(OSError):
+            click.echo(back + "\n".join(lines), file=sys.stderr, color=True)
+
+    def _lines(self, columns: int, room: int) -> list[str]:
+        sightings = self._watch.sightings
+        going = sorted(sightings, key=lambda one: one.is_final)
+        shown = going[: room - 1]
+        widest = max((len(visible(one.name)) for one in shown), default=0)
+        name_width = min(widest, max(_LEAST_NAME, columns // 2))
+        lines = [self._line(one, name_width, columns) for one in shown]
+        more = len(sightings) - len(shown)
+        rest = f" ({more} not shown)" if more else ""
+        return [*lines, cut(f"{visible(status.totals(sightings))}{rest}", columns)]
+
+    def _line(self, one: Sighting, name_width: int, columns: int) -> str:
+        name = cut(visible(one.name), name_width)
+        words = f"not known now: {visible(one.problem)}" if one.problem else f"{_state(one)}{_reasons(one)}"
+        text = cut(words, max(1, columns - name_width - 2))
+        colored = click.style(text, fg=_COLORS[one.kind]) if console.stderr_color() else text
+        return f"{name}{' ' * (name_width - len(name))}  {colored}"

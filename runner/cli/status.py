@@ -1,0 +1,169 @@
+"""The command `status`: what became of the jobs of a run at the API, now or until all of them are final."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from runner import following, report, settings
+from runner.api import Reader
+from runner.asking import Asker
+from runner.cli import console, follow, options, records
+from runner.errors import Exit, RefusedError, RunnerError, UsageError
+from runner.following import Followed
+from runner.ledger.rows import RunRow
+from runner.ledger.store import Ledger
+from runner.model import Job, Manifest
+from runner.status import Sighting, Watch
+from runner.text import visible
+
+Keep = Callable[[Sequence[Sighting]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line asks for beside the connection and the limits."""
+
+    target: str | None
+    ledger: Path | None
+    wait: bool
+    wait_timeout: float | None
+    format: str
+    every: bool
+    quiet: bool
+
+
+@click.command("status")
+@click.argument("target", metavar="[RUN|RESULTS-FILE|MANIFEST]", required=False)
+@options.wait
+@options.formats
+@options.connection
+@options.ledger
+@options.limits
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing unless something is wrong.")
+@options.colors
+def command(**given: Any) -> Exit:
+    """Ask the API for the status of every job of a run.
+
+    That is the last run; or RUN (the start of its id), the one that wrote RESULTS-FILE, or the last one of MANIFEST (a
+    file, or a name in the ledger).
+
+    What is final is kept in the ledger and not asked for again. The exit code is 0 when nothing is wrong (with --wait:
+    when all completed), 1 when a job failed or was cancelled, 4 when it could not be told, 6 when --wait-timeout
+    passed first.
+    """
+    request = Request(**{name: given.pop(name) for name in Request.__dataclass_fields__})
+    at = options.Connection(**{name: given.pop(name) for name in options.Connection.__dataclass_fields__})
+    return _status(request, at, settings.limits(settings.Options(**given), Manifest("", "", "", ())))
+
+
+def _status(request: Request, at: options.Connection, limits: settings.Limits) -> Exit:
+    with _followed(request, at) as (followed, keep):
+        if all(one.is_final for one in followed.jobs):  # nothing is to be asked, so that no key is needed
+            return _tell(followed, followed.jobs, request, Exit.OK, None)
+        _refuse_other_api(followed, at)
+        with _connected(at, followed, limits) as reader:
+            watch = Watch(followed.jobs, reader, Asker(limits), keep)
+            if request.wait:
+                again = f"pixxel-runner status {followed.run_id} --wait"
+                waited = follow.until_final(watch, timeout=request.wait_timeout, again=again, quiet=request.quiet)
+            else:
+                watch.look()
+                waited = Exit.OK
+        return _tell(followed, watch.sightings, request, waited, watch)
+
+
+def _tell(
+    followed: Followed, sightings: Sequence[Sighting], request: Request, waited: Exit, watch: Watch | None
+) -> Exit:
+    code = waited if waited is Exit.TIMED_OUT else follow.exit_code(sightings)
+    notes = (_others(followed),) if followed.others else ()
+    standing = report.Standing(followed.run_id, followed.manifest, followed.api, sightings, notes)
+    style = report.Style(width=console.stdout_width(), color=console.stdout_color(), every=request.every)
+    if not request.quiet:
+        console.out(report.STATUS_FORMATS[request.format](standing, style))
+        console.say(f"run {followed.run_id} of {visible(followed.manifest)} at {visible(followed.api)}")
+    elif code is not Exit.OK:
+        console.say(f"{visible(followed.manifest)}: {visible(report.status_totals(sightings))}")
+    if watch is not None:
+        follow.say_why(watch)
+    return code
+
+
+def _others(followed: Followed) -> str:
+    words = ", ".join(f"{count} {word}" for word, count in followed.others.items())
+    return f"not created: {words} (pixxel-runner show has them)"
+
+
+def _refuse_other_api(followed: Followed, at: options.Connection) -> None:
+    """The key goes where the person says, never where a file says."""
+    if followed.api == at.identity:
+        return
+    way = "--sandbox" if followed.api == settings.SANDBOX else f"--base-url {followed.api}"
+    raise UsageError(
+        f"run {followed.run_id} was made at {followed.api}, and {at.identity} is what would be asked",
+        f"If that is where to ask: {way}",
+    )
+
+
+@contextmanager
+def _connected(at: options.Connection, followed: Followed, limits: settings.Limits) -> Iterator[Reader]:
+    jobs = tuple(Job(one.name, one.workflow_id, one.project_id) for one in followed.jobs)
+    stand_in = Manifest(followed.manifest, followed.manifest_path, "", jobs)
+    with at.endpoint(stand_in) as endpoint, Reader(endpoint, limits.concurrency) as reader:
+        yield reader
+
+
+@contextmanager
+def _followed(request: Request, at: options.Connection) -> Iterator[tuple[Followed, Keep]]:
+    """What is meant, and how what is final is kept."""
+    target = request.target
+    found = following.of_results(Path(target)) if target is not None and _is_file(target) else None
+    if found is None:
+        with _ledger(records.path_of(target, request.ledger, sandbox=at.sandbox)) as ledger:
+            run = _find(ledger, target)
+            yield following.of_run(ledger, run), following.keeper(ledger, run.api, _not_kept)
+        return
+    place = records.path_of(found.manifest_path, request.ledger, sandbox=at.sandbox)
+    if not place.exists():
+        yield found, lambda _final: None
+        return
+    with _ledger(place) as ledger:
+        known = next((run for run in ledger.runs(found.api, found.manifest) if run.id == found.run_id), None)
+        kept = found if known is None else following.of_run(ledger, known)
+        yield kept, following.keeper(ledger, found.api, _not_kept)
+
+
+@contextmanager
+def _ledger(path: Path) -> Iterator[Ledger]:
+    """The record; where it can't be written it is read, and what is final is only shown."""
+    records.must_exist(path)
+    try:
+        ledger = Ledger(path)
+    except RefusedError:
+        ledger = Ledger(path, read_only=True)
+    with ledger:
+        yield ledger
+
+
+def _not_kept(error: RunnerError) -> None:
+    console.warn(f"what is final could not be kept on record: {visible(error.message)}")
+
+
+def _find(ledger: Ledger, target: str | None) -> RunRow:
+    """The run that is meant: the last one, of a manifest that a file or a name says, or the one of an id."""
+    if target is None:
+        return records.find_run(ledger, records.LAST, None)
+    if _is_file(target) or target in {name for _, name, _ in ledger.manifests()}:
+        return records.find_run(ledger, records.LAST, records.name_of(ledger, target))
+    return records.find_run(ledger, target, None)
+
+
+def _is_file(target: str) -> bool:
+    return os.path.isfile(target)  # noqa: PTH113 - Path.is_file raises for a name that is too long

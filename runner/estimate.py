@@ -1,0 +1,84 @@
+"""What workflows are expected to cost, and whether they are there: asked of the API, once for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from runner import jobobject
+from runner.asking import Asker
+from runner.exchange import Exchange
+from runner.verdict import Answer, Happening, without_use
+
+_LARGEST = 2**53  # tokens: what JSON's readers agree on, and more than anybody pays
+
+
+class Reader(Protocol):
+    """What is needed of the API: nothing that creates."""
+
+    @property
+    def bearer(self) -> bool:
+        """Whether the key begins with `Bearer `."""
+
+    def get_workflow(self, workflow_id: str, project_id: str, exchange: Exchange) -> Happening:
+        """One workflow, in one of its projects."""
+
+    def get_estimate(self, workflow_id: str, exchange: Exchange) -> Happening:
+        """What a job of the workflow is expected to cost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a job of a workflow is expected to cost, in tokens; or why that is not known."""
+
+    cost: int | None
+    problem: str = ""
+
+
+def estimates(asker: Asker, reader: Reader, workflow_ids: Iterable[str]) -> dict[str, Estimate]:
+    """Ask what a job of each workflow is expected to cost: one request for each distinct one."""
+    wanted = list(dict.fromkeys(workflow_ids))
+    told = asker.ask([partial(reader.get_estimate, workflow_id) for workflow_id in wanted])
+    return {one: _estimate(happening, bearer=reader.bearer) for one, happening in zip(wanted, told, strict=True)}
+
+
+def problems(asker: Asker, reader: Reader, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Ask whether each workflow is in its project and may be seen: what is wrong in words, empty where nothing is.
+
+    One request for each distinct pair.
+    """
+    wanted = list(dict.fromkeys(pairs))
+    told = asker.ask([partial(reader.get_workflow, workflow_id, project_id) for workflow_id, project_id in wanted])
+    return {pair: _problem(happening, pair, bearer=reader.bearer) for pair, happening in zip(wanted, told, strict=True)}
+
+
+def _estimate(happening: Happening, *, bearer: bool) -> Estimate:
+    members = _members(happening)
+    if members is None:
+        return Estimate(None, without_use(happening, bearer=bearer))
+    cost = members.get("estimated_cost")
+    if isinstance(cost, bool) or not isinstance(cost, int) or not 0 <= cost <= _LARGEST:
+        return Estimate(None, "the API tells no cost that could be one")
+    return Estimate(cost)
+
+
+def _problem(happening: Happening, pair: tuple[str, str], *, bearer: bool) -> str:
+    members = _members(happening)
+    if members is None:
+        return without_use(happening, bearer=bearer)
+    workflow_id, project_id = (members.get(name) for name in ("id", "project_id"))
+    if isinstance(workflow_id, str) and workflow_id not in ("", pair[0]):
+        return f"the API answers with another workflow: {workflow_id}"
+    if isinstance(project_id, str) and project_id not in ("", pair[1]):
+        return f"the workflow is in another project: {project_id}"
+    errors = members.get("val_errors")
+    return f"the workflow has {len(errors)} validation error(s)" if isinstance(errors, list) and errors else ""
+
+
+def _members(happening: Happening) -> Mapping[str, Any] | None:
+    if not isinstance(happening, Answer) or happening.status != HTTPStatus.OK:
+        return None
+    return jobobject.read_object(happening.body)

@@ -1,0 +1,87 @@
+"""Looking ahead: what a run of a manifest would do now, without doing any of it, or being able to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from runner import estimate, forecast, origin, periods, plan, runkey, settings
+from runner.asking import Asker
+from runner.estimate import Estimate
+from runner.forecast import Forecast
+from runner.ledger.store import Ledger
+from runner.model import Manifest
+
+_NEXT = "next"  # stands for the id of a run that there is not yet
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a run would be asked for: as `execution.Order` has it."""
+
+    manifest: Manifest
+    api: str
+    limits: settings.Limits
+    only: tuple[str, ...] = ()
+    again: tuple[str, ...] = ()
+    resume: bool = False
+    new: bool = False
+
+
+def look(
+    question: Question,
+    ledger: Ledger | None,
+    reader: estimate.Reader | None = None,
+    *,
+    cost: bool = False,
+    check: bool = False,
+) -> tuple[Forecast, tuple[str, ...]]:
+    """What a run would do now, and notes for a person.
+
+    Args:
+        question: what a run would be asked for.
+        ledger: the record; None where there is none yet.
+        reader: who is asked; None asks nobody.
+        cost: ask what each workflow costs.
+        check: ask whether each workflow that a run would use is there.
+
+    Raises:
+        RefusedError: a run would be refused.
+        UsageError: `only` or `again` name no job.
+    """
+    manifest, now = question.manifest, datetime.now(UTC)
+    answer = runkey.Answer.of(manifest, resume=question.resume, new=question.new)
+    if ledger is None:
+        chosen = runkey.Choice(periods.run_key(manifest.once_per, manifest.timezone, now, _NEXT))
+    else:
+        origin.check(ledger, question.api, manifest, new=question.new)
+        chosen = runkey.choose(ledger, question.api, manifest, answer, _NEXT, now)
+    standings = ledger.standings(question.api, manifest.name, chosen.run_key) if ledger else []
+    planned = plan.make(manifest, question.only or chosen.only, standings, question.again)
+    estimates: Mapping[str, Estimate] | None = None
+    problems: Mapping[tuple[str, str], str] = {}
+    if reader is not None:
+        asker = Asker(question.limits)
+        if cost:
+            wanted = forecast.workflows(planned, standings) if planned.sends else []
+            estimates = estimate.estimates(asker, reader, wanted)
+        if check:
+            problems = estimate.problems(asker, reader, (one.job.pair for one in planned.sends))
+    made = forecast.make(
+        manifest,
+        question.api,
+        chosen.run_key,
+        planned,
+        standings,
+        estimates,
+        problems,
+        question.limits.max_cost,
+    )
+    return made, (*chosen.notes, *_elsewhere(ledger, question, chosen.run_key))
+
+
+def _elsewhere(ledger: Ledger | None, question: Question, run_key: str) -> Sequence[str]:
+    doubts = ledger.unsettled(question.api, question.manifest.name) if ledger else []
+    others = sum(one.run_key != run_key for one in doubts)
+    return [f"{others} of earlier runs of this manifest still in doubt: pixxel-runner resolve"] if others else []

@@ -1,0 +1,135 @@
+"""What reports say of a forecast: what a run would do with each job, why, and what that would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from runner import periods
+from runner.forecast import Action, Forecast, Prospect
+from runner.report import csv
+from runner.report.sheet import Sheet, column, count, job_ids, numbers
+from runner.report.style import Style
+from runner.text import visible
+
+MOST_LISTED = 1000
+_COLORS: Mapping[Action, str] = {"submit": "green", "nothing": "cyan", "look up": "yellow"}
+_WORDS = {
+    "new": "new",
+    "failed_before": "failed before",
+    "one_more": "one more of its pair",
+    "again": "one more",
+    "created": "created",
+    "in_doubt": "in doubt",
+    "sending": "in doubt",
+    "disabled": "disabled",
+    "not_selected": "not selected",
+}
+
+FIELDS = (
+    "name",
+    "workflow_id",
+    "project_id",
+    "labels",
+    "action",
+    "reason",
+    "detail",
+    "run_id",
+    "job_id",
+    "estimate",
+    "problem",
+)
+
+
+def sheet(forecast: Forecast, style: Style) -> Sheet:
+    """The jobs (all of them, or, where those are very many, the ones that something would be done with) and totals."""
+    every = style.every or len(forecast.prospects) <= MOST_LISTED
+    listed = [one for one in forecast.prospects if every or one.action != "nothing" or one.problem]
+    columns = [
+        column("job", (visible(one.job.name) for one in listed), least=8, rank=0),
+        column("workflow", (visible(one.job.workflow_id) for one in listed), least=9, rank=4),
+        column("project", (visible(one.job.project_id) for one in listed), least=9, rank=5),
+        column("would", (one.action for one in listed), least=8, rank=0),
+        job_ids("because", (visible(_why(one)) for one in listed), rank=1),
+        numbers("estimate", (one.estimate for one in listed), rank=3),
+        column("problem", (visible(one.problem) for one in listed), least=16, rank=2),
+    ]
+    shown = tuple(one for one in columns if one.title not in ("problem", "estimate") or any(one.cells[1:]))
+    return Sheet(shown, "would", tuple(_COLORS[one.action] for one in listed), tuple(_notes(forecast, len(listed))))
+
+
+def rows(forecast: Forecast) -> Iterator[dict[str, Any]]:
+    """Every job with the values of FIELDS."""
+    for one in forecast.prospects:
+        yield {**_values(one), "labels": csv.as_json(dict(one.job.labels))}
+
+
+def document(forecast: Forecast) -> dict[str, Any]:
+    """The forecast as JSON has it."""
+    manifest = forecast.manifest
+    return {
+        "version": 1,
+        "manifest": {"name": manifest.name, "path": manifest.path, "sha256": manifest.sha256},
+        "base_url": forecast.api,
+        "run_key": None if _is_new(forecast) else forecast.run_key,
+        "summary": {
+            "submit": forecast.count("submit"),
+            "nothing": forecast.count("nothing"),
+            "look_up": forecast.count("look up"),
+            "estimate": forecast.estimate if forecast.priced else None,
+            "spent": forecast.spent,
+            "max_cost": forecast.limit,
+        },
+        "jobs": [{**_values(one), "labels": dict(one.job.labels)} for one in forecast.prospects],
+    }
+
+
+def totals(forecast: Forecast) -> str:
+    """The line that counts what would be done."""
+    words = (
+        f"{count(len(forecast.prospects), 'job', 'jobs')}: {forecast.count('submit')} to submit, "
+        f"{forecast.count('look up')} to look up, {forecast.count('nothing')} with nothing to do"
+    )
+    if not forecast.priced:
+        return words
+    unknown = sum(one.action == "submit" and one.estimate is None for one in forecast.prospects)
+    rest = f" and {unknown} of unknown cost" if unknown else ""
+    return f"{words} · estimate {forecast.estimate}{rest}"
+
+
+def _values(one: Prospect) -> dict[str, Any]:
+    return {
+        "name": one.job.name,
+        "workflow_id": one.job.workflow_id,
+        "project_id": one.job.project_id,
+        "action": one.action,
+        "reason": one.reason,
+        "detail": one.detail,
+        "run_id": one.run_id,
+        "job_id": one.job_id,
+        "estimate": one.estimate,
+        "problem": one.problem,
+    }
+
+
+def _why(one: Prospect) -> str:
+    if one.reason == "created":
+        return f"created as {one.job_id} by {one.run_id}"
+    return f"{_WORDS[one.reason]}: {one.detail}" if one.detail else _WORDS[one.reason]
+
+
+def _notes(forecast: Forecast, listed: int) -> Iterator[str]:
+    yield totals(forecast)
+    if not _is_new(forecast):
+        yield f"for {visible(periods.describe(forecast.run_key))}"
+    if forecast.priced and forecast.limit is not None:
+        yield f"max_cost {forecast.limit}: {forecast.spent} used, {forecast.spent + forecast.estimate} after this"
+    for workflow_id, why in (forecast.unpriced or {}).items():
+        yield f"cost of workflow {visible(workflow_id)} not known: {visible(why)}"
+    if listed < len(forecast.prospects):
+        yield "jobs with nothing to do are not listed, as there are very many: --all lists every job"
+
+
+def _is_new(forecast: Forecast) -> bool:
+    """Whether the run would have a key of its own, whose name says nothing yet."""
+    return forecast.run_key.startswith("run:") and not any(one.run_id for one in forecast.prospects)

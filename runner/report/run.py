@@ -1,0 +1,252 @@
+"""What reports say of a record: the words for an outcome, which entries are listed, the totals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, assert_never
+
+from runner import jobobject
+from runner.model import Created, Entry, Failed, InDoubt, Outcome, Record, Skipped
+from runner.report import csv
+from runner.report.sheet import Sheet, column, count, job_ids, numbers, times
+from runner.report.style import Style
+from runner.results import Summary, rfc3339, summarise
+from runner.text import visible
+
+Word = Literal["created", "failed", "in doubt", "skipped"]
+
+# A list that nobody would read hides what went wrong, and laying it out takes longer than a second.
+MOST_LISTED = 1000
+_MOST_PROJECTS = 20
+
+_COLORS: Mapping[Word, str] = {"created": "green", "failed": "red", "in doubt": "yellow", "skipped": "cyan"}
+
+FIELDS = (
+    "name",
+    "workflow_id",
+    "project_id",
+    "labels",
+    "outcome",
+    "job_id",
+    "status",
+    "estimate",
+    "cost",
+    "validation_errors",
+    "recovered",
+    "assigned",
+    "kind",
+    "message",
+    "http_status",
+    "request_id",
+    "candidates",
+    "attempts",
+    "sent_at",
+    "run_id",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """An entry in words that are fit to show. `detail` is the job's id, the error or the reason."""
+
+    name: str
+    workflow: str
+    project: str
+    word: Word
+    remarks: tuple[str, ...]
+    detail: str
+    status: str
+    estimate: int | None
+    cost: int | None
+    sent_at: datetime | None
+
+    @property
+    def outcome(self) -> str:
+        """The outcome with what else there is to say of it: `created, 2 validation errors`."""
+        return ", ".join((self.word, *self.remarks))
+
+
+def sheet(record: Record, style: Style) -> Sheet:
+    """The entries to list (all of them, or, where those are very many, the ones that were not created) and totals."""
+    every = style.every or len(record.entries) <= MOST_LISTED
+    rows = [_row(entry) for entry in record.entries if every or not isinstance(entry.outcome, Created)]
+    columns = [
+        column("job", (row.name for row in rows), least=8, rank=0),
+        column("workflow", (row.workflow for row in rows), least=9, rank=5),
+        column("project", (row.project for row in rows), least=9, rank=7),
+        column("outcome", (row.outcome for row in rows), least=8, rank=0),
+        job_ids("job id or error", (row.detail for row in rows), rank=1),
+        column("status", (row.status for row in rows), least=9, rank=2),
+        numbers("estimate", (row.estimate for row in rows), rank=6),
+        numbers("cost", (row.cost for row in rows), rank=4),
+        times("sent (UTC)", [row.sent_at for row in rows], rank=8),
+    ]
+    shown = tuple(one for one in columns if one.title not in ("status", "estimate") or any(one.cells[1:]))
+    colors = tuple(_COLORS[row.word] for row in rows)
+    return Sheet(shown, "outcome", colors, tuple(_notes(record, listed=len(rows))))
+
+
+def rows(record: Record) -> Iterator[dict[str, Any]]:
+    """Every entry with the values of FIELDS."""
+    for entry in record.entries:
+        job = entry.job
+        yield {
+            "name": job.name,
+            "workflow_id": job.workflow_id,
+            "project_id": job.project_id,
+            "labels": csv.as_json(dict(job.labels)),
+            "outcome": _word(entry.outcome),
+            "run_id": entry.run_id,
+            **_values(entry.outcome),
+        }
+
+
+def totals(record: Record) -> str:
+    """The line that counts the outcomes and adds up the cost."""
+    return _totals(record, summarise(record))
+
+
+def _totals(record: Record, total: Summary) -> str:
+    earlier = f" ({total.created_earlier} by an earlier run)" if total.created_earlier else ""
+    return (
+        f"{count(len(record.entries), 'job', 'jobs')}: {total.created} created{earlier}, {total.failed} failed, "
+        f"{total.in_doubt} in doubt, {total.skipped} skipped · {_money(total.cost, total.estimate)}"
+    )
+
+
+def _money(cost: int, estimate: int | None) -> str:
+    return f"cost {cost}" if estimate is None else f"cost {cost} (estimate {estimate})"
+
+
+def _notes(record: Record, *, listed: int) -> Iterator[str]:
+    """What stands under the list: the totals, of each project too, validation errors, what the list leaves out."""
+    total = summarise(record)
+    yield _totals(record, total)
+    if len(total.projects) > 1:
+        for project in total.projects[:_MOST_PROJECTS]:
+            money = _money(project.cost, project.estimate)
+            yield f"project {visible(project.project_id)}: {project.created} created · {money}"
+        if len(total.projects) > _MOST_PROJECTS:
+            yield f"and {len(total.projects) - _MOST_PROJECTS} projects more: see the results file"
+    invalid = sum(_has_validation_errors(entry.outcome) for entry in record.entries)
+    if invalid:
+        jobs = count(invalid, "created job has", "created jobs have")
+        yield f"{jobs} validation errors: see the results file"
+    if listed < len(record.entries):
+        yield "created jobs are not listed, as there are very many: --all lists every job"
+
+
+def _row(entry: Entry) -> _Row:
+    """Put an entry into words."""
+    outcome = entry.outcome
+    job = jobobject.read(outcome.body) if isinstance(outcome, Created) else None
+    return _Row(
+        name=visible(entry.job.name),
+        workflow=visible(entry.job.workflow_id),
+        project=visible(entry.job.project_id),
+        word=_word(outcome),
+        remarks=_remarks(outcome, job) if isinstance(outcome, Created) else (),
+        detail=visible(_detail(outcome)),
+        status=visible(job.status or "") if job and isinstance(outcome, Created) and outcome.seen_at else "",
+        estimate=outcome.estimate if isinstance(outcome, Created | InDoubt) else None,
+        cost=job.cost if job else None,
+        sent_at=_sent_at(outcome),
+    )
+
+
+def _word(outcome: Outcome) -> Word:
+    """The outcome's name for a person."""
+    match outcome:
+        case Created():
+            return "created"
+        case Failed():
+            return "failed"
+        case InDoubt():
+            return "in doubt"
+        case Skipped():
+            return "skipped"
+        case _:
+            assert_never(outcome)
+
+
+def _sent_at(outcome: Outcome) -> datetime | None:
+    """When the last send began, in UTC; None where nothing was sent."""
+    match outcome:
+        case Created() | Failed() | InDoubt():
+            return outcome.sent_at and outcome.sent_at.astimezone(UTC)
+        case Skipped():
+            return None
+        case _:
+            assert_never(outcome)
+
+
+def _detail(outcome: Outcome) -> str:
+    match outcome:
+        case Created(job_id=job_id):
+            return job_id
+        case Failed(error=error) | InDoubt(error=error):
+            return f"{error.kind}: {error.message}"
+        case Skipped(reason=reason, detail=detail):
+            return detail if detail.startswith(f"{reason}: ") else f"{reason}: {detail}"
+        case _:
+            assert_never(outcome)
+
+
+def _remarks(outcome: Created, job: jobobject.JobObject | None) -> tuple[str, ...]:
+    remarks = []
+    if outcome.recovered:
+        remarks.append("recovered" if outcome.assigned else "recovered, not certain which")
+    if job and job.val_errors:
+        remarks.append(count(len(job.val_errors), "validation error", "validation errors"))
+    return tuple(remarks)
+
+
+def _has_validation_errors(outcome: Outcome) -> bool:
+    if not isinstance(outcome, Created) or b"val_errors" not in outcome.body:
+        return False
+    job = jobobject.read(outcome.body)
+    return bool(job and job.val_errors)
+
+
+def _values(outcome: Outcome) -> dict[str, Any]:
+    match outcome:
+        case Created():
+            return _created(outcome)
+        case Failed():
+            return _error(outcome)
+        case InDoubt():
+            return {**_error(outcome), "candidates": csv.as_json(outcome.candidates), "estimate": outcome.estimate}
+        case Skipped():
+            return {"kind": outcome.reason, "message": outcome.detail}
+        case _:
+            assert_never(outcome)
+
+
+def _created(outcome: Created) -> dict[str, Any]:
+    job = jobobject.read(outcome.body)
+    return {
+        "job_id": outcome.job_id,
+        "status": job.status if job else None,
+        "estimate": outcome.estimate,
+        "cost": job.cost if job else None,
+        "validation_errors": len(job.val_errors) if job else None,
+        "recovered": csv.as_json(outcome.recovered),
+        "assigned": csv.as_json(outcome.assigned),
+        "candidates": None if outcome.assigned else csv.as_json(outcome.candidates),
+        "attempts": outcome.attempts,
+        "sent_at": rfc3339(outcome.sent_at),
+    }
+
+
+def _error(outcome: Failed | InDoubt) -> dict[str, Any]:
+    error = outcome.error
+    return {
+        "kind": error.kind,
+        "message": error.message,
+        "http_status": error.http_status,
+        "request_id": error.request_id,
+        "attempts": outcome.attempts,
+        "sent_at": outcome.sent_at and rfc3339(outcome.sent_at),
+    }

@@ -1,0 +1,115 @@
+"""What reports say of the jobs of a run at the API: the status of each, and what went wrong in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC
+from typing import Any
+
+from runner.report import csv
+from runner.report.sheet import Sheet, column, job_ids, numbers, times
+from runner.report.style import Style
+from runner.results import rfc3339
+from runner.status import Kind, Sighting, totals
+from runner.text import visible
+
+MOST_LISTED = 1000
+_COLORS: Mapping[Kind, str] = {
+    "completed": "green",
+    "failed": "red",
+    "cancelled": "red",
+    "going": "cyan",
+    "unknown": "yellow",
+}
+
+FIELDS = (
+    "name",
+    "workflow_id",
+    "project_id",
+    "job_id",
+    "status",
+    "final",
+    "progress",
+    "cost",
+    "time_taken",
+    "finished_at",
+    "errors",
+    "seen_at",
+    "problem",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The jobs of one run at the API. `notes` are lines for a person, fit to show, that go under a table."""
+
+    run_id: str
+    manifest: str
+    api: str
+    sightings: Sequence[Sighting]
+    notes: tuple[str, ...] = ()
+
+
+def sheet(standing: Standing, style: Style) -> Sheet:
+    """The jobs (all of them, or, where those are very many, the ones that are not completed) and totals."""
+    every = style.every or len(standing.sightings) <= MOST_LISTED
+    listed = [one for one in standing.sightings if every or one.kind != "completed"]
+    columns = [
+        column("job", (visible(one.name) for one in listed), least=8, rank=0),
+        job_ids("job id", (visible(one.job_id) for one in listed), rank=3),
+        column("workflow", (visible(one.workflow_id) for one in listed), least=9, rank=6),
+        column("project", (visible(one.project_id) for one in listed), least=9, rank=7),
+        column("status", (visible(one.status or "unknown") for one in listed), least=9, rank=0),
+        column("progress", (visible(one.progress) for one in listed), least=5, rank=1),
+        numbers("cost", (one.cost for one in listed), rank=4),
+        column("time taken", (visible(one.time_taken) for one in listed), least=6, rank=5),
+        times("finished (UTC)", [one.finished_at and one.finished_at.astimezone(UTC) for one in listed], rank=8),
+        column("errors", (visible(_trouble(one)) for one in listed), least=16, rank=2),
+    ]
+    shown = tuple(one for one in columns if one.title != "errors" or any(one.cells[1:]))
+    left_out = ("completed jobs are not listed, as there are very many: --all lists every job",)
+    notes = (visible(totals(standing.sightings)), *standing.notes)
+    colors = tuple(_COLORS[one.kind] for one in listed)
+    return Sheet(shown, "status", colors, notes + (left_out if len(listed) < len(standing.sightings) else ()))
+
+
+def rows(standing: Standing) -> Iterator[dict[str, Any]]:
+    """Every job with the values of FIELDS."""
+    for one in standing.sightings:
+        yield {**_values(one), "final": csv.as_json(one.is_final), "errors": "; ".join(one.errors)}
+
+
+def document(standing: Standing) -> dict[str, Any]:
+    """The jobs as JSON has them."""
+    counts: dict[str, int] = {}
+    for one in standing.sightings:
+        counts[one.status or "unknown"] = counts.get(one.status or "unknown", 0) + 1
+    return {
+        "version": 1,
+        "run": {"id": standing.run_id, "manifest": standing.manifest, "base_url": standing.api},
+        "summary": {"statuses": counts, "cost": sum(max(0, one.cost or 0) for one in standing.sightings)},
+        "jobs": [_values(one) for one in standing.sightings],
+    }
+
+
+def _values(one: Sighting) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "workflow_id": one.workflow_id,
+        "project_id": one.project_id,
+        "job_id": one.job_id,
+        "status": one.status or None,
+        "final": one.is_final,
+        "progress": one.progress or None,
+        "cost": one.cost,
+        "time_taken": one.time_taken or None,
+        "finished_at": one.finished_at and rfc3339(one.finished_at),
+        "errors": list(one.errors),
+        "seen_at": one.seen_at and rfc3339(one.seen_at),
+        "problem": one.problem or None,
+    }
+
+
+def _trouble(one: Sighting) -> str:
+    return one.problem or "; ".join(one.errors)
