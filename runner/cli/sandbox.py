@@ -14,7 +14,7 @@ import click
 from runner.cli import console
 from runner.errors import Exit, UsageError
 from runner.sandbox import faults as rehearsal
-from runner.sandbox.catalogue import Catalogue
+from runner.sandbox.catalogue import Catalogue, Workflow
 from runner.sandbox.faults import Fault
 from runner.sandbox.server import Sandbox
 from runner.sandbox.store import JobFile
@@ -44,8 +44,9 @@ _MOST_LISTED = 20
     "fault_texts",
     multiple=True,
     metavar="KIND=SHARE",
-    help="Let a share of the POSTs go wrong. KIND is rate-limit[:SECONDS], bad-gateway, reset or slow[:SECONDS]; "
-    "SHARE is from 0 to 1, or a percentage. May be given again.",
+    help="Let a share of the POSTs go wrong. KIND is rate-limit[:SECONDS], bad-gateway, reset, slow[:SECONDS] or "
+    "failure (the job fails half-way, whatever else the POST meets); SHARE is from 0 to 1, or a percentage. May be "
+    "given again.",
 )
 @click.option(
     "--seed", type=int, metavar="N", help="Draw the same faults as another sandbox with this seed.  [default: random]"
@@ -138,13 +139,17 @@ def _listing(catalogue: Catalogue) -> list[str]:
     for project in catalogue.projects.values():
         lines.append(f"# project {project.id}  {project.title}")
         lines.extend(
-            f"#   workflow {workflow.id}  {workflow.name}: {workflow.cost} tokens, {workflow.duration} s"
+            f"#   workflow {workflow.id}  {workflow.name}: {_terms(workflow)}"
             for workflow in catalogue.workflows.values()
             if project.id in workflow.project_ids
         )
     if len(lines) > _MOST_LISTED:
         return [*lines[:_MOST_LISTED], f"# and {len(lines) - _MOST_LISTED} more"]
     return lines
+
+
+def _terms(workflow: Workflow) -> str:
+    return f"{workflow.cost} tokens, {workflow.duration} s{', fails half-way' if workflow.fails else ''}"
 
 
 def _log(line: str) -> None:

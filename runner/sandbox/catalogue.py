@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 # What an admitted workflow costs and takes: nothing is known of it but its id.
 _ADMITTED_COST = 10
-_ADMITTED_DURATION = 30
+_ADMITTED_DURATION = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,10 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class Workflow:
-    """A workflow, and the projects that it may be run in. `cost` is in tokens, `duration` in seconds."""
+    """A workflow, and the projects that it may be run in. `cost` is in tokens, `duration` in seconds.
+
+    Where it `fails`, each of its jobs does.
+    """
 
     id: str
     name: str
@@ -30,6 +33,7 @@ class Workflow:
     cost: int
     duration: int
     project_ids: tuple[str, ...]
+    fails: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,8 @@ def _in_project(workflow: Workflow, project_id: str) -> Workflow:
 _AGRI = Project("1c6d7a52-0f3e-4b8a-9d21-5e7f30a4c611", "agri-watch", "Agri Watch")
 _COAST = Project("0d9eb3f8-52c1-47a6-8e74-b1f6029ad35c", "coast-line", "Coast Line")
 
-# Costs differ, so that a sum shows what it is a sum of; durations are short, so that a person sees a job end.
+# Costs differ, so that a sum shows what it is a sum of; durations are short, so that a person sees a job end, and no
+# two workflows' jobs end after the same time (the one that fails does so before its time is up).
 EXAMPLE = of(
     projects=(_AGRI, _COAST),
     workflows=(
@@ -86,7 +91,7 @@ EXAMPLE = of(
             name="NDVI",
             description="Vegetation index over the project's fields.",
             cost=12,
-            duration=20,
+            duration=3,
             project_ids=(_AGRI.id,),
         ),
         Workflow(
@@ -94,7 +99,7 @@ EXAMPLE = of(
             name="Crop stress",
             description="Early stress of crops from red-edge bands.",
             cost=30,
-            duration=45,
+            duration=6,
             project_ids=(_AGRI.id,),
         ),
         Workflow(
@@ -102,15 +107,24 @@ EXAMPLE = of(
             name="Soil moisture",
             description="Moisture of the upper soil layer.",
             cost=25,
-            duration=60,
+            duration=7,
             project_ids=(_AGRI.id,),
+        ),
+        Workflow(
+            id="b94e6d20-3c7f-4a15-92d8-f06a1e5b7c38",
+            name="Cloudy scene",
+            description="Clouds hide the fields: each of its jobs fails half-way, to rehearse that.",
+            cost=19,
+            duration=8,
+            project_ids=(_AGRI.id,),
+            fails=True,
         ),
         Workflow(
             id="c3185ea6-f94d-4702-bd6b-3e80a7f2415d",
             name="Water quality",
             description="Turbidity and chlorophyll of coastal waters.",
             cost=40,
-            duration=30,
+            duration=4,
             project_ids=(_COAST.id,),
         ),
         Workflow(
@@ -118,7 +132,7 @@ EXAMPLE = of(
             name="Algal bloom",
             description="Extent of algal blooms.",
             cost=35,
-            duration=40,
+            duration=5,
             project_ids=(_COAST.id,),
         ),
         Workflow(
@@ -126,7 +140,7 @@ EXAMPLE = of(
             name="Coastline change",
             description="Movement of the coastline between two dates.",
             cost=80,
-            duration=90,
+            duration=8,
             project_ids=(_COAST.id,),
         ),
     ),

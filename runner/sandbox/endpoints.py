@@ -32,12 +32,14 @@ class ApiError(Exception):
         self.headers = headers
 
 
-def answer(world: World, key: str, request: Request) -> Response:
-    """The API's answer to a request. `key` is the one that is accepted."""
+def answer(world: World, key: str, request: Request, *, job_fails: bool = False) -> Response:
+    """The API's answer to a request. `key` is the one that is accepted; with `job_fails`, a job created by it fails."""
     try:
         handler = _handler(request)
         if handler is not _ping:
             _check_key(request.headers.get("authorization"), key)
+        if job_fails and handler is _create_job:
+            handler = _create_failing_job
         return json_response(HTTPStatus.OK, handler(world, request))
     except ApiError as error:
         return refusal(error.status, error.message, error.details, error.headers)
@@ -131,6 +133,12 @@ def _list_jobs(world: World, request: Request) -> dict[str, Any]:
 def _create_job(world: World, request: Request) -> dict[str, Any]:
     workflow, project_id = _workflow_in_project(world.catalogue, request)
     job = world.create(workflow.id, project_id)
+    return shapes.job_object(job, job.created_at)
+
+
+def _create_failing_job(world: World, request: Request) -> dict[str, Any]:
+    workflow, project_id = _workflow_in_project(world.catalogue, request)
+    job = world.create_failing(workflow.id, project_id)
     return shapes.job_object(job, job.created_at)
 
 

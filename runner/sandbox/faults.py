@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import random
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
 from runner.errors import UsageError
 
-Kind = Literal["rate-limit", "bad-gateway", "reset", "slow"]
+Kind = Literal["rate-limit", "bad-gateway", "reset", "slow", "failure"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
 # What the seconds of a kind are when the person names none. The other kinds have no seconds.
@@ -18,8 +19,8 @@ _LONGEST = 3600.0
 
 _HINT = (
     "Write KIND=SHARE, for example rate-limit=0.1, reset=5%, or slow:5=0.2. The kinds are rate-limit (429, nothing "
-    "created), bad-gateway (502, created all the same), reset (created, and no answer) and slow (created, and "
-    "answered after 2 or the given seconds)."
+    "created), bad-gateway (502, created all the same), reset (created, and no answer), slow (created, and answered "
+    "after 2 or the given seconds) and failure (created, and the job fails half-way, whatever else the POST meets)."
 )
 
 
@@ -30,6 +31,26 @@ class Fault:
     kind: Kind
     share: float
     seconds: float = 0.0
+
+
+class Dice:
+    """Throws for one POST after the other what it meets; the same `seed` gives the same throws.
+
+    Answers and failures are thrown apart: asking for failures changes nothing about which answers go wrong.
+    """
+
+    def __init__(self, faults: Iterable[Fault], seed: int) -> None:
+        self._of_answers, self._of_jobs = _apart(faults)
+        self._answers = random.Random(seed)  # noqa: S311 - a rehearsal is to be repeatable, not unpredictable
+        self._jobs = random.Random(f"failure {seed}")  # noqa: S311 - likewise
+
+    def throw(self) -> Mapping[Kind, Fault]:
+        """The faults that the next POST meets, by kind: at most one of its answer, and the failure of its job."""
+        answer = draw(self._of_answers, self._answers.random())
+        failure = draw(self._of_jobs, self._jobs.random())
+        if answer is not None and answer.kind == "rate-limit":
+            failure = None  # there is no job that could fail
+        return {fault.kind: fault for fault in (answer, failure) if fault is not None}
 
 
 def parse_fault(text: str) -> Fault:
@@ -49,12 +70,13 @@ def checked(faults: Iterable[Fault]) -> tuple[Fault, ...]:
     """The faults, if they can be had together.
 
     Raises:
-        UsageError: their shares are more than the whole.
+        UsageError: the shares of answers that go wrong, or those of jobs that fail, are more than the whole.
     """
     together = tuple(faults)
-    total = math.fsum(fault.share for fault in together)
-    if total > 1:
-        raise UsageError(f"--fault: the shares sum to {total:g}, which is more than every request", _HINT)
+    for alternatives in _apart(together):
+        total = math.fsum(fault.share for fault in alternatives)
+        if total > 1:
+            raise UsageError(f"--fault: the shares sum to {total:g}, which is more than every request", _HINT)
     return together
 
 
@@ -66,6 +88,15 @@ def draw(faults: Sequence[Fault], roll: float) -> Fault | None:
         if roll < edge:
             return fault
     return None
+
+
+def _apart(faults: Iterable[Fault]) -> tuple[tuple[Fault, ...], tuple[Fault, ...]]:
+    """The faults of answers and those of jobs: a request meets one of each at most."""
+    together = tuple(faults)
+    return (
+        tuple(fault for fault in together if fault.kind != "failure"),
+        tuple(fault for fault in together if fault.kind == "failure"),
+    )
 
 
 def _share(text: str, whole: str) -> float:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import selectors
 import socket
 import struct
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from types import TracebackType
 from typing import Self
 
 from runner.errors import RefusedError
 from runner.sandbox import endpoints, wire
-from runner.sandbox.faults import Fault, checked, draw
+from runner.sandbox.faults import Dice, Fault, Kind, checked
 from runner.sandbox.world import World
 
 _HOST = "127.0.0.1"
@@ -61,8 +60,7 @@ class Sandbox:
     ) -> None:
         self.world = world
         self._key = key
-        self._faults = checked(faults)
-        self._random = random.Random(seed)  # noqa: S311 - a rehearsal is to be repeatable, not unpredictable
+        self._dice = Dice(checked(faults), seed)
         self._port = port
         self._log = log
         self._closing = threading.Event()
@@ -155,26 +153,25 @@ class Sandbox:
             return False
         if request is None:
             return False
-        fault = draw(self._faults, self._random.random()) if request.method == "POST" else None
-        response = self._respond(request, fault)
-        if fault is not None and fault.kind == "reset":
-            self._tell(request, "reset")
+        met = self._dice.throw() if request.method == "POST" else {}
+        response = self._respond(request, met)
+        kinds = ", ".join(met)
+        if "reset" in met:
+            self._tell(request, kinds)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             return False
-        self._tell(request, f"{response.status}{f' ({fault.kind})' if fault else ''}")
+        self._tell(request, f"{response.status}{f' ({kinds})' if kinds else ''}")
         connection.sendall(self._render(response, close=not request.keep_alive, head_only=request.method == "HEAD"))
         return request.keep_alive
 
-    def _respond(self, request: wire.Request, fault: Fault | None) -> wire.Response:
-        if fault is None:
-            return endpoints.answer(self.world, self._key, request)
-        if fault.kind == "rate-limit":
-            headers = {"Retry-After": f"{fault.seconds:.0f}"}
+    def _respond(self, request: wire.Request, met: Mapping[Kind, Fault]) -> wire.Response:
+        if limit := met.get("rate-limit"):
+            headers = {"Retry-After": f"{limit.seconds:.0f}"}
             return endpoints.refusal(HTTPStatus.TOO_MANY_REQUESTS, "too many requests", headers=headers)
-        response = endpoints.answer(self.world, self._key, request)
-        if fault.kind == "slow":
-            self._closing.wait(fault.seconds)
-        return _BAD_GATEWAY if fault.kind == "bad-gateway" else response
+        response = endpoints.answer(self.world, self._key, request, job_fails="failure" in met)
+        if slow := met.get("slow"):
+            self._closing.wait(slow.seconds)
+        return _BAD_GATEWAY if "bad-gateway" in met else response
 
     def _turn_away(self, connection: socket.socket, error: wire.WireError) -> None:
         """Answer what was no request, and let the client finish sending: closing at once would reset the answer."""

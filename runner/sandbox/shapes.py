@@ -22,6 +22,10 @@ _TASKS = (
     ("Deliver", "8a45d1b7-6e3c-4f90-a2d8-15b7e9c4f026"),
 )
 
+# What a task that failed says of it: the one reason that the sandbox knows.
+_FAILURE_TYPE = "INPUT"
+_FAILURE = "no cloud-free imagery in the area of interest"
+
 
 def timestamp(moment: datetime) -> str:
     """An RFC 3339 timestamp in UTC, to the microsecond. `moment` must be in UTC."""
@@ -110,12 +114,13 @@ def _tasks(job: SandboxJob, now: datetime) -> list[dict[str, Any]]:
 def _task(job: SandboxJob, index: int, span: Span, now: datetime) -> dict[str, Any]:
     name, block_id = _TASKS[index]
     state = stage(span, now)
+    failed = state.status == "failed"
     return {
         "id": f"{job.id}-{index + 1}",
         "depends_on": [before for before, _ in _TASKS[max(0, index - 1) : index]],
         "block_info": {"id": block_id, "name": name, "version": "1.0.0"},
-        "err_msg": "",
-        "failure_type": "",
+        "err_msg": _FAILURE if failed else "",
+        "failure_type": _FAILURE_TYPE if failed else "",
         "info_logs": [],
         "created_at": timestamp(span.created_at),
         "updated_at": timestamp(state.updated_at),

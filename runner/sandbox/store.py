@@ -160,6 +160,7 @@ def _to_json(job: SandboxJob) -> dict[str, Any]:
         "created_at": job.created_at.isoformat(),
         "duration": job.duration,
         "cost": job.cost,
+        "fails": job.fails,
     }
 
 
@@ -174,4 +175,5 @@ def _from_json(value: Any) -> SandboxJob:
         created_at=created_at,
         duration=int(value["duration"]),
         cost=int(value["cost"]),
+        fails=bool(value.get("fails", False)),  # a line from before jobs could fail says nothing of it
     )

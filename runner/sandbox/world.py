@@ -75,15 +75,16 @@ class World:
             KeyError: the catalogue doesn't have the workflow.
             RefusedError: the store could not keep the job; it was not created.
         """
-        workflow = self._catalogue.workflows[workflow_id]
-        with self._lock:
-            job = SandboxJob(
-                str(uuid.uuid4()), workflow_id, project_id, self._clock(), workflow.duration, workflow.cost
-            )
-            self._take(self._store.append(job))
-            self._jobs.setdefault(workflow_id, {})[job.id] = job
-            self._created += 1
-        return job
+        return self._create(workflow_id, project_id, fails=False)
+
+    def create_failing(self, workflow_id: str, project_id: str) -> SandboxJob:
+        """Create a job that fails, whatever becomes of the workflow's other jobs; else as `create`.
+
+        Raises:
+            KeyError: the catalogue doesn't have the workflow.
+            RefusedError: the store could not keep the job; it was not created.
+        """
+        return self._create(workflow_id, project_id, fails=True)
 
     def jobs(self, workflow_id: str) -> list[SandboxJob]:
         """The workflow's jobs, the oldest first.
@@ -109,6 +110,23 @@ class World:
         """Let go of the store. A second call does nothing."""
         with self._lock:
             self._store.close()
+
+    def _create(self, workflow_id: str, project_id: str, *, fails: bool) -> SandboxJob:
+        workflow = self._catalogue.workflows[workflow_id]
+        with self._lock:
+            job = SandboxJob(
+                id=str(uuid.uuid4()),
+                workflow_id=workflow_id,
+                project_id=project_id,
+                created_at=self._clock(),
+                duration=workflow.duration,
+                cost=workflow.cost,
+                fails=fails or workflow.fails,
+            )
+            self._take(self._store.append(job))
+            self._jobs.setdefault(workflow_id, {})[job.id] = job
+            self._created += 1
+        return job
 
     def _take(self, jobs: list[SandboxJob]) -> None:
         """Add jobs from the store. Where they were created their pairs were known, so they are known here too."""

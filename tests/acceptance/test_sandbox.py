@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 NDVI = "9f2a4c1e-7b60-4d35-8a1f-2c9be05d7713"
+CLOUDY = "b94e6d20-3c7f-4a15-92d8-f06a1e5b7c38"
 AGRI = "1c6d7a52-0f3e-4b8a-9d21-5e7f30a4c611"
 JOBS = f"/v0/workflows/{NDVI}/jobs"
 CREATE = f"{JOBS}?project_id={AGRI}"
@@ -90,7 +91,8 @@ def test_it_serves_until_it_is_asked_to_stop(number: signal.Signals) -> None:
     assert "Traceback" not in err
     lines = out.splitlines()
     assert f"# project {AGRI}  Agri Watch" in lines
-    assert f"#   workflow {NDVI}  NDVI: 12 tokens, 20 s" in lines
+    assert f"#   workflow {NDVI}  NDVI: 12 tokens, 3 s" in lines
+    assert f"#   workflow {CLOUDY}  Cloudy scene: 19 tokens, 8 s, fails half-way" in lines
     assert all(line.startswith("#") or not line for line in lines)
 
 
@@ -122,6 +124,18 @@ def test_faults_are_rehearsed_and_can_be_had_again() -> None:
     assert seed
     assert statuses("--seed", seed[1])[0] == first
     assert set(first) <= {200, 429}
+
+
+def test_a_job_that_is_to_fail_fails_though_the_sandbox_was_killed(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.jsonl"
+    with serving("--state", path, "--fault", "failure=100%", "--fault", "slow:0=100%") as sandbox:
+        assert sandbox.ask("POST", CREATE)[0] == 200
+        sandbox.process.kill()
+    line = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**line, "created_at": "2026-05-04T03:02:01+00:00"}) + "\n", encoding="utf-8")
+    with serving("--state", path) as sandbox:
+        [job] = sandbox.ask("GET", JOBS)[1]["jobs"]
+        assert (job["status"], job["progress"], job["time_taken"]) == ("failed", "50", "1.65s")
 
 
 def test_verbose_says_a_line_a_request_and_never_the_key() -> None:
@@ -164,7 +178,7 @@ def test_a_long_catalogue_is_cut(tmp_path: Path) -> None:
     manifest.write_text(f"version: 1\njobs:\n{jobs}", encoding="utf-8")
     with serving("--manifest", manifest) as sandbox:
         lines = sandbox.stop()[1].splitlines()
-    assert lines[-1] == "# and 89 more"
+    assert lines[-1] == "# and 90 more"
     assert len(lines) < 30
 
 
@@ -190,6 +204,7 @@ def test_an_unreadable_state_says_what_to_do(tmp_path: Path) -> None:
     [
         (["--fault", "flood=0.1"], "rate-limit"),
         (["--fault", "slow=60%", "--fault", "reset=60%"], "sum"),
+        (["--fault", "failure:2=60%"], "failure takes no seconds"),
         (["--port", "70000"], "--port"),
         (["--key", ""], "--key"),
         (["--key", " x"], "--key"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import http.client
 import json
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 from runner.errors import Exit, RefusedError, UsageError
+from runner.sandbox import endpoints, wire
 from runner.sandbox.catalogue import EXAMPLE
 from runner.sandbox.faults import Fault
 from runner.sandbox.server import Sandbox
@@ -29,6 +31,7 @@ AGRI = "1c6d7a52-0f3e-4b8a-9d21-5e7f30a4c611"
 COAST = "0d9eb3f8-52c1-47a6-8e74-b1f6029ad35c"
 NDVI = "9f2a4c1e-7b60-4d35-8a1f-2c9be05d7713"
 STRESS = "77b0e8d4-13a9-4f62-b5c7-90d16ea42f58"
+CLOUDY = "b94e6d20-3c7f-4a15-92d8-f06a1e5b7c38"
 WATER = "c3185ea6-f94d-4702-bd6b-3e80a7f2415d"
 
 KEY = "sandbox-key"
@@ -129,11 +132,12 @@ def test_projects_come_in_pages(sandbox: Sandbox) -> None:
 
 def test_workflows_are_listed(sandbox: Sandbox) -> None:
     body = get(sandbox, "/v0/workflows")
-    assert body["pagination"] == {"limit": 50, "offset": 0, "total": 6}
+    assert body["pagination"] == {"limit": 50, "offset": 0, "total": 7}
     assert [(item["project_id"], item["name"]) for item in body["workflows"]] == [
         (AGRI, "NDVI"),
         (AGRI, "Crop stress"),
         (AGRI, "Soil moisture"),
+        (AGRI, "Cloudy scene"),
         (COAST, "Water quality"),
         (COAST, "Algal bloom"),
         (COAST, "Coastline change"),
@@ -148,7 +152,7 @@ def test_workflows_are_listed(sandbox: Sandbox) -> None:
     [
         (f"project_id={COAST}", ["Water quality", "Algal bloom", "Coastline change"]),
         (f"id={NDVI}", ["NDVI"]),
-        ("id=", ["NDVI", "Crop stress", "Soil moisture", "Water quality", "Algal bloom", "Coastline change"]),
+        (f"id=&project_id={AGRI}", ["NDVI", "Crop stress", "Soil moisture", "Cloudy scene"]),
         ("name=Crop+stress", ["Crop stress"]),
         ("name=Crop%20stress", ["Crop stress"]),
         ("name=Crop", []),
@@ -156,7 +160,7 @@ def test_workflows_are_listed(sandbox: Sandbox) -> None:
         ("created_on=2025-01-15&limit=1", ["NDVI"]),
         ("created_on=2025-01-16", []),
         ("updated_at=2025-01-15T09:00:00Z&limit=1", ["NDVI"]),
-        ("offset=4", ["Algal bloom", "Coastline change"]),
+        ("offset=5", ["Algal bloom", "Coastline change"]),
         (f"project_id={COAST}&offset=1&limit=1", ["Algal bloom"]),
         ("offset=100", []),
     ],
@@ -198,11 +202,11 @@ def test_each_job_has_an_id_of_its_own(sandbox: Sandbox) -> None:
 
 
 def test_a_job_runs_and_completes_with_time(sandbox: Sandbox, clock: Clock) -> None:
-    path = f"/v0/workflows/{NDVI}/jobs/{create(sandbox)['id']}"  # 20 s, of which it waits for the first
-    clock.forward(10.5)
+    path = f"/v0/workflows/{NDVI}/jobs/{create(sandbox)['id']}"  # 3 s, of which it waits for 0.3
+    clock.forward(1.65)
     running = get(sandbox, path)
     assert (running["status"], running["progress"], running["updated_at"]) == (
-        "running", "50", "2026-05-04T03:02:12.000000Z"
+        "running", "50", "2026-05-04T03:02:03.150000Z"
     )  # fmt: skip
     assert [(task["status"], task["progress"]) for task in running["tasks"]] == [
         ("completed", 100), ("running", 50), ("pending", 0)
@@ -210,8 +214,8 @@ def test_a_job_runs_and_completes_with_time(sandbox: Sandbox, clock: Clock) -> N
     assert "finished_at" not in running
     clock.forward(1000)
     done = get(sandbox, path)
-    assert (done["status"], done["progress"], done["time_taken"]) == ("completed", "100", "20s")
-    assert done["finished_at"] == done["updated_at"] == "2026-05-04T03:02:21.500000Z"
+    assert (done["status"], done["progress"], done["time_taken"]) == ("completed", "100", "3s")
+    assert done["finished_at"] == done["updated_at"] == "2026-05-04T03:02:04.500000Z"
     assert set(done) - set(running) == {"finished_at", "time_taken"}
     assert set(done["tasks"][0]) - {"block_inf_start_time"} == {
         "id", "info_logs", "created_at", "updated_at", "finished_at", "estimated_time_duration", "time_taken",
@@ -337,7 +341,54 @@ def test_admitted_pairs_can_be_run(sandbox: Sandbox) -> None:
     assert [item["id"] for item in get(sandbox, "/v0/workflows?project_id=my+project")["workflows"]] == ["mine/é"]
     homes = [item["project_id"] for item in get(sandbox, f"/v0/workflows?id={NDVI}")["workflows"]]
     assert homes == [AGRI, COAST]
-    assert len(EXAMPLE.workflows) == 6
+    assert len(EXAMPLE.workflows) == 7
+
+
+def test_a_person_sees_each_job_end_soon_and_at_a_time_of_its_own(sandbox: Sandbox, clock: Clock) -> None:
+    sandbox.world.admit([("mine", "my-project")])
+    items = get(sandbox, "/v0/workflows")["workflows"]
+    paths = [f"/v0/workflows/{item['id']}/jobs" for item in items]
+    for path, item in zip(paths, items, strict=True):
+        create(sandbox, f"{path}?project_id={item['project_id']}")
+    clock.forward(8)
+    *taken, admitted = [get(sandbox, path)["jobs"][0]["time_taken"] for path in paths]
+    assert taken == ["3s", "6s", "7s", "4.4s", "4s", "5s", "8s"]
+    assert admitted == "5s"
+
+
+def test_a_cloudy_scene_fails_half_way(sandbox: Sandbox, clock: Clock) -> None:
+    job = create(sandbox, f"/v0/workflows/{CLOUDY}/jobs?project_id={AGRI}")
+    path = f"/v0/workflows/{CLOUDY}/jobs/{job['id']}"
+    assert (job["status"], job["val_errors"]) == ("pending", [])
+    clock.forward(4.25)
+    assert (get(sandbox, path)["status"], get(sandbox, path)["progress"]) == ("running", "47")
+    clock.forward(0.25)
+    failed = get(sandbox, path)
+    assert (failed["status"], failed["progress"], failed["time_taken"]) == ("failed", "50", "4.4s")
+    assert failed["finished_at"] == failed["updated_at"] == "2026-05-04T03:02:05.900000Z"
+    clock.forward(86400)
+    assert get(sandbox, path) == failed
+    [item] = get(sandbox, f"/v0/workflows/{CLOUDY}/jobs?status=failed")["jobs"]
+    assert item == {name: failed[name] for name in item}
+    assert {"finished_at", "time_taken"} <= set(item)
+
+
+def test_the_task_at_work_says_why_its_job_failed(sandbox: Sandbox, clock: Clock) -> None:
+    job = create(sandbox, f"/v0/workflows/{CLOUDY}/jobs?project_id={AGRI}")
+    clock.forward(100)
+    tasks = get(sandbox, f"/v0/workflows/{CLOUDY}/jobs/{job['id']}")["tasks"]
+    assert [(task["status"], task["progress"], task["failure_type"], task["err_msg"]) for task in tasks] == [
+        ("completed", 100, "", ""),
+        ("failed", 50, "INPUT", "no cloud-free imagery in the area of interest"),
+        ("cancelled", 0, "", ""),
+    ]
+    done, failed, cancelled = tasks
+    assert done["finished_at"] < failed["finished_at"] == failed["block_inf_end_time"] == cancelled["updated_at"]
+    assert failed["time_taken"] == "1.2s"
+    assert set(done) == set(failed)
+    assert set(failed) - set(cancelled) == {
+        "recv_time", "send_time", "block_inf_start_time", "block_inf_end_time", "finished_at", "time_taken"
+    }  # fmt: skip
 
 
 def test_a_connection_serves_many_requests(sandbox: Sandbox) -> None:
@@ -359,6 +410,18 @@ def test_jobs_survive_a_restart(tmp_path: Path, clock: Clock) -> None:
         assert get(running, f"/v0/workflows/mine/jobs/{job['id']}") == job
         assert world.created == 0
         create(running, "/v0/workflows/mine/jobs?project_id=my-project")
+
+
+def test_a_job_that_is_to_fail_does_so_after_a_restart(tmp_path: Path, clock: Clock) -> None:
+    path = f"/v0/workflows/{NDVI}/jobs"
+    with World(clock=clock, store=JobFile(tmp_path)) as world:
+        with Sandbox(world, faults=[Fault("failure", 1)]) as running:
+            create(running)
+        with Sandbox(world) as running:
+            create(running)
+    clock.forward(100)
+    with World(clock=clock, store=JobFile(tmp_path)) as world, Sandbox(world) as running:
+        assert [job["status"] for job in get(running, path)["jobs"]] == ["failed", "completed"]
 
 
 def test_jobs_of_another_sandbox_in_the_same_folder_show_up(tmp_path: Path, sandbox: Sandbox, clock: Clock) -> None:
@@ -407,6 +470,65 @@ def test_reset_comes_after_the_job_was_created_and_without_an_answer(clock: Cloc
         with pytest.raises(ConnectionResetError):
             raw(running, POST)
         assert len(get(running, f"/v0/workflows/{NDVI}/jobs")["jobs"]) == 1
+
+
+def test_failure_is_a_normal_answer_and_a_job_that_fails(clock: Clock) -> None:
+    with Sandbox(World(clock=clock), faults=[Fault("failure", 1)]) as failing, Sandbox(World(clock=clock)) as sound:
+        job, other = create(failing), create(sound)
+        assert {**job, "id": "", "tasks": []} == {**other, "id": "", "tasks": []}
+        clock.forward(100)
+        assert get(failing, f"/v0/workflows/{NDVI}/jobs/{job['id']}")["status"] == "failed"
+        assert get(sound, f"/v0/workflows/{NDVI}/jobs/{other['id']}")["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (Fault("bad-gateway", 1), "502 (bad-gateway, failure)"),
+        (Fault("slow", 1, 0), "200 (slow, failure)"),
+        (Fault("reset", 1), "reset, failure"),
+    ],
+)
+def test_failure_comes_on_top_of_another_fault(clock: Clock, fault: Fault, told: str) -> None:
+    lines: list[str] = []
+    path = f"/v0/workflows/{NDVI}/jobs"
+    with Sandbox(World(clock=clock), faults=[Fault("failure", 1), fault], log=lines.append) as running:
+        with contextlib.suppress(ConnectionResetError):
+            raw(running, POST)
+        clock.forward(100)
+        assert [job["status"] for job in get(running, path)["jobs"]] == ["failed"]
+    assert lines[0] == f"POST {path} {told}"
+
+
+def test_failure_changes_no_other_request(clock: Clock) -> None:
+    with Sandbox(World(clock=clock), faults=[Fault("failure", 1)]) as running:
+        assert ask(running, "POST", f"/v0/workflows/{NDVI}/jobs?project_id={COAST}").status == 403
+        assert ask(running, "POST", CREATE, key="wrong").status == 401
+        assert ask(running, "POST", "/v0/projects").status == 405
+        assert running.world.created == 0
+
+
+def test_only_what_creates_a_job_can_make_one_that_fails(clock: Clock) -> None:
+    world = World(clock=clock)
+    request = wire.parse_head(f"GET /v0/workflows/{NDVI}/jobs HTTP/1.1\r\nAuthorization: {KEY}")
+    assert json.loads(endpoints.answer(world, KEY, request, job_fails=True).body) == {"jobs": []}
+    assert world.created == 0
+
+
+def test_the_same_seed_gives_the_same_failures(clock: Clock) -> None:
+    def statuses(seed: int) -> list[str]:
+        begun = clock()
+        with Sandbox(World(clock=clock), faults=[Fault("failure", 0.5)], seed=seed) as running:
+            for _ in range(30):
+                create(running)
+            clock.forward(100)
+            found = [job["status"] for job in get(running, f"/v0/workflows/{NDVI}/jobs")["jobs"]]
+        clock.moment = begun
+        return found
+
+    assert statuses(5) == statuses(5)
+    assert statuses(5) != statuses(6)
+    assert set(statuses(5)) == {"completed", "failed"}
 
 
 def test_slow_answers_after_its_seconds(clock: Clock) -> None:

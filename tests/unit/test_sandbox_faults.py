@@ -7,7 +7,7 @@ import random
 import pytest
 
 from runner.errors import Exit, UsageError
-from runner.sandbox.faults import KINDS, Fault, checked, draw, parse_fault
+from runner.sandbox.faults import KINDS, Dice, Fault, checked, draw, parse_fault
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,7 @@ from runner.sandbox.faults import KINDS, Fault, checked, draw, parse_fault
         ("slow=.5", Fault("slow", 0.5, 2)),
         ("slow:0.05=100%", Fault("slow", 1, 0.05)),
         (" slow:5 = 5 %", Fault("slow", 0.05, 5)),
+        ("failure=25%", Fault("failure", 0.25)),
     ],
 )
 def test_a_fault_is_read(text: str, fault: Fault) -> None:
@@ -45,6 +46,8 @@ def test_a_fault_is_read(text: str, fault: Fault) -> None:
         "slow:4000=0.1",
         "rate-limit:1.5=0.1",
         "reset:2=0.1",
+        "failure:2=0.1",
+        "failure=2",
     ],
 )
 def test_what_is_no_fault_is_an_error_that_names_the_kinds(text: str) -> None:
@@ -63,6 +66,13 @@ def test_shares_that_sum_to_the_whole_are_taken_though_floats_do_not_sum_exactly
 def test_shares_over_the_whole_are_refused() -> None:
     with pytest.raises(UsageError, match=r"1\.2"):
         checked([Fault("slow", 0.6), Fault("reset", 0.6)])
+    with pytest.raises(UsageError, match=r"1\.2"):
+        checked([Fault("failure", 0.6), Fault("failure", 0.6)])
+
+
+def test_failures_leave_the_whole_to_the_faults_of_answers() -> None:
+    faults = [Fault("slow", 0.6), Fault("failure", 1), Fault("reset", 0.4)]
+    assert checked(faults) == tuple(faults)
 
 
 @pytest.mark.parametrize(
@@ -79,3 +89,38 @@ def test_a_share_is_what_is_met_in_the_long_run() -> None:
     met = [draw(faults, rolls.random()) for _ in range(10_000)]
     assert met.count(faults[0]) == pytest.approx(2000, abs=200)
     assert met.count(faults[1]) == pytest.approx(1000, abs=200)
+
+
+def test_the_same_seed_gives_the_same_throws() -> None:
+    faults = (Fault("reset", 0.5), Fault("failure", 0.5))
+
+    def throws(seed: int) -> list[tuple[str, ...]]:
+        dice = Dice(faults, seed)
+        return [tuple(dice.throw()) for _ in range(50)]
+
+    assert throws(1) == throws(1)
+    assert throws(1) != throws(2)
+
+
+def test_each_fault_is_met_with_and_without_a_failure() -> None:
+    dice = Dice([Fault("failure", 0.4), Fault("reset", 0.5)], 7)
+    met = [tuple(dice.throw()) for _ in range(10_000)]
+    assert met.count(("reset", "failure")) == pytest.approx(2000, abs=200)
+    assert met.count(("reset",)) == pytest.approx(3000, abs=200)
+    assert met.count(("failure",)) == pytest.approx(2000, abs=200)
+    assert met.count(()) == pytest.approx(3000, abs=200)
+
+
+@pytest.mark.parametrize("more", [[], [Fault("failure", 0.5)]])
+def test_asking_for_failures_changes_nothing_about_which_answers_go_wrong(more: list[Fault]) -> None:
+    dice = Dice([Fault("reset", 0.5), *more], 7)
+    rolls = random.Random(7)  # noqa: S311 - the rolls of a sandbox without failures
+    assert ["reset" in dice.throw() for _ in range(100)] == [rolls.random() < 0.5 for _ in range(100)]
+
+
+def test_a_throw_tells_the_seconds_of_what_is_met() -> None:
+    assert Dice([Fault("slow", 1, 5)], 7).throw() == {"slow": Fault("slow", 1, 5)}
+
+
+def test_what_creates_no_job_meets_no_failure() -> None:
+    assert list(Dice([Fault("rate-limit", 1, 1), Fault("failure", 1)], 7).throw()) == ["rate-limit"]

@@ -7,6 +7,8 @@ import os
 import stat
 import subprocess
 import sys
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -52,6 +54,22 @@ def test_a_job_comes_back_as_it_was(tmp_path: Path) -> None:
     assert again.news() == [job("a")]
     assert again.news() == []
     again.close()
+
+
+def test_that_a_job_fails_comes_back_too(tmp_path: Path) -> None:
+    jobs = [job("sound"), replace(job("failing"), fails=True)]
+    with closing(JobFile(tmp_path)) as store:
+        for one in jobs:
+            store.append(one)
+    with closing(JobFile(tmp_path)) as again:
+        assert again.news() == jobs
+
+
+def test_a_line_from_before_jobs_could_fail_is_read(tmp_path: Path) -> None:
+    line = f'{{"id": "a", "workflow_id": "w", "project_id": "p", "created_at": "{AT.isoformat()}"'
+    (tmp_path / "jobs.jsonl").write_text(f'{line}, "duration": 30, "cost": 10}}\n', encoding="utf-8")
+    with closing(JobFile(tmp_path)) as store:
+        assert store.news() == [job("a")]
 
 
 def test_a_job_is_in_the_file_before_append_returns(tmp_path: Path) -> None:
