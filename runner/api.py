@@ -11,31 +11,23 @@ import ssl
 import threading
 from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 from urllib.parse import quote
 
 import urllib3
 from urllib3 import exceptions as faults
 
-from runner.connection import CURRENT, POOLS
-from runner.exchange import CutError, Exchange
+from runner.connection import LARGEST_BODY, POOLS, Pool, TooLargeError
+from runner.exchange import Exchange
 from runner.settings import Endpoint, Proxy
 from runner.verdict import Answer, Cause, Happening, NoAnswer
 
-LARGEST_BODY = 8 * 2**20  # bytes, decoded: a job object is some kilobytes
-_CHUNK = 2**16
-_FINAL = 200  # the lowest status of a response that ends an exchange
 _LEAST_KEY = 8  # characters; a shorter one, as tests have, is a part of ordinary words
 _TICK = 0.1  # seconds between looks at the deadlines
 
 
 _Text = TypeVar("_Text", str, bytes)
-
-
-class _TooLargeError(Exception):
-    """The body is larger than any job object."""
 
 
 class Reader:
@@ -46,12 +38,9 @@ class Reader:
 
     def __init__(self, endpoint: Endpoint, connections: int) -> None:
         self._endpoint = endpoint
-        self._headers = {
-            "Authorization": endpoint.key.reveal(),
-            "Accept": "application/json",
-            "User-Agent": endpoint.user_agent,
-        }
         self._pools = _pool_manager(endpoint, connections)
+        self._pool = cast("Pool", self._pools.connection_from_url(endpoint.base_url))
+        self._origin, self._head = _framing(endpoint)
         self._active: set[Exchange] = set()
         self._closed = threading.Event()
         self._cut = False  # for good: what comes after it is ended as it begins
@@ -98,33 +87,17 @@ class Reader:
         self.close()
 
     def _send(self, method: str, target: str, exchange: Exchange) -> Happening:
-        with self._under_watch(exchange):
-            try:
-                return self._receive(self._open(method, target, exchange), exchange)
-            except Exception as error:  # noqa: BLE001 - whatever it was, only `written` says whether the job may exist
-                return _no_answer(error, exchange)
-
-    def _open(self, method: str, target: str, exchange: Exchange) -> urllib3.BaseHTTPResponse:
-        return self._pools.urlopen(
-            method,
-            self._endpoint.base_url + target,
-            headers=self._headers,
-            timeout=urllib3.Timeout(connect=exchange.timeout, read=exchange.timeout),
-            retries=False,
-            redirect=False,
-            preload_content=False,
-        )
-
-    def _receive(self, response: urllib3.BaseHTTPResponse, exchange: Exchange) -> Happening:
+        length = "Content-Length: 0\r\n" if method == "POST" else ""
+        request = f"{method} {self._origin}{target} HTTP/1.1\r\n{self._head}{length}\r\n".encode()
+        self._begin(exchange)
         try:
-            # After an interim response the real one may still come, and would be read as the next exchange's.
-            body = b"" if response.status < _FINAL else _body(response, exchange)
-        except BaseException:
-            response.close()
-            raise
-        response.close() if response.status < _FINAL else response.release_conn()
-        headers = {name.lower(): self._without_key(value) for name, value in response.headers.items()}
-        return Answer(response.status, headers, self._without_key(body), datetime.now(UTC))
+            response = self._pool.carry(request, exchange)
+        except Exception as error:  # noqa: BLE001 - whatever it was, only `written` says whether the job may exist
+            return _no_answer(error, exchange)
+        finally:
+            self._active.discard(exchange)
+        headers = {name: self._without_key(value) for name, value in response.headers.items()}
+        return Answer(response.status, headers, self._without_key(response.body), datetime.now(UTC))
 
     def _without_key(self, text: _Text) -> _Text:
         """What came, without the key: a server that echoes it must not get it into a record or onto a screen."""
@@ -135,18 +108,12 @@ class Reader:
             return text.replace(key, mask)
         return text.replace(key.encode(), mask.encode())
 
-    @contextmanager
-    def _under_watch(self, exchange: Exchange) -> Iterator[None]:
-        token = CURRENT.set(exchange)
+    def _begin(self, exchange: Exchange) -> None:
+        """Begin the time that an exchange may take, and have it watched."""
         exchange.start()
         self._active.add(exchange)
         if self._cut:
             exchange.cut("interrupted")
-        try:
-            yield
-        finally:
-            self._active.discard(exchange)
-            CURRENT.reset(token)
 
     def _watch_deadlines(self) -> None:
         while not self._closed.wait(_TICK):
@@ -171,15 +138,24 @@ def _segment(identifier: str) -> str:
     return quote(identifier, safe="", errors="surrogatepass")
 
 
-def _body(response: urllib3.BaseHTTPResponse, exchange: Exchange) -> bytes:
-    body = bytearray()
-    for chunk in response.stream(_CHUNK, decode_content=True):
-        body += chunk
-        if len(body) > LARGEST_BODY:
-            raise _TooLargeError
-    if exchange.cut_by is not None:  # a body that ends where the connection does would look whole
-        raise CutError
-    return bytes(body)
+def _framing(endpoint: Endpoint) -> tuple[str, str]:
+    """What goes before each target, and the headers of each request.
+
+    To a proxy that is no tunnel the whole URL is said (RFC 9112, section 3.2.2).
+    """
+    scheme, _, host = endpoint.base_url.partition("://")
+    headers = {
+        "Host": host,
+        "Accept-Encoding": "identity",
+        "Authorization": endpoint.key.reveal(),
+        "Accept": "application/json",
+        "User-Agent": endpoint.user_agent,
+    }
+    forwarded = endpoint.proxy is not None and scheme == "http"
+    if forwarded and endpoint.proxy is not None and endpoint.proxy.credentials:
+        headers["Proxy-Authorization"] = f"Basic {_basic(endpoint.proxy.credentials)}"
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return endpoint.base_url if forwarded else "", head
 
 
 def _pool_manager(endpoint: Endpoint, connections: int) -> urllib3.PoolManager:
@@ -214,7 +190,7 @@ def _no_answer(error: Exception, exchange: Exchange) -> NoAnswer:
 # Met first, said first: the classes of error, whether that holds before or after a byte was written (None: both),
 # and what it is called. `{root}` is the innermost error in words.
 _CAUSES: tuple[tuple[tuple[type[BaseException], ...], bool | None, Cause, str], ...] = (
-    ((_TooLargeError,), None, "too_large", f"the answer is larger than {LARGEST_BODY // 2**20} MiB"),
+    ((TooLargeError,), None, "too_large", f"the answer is larger than {LARGEST_BODY // 2**20} MiB"),
     ((ssl.SSLCertVerificationError,), None, "certificate", "the server's certificate is not trusted: {root}"),
     ((faults.NameResolutionError,), None, "resolve", "the host name cannot be resolved: {root}"),
     ((faults.ProxyError,), False, "proxy", "no connection through the proxy: {root}"),

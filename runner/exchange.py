@@ -54,11 +54,15 @@ class Exchange:
         if self.overdue():
             self.cut("timeout")
         with self._lock:
-            if self.cut_by is not None:
-                raise CutError
+            self.refuse_cut()
             if self.written is None:
                 self.written = self.turn.left = self._clock()
             self._sock = sock  # the connection forgets it before the body is read, if it is to be closed after it
+
+    def refuse_cut(self) -> None:
+        """Raise when the exchange was cut short."""
+        if self.cut_by is not None:
+            raise CutError
 
     def let_go(self) -> None:
         """The exchange is over, and its connection may be another's: nothing is left to cut."""

@@ -41,7 +41,8 @@ from support.wire import (
 )
 
 from runner import connection
-from runner.api import LARGEST_BODY, Api
+from runner.api import Api
+from runner.connection import LARGEST_BODY
 from runner.exchange import CutError, Exchange
 from runner.settings import ApiKey, Endpoint, Proxy, runner_version
 from runner.verdict import Accepted, Answer, Doubt, Happening, NoAnswer, NotSent, Refused, Throttled, judge
