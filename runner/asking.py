@@ -1,7 +1,8 @@
 """Questions to the API, many at a time: what costs nothing may be asked again, and nobody waits for long.
 
 One thread decides what is asked and when, by the same rules as for what is sent: so many at a time, the rate, the
-pauses that the server asks for. A question that got no answer is asked again; an API that answers none is given up.
+pauses that the server asks for. A question that got no answer of use is asked again; an API that gives none for a whole
+timeout is given up.
 """
 
 from __future__ import annotations
@@ -25,18 +26,19 @@ Question = Callable[[Exchange], Happening]
 
 _LONGEST_WAIT = 0.2  # seconds: Python runs a signal handler between two steps of the main thread
 _OVERTIME = 1.0  # seconds after its deadline that an exchange may take to come back
+_LEAST_PATIENCE = 1.0  # seconds
 _THROTTLED = (HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 
 
 @dataclass(order=True, slots=True)
 class _Asked:
-    """One question: when it may be asked, its place among the others, and how often it was asked."""
+    """One question: when it may be asked, its place among the others, how often it was asked, and when first."""
 
     due: float
     place: int
     question: Question = field(compare=False)
     attempt: int = field(compare=False, default=1)
-    first: float | None = field(compare=False, default=None)  # when it was first asked
+    first: float = field(compare=False, default=0.0)
     exchange: Exchange = field(compare=False, default_factory=lambda: Exchange(0.0))
 
 
@@ -68,8 +70,10 @@ class Asker:
     def ask(self, questions: Sequence[Question]) -> list[Happening]:
         """What came of each question, in their order; all that needs no answer any more when it returns.
 
-        It waits no longer than one exchange's timeout for an API that answers nothing, and not at all for one that
-        wants a longer pause than that: what is not asked then gets what the last one got.
+        It waits no longer than one exchange's timeout for an API that answers nothing of use, and not at all for one
+        that wants a longer pause than that: what is not asked then gets what the last one got. Where it answers some
+        questions and leaves others waiting, those that come after the first of these wait for a moment only, and it is
+        given up when they are more than may be asked at a time.
         """
         round_ = _Round(self._limits, self._pace, self._pauses, self._backoff, self._clock)
         return round_.ask(questions)
@@ -90,7 +94,10 @@ class _Round:
         self._again: list[_Asked] = []
         self._out: dict[int, _Asked] = {}
         self._told: dict[int, Happening] = {}
-        self._heard: float | None = None  # when the API last answered
+        self._useful_at = 0.0  # when an answer of use came last
+        self._slowest = 0.0  # seconds that the slowest of them took
+        self._vain_since: float | None = None  # since when none has come, though one was to
+        self._stalled = 0  # questions that were waited for in vain, to the end of their time
         self._throttles = 0
         self._gave_up: Happening | None = None
         self._todo: SimpleQueue[_Asked | None] = SimpleQueue()
@@ -107,9 +114,10 @@ class _Round:
                 self._send_what_is_due()
                 self._take_what_came()
                 self._leave_what_is_stuck()
-                if self._gave_up is not None and not self._out:
+                if self._gave_up is not None and (not self._out or self._is_late(self._clock())):
                     break
         finally:
+            self._leave_the_rest()
             for _thread in range(count):
                 self._todo.put(None)
         rest = self._gave_up
@@ -123,8 +131,9 @@ class _Round:
         now = self._clock()
         while self._gave_up is None and self._next_at(now) == now:
             asked = heapq.heappop(self._again) if self._again else self._fresh.popleft()
-            asked.first = now if asked.first is None else asked.first
-            asked.exchange = Exchange(self._limits.timeout, clock=self._clock, turn=self._pace.take(now))
+            asked.first = asked.first or now
+            asked.exchange = Exchange(self._patience(now), clock=self._clock, turn=self._pace.take(now))
+            asked.exchange.start()  # a worker starts it again; one that is stuck never will
             self._out[asked.place] = asked
             self._todo.put(asked)
 
@@ -151,48 +160,77 @@ class _Round:
     def _leave_what_is_stuck(self) -> None:
         now = self._clock()
         for asked in list(self._out.values()):
-            begun = asked.exchange.started
-            if begun is not None and now - begun > self._limits.timeout + _OVERTIME:
+            if now - (asked.exchange.started or now) > asked.exchange.timeout + _OVERTIME:
                 del self._out[asked.place]
-                self._end(asked, NoAnswer("timeout", asked.exchange.cut("timeout"), "no answer came in time"))
+                self._settle(asked, NoAnswer("timeout", asked.exchange.cut("timeout"), "no answer came in time"))
+
+    def _leave_the_rest(self) -> None:
+        """End what nobody waits for any more, and give its turns back: whoever shares the pace would wait for them."""
+        for asked in self._out.values():
+            asked.exchange.cut("interrupted")
+            asked.exchange.turn.left = asked.exchange.turn.left or self._clock()
+
+    def _patience(self, now: float) -> float:
+        """The seconds that an exchange may take: less than the timeout where the API was waited for in vain before."""
+        longest = self._limits.timeout
+        if self._stalled:
+            longest = min(longest, 2 * self._slowest + _LEAST_PATIENCE)
+        if self._vain_since is not None:
+            longest = min(longest, max(_LEAST_PATIENCE, self._vain_since + self._limits.timeout - now))
+        return longest
 
     def _settle(self, asked: _Asked, happening: Happening) -> None:
         now = self._clock()
         asked.exchange.turn.left = asked.exchange.written or now
+        if _is_of_use(happening):
+            self._useful_at, self._vain_since, self._throttles = now, None, 0
+            self._slowest = max(self._slowest, now - (asked.exchange.started or now))
+            self._told[asked.place] = happening
+            return
+        if self._vain_since is None:
+            self._vain_since = max(asked.first, self._useful_at)
         if isinstance(happening, Answer) and happening.status in _THROTTLED:
             self._throttled(asked, happening, now)
             return
-        if isinstance(happening, Answer):
-            self._heard, self._throttles = now, 0
-        if _is_passing(happening) and asked.attempt < self._limits.attempts and not self._is_late(asked, now):
-            asked.due = now + self._backoff.seconds(asked.attempt)
+        due = now + self._backoff.seconds(asked.attempt)
+        if _is_passing(happening) and asked.attempt < self._limits.attempts and not self._is_late(due):
+            asked.due = due
             asked.attempt += 1
             heapq.heappush(self._again, asked)
-            return
-        self._end(asked, happening)
+        else:
+            self._end(asked, happening, now)
 
     def _throttled(self, asked: _Asked, answer: Answer, now: float) -> None:
         if now >= self._pauses.until:
             self._throttles += 1
         seconds = max(retry_after(answer) or 0.0, self._backoff.seconds(self._throttles))
-        allowed = self._pauses.extend(now, seconds)
-        if not allowed or seconds > self._limits.timeout or self._is_late(asked, now):
-            self._gave_up = self._gave_up or answer
+        if not self._pauses.extend(now, seconds) or self._is_late(now + seconds):
             self._told[asked.place] = answer
+            self._gave_up = self._gave_up or answer
             return
         asked.due = now
         heapq.heappush(self._again, asked)
 
-    def _is_late(self, asked: _Asked, now: float) -> bool:
-        """Whether waiting longer for this question's answer would be longer than an exchange may take."""
-        since = max(asked.first or now, self._heard or 0.0)
-        return now - since > self._limits.timeout
-
-    def _end(self, asked: _Asked, happening: Happening) -> None:
+    def _end(self, asked: _Asked, happening: Happening, now: float) -> None:
         self._told[asked.place] = happening
-        unheard = self._heard is None or (asked.first is not None and self._heard < asked.first)
-        if _is_for_all(happening) or (isinstance(happening, NoAnswer) and unheard):
+        silent = isinstance(happening, NoAnswer) and self._useful_at < asked.first
+        self._stalled += isinstance(happening, NoAnswer) and happening.cause == "timeout"
+        too_many = self._stalled > self._limits.concurrency
+        if silent or too_many or _is_for_all(happening) or self._is_late(now):
             self._gave_up = self._gave_up or happening
+
+    def _is_late(self, at: float) -> bool:
+        """Whether nothing of use will have come by then for longer than one exchange may take."""
+        return self._vain_since is not None and at - self._vain_since > self._limits.timeout
+
+
+def _is_of_use(happening: Happening) -> bool:
+    """Whether it is an answer to the question: the same would come again."""
+    return (
+        isinstance(happening, Answer)
+        and happening.status < HTTPStatus.INTERNAL_SERVER_ERROR
+        and happening.status not in (*_THROTTLED, HTTPStatus.UNAUTHORIZED)
+    )
 
 
 def _is_for_all(happening: Happening) -> bool:

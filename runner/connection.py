@@ -56,7 +56,7 @@ class Pool(HTTPConnectionPool):
             self._make_ready(connection, exchange)
             sock = connection.sock
             exchange.about_to_write(sock)
-            sock.sendall(request)
+            _write(sock, request)
             response, reusable = _read(sock, request.partition(b" ")[0].decode())
             exchange.refuse_cut()  # a body that ends where the connection does would look whole
         except BaseException:
@@ -77,7 +77,9 @@ class Pool(HTTPConnectionPool):
         if connection.is_closed:
             connection.timeout = exchange.timeout
             self._connect(connection)
-        connection.sock.settimeout(exchange.timeout)
+            # Whoever watches the exchange shuts the socket down in time; with a timeout of its own, each read and
+            # write would ask the system first whether it may.
+            connection.sock.settimeout(None)
 
     def _connect(self, connection: Any) -> None:
         try:
@@ -102,6 +104,10 @@ class PoolTLS(Pool, HTTPSConnectionPool):
 
 
 POOLS = {"http": Pool, "https": PoolTLS}
+
+
+def _write(sock: Any, request: bytes) -> None:
+    sock.sendall(request)
 
 
 def _read(sock: Any, method: str) -> tuple[Response, bool]:

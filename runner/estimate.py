@@ -38,21 +38,37 @@ class Estimate:
     problem: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the API told: the estimates by workflow, and by pair what is wrong in words, empty where nothing is."""
+
+    estimates: dict[str, Estimate]
+    problems: dict[tuple[str, str], str]
+
+
 def estimates(asker: Asker, reader: Reader, workflow_ids: Iterable[str]) -> dict[str, Estimate]:
     """Ask what a job of each workflow is expected to cost: one request for each distinct one."""
-    wanted = list(dict.fromkeys(workflow_ids))
-    told = asker.ask([partial(reader.get_estimate, workflow_id) for workflow_id in wanted])
-    return {one: _estimate(happening, bearer=reader.bearer) for one, happening in zip(wanted, told, strict=True)}
+    return ask(asker, reader, workflow_ids, ()).estimates
 
 
-def problems(asker: Asker, reader: Reader, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """Ask whether each workflow is in its project and may be seen: what is wrong in words, empty where nothing is.
+def ask(asker: Asker, reader: Reader, workflow_ids: Iterable[str], pairs: Iterable[tuple[str, str]]) -> Told:
+    """Ask what a job of each workflow is expected to cost, and whether each pair's workflow is there and may be seen.
 
-    One request for each distinct pair.
+    One request for each distinct workflow, and one for each distinct pair; all of it at once, so that an API that does
+    not answer is waited for once.
     """
-    wanted = list(dict.fromkeys(pairs))
-    told = asker.ask([partial(reader.get_workflow, workflow_id, project_id) for workflow_id, project_id in wanted])
-    return {pair: _problem(happening, pair, bearer=reader.bearer) for pair, happening in zip(wanted, told, strict=True)}
+    priced, seen = list(dict.fromkeys(workflow_ids)), list(dict.fromkeys(pairs))
+    told = asker.ask(
+        [
+            *(partial(reader.get_workflow, workflow_id, project_id) for workflow_id, project_id in seen),
+            *(partial(reader.get_estimate, workflow_id) for workflow_id in priced),
+        ]
+    )
+    bearer = reader.bearer
+    return Told(
+        {one: _estimate(came, bearer=bearer) for one, came in zip(priced, told[len(seen) :], strict=True)},
+        {pair: _problem(came, pair, bearer=bearer) for pair, came in zip(seen, told[: len(seen)], strict=True)},
+    )
 
 
 def _estimate(happening: Happening, *, bearer: bool) -> Estimate:

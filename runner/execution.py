@@ -192,7 +192,7 @@ class Execution:
 
     def record(self) -> Record:
         """The record of the run key as the ledger has it now."""
-        return record.of_run(self.ledger, self.run, self.unrecorded)
+        return record.of_run(self.ledger, self.run, self.unrecorded, self.order.manifest.jobs)
 
     def _keep_end(self, end: End) -> None:
         finished = datetime.now(UTC)

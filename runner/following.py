@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from runner import jobobject, record
+from runner import jobobject, record, status
 from runner.errors import RefusedError, UsageError
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
@@ -94,7 +94,7 @@ def of_results(path: Path) -> Followed | None:
         return None
     try:
         return _read(document)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UsageError(
             f"the results file {path} cannot be read: {error!r}",
             "Make it again from the ledger: pixxel-runner show --results PATH",
@@ -110,7 +110,7 @@ def _read(document: dict[str, Any]) -> Followed:
             _text(one["project_id"]),
             _text(one["job"]["id"]),
             jobobject.encode(one["job"]),
-            jobobject.moment(one.get("seen_at")),
+            status.moment(one.get("seen_at")),
             whole=True,
         )
         for one in document["created"]
@@ -131,5 +131,5 @@ def _read(document: dict[str, Any]) -> Followed:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise TypeError(f"{value!r} where text should be")
+        raise TypeError(f"{type(value).__name__} where text should be")
     return value

@@ -68,8 +68,10 @@ class Forecast:
 
     @property
     def is_above_limit(self) -> bool:
-        """Whether a run would be refused for its cost."""
-        return self.limit is not None and self.priced and self.spent + self.estimate > self.limit
+        """Whether a run would be refused for its cost; one that sends nothing costs nothing."""
+        if self.limit is None or not self.priced or not self.count("submit"):
+            return False
+        return self.spent + self.estimate > self.limit
 
 
 def make(

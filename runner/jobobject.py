@@ -117,7 +117,7 @@ def read_object(body: bytes) -> dict[str, Any] | None:
     deep the json module itself goes differs from one Python to the next.
     """
     try:
-        value = _loads(_shallow(body) if _too_deep(body) else _text(body))
+        value = _LENIENT.decode(_shallow(body) if _too_deep(body) else _text(body))
     except ValueError:
         return None
     return value if isinstance(value, dict) else None
@@ -125,12 +125,18 @@ def read_object(body: bytes) -> dict[str, Any] | None:
 
 def embeddable(body: bytes) -> bool:
     """Whether the bytes can stand inside another JSON document as they are, for any ordinary reader."""
+    return embedded(body) is not None
+
+
+def embedded(body: bytes) -> str | None:
+    """The bytes as text that can stand inside another JSON document, for any ordinary reader; None where it cannot."""
     try:
         # Decoded here: given bytes, the json module would guess at UTF-16 and UTF-32 as well.
-        json.loads(body.decode("utf-8"), parse_float=_keep, parse_constant=_refuse)
+        text = body.decode("utf-8")
+        _STRICT.decode(text)
     except (ValueError, RecursionError):
-        return False
-    return not _too_deep(body)
+        return None
+    return None if _too_deep(body) else text
 
 
 def as_text(body: bytes) -> str:
@@ -140,10 +146,6 @@ def as_text(body: bytes) -> str:
 
 def _text(body: bytes) -> str:
     return as_text(body.removeprefix(b"\xef\xbb\xbf"))
-
-
-def _loads(text: str) -> Any:
-    return json.loads(text, strict=False, parse_int=_integer, parse_constant=_nothing)
 
 
 def _integer(digits: str) -> int | None:
@@ -163,6 +165,11 @@ def _keep(digits: str) -> str:
 
 def _refuse(constant: str) -> None:
     raise ValueError(constant)
+
+
+# Made once: `json.loads` makes a decoder for each call that asks for anything special.
+_LENIENT = json.JSONDecoder(strict=False, parse_int=_integer, parse_constant=_nothing)
+_STRICT = json.JSONDecoder(parse_float=_keep, parse_constant=_refuse)
 
 
 def _too_deep(body: bytes) -> bool:

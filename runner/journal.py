@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -42,5 +42,5 @@ class Journal(Protocol):
         All of it is durable when this returns, and none of it when it raises.
         """
 
-    def holds(self, job_id: str) -> bool:
-        """Whether a submission at this API has this job id."""
+    def held(self, job_ids: Collection[str]) -> set[str]:
+        """Those of some job ids that submissions at this API have."""

@@ -293,7 +293,7 @@ class Look:
             unsettled=[one for one in standings if one.state in ("in_doubt", "sending")],
             known=[one for one in standings if one.job_id is not None],
             listing=listing,
-            taken={job.id for job in listing.jobs if self.ledger.holds(self.api, job.id)},
+            taken=self.ledger.held(self.api, [job.id for job in listing.jobs]),
             creators={one.run_id: self.ledger.creators(one.run_id) for one in standings},
             now=self.now(),
             settle=self.settle,

@@ -62,12 +62,10 @@ def look(
     estimates: Mapping[str, Estimate] | None = None
     problems: Mapping[tuple[str, str], str] = {}
     if reader is not None:
-        asker = Asker(question.limits)
-        if cost:
-            wanted = forecast.workflows(planned, standings) if planned.sends else []
-            estimates = estimate.estimates(asker, reader, wanted)
-        if check:
-            problems = estimate.problems(asker, reader, (one.job.pair for one in planned.sends))
+        pairs = [one.job.pair for one in planned.sends] if check else []
+        workflows = forecast.workflows(planned, standings) if cost and planned.sends else []
+        told = estimate.ask(Asker(question.limits), reader, workflows, pairs)
+        estimates, problems = told.estimates if cost else None, told.problems
     made = forecast.make(
         manifest,
         question.api,

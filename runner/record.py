@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 
 from runner import plan
 from runner.journal import Decided
@@ -12,16 +13,21 @@ from runner.ledger.rows import RunRow, Standing
 from runner.ledger.store import Ledger
 from runner.model import Created, Entry, ErrorInfo, Failed, InDoubt, Job, Outcome, Record, Run, Skipped
 
+_BATCH = 100  # answers that are read at once: of some kilobytes each, and 8 MiB at most
+
 KILLED = ErrorInfo("interrupted", "the process ended while it was being sent; the job may have been created")
 
 
-def of_run(ledger: Ledger, run: RunRow, unrecorded: Sequence[Decided] = ()) -> Record:
+def of_run(
+    ledger: Ledger, run: RunRow, unrecorded: Sequence[Decided] = (), jobs: Sequence[Job] | None = None
+) -> Record:
     """The record of a run's key, with the manifest's jobs as they were in that run.
 
     A run that never ended is told as interrupted: call this for one that has ended, or whose process is gone.
-    `unrecorded` are outcomes that are known and could not be written to the ledger.
+    `unrecorded` are outcomes that are known and could not be written to the ledger; `jobs` are the manifest's, where
+    they are at hand.
     """
-    jobs = ledger.jobs_of(run)
+    jobs = ledger.jobs_of(run) if jobs is None else jobs
     matched = plan.match(jobs, ledger.standings(run.api, run.manifest, run.run_key))
     known = {one.submission.job.name: one.outcome for one in unrecorded}
     return Record(_about(run), Entries(ledger, run, jobs, matched, known))
@@ -41,23 +47,22 @@ class Entries:
         return len(self.jobs) + len(self.matched.gone)
 
     def __iter__(self) -> Iterator[Entry]:
-        for job in self.jobs:
-            standing = self.matched.of.get(job.name)
-            if job.name in self.unrecorded:
-                yield Entry(job, self.unrecorded[job.name], self.run.id)
-            elif standing is None or standing.state == "released":
-                yield Entry(job, _not_sent(job, self.run), self.run.id)
-            else:
-                yield Entry(job, self._outcome(standing), standing.run_id)
-        for standing in self.matched.gone:
-            job = Job(standing.name, standing.workflow_id, standing.project_id, standing.labels)
-            yield Entry(job, self._outcome(standing), standing.run_id)
+        lines = self._lines()
+        while batch := list(islice(lines, _BATCH)):
+            told = self.ledger.job_objects([one.id for _, one in batch if one is not None and one.state == "created"])
+            for job, standing in batch:
+                if job.name in self.unrecorded:
+                    yield Entry(job, self.unrecorded[job.name], self.run.id)
+                elif standing is None or standing.state == "released":
+                    yield Entry(job, _not_sent(job, self.run), self.run.id)
+                else:
+                    yield Entry(job, outcome(standing, *told.get(standing.id, (b"", None))), standing.run_id)
 
-    def _outcome(self, standing: Standing) -> Outcome:
-        if standing.state != "created":
-            return outcome(standing, b"")
-        ending = self.ledger.ending(standing.id)
-        return outcome(standing, self.ledger.body(standing.id)) if ending is None else outcome(standing, *ending)
+    def _lines(self) -> Iterator[tuple[Job, Standing | None]]:
+        for job in self.jobs:
+            yield job, self.matched.of.get(job.name)
+        for standing in self.matched.gone:
+            yield Job(standing.name, standing.workflow_id, standing.project_id, standing.labels), standing
 
 
 def outcome(standing: Standing, body: bytes, seen_at: datetime | None = None) -> Outcome:

@@ -31,6 +31,7 @@ _KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(("running", "started", "in_progress", "processing", "paused", "retrying"), "going"),
 }
 _UNSET = 1971  # a year: servers write a time that is not set as 0001-01-01 or 1970-01-01
+_LARGEST_COST = 2**63 - 1  # tokens, as the ledger has it: no sum of such is too long for Python to print
 
 _FIRST_PAUSE = 1.0  # seconds between the first looks
 _GROWTH = 1.5
@@ -38,6 +39,7 @@ _LONGEST_PAUSE = 60.0
 _MOST_DENIALS = 5  # looks in a row in which the API does not know a job, until that is believed
 _MOST_ERRORS = 3  # of one job's tasks, in words
 _DENIED = (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
+_THROTTLED = (HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 
 
 class Reader(Protocol):
@@ -83,9 +85,9 @@ class Sighting:
 
     @property
     def finished_at(self) -> datetime | None:
-        """When the job was over, by the API's clock."""
-        moment = jobobject.moment(self._member("finished_at"))
-        return None if moment is None or moment.year < _UNSET else moment
+        """When the job was over, in UTC, by the API's clock."""
+        time = moment(self._member("finished_at"))
+        return None if time is None or time.year < _UNSET else time
 
     @property
     def kind(self) -> Kind:
@@ -115,8 +117,9 @@ class Sighting:
 
     @property
     def cost(self) -> int | None:
-        """What the API says it costs, in tokens."""
-        return self.job.cost if self.job else None
+        """What the API says it costs, in tokens; None where that could be no cost."""
+        cost = self.job.cost if self.job else None
+        return None if cost is None or abs(cost) > _LARGEST_COST else cost
 
     @property
     def time_taken(self) -> str:
@@ -143,6 +146,15 @@ def _task_error(task: Mapping[str, Any]) -> str:
     said = ": ".join(word for word in words if isinstance(word, str) and word.strip())
     name = task.get("name")
     return f"{name}: {said}" if said and isinstance(name, str) and name else said
+
+
+def moment(told: Any) -> datetime | None:
+    """A timestamp in UTC; None for anything else, and for one that is in no year there in UTC."""
+    time = jobobject.moment(told)
+    try:
+        return time and time.astimezone(UTC)
+    except OverflowError:
+        return None
 
 
 def totals(sightings: Sequence[Sighting]) -> str:
@@ -174,7 +186,7 @@ class Watch:
         self._keep = keep
         self._clock = clock
         self._now = now
-        self._silent: Happening | None = None  # what came of all that was asked last, if no answer did
+        self._throttle: Answer | None = None  # what asked to be left alone for longer than anybody waits
         self.refused = ""  # why nothing can be learned: the key is not recognised
 
     @property
@@ -193,11 +205,10 @@ class Watch:
         One list for each workflow with several such jobs, and one request for each job that stands alone or that its
         list does not show; one more, once, for each job that failed, to learn why.
         """
-        before, self._silent = list(self._known), None
+        before = list(self._known)
         places = [place for place, one in enumerate(self._known) if not one.is_final and not one.is_lost]
-        missing = self._look_at_lists(places)
-        self._look_at_each(missing)
-        self._look_at_each([place for place in places if self._wants_reasons(self._known[place])], again=True)
+        missing = self._look_at_workflows(places)
+        self._look_at_each([*missing, *(place for place in places if self._wants_reasons(self._known[place]))])
         changed = [new for old, new in zip(before, self._known, strict=True) if _differ(old, new)]
         final = [self._known[place] for place in places if self._known[place].is_final]
         if final:
@@ -227,17 +238,26 @@ class Watch:
                 return
             pause = min(_LONGEST_PAUSE, pause * _GROWTH)
 
-    def _look_at_lists(self, places: Sequence[int]) -> list[int]:
-        """List the workflows that have several of these jobs; returns those that are still to be asked for."""
+    def _look_at_workflows(self, places: Sequence[int]) -> list[int]:
+        """Ask for one that is alone in its workflow, and list others; returns those that no list showed."""
         by_workflow: defaultdict[str, list[int]] = defaultdict(list)
         for place in places:
             by_workflow[self._known[place].workflow_id].append(place)
-        listed = {workflow_id: group for workflow_id, group in by_workflow.items() if len(group) > 1}
-        told = self._ask([partial(self._reader.list_jobs, workflow_id) for workflow_id in listed])
-        alone = [group[0] for group in by_workflow.values() if len(group) == 1]
-        for group, happening in zip(listed.values(), told, strict=True):
-            alone += self._from_list(group, happening)
-        return alone
+        groups = list(by_workflow.values())
+        told = self._ask([self._list(group[0]) if len(group) > 1 else self._get(group[0]) for group in groups])
+        missing: list[int] = []
+        for group, happening in zip(groups, told, strict=True):
+            if len(group) > 1:
+                missing += self._from_list(group, happening)
+            else:
+                self._from_job(group[0], happening)
+        return missing
+
+    def _list(self, place: int) -> Question:
+        return partial(self._reader.list_jobs, self._known[place].workflow_id)
+
+    def _get(self, place: int) -> Question:
+        return partial(self._reader.get_job, self._known[place].workflow_id, self._known[place].job_id)
 
     def _from_list(self, group: Sequence[int], happening: Happening) -> list[int]:
         jobs = None
@@ -254,30 +274,28 @@ class Watch:
                 self._see(place, jobobject.updated(self._known[place].body, job), whole=False)
         return [place for place in group if self._known[place].job_id not in by_id]
 
-    def _look_at_each(self, places: Sequence[int], *, again: bool = False) -> None:
-        """Ask for some jobs, one by one. `again`: they were seen just now, and it does not matter if that fails."""
-        asked = [self._known[place] for place in places]
-        told = self._ask([partial(self._reader.get_job, one.workflow_id, one.job_id) for one in asked])
-        for place, happening in zip(places, told, strict=True):
-            if isinstance(happening, Answer) and happening.status == HTTPStatus.OK:
-                job = jobobject.read(happening.body)
-                if job is not None and job.id == self._known[place].job_id:
-                    self._see(place, happening.body, whole=True)
-                    continue
-            if not again:
-                self._not_told([place], happening)
+    def _look_at_each(self, places: Sequence[int]) -> None:
+        for place, happening in zip(places, self._ask([self._get(place) for place in places]), strict=True):
+            self._from_job(place, happening)
+
+    def _from_job(self, place: int, happening: Happening) -> None:
+        known = self._known[place]
+        if isinstance(happening, Answer) and happening.status == HTTPStatus.OK:
+            job = jobobject.read(happening.body)
+            if job is not None and job.id == known.job_id:
+                self._see(place, happening.body, whole=True)
+                return
+        if not known.is_final:  # else only the reasons are not told, and a list told the rest just now
+            self._not_told([place], happening)
 
     def _ask(self, questions: Sequence[Question]) -> list[Happening]:
-        if not questions or self._silent is not None:  # who answers nothing is not waited for twice
-            return [self._silent] * len(questions) if self._silent is not None else []
-        told = self._asker.ask(questions)
-        if not any(isinstance(happening, Answer) and happening.status < 429 for happening in told):  # noqa: PLR2004 - throttled
-            self._silent = told[-1]
-        for happening in told:
-            if isinstance(happening, Answer) and happening.status == HTTPStatus.UNAUTHORIZED:
-                self.refused = without_use(happening, bearer=self._reader.bearer)
-                self._silent = happening
-        return told
+        """Ask; but for as long as the API wants to be left alone, what it said then is its answer to everything."""
+        if self._throttle is None or not self._asker.paused_for:
+            told = self._asker.ask(questions) if questions else []
+            throttles = (one for one in told if isinstance(one, Answer) and one.status in _THROTTLED)
+            self._throttle = next(throttles, None)
+            return told
+        return [self._throttle] * len(questions)
 
     def _wants_reasons(self, one: Sighting) -> bool:
         return one.is_final and one.kind != "completed" and not one.whole
@@ -287,11 +305,14 @@ class Watch:
         self._known[place] = replace(known, body=body, seen_at=self._now(), whole=whole, problem="", denials=0)
 
     def _not_told(self, places: Sequence[int], happening: Happening) -> None:
-        denied = isinstance(happening, Answer) and happening.status in _DENIED
+        status = happening.status if isinstance(happening, Answer) else None
         problem = without_use(happening, bearer=self._reader.bearer)
+        if status == HTTPStatus.UNAUTHORIZED:
+            self.refused = problem
         for place in places:
             known = self._known[place]
-            self._known[place] = replace(known, problem=problem, denials=known.denials + 1 if denied else 0)
+            denials = known.denials + 1 if status in _DENIED else 0
+            self._known[place] = replace(known, problem=problem, denials=denials)
 
 
 def _differ(old: Sighting, new: Sighting) -> bool:

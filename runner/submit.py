@@ -22,7 +22,7 @@ from runner.journal import Claim, Decided, Journal
 from runner.model import Created, ErrorInfo, Failed, InDoubt, Outcome, RunState, Skipped, Submission
 from runner.pacing import Backoff, Pace, Pauses
 from runner.settings import Limits
-from runner.verdict import Accepted, Doubt, Happening, NoAnswer, NotSent, Refused, Throttled, judge
+from runner.verdict import Accepted, Answer, Doubt, Happening, NoAnswer, NotSent, Refused, Throttled, judge
 from runner.workers import Arrival, Flight, Sender, Workers
 
 GRACE = 4.0  # seconds for what is in flight, once interrupted: CI kills 10 s after it has asked
@@ -188,9 +188,10 @@ class Engine:
         """How many more may be claimed.
 
         A server that is quick gets claims ahead, so that no worker waits for a commit; one that is slow does not, as a
-        claim is to be sent within a second.
+        claim is to be sent within a second. Nor is there any under a budget: a cost that was told counts before the
+        next job goes.
         """
-        ahead = 2 if self._quick and self._limits.rate is None else 1
+        ahead = 2 if self._quick and self._limits.rate is None and self._budget.limit is None else 1
         return ahead * self._limits.concurrency - len(self._flights)
 
     # What came back.
@@ -206,29 +207,35 @@ class Engine:
         return min(_LONGEST_WAIT, max(0.0, min(times) - now)) if times else _LONGEST_WAIT
 
     def _take(self, arrivals: Sequence[Arrival]) -> None:
+        held = self._held(arrivals)
         for arrival in arrivals:
             if isinstance(arrival, int):
                 self._interrupted(arrival)
                 continue
             flight, happening = arrival
             if self._flights.pop(id(flight), None) is not None:
-                self._settle(flight, happening)
+                self._settle(flight, happening, held)
             self._workers.settled(happening)
 
-    def _holds(self, job_id: str) -> bool:
-        """Whether a job id is taken: by what is on record, or by what came back just before."""
-        fresh = any(isinstance(one.outcome, Created) and one.outcome.job_id == job_id for one in self._decided)
+    def _held(self, arrivals: Sequence[Arrival]) -> set[str]:
+        """Those of the job ids that came back which are taken: by what is on record, or came back just before.
+
+        The record is asked once for all of them: each question costs a turn of all threads.
+        """
+        held = {one.outcome.job_id for one in self._decided if isinstance(one.outcome, Created)}
+        told = [one[1].job for one in arrivals if not isinstance(one, int) and isinstance(one[1], Answer)]
+        ids = [job.id for job in told if job is not None]
         try:
-            return fresh or self._journal.holds(job_id)
+            return held | self._journal.held(ids) if ids else held
         except RefusedError as error:  # what came back is told all the same
             self._stop_unrecorded(error)
-            return False
+            return held
 
-    def _settle(self, flight: Flight, happening: Happening) -> None:
+    def _settle(self, flight: Flight, happening: Happening, held: set[str]) -> None:
         now = self._clock()
         flight.exchange.turn.left = flight.exchange.written or now
         self._quick = now - (flight.exchange.started or now) < _QUICK
-        verdict = judge(happening, self._holds, bearer=self._bearer)
+        verdict = judge(happening, held.__contains__, bearer=self._bearer)
         if isinstance(verdict, Throttled):
             self._throttled(flight, verdict, now)
             return
@@ -236,6 +243,8 @@ class Engine:
         if isinstance(verdict, NotSent):
             self._not_sent(flight, happening, verdict, now)
             return
+        if isinstance(verdict, Accepted):
+            held.add(verdict.job_id)
         self._decide(flight, _outcome(flight, verdict))
         if not isinstance(verdict, Accepted) and verdict.stop:
             self._stop(verdict.error.message)
@@ -303,7 +312,7 @@ class Engine:
             self._workers.abandoned = True
             while self._flights:
                 _, flight = self._flights.popitem()
-                self._settle(flight, _abandoned(flight.exchange))
+                self._settle(flight, _abandoned(flight.exchange), set())
 
     def _stop_unrecorded(self, error: RefusedError) -> None:
         """Nothing more is sent without a record. What comes back meanwhile is tried to be recorded each time."""

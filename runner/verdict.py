@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from http import HTTPStatus
 from typing import Any, Literal
 
 from runner import jobobject
+from runner.jobobject import JobObject
 from runner.model import ErrorInfo
 
 Cause = Literal[
@@ -22,10 +24,11 @@ Cause = Literal[
     "timeout", "closed", "truncated", "garbage", "too_large", "interrupted", "broken",
 ]  # fmt: skip
 
+_SUCCESS, _REDIRECT = 200, 300
 _EXCERPT = 2_000  # characters of an unusable answer that are kept for a person
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Answer:
     """A complete HTTP response. `headers` has lower-case names; `body` is decoded of its content coding."""
 
@@ -33,6 +36,11 @@ class Answer:
     headers: Mapping[str, str]
     body: bytes
     received_at: datetime
+
+    @cached_property
+    def job(self) -> JobObject | None:
+        """The job that the API tells in a success; None where there is none."""
+        return jobobject.read(self.body) if _SUCCESS <= self.status < _REDIRECT else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +145,7 @@ def _judge_answer(  # noqa: PLR0911 - one return a row of the table
 
 
 def _judge_success(answer: Answer, held: Callable[[str], bool]) -> Verdict:
-    job = jobobject.read(answer.body)
+    job = answer.job
     if job is None:
         return Doubt(_error(answer, "unreadable", "a success, but no job object with an id in it"))
     if held(job.id):

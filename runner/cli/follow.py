@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
+import os
+import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from runner import status
+from runner import following, status
 from runner.cli import console
 from runner.errors import Exit, RefusedError
+from runner.ledger.store import Ledger
 from runner.status import Sighting
-from runner.text import cut, visible
+from runner.text import cut, visible, width
 
 if TYPE_CHECKING:
     from runner.status import Watch
@@ -23,6 +26,44 @@ if TYPE_CHECKING:
 _SLICE = 0.2  # seconds
 _COLORS = {"completed": "green", "failed": "red", "cancelled": "red", "going": "cyan", "unknown": "yellow"}
 _LEAST_NAME = 16  # columns
+_LEAST_WORDS = 9  # columns
+_GAP = 2  # columns
+_USUAL = os.terminal_size((80, 24))  # of a terminal that does not tell its size
+
+Keep = Callable[[Sequence[Sighting]], None]
+
+
+@contextmanager
+def record(path: Path) -> Iterator[Ledger]:
+    """A run's ledger; where that can't be written it is read, and what is final is only shown."""
+    try:
+        ledger = Ledger(path)
+    except RefusedError:
+        ledger = Ledger(path, read_only=True)
+    with ledger:
+        yield ledger
+
+
+@contextmanager
+def keeping(ledger: Ledger, api: str) -> Iterator[Keep]:
+    """What keeps final states in the ledger. That it can't is said at the end: a table may be drawn until then."""
+    failed: list[RefusedError] = []
+    try:
+        yield following.keeper(ledger, api, failed.append)
+    finally:
+        if failed:
+            console.warn(f"what is final could not be kept on record: {visible(failed[0].message)}")
+
+
+def command_line(target: str) -> str:
+    """The command that goes on following a run, with what this one's command line says of where it is."""
+    context = click.get_current_context()
+    words = ["pixxel-runner", "status", target]
+    for name in ("sandbox", "base_url", "api_key_file", "ca_bundle", "allow_http", "ledger"):
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            value = context.params[name]
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return visible(shlex.join([*words, "--wait"]))
 
 
 def until_final(watch: Watch, *, timeout: float | None, again: str, quiet: bool) -> Exit:
@@ -60,8 +101,8 @@ def say_why(watch: Watch) -> None:
         return
     troubled = [one for one in watch.sightings if one.problem]
     if troubled:
-        jobs = "1 job is" if len(troubled) == 1 else f"{len(troubled)} jobs are"
-        console.warn(f"what became of {jobs} not known, the first with: {visible(troubled[0].problem)}")
+        jobs = "1 job" if len(troubled) == 1 else f"{len(troubled)} jobs"
+        console.warn(f"what became of {jobs} is not known, the first with: {visible(troubled[0].problem)}")
 
 
 def _sleep(seconds: float) -> bool:
@@ -75,24 +116,21 @@ def _sleep(seconds: float) -> bool:
 def _display(watch: Watch, *, quiet: bool) -> Callable[[Sequence[Sighting]], None]:
     if quiet:
         return lambda _changed: None
-    return _Live(watch).draw if console.stderr_is_terminal() else _say_changes
+    can_redraw = console.stderr_is_terminal() and os.environ.get("TERM") != "dumb"
+    return _Live(watch).draw if can_redraw else _say_changes
 
 
 def _say_changes(changed: Sequence[Sighting]) -> None:
     for one in changed:
-        if one.problem:
-            console.say(f"{visible(one.name)}: not known now: {visible(one.problem)}")
-        else:
-            console.say(f"{visible(one.name)}: {_state(one)}{_reasons(one)}")
+        console.say(visible(f"{one.name}: {_in_words(one)}"))
 
 
-def _state(one: Sighting) -> str:
-    progress = "" if one.is_final or not one.progress else f", {visible(one.progress)}"
-    return f"{visible(one.status or 'status unknown')}{progress}"
-
-
-def _reasons(one: Sighting) -> str:
-    return f": {visible('; '.join(one.errors))}" if one.errors else ""
+def _in_words(one: Sighting) -> str:
+    if one.problem:
+        return f"not known now: {one.problem}"
+    progress = f", {one.progress}" if one.progress and not one.is_final else ""
+    reasons = f": {'; '.join(one.errors)}" if one.errors else ""
+    return f"{one.status or 'status unknown'}{progress}{reasons}"
 
 
 class _Live:
@@ -104,7 +142,7 @@ class _Live:
 
     def draw(self, _changed: Sequence[Sighting]) -> None:
         """Draw it as it is now, in the place where it was."""
-        size = shutil.get_terminal_size()
+        size = _size()
         lines = self._lines(size.columns - 1, max(1, size.lines - 2))
         # Up to the first line that was drawn, and from there on everything goes.
         back = f"\x1b[{self._drawn}F\x1b[J" if self._drawn else ""
@@ -116,8 +154,9 @@ class _Live:
         sightings = self._watch.sightings
         going = sorted(sightings, key=lambda one: one.is_final)
         shown = going[: room - 1]
-        widest = max((len(visible(one.name)) for one in shown), default=0)
-        name_width = min(widest, max(_LEAST_NAME, columns // 2))
+        widest = max((width(visible(one.name)) for one in shown), default=0)
+        most = max(_LEAST_NAME, columns // 2)
+        name_width = min(widest, most, max(1, columns - _GAP - _LEAST_WORDS))
         lines = [self._line(one, name_width, columns) for one in shown]
         more = len(sightings) - len(shown)
         rest = f" ({more} not shown)" if more else ""
@@ -125,7 +164,15 @@ class _Live:
 
     def _line(self, one: Sighting, name_width: int, columns: int) -> str:
         name = cut(visible(one.name), name_width)
-        words = f"not known now: {visible(one.problem)}" if one.problem else f"{_state(one)}{_reasons(one)}"
-        text = cut(words, max(1, columns - name_width - 2))
+        text = cut(visible(_in_words(one)), max(1, columns - name_width - _GAP))
         colored = click.style(text, fg=_COLORS[one.kind]) if console.stderr_color() else text
-        return f"{name}{' ' * (name_width - len(name))}  {colored}"
+        return f"{name}{' ' * (name_width - width(name) + _GAP)}{colored}"
+
+
+def _size() -> os.terminal_size:
+    """How large the terminal is that stderr is: stdout may be a file."""
+    try:
+        size = os.get_terminal_size(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return _USUAL
+    return os.terminal_size((size.columns or _USUAL.columns, size.lines or _USUAL.lines))

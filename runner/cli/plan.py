@@ -67,6 +67,7 @@ def _plan(request: Request, at: options.Connection, flags: settings.Options) -> 
     wanted = _checked(request)
     options.refuse_two_answers(wanted, request.again, resume=request.resume, new=request.new)
     place = options.LedgerPlace.of(wanted.path, request.ledger, sandbox=at.sandbox)
+    options.refuse_unkept_ledger(wanted, place, sandbox=at.sandbox)
     question = Question(
         wanted,
         at.identity,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +20,8 @@ from runner.errors import Exit, ManifestError, RefusedError
 from runner.execution import Execution, Order
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
-from runner.model import Created, Failed, InDoubt, Manifest, Outcome, Record, Skipped
+from runner.model import Created, Entry, Failed, InDoubt, Manifest, Outcome, Skipped
+from runner.results import Digest
 from runner.status import Watch
 from runner.submit import End
 from runner.text import visible
@@ -149,10 +151,10 @@ def _execute(order: Order, request: Request, api: Api, path: Path) -> Exit:
         with interrupts.caught():
             with progress.over(len(one.plan.sends)):
                 end = one.submit(interrupts)
-            ran = _Ran(one.ledger, one.run, one.record(), end, interrupts.signum)
+            ran = _Ran(one.ledger, one.run, results.digest(one.record()), end, interrupts.signum)
             if not request.wait or ran.signum is not None or end.error is not None:
                 return _tell(ran, path, request)
-            _write(ran.record, path)  # waiting may take hours, and may be ended: the record is there before
+            _write(ran.made, path)  # waiting may take hours, and may be ended: the record is there before
     return _wait(ran, order, request, api, path)
 
 
@@ -162,8 +164,20 @@ def _confirm(one: Execution, request: Request) -> None:
         return
     style = report.Style(width=console.stderr_width(), color=console.stderr_color(), every=request.every)
     console.say(report.PLAN_FORMATS["table"](one.forecast, style))
-    if not console.ask(f"Submit {len(one.plan.sends)} of {len(one.order.manifest.jobs)} jobs to {one.order.api}?"):
+    if not _ask(f"Submit {len(one.plan.sends)} of {len(one.order.manifest.jobs)} jobs to {one.order.api}?"):
         raise RefusedError("not confirmed: nothing was sent")
+
+
+def _ask(question: str) -> bool:
+    """Ask for a yes; anything else, and the end of the input, is a no. Ctrl-C ends the program, as anywhere.
+
+    Not click.confirm: it takes Ctrl-C for the end of the input, and some versions write to stdout, which is data.
+    """
+    click.echo(f"{question} [y/N]: ", err=True, nl=False)
+    answer = console.stdin().readline()
+    if not answer:
+        console.say("")
+    return answer.strip().lower() in (b"y", b"yes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,27 +186,25 @@ class _Ran:
 
     ledger: Ledger
     run: RunRow
-    record: Record
+    made: Digest
     end: End
     signum: int | None
 
 
 def _wait(ran: _Ran, order: Order, request: Request, api: Api, path: Path) -> Exit:
     """Follow the jobs until they are final, without holding the lock; then tell of the run, and of them."""
-    with Ledger(order.ledger) as ledger:
-        followed = following.of_run(ledger, ran.run)
-        watch = Watch(
-            followed.jobs,
-            api,
-            Asker(order.limits),
-            following.keeper(ledger, order.api, console.fail),
-        )
-        again = f"pixxel-runner status {ran.run.id}"
-        try:
-            waited = follow.until_final(watch, timeout=request.wait_timeout, again=again, quiet=request.quiet)
-        finally:
-            done = replace(ran, ledger=ledger, record=record.of_run(ledger, ran.run))
-            code = _tell(done, path, request)
+    again = follow.command_line(ran.run.id if ran.run.path == "-" else ran.run.path)
+    with follow.record(order.ledger) as ledger:
+        with follow.keeping(ledger, order.api) as keep:
+            watch = Watch(following.of_run(ledger, ran.run).jobs, api, Asker(order.limits), keep)
+            try:
+                waited = follow.until_final(watch, timeout=request.wait_timeout, again=again, quiet=request.quiet)
+            finally:
+                done = replace(ran, ledger=ledger, made=results.digest(record.of_run(ledger, ran.run)))
+                code = _tell(done, path, request)
+        if waited is not Exit.OK:
+            console.say(f"{visible(ran.run.manifest)} at the API: {visible(report.status_totals(watch.sightings))}")
+        follow.say_why(watch)
         return max(code, waited, key=_RANK.index)
 
 
@@ -209,17 +221,17 @@ def _announcement(one: Execution) -> str:
 def _tell(ran: _Ran, path: Path, request: Request) -> Exit:
     """Write the record, print the summary, and say what is not as it should be."""
     code = _exit_code(ran)
-    written = _write(ran.record, path)
+    written = _write(ran.made, path)
     if not written:
         code = max(code, Exit.REFUSED, key=_RANK.index)
     where = f"results: {path}" if written else "results: not written"
     style = report.Style(width=console.stdout_width(), color=console.stdout_color(), every=request.every)
     if not request.quiet:
-        if not _print(report.FORMATS[request.format](ran.record, style)):
+        if not _print(report.FORMATS[request.format](ran.made, style)):
             code = max(code, Exit.REFUSED, key=_RANK.index)
         console.say(where)
     elif code != Exit.OK:
-        console.say(f"{ran.run.manifest}: {report.totals(ran.record)}; {where}")
+        console.say(f"{ran.run.manifest}: {report.totals(ran.made)}; {where}")
     _advise(ran)
     return code
 
@@ -233,9 +245,9 @@ def _print(summary: str) -> bool:
     return True
 
 
-def _write(record: Record, path: Path) -> bool:
+def _write(made: Digest, path: Path) -> bool:
     try:
-        results.write(record, path)
+        results.write(made, path)
     except RefusedError as error:
         console.fail(error)
         return False
@@ -249,17 +261,17 @@ _RANK = (Exit.OK, Exit.FAILED, Exit.TIMED_OUT, Exit.REFUSED, Exit.IN_DOUBT, Exit
 def _exit_code(ran: _Ran) -> Exit:
     if ran.signum is not None:
         return Exit(128 + ran.signum)
-    if any(isinstance(entry.outcome, InDoubt) for entry in ran.record.entries):
+    if ran.made.summary.in_doubt:
         return Exit.IN_DOUBT
     if ran.end.state == "stopped" or ran.end.error is not None:
         return Exit.REFUSED
-    only = ran.record.run.settings["only"]
-    wanted = [entry for entry in ran.record.entries if plan.not_sent(entry.job, only) is None]
-    return Exit.OK if all(isinstance(entry.outcome, Created) for entry in wanted) else Exit.FAILED
+    only = ran.run.settings["only"]
+    missing = any(plan.not_sent(entry.job, only) is None for entry in ran.made.rest)
+    return Exit.FAILED if missing else Exit.OK
 
 
 def _advise(ran: _Ran) -> None:
-    end, entries = ran.end, ran.record.entries
+    end = ran.end
     if end.error is not None:
         console.fail(end.error)
         for decided in end.unrecorded:
@@ -268,14 +280,14 @@ def _advise(ran: _Ran) -> None:
             console.warn(f"not on record: {visible(submission.job.name)}: not sent")
     elif end.state != "completed":
         console.warn(f"the run {'stopped early' if end.signum is None else 'was interrupted'}: {visible(end.why)}")
-    _advise_on_failures(ran.record)
-    doubts = sum(isinstance(entry.outcome, InDoubt) for entry in entries)
+    _advise_on_failures(ran.made.rest)
+    doubts = ran.made.summary.in_doubt
     if doubts:
         console.warn(
             f"{doubts} job{' is' if doubts == 1 else 's are'} in doubt: created or not, nobody knows yet. What is in "
             "doubt is not sent again; the next run looks it up, and so does: pixxel-runner resolve"
         )
-    if ran.run.once_per == "run" and not all(_is_done(entry.outcome) for entry in entries):
+    if ran.run.once_per == "run" and not all(_is_done(entry.outcome) for entry in ran.made.rest):
         console.say(f"To finish this run, and send only what is missing: pixxel-runner run {ran.run.path} --resume")
     unsettled = ran.ledger.unsettled(ran.run.api, ran.run.manifest)
     earlier = sum(one.run_key != ran.run.run_key for one in unsettled)
@@ -293,10 +305,10 @@ _REMEDIES = {
 }
 
 
-def _advise_on_failures(record: Record) -> None:
+def _advise_on_failures(entries: Iterable[Entry]) -> None:
     """Say once for each kind why jobs failed, and what to look at."""
     kinds: dict[str, list[str]] = {}
-    for entry in record.entries:
+    for entry in entries:
         if isinstance(entry.outcome, Failed):
             kinds.setdefault(entry.outcome.error.kind, []).append(entry.outcome.error.message)
     for kind, messages in kinds.items():
@@ -305,9 +317,7 @@ def _advise_on_failures(record: Record) -> None:
 
 
 def _is_done(outcome: Outcome) -> bool:
-    return isinstance(outcome, Created) or (
-        isinstance(outcome, Skipped) and outcome.reason in ("disabled", "not_selected")
-    )
+    return isinstance(outcome, Skipped) and outcome.reason in ("disabled", "not_selected")
 
 
 def _in_short(outcome: Created | Failed | InDoubt) -> str:

@@ -50,7 +50,7 @@ def command(
     with records.opened(records.path_of(manifest, ledger, sandbox=sandbox), read_only=True) as opened:
         name = None if manifest is None else records.name_of(opened, manifest)
         found, holder = records.now(opened, records.find_run(opened, run, name))
-        shown = _record(opened, found, going=holder is not None)
+        shown = results.digest(_record(opened, found, going=holder is not None))
         wanted = report.Style(width=console.stdout_width(), color=console.stdout_color(), every=every)
         console.out(report.FORMATS[style](shown, wanted))
         console.say(_about(found, holder))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,14 @@ from runner import following, report, settings
 from runner.api import Reader
 from runner.asking import Asker
 from runner.cli import console, follow, options, records
-from runner.errors import Exit, RefusedError, RunnerError, UsageError
+from runner.cli.follow import Keep
+from runner.errors import Exit, UsageError
 from runner.following import Followed
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
 from runner.model import Job, Manifest
 from runner.status import Sighting, Watch
 from runner.text import visible
-
-Keep = Callable[[Sequence[Sighting]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +63,17 @@ def command(**given: Any) -> Exit:
 
 
 def _status(request: Request, at: options.Connection, limits: settings.Limits) -> Exit:
-    with _followed(request, at) as (followed, keep):
+    target = request.target
+    found = following.of_results(Path(target)) if target is not None and _is_file(target) else None
+    home = records.home_of(target) if target is None or found is None else _home_of_results(target, found)
+    with _followed(request, at, home, found) as (followed, keep):
         if all(one.is_final for one in followed.jobs):  # nothing is to be asked, so that no key is needed
             return _tell(followed, followed.jobs, request, Exit.OK, None)
         _refuse_other_api(followed, at)
-        with _connected(at, followed, limits) as reader:
+        with _connected(at, home, followed.jobs, limits) as reader:
             watch = Watch(followed.jobs, reader, Asker(limits), keep)
             if request.wait:
-                again = f"pixxel-runner status {followed.run_id} --wait"
+                again = follow.command_line(target or followed.run_id)
                 waited = follow.until_final(watch, timeout=request.wait_timeout, again=again, quiet=request.quiet)
             else:
                 watch.look()
@@ -98,7 +100,7 @@ def _tell(
 
 def _others(followed: Followed) -> str:
     words = ", ".join(f"{count} {word}" for word, count in followed.others.items())
-    return f"not created: {words} (pixxel-runner show has them)"
+    return f"without a job to follow: {words} (pixxel-runner show has them)"
 
 
 def _refuse_other_api(followed: Followed, at: options.Connection) -> None:
@@ -113,47 +115,50 @@ def _refuse_other_api(followed: Followed, at: options.Connection) -> None:
 
 
 @contextmanager
-def _connected(at: options.Connection, followed: Followed, limits: settings.Limits) -> Iterator[Reader]:
-    jobs = tuple(Job(one.name, one.workflow_id, one.project_id) for one in followed.jobs)
-    stand_in = Manifest(followed.manifest, followed.manifest_path, "", jobs)
-    with at.endpoint(stand_in) as endpoint, Reader(endpoint, limits.concurrency) as reader:
+def _connected(
+    at: options.Connection, home: str, sightings: Sequence[Sighting], limits: settings.Limits
+) -> Iterator[Reader]:
+    # Not the manifest itself, which may be gone: its place, and what a sandbox must know to be asked for the jobs.
+    jobs = tuple(Job(one.name, one.workflow_id, one.project_id) for one in sightings)
+    with at.endpoint(Manifest("", home, "", jobs)) as endpoint, Reader(endpoint, limits.concurrency) as reader:
         yield reader
 
 
 @contextmanager
-def _followed(request: Request, at: options.Connection) -> Iterator[tuple[Followed, Keep]]:
-    """What is meant, and how what is final is kept."""
-    target = request.target
-    found = following.of_results(Path(target)) if target is not None and _is_file(target) else None
-    if found is None:
-        with _ledger(records.path_of(target, request.ledger, sandbox=at.sandbox)) as ledger:
-            run = _find(ledger, target)
-            yield following.of_run(ledger, run), following.keeper(ledger, run.api, _not_kept)
-        return
-    place = records.path_of(found.manifest_path, request.ledger, sandbox=at.sandbox)
-    if not place.exists():
+def _followed(
+    request: Request, at: options.Connection, home: str, found: Followed | None
+) -> Iterator[tuple[Followed, Keep]]:
+    """What is meant, and how what is final is kept. `found` is what a results file says."""
+    place = options.LedgerPlace.of(home, request.ledger, sandbox=at.sandbox)
+    if found is not None and not place.named and not place.path.exists():
         yield found, lambda _final: None
         return
-    with _ledger(place) as ledger:
-        known = next((run for run in ledger.runs(found.api, found.manifest) if run.id == found.run_id), None)
-        kept = found if known is None else following.of_run(ledger, known)
-        yield kept, following.keeper(ledger, found.api, _not_kept)
+    records.must_exist(place.path)
+    with follow.record(place.path) as ledger:
+        followed = _of_target(ledger, request.target) if found is None else _of_results(ledger, found)
+        with follow.keeping(ledger, followed.api) as keep:
+            yield followed, keep
 
 
-@contextmanager
-def _ledger(path: Path) -> Iterator[Ledger]:
-    """The record; where it can't be written it is read, and what is final is only shown."""
-    records.must_exist(path)
-    try:
-        ledger = Ledger(path)
-    except RefusedError:
-        ledger = Ledger(path, read_only=True)
-    with ledger:
-        yield ledger
+def _home_of_results(path: str, found: Followed) -> str:
+    """A manifest's path is as it was given to the run, which writes its results file where it runs, unless told."""
+    beside = records.home_of(str(Path(path).parent / found.manifest_path))
+    return records.home_of(found.manifest_path) if beside == "-" else beside
 
 
-def _not_kept(error: RunnerError) -> None:
-    console.warn(f"what is final could not be kept on record: {visible(error.message)}")
+def _of_results(ledger: Ledger, found: Followed) -> Followed:
+    """What the ledger knows by now of the run that wrote a results file; else what the file says."""
+    run = next((run for run in ledger.runs(found.api, found.manifest) if run.id == found.run_id), None)
+    return found if run is None else following.of_run(ledger, run)
+
+
+def _of_target(ledger: Ledger, target: str | None) -> Followed:
+    run, holder = records.now(ledger, _find(ledger, target))
+    followed = following.of_run(ledger, run)
+    if holder is None:
+        return followed
+    console.warn(f"run {run.id} has not ended: these are its jobs so far; locked by {visible(holder)}")
+    return replace(followed, others={})
 
 
 def _find(ledger: Ledger, target: str | None) -> RunRow:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from runner.journal import Claim, Decided
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
-from runner.model import Submission
+from runner.model import Failed, Submission
 
 _Key = tuple[str, str, int]
 
@@ -19,25 +19,29 @@ class Book:
         self._ledger = ledger
         self._run = run
         self._manifest = ledger.manifest_id(run.api, run.manifest)
-        self._open: dict[_Key, int] = {}  # what is claimed and not decided: its number in the ledger
+        self._numbers = ledger.tried(run)  # in the ledger, of what is claimed or may be claimed again
 
     def commit(self, decided: Sequence[Decided], released: Sequence[Submission], claimed: Sequence[Claim]) -> None:
         """Keep outcomes, then what was certainly not sent, then the next intents, in one transaction."""
-        opened: dict[_Key, int] = {}
+        claims = [(self._numbers.get(_key(one.submission)), one) for one in claimed]
         with self._ledger.transaction():
-            for one in decided:
-                self._ledger.decide(self._open[_key(one.submission)], one.outcome, one.ended_at)
+            if decided:
+                self._ledger.decide([(self._number(one.submission), one.outcome, one.ended_at) for one in decided])
             for submission in released:
-                self._ledger.release(self._open[_key(submission)])
-            for claim in claimed:
-                opened[_key(claim.submission)] = self._ledger.claim(self._run, self._manifest, claim)
-        for submission in [*(one.submission for one in decided), *released]:
-            del self._open[_key(submission)]
-        self._open |= opened
+                self._ledger.release(self._number(submission))
+            numbers = self._ledger.claim(self._run, self._manifest, claims) if claims else []
+        for one in decided:
+            if not isinstance(one.outcome, Failed):  # it is never claimed again
+                self._numbers.pop(_key(one.submission), None)
+        for claim, number in zip(claimed, numbers, strict=True):
+            self._numbers[_key(claim.submission)] = number
 
-    def holds(self, job_id: str) -> bool:
-        """Whether a submission at this API, of whichever manifest, has this job id."""
-        return self._ledger.holds(self._run.api, job_id)
+    def _number(self, submission: Submission) -> int:
+        return self._numbers[_key(submission)]
+
+    def held(self, job_ids: Collection[str]) -> set[str]:
+        """Those of some job ids that submissions at this API have, of whichever manifest."""
+        return self._ledger.held(self._run.api, job_ids)
 
 
 def _key(submission: Submission) -> _Key:

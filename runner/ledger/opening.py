@@ -8,6 +8,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from runner.errors import RefusedError
 from runner.ledger.ddl import APPLICATION_ID, MIGRATIONS
 
 VERSION = len(MIGRATIONS)
+_LEAST_SQLITE = (3, 33)  # the first with UPDATE … FROM
 _BUSY = 30.0  # seconds: another manifest's run may hold the file for the time of a commit, not longer
 _QUICK = (
     64 * 2**20
@@ -154,6 +156,11 @@ def _refuse_cut_off(path: Path) -> None:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    if sqlite3.sqlite_version_info < _LEAST_SQLITE:
+        raise LedgerError(
+            f"this Python has SQLite {sqlite3.sqlite_version}, and the ledger needs 3.33 or later",
+            "Use another build of Python: `python -c 'import sqlite3; print(sqlite3.sqlite_version)'` tells.",
+        )
     connection = sqlite3.connect(path, timeout=_BUSY, isolation_level=None)
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA trusted_schema = OFF")
@@ -240,20 +247,28 @@ _HINTS = {
 }
 
 
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
+@dataclass(frozen=True, slots=True)
+class explained:  # noqa: N801 - as contextlib's: it is on the way of each statement, where a generator is slow
     """Turn what SQLite and the disk say into words: what is wrong, where, and what to do."""
-    try:
-        yield
-    except sqlite3.IntegrityError:
-        raise  # a rule of the record was about to be broken: a bug, and not the disk's fault
-    except sqlite3.Error as error:
-        name = "_".join(getattr(error, "sqlite_errorname", "").split("_")[:2])
-        raise LedgerError(f"the ledger {path} cannot be used: {error}", _HINTS.get(name, "")) from error
-    except UnicodeError as error:  # of SQLite's own words about a page that is garbled
-        raise LedgerError(f"the ledger {path} is damaged", _DAMAGED) from error
-    except OSError as error:
-        raise LedgerError(f"the ledger {path} cannot be made: {error.strerror}", _HINTS["SQLITE_CANTOPEN"]) from error
+
+    path: Path
+
+    def __enter__(self) -> None:
+        """Nothing is wrong yet."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """Raise LedgerError in place of what went wrong."""
+        match error:
+            case None | sqlite3.IntegrityError():
+                pass  # a rule of the record was about to be broken: a bug, and not the disk's fault
+            case sqlite3.Error():
+                name = "_".join(getattr(error, "sqlite_errorname", "").split("_")[:2])
+                raise LedgerError(f"the ledger {self.path} cannot be used: {error}", _HINTS.get(name, "")) from error
+            case UnicodeError():  # of SQLite's own words about a page that is garbled
+                raise LedgerError(f"the ledger {self.path} is damaged", _DAMAGED) from error
+            case OSError():
+                hint = _HINTS["SQLITE_CANTOPEN"]
+                raise LedgerError(f"the ledger {self.path} cannot be made: {error.strerror}", hint) from error
 
 
 def _sync_folder(folder: Path) -> None:

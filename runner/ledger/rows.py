@@ -126,14 +126,14 @@ def standing(row: Sequence[Any]) -> Standing:
     """Read the columns of STANDING_COLUMNS."""
     values = list(row)
     values[9] = bool(values[9])
-    values[10] = json.loads(values[10])
+    values[10] = {} if values[10] == "{}" else json.loads(values[10])
     values[13] = datetime.fromisoformat(values[13])
     values[14] = _moment(values[14])
     values[17] = from_sql(values[17])
     values[19] = values[19] or 0
     values[20], values[21] = bool(values[20]), bool(values[21])
     values[22] = ErrorInfo(**json.loads(values[22])) if values[22] else None
-    values[23] = tuple(json.loads(values[23])) if values[23] else ()
+    values[23] = () if values[23] in (None, "", "[]") else tuple(json.loads(values[23]))
     return Standing(*values)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self, assert_never
+from typing import Any, Self, TypeVar, assert_never
 
 from runner import jobobject
 from runner.errors import RefusedError
@@ -25,13 +26,38 @@ from runner.ledger.opening import (
     provide,
     readable,
 )
-from runner.ledger.rows import Decision, RunRow, Standing
+from runner.ledger.rows import Decision, RunRow, Standing, State
 from runner.model import Created, ErrorInfo, Failed, InDoubt, Job, RunState
 
 _SUBMISSIONS = f"SELECT {rows.STANDING_COLUMNS} FROM submissions s JOIN manifests m ON m.id = s.manifest"  # noqa: S608 - our own words
 _RUNS = f"SELECT {rows.RUN_COLUMNS} FROM runs r JOIN manifests m ON m.id = r.manifest"  # noqa: S608 - likewise
 _WHOSE = "(? IS NULL OR m.api = ?) AND (? IS NULL OR m.name = ?)"
+# Around the rows of values: many at once are one statement.
+_CLAIM = (
+    (
+        "INSERT INTO submissions (id, manifest, run_key, workflow_id, project_id, ordinal, again, api, state, name, "
+        "labels, run_id, attempts, claimed_at, timeout, estimate) VALUES"
+    ),
+    (
+        "ON CONFLICT (manifest, run_key, workflow_id, project_id, ordinal) DO UPDATE SET state = 'sending', "
+        "name = excluded.name, labels = excluded.labels, run_id = excluded.run_id, attempts = excluded.attempts, "
+        "claimed_at = excluded.claimed_at, timeout = excluded.timeout, estimate = excluded.estimate, "
+        "ended_at = NULL, error = NULL, candidates = NULL"
+    ),
+)
+_CREATE = (
+    (
+        "UPDATE submissions SET state = 'created', job_id = v.column2, created_by = v.column3, cost = v.column4, "
+        "val_errors = v.column5, recovered = v.column6, assigned = v.column7, candidates = v.column8, "
+        "ended_at = v.column9, error = NULL FROM (VALUES"
+    ),
+    ") AS v WHERE submissions.id = v.column1",
+)
 _LARGEST = 2**63 - 1  # of SQLite's integers
+_MOST_VALUES = 500  # in one statement
+_MOST_ROWS = 128  # what an engine decides at once, and what a statement's cache is good for
+
+_T = TypeVar("_T")
 
 
 class Ledger:
@@ -98,7 +124,8 @@ class Ledger:
                 *(run.api, run.manifest, absolute_path),
             )
             manifest = self.manifest_id(run.api, run.manifest)
-            self.write("INSERT OR IGNORE INTO snapshots VALUES (?, ?)", run.sha256, rows.pack(jobs))
+            if not self.all("SELECT 1 FROM snapshots WHERE sha256 = ?", run.sha256):
+                self.write("INSERT INTO snapshots VALUES (?, ?)", run.sha256, rows.pack(jobs))
             self.write(
                 "UPDATE runs SET state = 'interrupted', reason = 'interrupted', why = ? "
                 "WHERE manifest = ? AND state = 'running'",
@@ -179,10 +206,13 @@ class Ledger:
         )
         return {(workflow_id, project_id) for workflow_id, project_id in self.all(query, api, manifest)}
 
-    def holds(self, api: str, job_id: str) -> bool:
-        """Whether a submission at the API has this job."""
-        query = "SELECT 1 FROM submissions WHERE api = ? AND job_id = ?"
-        return bool(self.all(query, api, rows.to_sql(job_id)))
+    def held(self, api: str, job_ids: Collection[str]) -> set[str]:
+        """Those of some job ids that submissions at the API have."""
+        taken: set[str] = set()
+        for some in _batches(list(job_ids)):
+            query = f"SELECT job_id FROM submissions WHERE api = ? AND job_id IN ({_marks(some)})"  # noqa: S608 - marks alone
+            taken.update(str(rows.from_sql(job_id)) for (job_id,) in self.all(query, api, *map(rows.to_sql, some)))
+        return taken
 
     def creators(self, run_id: str) -> set[str]:
         """Who the API says created the jobs of a run, which had one key. What was found by a look-up does not tell."""
@@ -201,21 +231,22 @@ class Ledger:
         with readable(self.path):
             return memoryview(found[0][0]).tobytes()
 
-    def ending(self, submission: int) -> tuple[bytes, datetime] | None:
-        """A job's object as it was when it was found to be final, and when that was; None when it was not yet."""
-        found = self.all("SELECT body, seen_at FROM endings WHERE submission = ?", submission)
-        if not found:
-            return None
-        with readable(self.path):
-            return memoryview(found[0][0]).tobytes(), datetime.fromisoformat(found[0][1])
+    def job_objects(self, submissions: Sequence[int]) -> dict[int, tuple[bytes, datetime | None]]:
+        """The job object of each submission that has one, as it is known last, and when it was found to be final.
 
-    def endings(self, api: str, manifest: str, run_key: str) -> set[int]:
-        """The submissions of a run key whose jobs were found to be final."""
-        query = (
-            "SELECT e.submission FROM endings e JOIN submissions s ON s.id = e.submission "
-            "JOIN manifests m ON m.id = s.manifest WHERE m.api = ? AND m.name = ? AND s.run_key = ?"
-        )
-        return {int(found) for (found,) in self.all(query, api, manifest, run_key)}
+        That is the answer that created it, and None, for one that was not found to be final yet.
+        """
+        known: dict[int, tuple[bytes, datetime | None]] = {}
+        for some in _batches(submissions):
+            query = (
+                "SELECT a.submission, coalesce(e.body, a.body), e.seen_at FROM answers a "  # noqa: S608 - marks alone
+                f"LEFT JOIN endings e USING (submission) WHERE a.submission IN ({_marks(some)})"
+            )
+            found = self.all(query, *some)
+            with readable(self.path):
+                for number, body, seen_at in found:
+                    known[number] = (memoryview(body).tobytes(), seen_at and datetime.fromisoformat(seen_at))
+        return known
 
     def keep_endings(self, endings: Mapping[int, bytes], seen_at: datetime) -> None:
         """Keep the objects of jobs that are final, by submission. What they cost is told now, too."""
@@ -237,8 +268,8 @@ class Ledger:
         Only the holder of their manifests' locks may call this: an intent of another run is a live send.
         """
         with self._one_job_a_submission(), self.transaction():
+            self.decide([(one.submission, one.outcome, one.ended_at) for one in decisions])
             for one in decisions:
-                self.decide(one.submission, one.outcome, one.ended_at)
                 self.write(
                     "INSERT INTO decisions (submission, decided_at, decided_by, what, detail) VALUES (?, ?, ?, ?, ?)",
                     *(one.submission, one.decided_at.isoformat(), one.decided_by, one.what, one.detail),
@@ -269,62 +300,73 @@ class Ledger:
 
     # The writes that a transaction is made of.
 
-    def claim(self, run: RunRow, manifest: int, claim: Claim) -> int:
-        """Write an intent and return its submission's number. What exists, or may exist, can't be claimed."""
-        submission, job = claim.submission, claim.submission.job
-        identity = (manifest, run.run_key, job.workflow_id, job.project_id, submission.ordinal)
-        self.write(
-            "INSERT INTO submissions (manifest, run_key, workflow_id, project_id, ordinal, again, api, state, name, "
-            "labels, run_id, attempts, claimed_at, timeout, estimate) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, 'sending', ?, ?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT (manifest, run_key, workflow_id, project_id, ordinal) DO UPDATE SET state = 'sending', "
-            "name = excluded.name, labels = excluded.labels, run_id = excluded.run_id, attempts = excluded.attempts, "
-            "claimed_at = excluded.claimed_at, timeout = excluded.timeout, estimate = excluded.estimate, "
-            "ended_at = NULL, error = NULL, candidates = NULL",
-            *(*identity, submission.again, run.api, job.name, json.dumps(dict(job.labels)), run.id),
-            *(claim.attempt, claim.claimed_at.isoformat(), claim.timeout, submission.estimate),
+    def tried(self, run: RunRow) -> dict[tuple[str, str, int], int]:
+        """The submissions of a run's key that may be claimed again, by workflow, project and ordinal: their numbers."""
+        query = (
+            "SELECT s.workflow_id, s.project_id, s.ordinal, s.id FROM submissions s JOIN manifests m ON "
+            "m.id = s.manifest WHERE m.api = ? AND m.name = ? AND s.run_key = ? AND s.state IN ('failed', 'released')"
         )
-        [(found,)] = self.all(
-            "SELECT id FROM submissions WHERE manifest = ? AND run_key = ? AND workflow_id = ? AND project_id = ? "
-            "AND ordinal = ?",
-            *identity,
-        )
-        return int(found)
+        return {tuple(key): number for *key, number in self.all(query, run.api, run.manifest, run.run_key)}
+
+    def claim(self, run: RunRow, manifest: int, claims: Sequence[tuple[int | None, Claim]]) -> list[int]:
+        """Write intents, each with its submission's number if there was one before, and return their numbers.
+
+        What exists, or may exist, can't be claimed. All of them are one statement: between any two, all threads take
+        a turn.
+        """
+        [(last,)] = self.all("SELECT coalesce(max(id), 0) FROM submissions")  # nobody else writes meanwhile
+        fresh = itertools.count(last + 1)
+        numbers = [next(fresh) if number is None else number for number, _ in claims]
+        for some in _batches(list(zip(numbers, claims, strict=True)), _MOST_ROWS):
+            values = [
+                value for number, (before, claim) in some for value in _intent(run, manifest, number, before, claim)
+            ]
+            self.write(f"{_CLAIM[0]} {_rows_of(values, len(some))} {_CLAIM[1]}", *values)
+        [(made,)] = self.all("SELECT count(*) FROM submissions WHERE id > ?", last)
+        self._see_that_all_are_there(made, sum(number is None for number, _ in claims))
+        return numbers
 
     def release(self, submission: int) -> None:
         """Write that an intent was never sent."""
         self.write("UPDATE submissions SET state = 'released' WHERE id = ?", submission)
 
-    def decide(self, submission: int, outcome: Created | Failed | InDoubt, ended_at: datetime | None) -> None:
-        """Write an outcome."""
-        ended = None if ended_at is None else ended_at.isoformat()
-        match outcome:
-            case Created() as created:
-                self._create(submission, created, ended)
-            case Failed(error=error):
-                self.write(
-                    "UPDATE submissions SET state = 'failed', error = ?, candidates = NULL, ended_at = ? WHERE id = ?",
-                    *(rows.error_text(error), ended, submission),
-                )
-            case InDoubt(error=error, candidates=candidates):
-                self.write(
-                    "UPDATE submissions SET state = 'in_doubt', error = ?, candidates = ?, ended_at = ? WHERE id = ?",
-                    *(rows.error_text(error), json.dumps(candidates), ended, submission),
-                )
-            case _:
-                assert_never(outcome)
+    def decide(self, decided: Sequence[tuple[int, Created | Failed | InDoubt, datetime | None]]) -> None:
+        """Write outcomes: each a submission's number, what became of it, and when its exchange was over."""
+        created: list[tuple[int, Created, str | None]] = []
+        for submission, outcome, ended_at in decided:
+            ended = None if ended_at is None else ended_at.isoformat()
+            match outcome:
+                case Created():
+                    created.append((submission, outcome, ended))
+                case Failed(error=error):
+                    self._fail("failed", submission, error, None, ended)
+                case InDoubt(error=error, candidates=candidates):
+                    self._fail("in_doubt", submission, error, candidates, ended)
+                case _:
+                    assert_never(outcome)
+        for some in _batches(created, _MOST_ROWS):
+            self._create(some)
 
-    def _create(self, submission: int, created: Created, ended: str | None) -> None:
-        # The bytes first, as they came: what is read of them below may fail on anything but the id.
-        self.write("INSERT OR REPLACE INTO answers VALUES (?, ?)", submission, created.body)
-        job = jobobject.read(created.body)
-        self.write(
-            "UPDATE submissions SET state = 'created', job_id = ?, created_by = ?, cost = ?, val_errors = ?, "
-            "recovered = ?, assigned = ?, candidates = ?, ended_at = ?, error = NULL WHERE id = ?",
-            *(rows.to_sql(created.job_id), rows.to_sql(job.created_by if job else None), _cost(job)),
-            *(len(job.val_errors) if job else 0, created.recovered, created.assigned),
-            *(json.dumps(created.candidates), ended, submission),
+    def _fail(
+        self, state: State, submission: int, error: ErrorInfo, candidates: Sequence[str] | None, ended: str | None
+    ) -> None:
+        changed = self.write(
+            "UPDATE submissions SET state = ?, error = ?, candidates = ?, ended_at = ? WHERE id = ?",
+            *(state, rows.error_text(error), None if candidates is None else json.dumps(candidates), ended, submission),
         )
+        self._see_that_all_are_there(changed, 1)
+
+    def _create(self, created: Sequence[tuple[int, Created, str | None]]) -> None:
+        # The bytes first, as they came: what is read of them below may fail on anything but the id.
+        bodies = [value for submission, one, _ in created for value in (submission, one.body)]
+        self.write(f"INSERT OR REPLACE INTO answers VALUES {_rows_of(bodies, len(created))}", *bodies)  # noqa: S608 - marks alone
+        values = [value for submission, one, ended in created for value in _told(submission, one, ended)]
+        changed = self.write(f"{_CREATE[0]} {_rows_of(values, len(created))} {_CREATE[1]}", *values)
+        self._see_that_all_are_there(changed, len(created))
+
+    def _see_that_all_are_there(self, changed: int, wanted: int) -> None:
+        if changed != wanted:  # an outcome would be forgotten, or be another's
+            raise LedgerError(f"the ledger {self.path} has not the submissions that this run claimed in it", "")
 
     @contextmanager
     def _one_job_a_submission(self) -> Iterator[None]:
@@ -358,11 +400,12 @@ class Ledger:
                 "Bring back the one that was there, if you can: it holds what was sent so far.",
             )
 
-    def write(self, statement: str, *values: Any) -> None:
-        """Run one statement of a transaction."""
-        self._connection.execute(
+    def write(self, statement: str, *values: Any) -> int:
+        """Run one statement of a transaction; how many rows it changed."""
+        cursor = self._connection.execute(
             statement, [rows.to_sql(value) if isinstance(value, str) else value for value in values]
         )
+        return cursor.rowcount
 
     def all(self, query: str, *values: Any) -> list[Any]:
         """All rows of a query."""
@@ -373,6 +416,41 @@ class Ledger:
         found = self.all(f"{_SUBMISSIONS} WHERE {condition} ORDER BY s.id", *values)
         with readable(self.path):
             return [rows.standing(row) for row in found]
+
+
+def _batches(values: Sequence[_T], most: int = _MOST_VALUES) -> Iterator[Sequence[_T]]:
+    """The values in portions that a statement can take."""
+    for start in range(0, len(values), most):
+        yield values[start : start + most]
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _rows_of(values: Sequence[Any], count: int) -> str:
+    """Marks for so many rows that these are the values of."""
+    row = f"({', '.join('?' * (len(values) // count))})"
+    return ", ".join([row] * count)
+
+
+def _intent(run: RunRow, manifest: int, number: int, before: int | None, claim: Claim) -> tuple[Any, ...]:
+    submission, job = claim.submission, claim.submission.job
+    return (
+        number if before is None else None,  # of one that is there, the number stays
+        *(manifest, run.run_key, job.workflow_id, job.project_id, submission.ordinal, submission.again, run.api),
+        *("sending", job.name, json.dumps(dict(job.labels)) if job.labels else "{}", run.id, claim.attempt),
+        *(claim.claimed_at.isoformat(), claim.timeout, submission.estimate),
+    )
+
+
+def _told(submission: int, created: Created, ended: str | None) -> tuple[Any, ...]:
+    """The values of _CREATE."""
+    job = jobobject.read(created.body)
+    return (
+        *(submission, created.job_id, job.created_by if job else None, _cost(job), len(job.val_errors) if job else 0),
+        *(created.recovered, created.assigned, json.dumps(created.candidates) if created.candidates else "[]", ended),
+    )
 
 
 def _cost(job: JobObject | None) -> int | None:

@@ -11,12 +11,12 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from runner.forecast import Forecast
-from runner.model import Record
 from runner.report import csv, json, markdown, plan, run, status, table
 from runner.report.run import totals
 from runner.report.sheet import Sheet
 from runner.report.status import Standing
 from runner.report.style import Style
+from runner.results import Digest
 from runner.status import totals as status_totals
 
 __all__ = [
@@ -51,7 +51,7 @@ def _formats(
     )
 
 
-FORMATS: Mapping[str, Report[Record]] = _formats(run.sheet, run.FIELDS, run.rows, json.record)
+FORMATS: Mapping[str, Report[Digest]] = _formats(run.sheet, run.FIELDS, run.rows, json.record)
 PLAN_FORMATS: Mapping[str, Report[Forecast]] = _formats(
     plan.sheet, plan.FIELDS, plan.rows, lambda made: json.document(plan.document(made))
 )

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from runner import results
-from runner.model import Record
+from runner.results import Digest
 
 
-def record(made: Record) -> str:
+def record(made: Digest) -> str:
     """The results document, without the last line's end."""
     return "".join(results.chunks(made)).removesuffix("\n")
 

@@ -13,6 +13,7 @@ from runner.report.style import Style
 from runner.text import visible
 
 MOST_LISTED = 1000
+_MOST_UNPRICED = 20
 _COLORS: Mapping[Action, str] = {"submit": "green", "nothing": "cyan", "look up": "yellow"}
 _WORDS = {
     "new": "new",
@@ -80,6 +81,7 @@ def document(forecast: Forecast) -> dict[str, Any]:
             "spent": forecast.spent,
             "max_cost": forecast.limit,
         },
+        "unpriced": dict(forecast.unpriced or {}),
         "jobs": [{**_values(one), "labels": dict(one.job.labels)} for one in forecast.prospects],
     }
 
@@ -124,8 +126,11 @@ def _notes(forecast: Forecast, listed: int) -> Iterator[str]:
         yield f"for {visible(periods.describe(forecast.run_key))}"
     if forecast.priced and forecast.limit is not None:
         yield f"max_cost {forecast.limit}: {forecast.spent} used, {forecast.spent + forecast.estimate} after this"
-    for workflow_id, why in (forecast.unpriced or {}).items():
+    unpriced = list((forecast.unpriced or {}).items())
+    for workflow_id, why in unpriced[:_MOST_UNPRICED]:
         yield f"cost of workflow {visible(workflow_id)} not known: {visible(why)}"
+    if len(unpriced) > _MOST_UNPRICED:
+        yield f"and of {len(unpriced) - _MOST_UNPRICED} workflows more: --format json lists them"
     if listed < len(forecast.prospects):
         yield "jobs with nothing to do are not listed, as there are very many: --all lists every job"
 

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from typing import Any, Literal, assert_never
 
 from runner import jobobject
-from runner.model import Created, Entry, Failed, InDoubt, Outcome, Record, Skipped
+from runner.model import Created, Entry, Failed, InDoubt, Outcome, Skipped
 from runner.report import csv
 from runner.report.sheet import Sheet, column, count, job_ids, numbers, times
 from runner.report.style import Style
-from runner.results import Summary, rfc3339, summarise
+from runner.results import Digest, rfc3339
 from runner.text import visible
 
 Word = Literal["created", "failed", "in doubt", "skipped"]
@@ -68,10 +68,10 @@ class _Row:
         return ", ".join((self.word, *self.remarks))
 
 
-def sheet(record: Record, style: Style) -> Sheet:
+def sheet(made: Digest, style: Style) -> Sheet:
     """The entries to list (all of them, or, where those are very many, the ones that were not created) and totals."""
-    every = style.every or len(record.entries) <= MOST_LISTED
-    rows = [_row(entry) for entry in record.entries if every or not isinstance(entry.outcome, Created)]
+    every = style.every or made.jobs <= MOST_LISTED
+    rows = [_row(entry) for entry in (made.record.entries if every else made.rest)]
     columns = [
         column("job", (row.name for row in rows), least=8, rank=0),
         column("workflow", (row.workflow for row in rows), least=9, rank=5),
@@ -85,12 +85,12 @@ def sheet(record: Record, style: Style) -> Sheet:
     ]
     shown = tuple(one for one in columns if one.title not in ("status", "estimate") or any(one.cells[1:]))
     colors = tuple(_COLORS[row.word] for row in rows)
-    return Sheet(shown, "outcome", colors, tuple(_notes(record, listed=len(rows))))
+    return Sheet(shown, "outcome", colors, tuple(_notes(made, listed=len(rows))))
 
 
-def rows(record: Record) -> Iterator[dict[str, Any]]:
+def rows(made: Digest) -> Iterator[dict[str, Any]]:
     """Every entry with the values of FIELDS."""
-    for entry in record.entries:
+    for entry in made.record.entries:
         job = entry.job
         yield {
             "name": job.name,
@@ -103,15 +103,12 @@ def rows(record: Record) -> Iterator[dict[str, Any]]:
         }
 
 
-def totals(record: Record) -> str:
+def totals(made: Digest) -> str:
     """The line that counts the outcomes and adds up the cost."""
-    return _totals(record, summarise(record))
-
-
-def _totals(record: Record, total: Summary) -> str:
+    total = made.summary
     earlier = f" ({total.created_earlier} by an earlier run)" if total.created_earlier else ""
     return (
-        f"{count(len(record.entries), 'job', 'jobs')}: {total.created} created{earlier}, {total.failed} failed, "
+        f"{count(made.jobs, 'job', 'jobs')}: {total.created} created{earlier}, {total.failed} failed, "
         f"{total.in_doubt} in doubt, {total.skipped} skipped · {_money(total.cost, total.estimate)}"
     )
 
@@ -120,21 +117,20 @@ def _money(cost: int, estimate: int | None) -> str:
     return f"cost {cost}" if estimate is None else f"cost {cost} (estimate {estimate})"
 
 
-def _notes(record: Record, *, listed: int) -> Iterator[str]:
+def _notes(made: Digest, *, listed: int) -> Iterator[str]:
     """What stands under the list: the totals, of each project too, validation errors, what the list leaves out."""
-    total = summarise(record)
-    yield _totals(record, total)
+    total = made.summary
+    yield totals(made)
     if len(total.projects) > 1:
         for project in total.projects[:_MOST_PROJECTS]:
             money = _money(project.cost, project.estimate)
             yield f"project {visible(project.project_id)}: {project.created} created · {money}"
         if len(total.projects) > _MOST_PROJECTS:
             yield f"and {len(total.projects) - _MOST_PROJECTS} projects more: see the results file"
-    invalid = sum(_has_validation_errors(entry.outcome) for entry in record.entries)
-    if invalid:
-        jobs = count(invalid, "created job has", "created jobs have")
+    if made.invalid:
+        jobs = count(made.invalid, "created job has", "created jobs have")
         yield f"{jobs} validation errors: see the results file"
-    if listed < len(record.entries):
+    if listed < made.jobs:
         yield "created jobs are not listed, as there are very many: --all lists every job"
 
 
@@ -201,13 +197,6 @@ def _remarks(outcome: Created, job: jobobject.JobObject | None) -> tuple[str, ..
     if job and job.val_errors:
         remarks.append(count(len(job.val_errors), "validation error", "validation errors"))
     return tuple(remarks)
-
-
-def _has_validation_errors(outcome: Outcome) -> bool:
-    if not isinstance(outcome, Created) or b"val_errors" not in outcome.body:
-        return False
-    job = jobobject.read(outcome.body)
-    return bool(job and job.val_errors)
 
 
 def _values(outcome: Outcome) -> dict[str, Any]:

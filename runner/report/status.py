@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC
 from typing import Any
 
 from runner.report import csv
@@ -64,7 +63,7 @@ def sheet(standing: Standing, style: Style) -> Sheet:
         column("progress", (visible(one.progress) for one in listed), least=5, rank=1),
         numbers("cost", (one.cost for one in listed), rank=4),
         column("time taken", (visible(one.time_taken) for one in listed), least=6, rank=5),
-        times("finished (UTC)", [one.finished_at and one.finished_at.astimezone(UTC) for one in listed], rank=8),
+        times("finished (UTC)", [one.finished_at for one in listed], rank=8),
         column("errors", (visible(_trouble(one)) for one in listed), least=16, rank=2),
     ]
     shown = tuple(one for one in columns if one.title != "errors" or any(one.cells[1:]))

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -380,8 +380,8 @@ class Nothing:
 
     def commit(self, decided: Sequence[Decided], released: Sequence[Submission], claimed: Sequence[Claim]) -> None: ...
 
-    def holds(self, job_id: str) -> bool:  # noqa: ARG002 - the protocol's
-        return False
+    def held(self, job_ids: Collection[str]) -> set[str]:  # noqa: ARG002 - the protocol's
+        return set()
 
     def create_job(self, workflow_id: str, project_id: str, exchange: Exchange) -> Answer:  # noqa: ARG002 - likewise
         self.sent += 1

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import http.client
 import importlib
 import json
 import os
@@ -26,7 +25,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import runner
-from runner import api, exchange, pacing, results, submit
+from runner import connection, exchange, pacing, results, submit
 from runner.cli import interrupts, main, progress
 from runner.ledger import opening
 
@@ -122,19 +121,19 @@ def _kind_of(sql: str) -> str | None:
 
 
 def _wrap_exchanges(seams: Seams) -> None:
-    write = http.client.HTTPConnection.send
+    write = connection._write
 
-    def half_or_whole(self: http.client.HTTPConnection, data: bytes) -> None:
+    def half_or_whole(sock: Any, request: bytes) -> None:
         seams.at("before write")
         if seams.meets("half written"):
-            self.sock.sendall(data[: len(data) // 2])
+            sock.sendall(request[: len(request) // 2])
             die()
-        write(self, data)
+        write(sock, request)
         seams.at("after write")
 
-    setattr(http.client.HTTPConnection, "send", half_or_whole)  # noqa: B010 - likewise
+    setattr(connection, "_write", half_or_whole)  # noqa: B010 - likewise
     seams.around(exchange.Exchange, "about_to_write", "mark")
-    seams.around(api.Reader, "_receive", "answer")
+    seams.around(connection, "_read", "answer")
 
 
 def _wrap_files(seams: Seams) -> None:

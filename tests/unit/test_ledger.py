@@ -238,8 +238,8 @@ def test_a_job_is_kept_as_it_came_whatever_is_in_it(ledger: Ledger) -> None:
     assert [one.job_id for one in standings] == ids
     assert [one.cost for one in standings] == [None, None, None]
     assert [ledger.body(number) for number in numbers] == bodies
-    assert all(ledger.holds(API, job_id) for job_id in ids)
-    assert not ledger.holds("https://other.example", "j-2")
+    assert ledger.held(API, [*ids, "j-none"]) == set(ids)
+    assert not ledger.held("https://other.example", ["j-2"])
     assert ledger.of_job(API, strange) == standings[0]
     assert ledger.creators("r-1") == {"\udead"}
 
@@ -308,15 +308,17 @@ def move(ledger: Ledger, number: int, new: str) -> None:
     with ledger.transaction():
         match new:
             case "sending":
-                ledger.claim(run, ledger.manifest_id(API, "nightly"), Claim(Submission(A, 1), 2, THEN, 30.0))
+                ledger.claim(
+                    run, ledger.manifest_id(API, "nightly"), [(number, Claim(Submission(A, 1), 2, THEN, 30.0))]
+                )
             case "released":
                 ledger.release(number)
             case "failed":
-                ledger.decide(number, refused(), THEN)
+                ledger.decide([(number, refused(), THEN)])
             case "in_doubt":
-                ledger.decide(number, lost(), THEN)
+                ledger.decide([(number, lost(), THEN)])
             case "created":
-                ledger.decide(number, made("j-2"), THEN)
+                ledger.decide([(number, made("j-2"), THEN)])
 
 
 BEGINS_AS_FAILED = """
@@ -515,3 +517,37 @@ def test_flipped_bytes_are_refused_in_words_and_never_end_in_a_traceback(path: P
             use(path)
         for suffix in ("-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def test_a_claim_that_is_there_already_and_not_known_of_is_refused(ledger: Ledger) -> None:
+    """Its number would be wrong, and its outcome another's or nobody's."""
+    run = begin(ledger, "r-1", [A, B])
+    send(ledger, run, A, Failed(past.LOST, 3, THEN))
+    claims = [(None, Claim(Submission(one, 1), 1, THEN, 30.0)) for one in (A, B)]
+    with pytest.raises(LedgerError), ledger.transaction():
+        ledger.claim(run, ledger.manifest_id(run.api, run.manifest), claims)
+    assert [one.state for one in ledger.everything()] == ["failed"]
+
+
+def test_an_outcome_of_what_was_never_claimed_is_refused(ledger: Ledger) -> None:
+    begin(ledger, "r-1", [A])
+    for outcome in (made("j-1"), refused(), lost()):
+        with pytest.raises((LedgerError, sqlite3.IntegrityError)), ledger.transaction():
+            ledger.decide([(9, outcome, THEN)])
+    assert ledger.everything() == []
+
+
+def test_many_at_once_are_claimed_and_decided_as_one_by_one(ledger: Ledger) -> None:
+    jobs = [job(f"j{number}", f"w-{number}") for number in range(300)]
+    run = begin(ledger, "r-1", jobs)
+    again = send(ledger, run, jobs[7], refused())
+    claims = [(again if one is jobs[7] else None, Claim(Submission(one, 1), 2, THEN, 30.0)) for one in jobs]
+    with ledger.transaction():
+        numbers = ledger.claim(run, ledger.manifest_id(run.api, run.manifest), claims)
+        ledger.decide([(number, made(f"id-{number}"), THEN) for number in numbers])
+    assert numbers[7] == again
+    found = {one.name: (one.id, one.job_id, one.attempts) for one in ledger.everything()}
+    assert found == {one.name: (number, f"id-{number}", 2) for one, number in zip(jobs, numbers, strict=True)}
+    assert ledger.held(run.api, [f"id-{number}" for number in numbers]) == {f"id-{number}" for number in numbers}
+    told = ledger.job_objects(numbers)
+    assert sorted(told) == sorted(numbers)

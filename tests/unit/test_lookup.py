@@ -619,7 +619,7 @@ def test_what_another_manifest_got_while_the_list_was_on_its_way_is_not_taken(le
 
     def told() -> None:
         with ledger.transaction():
-            ledger.decide(number, past.made("theirs"), at(6))
+            ledger.decide([(number, past.made("theirs"), at(6))])
 
     api = Api({"w-1": answer([listed("theirs")])}, meanwhile=told)
     assert look(ledger, api) == {"a": "absent"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -45,8 +45,8 @@ def told(entries: Entries) -> list[tuple[str, str, str]]:
 def send_again(ledger: Ledger, run: RunRow, job: Job, outcome: Created) -> None:
     with ledger.transaction():
         claim = Claim(Submission(job, 2, again=True), 1, past.THEN, 30.0)
-        number = ledger.claim(run, ledger.manifest_id(run.api, run.manifest), claim)
-        ledger.decide(number, outcome, past.THEN)
+        [number] = ledger.claim(run, ledger.manifest_id(run.api, run.manifest), [(None, claim)])
+        ledger.decide([(number, outcome, past.THEN)])
 
 
 def test_each_job_has_one_outcome_in_the_manifest_s_order(ledger: Ledger) -> None:
@@ -152,15 +152,18 @@ def test_bodies_are_read_when_they_are_asked_for(ledger: Ledger, monkeypatch: py
     run = past.begin(ledger, "run-1", jobs, key=KEY)
     for number, job in enumerate(jobs):
         past.send(ledger, run, job, past.made(f"job-{number}"))
-    read: list[int] = []
-    body = ledger.body
+    read: list[Sequence[int]] = []
+    job_objects = ledger.job_objects
 
-    def reading(submission: int) -> bytes:
-        read.append(submission)
-        return body(submission)
+    def reading(submissions: Sequence[int]) -> dict[int, tuple[bytes, datetime | None]]:
+        read.append(submissions)
+        return job_objects(submissions)
 
-    monkeypatch.setattr(ledger, "body", reading)
+    monkeypatch.setattr(ledger, "job_objects", reading)
+    monkeypatch.setattr(record, "_BATCH", 2)
     entries = iter(record.of_run(ledger, run).entries)
     assert read == []
     next(entries)
     assert len(read) == 1
+    assert [entry.outcome for entry in entries]
+    assert [len(batch) for batch in read] == [2, 1]

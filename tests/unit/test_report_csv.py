@@ -13,10 +13,11 @@ from support.records import created, entry, failed, in_doubt, record, records
 
 from runner.model import Created, Record, Skipped
 from runner.report import FORMATS, Style
+from runner.results import digest
 
 
 def as_csv(made: Record) -> str:
-    return FORMATS["csv"](made, Style())
+    return FORMATS["csv"](digest(made), Style())
 
 
 def rows(made: Record) -> list[dict[str, Any]]:

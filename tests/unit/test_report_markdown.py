@@ -11,12 +11,13 @@ from support.records import created, entry, failed, in_doubt, record, records, t
 from runner.model import Record, Skipped
 from runner.report import FORMATS, Style
 from runner.report.markdown import escaped
+from runner.results import digest
 
 _CELL_END = re.compile(r"(?<!\\)(?:\\\\)*\|")
 
 
 def markdown(made: Record) -> str:
-    return FORMATS["markdown"](made, Style())
+    return FORMATS["markdown"](digest(made), Style())
 
 
 def test_a_table() -> None:

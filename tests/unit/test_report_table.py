@@ -13,6 +13,7 @@ from support.records import RUN, created, entry, failed, in_doubt, record, recor
 
 from runner.model import Created, Entry, Failed, Record, Skipped
 from runner.report import FORMATS, Style
+from runner.results import digest
 from runner.text import width
 
 NOT_CREATED = (
@@ -29,7 +30,7 @@ SIX = record(
 
 
 def table(made: Record, width: int | None = None, *, color: bool = False, every: bool = False) -> str:
-    return FORMATS["table"](made, Style(width, color, every))
+    return FORMATS["table"](digest(made), Style(width, color, every))
 
 
 def body(made: Record, width: int | None = None, *, every: bool = False) -> list[str]:

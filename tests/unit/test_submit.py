@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -73,8 +73,9 @@ class Book:
         self._note("decide", [one.submission for one in decided])
         self._note("claim", [claim.submission for claim in claimed])
 
-    def holds(self, job_id: str) -> bool:
-        return any(isinstance(one, Created) and one.job_id == job_id for one in self.outcomes.values())
+    def held(self, job_ids: Collection[str]) -> set[str]:
+        taken = {one.job_id for one in self.outcomes.values() if isinstance(one, Created)}
+        return taken & set(job_ids)
 
     def _decide(self, name: str, outcome: Outcome) -> None:
         assert name in self.claimed, f"{name} was sent without a claim"
