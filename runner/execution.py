@@ -28,6 +28,7 @@ from runner.lookup import Finding, Look
 from runner.model import InDoubt, Manifest, Record
 from runner.pacing import Pace
 from runner.submit import End, Engine, Observer
+from runner.version import VERSION
 
 # Seconds between the looks at the end of a run: half a minute, at growing intervals.
 _LOOKS = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0)
@@ -136,7 +137,7 @@ class Execution:
             why="",
             started_at=self.started_at,
             finished_at=None,
-            runner=settings.runner_version(),
+            runner=VERSION,
             path=manifest.path,
             sha256=manifest.sha256,
             git_commit=order.git_commit,

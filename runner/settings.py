@@ -7,7 +7,6 @@ import os
 import re
 import ssl
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -16,6 +15,7 @@ from urllib.request import getproxies, proxy_bypass
 from runner.errors import RefusedError, UsageError
 from runner.model import Manifest
 from runner.pacing import Rate
+from runner.version import VERSION
 
 PRODUCTION = "https://api.pixxel.space"
 SANDBOX = "sandbox"
@@ -70,7 +70,7 @@ class Endpoint:
     @property
     def user_agent(self) -> str:
         """What the program says it is."""
-        return f"pixxel-runner/{runner_version()}"
+        return f"pixxel-runner/{VERSION}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +122,6 @@ def _first(flag: _T | None, written: _T | None, default: _T) -> _T:
     if flag is not None:
         return flag
     return default if written is None else written
-
-
-def runner_version() -> str:
-    """The version of this program."""
-    return version("pixxel-runner")
 
 
 def base_url(text: str, *, allow_http: bool) -> str:

@@ -7,14 +7,14 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from types import FrameType
 from typing import Any
 
 import click
 
-from runner.cli import console, problems
+from runner.cli import console
 from runner.errors import Exit, ManifestError, RunnerError
+from runner.version import VERSION
 
 _NAME = "pixxel-runner"
 _COMPLETE = "_PIXXEL_RUNNER_COMPLETE"  # what click's completion scripts set
@@ -53,7 +53,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="pixxel-runner", message="%(prog)s %(version)s")
+@click.version_option(VERSION, prog_name=_NAME, message="%(prog)s %(version)s")
 def cli() -> None:
     """Submit the jobs of a YAML manifest to the Pixxel API: each one once, and all on record."""
 
@@ -68,6 +68,8 @@ def main(arguments: list[str] | None = None) -> int:
         console.flush()
     except RunnerError as error:
         if isinstance(error, ManifestError):
+            from runner.cli import problems  # noqa: PLC0415 - `--help` has none
+
             console.say("\n".join(map(problems.text, error.problems)))
         console.fail(error)
         code = error.exit_code
@@ -81,6 +83,8 @@ def main(arguments: list[str] | None = None) -> int:
         console.say("terminated")
         code = Exit.SIGTERM
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug ends in words and in exit code 70
+        import traceback  # noqa: PLC0415 - there is hardly ever one
+
         console.bug(error, traceback.format_exc())
         code = Exit.BUG
     finally:

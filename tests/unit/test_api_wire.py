@@ -44,8 +44,9 @@ from runner import connection
 from runner.api import Api
 from runner.connection import LARGEST_BODY
 from runner.exchange import CutError, Exchange
-from runner.settings import ApiKey, Endpoint, Proxy, runner_version
+from runner.settings import ApiKey, Endpoint, Proxy
 from runner.verdict import Accepted, Answer, Doubt, Happening, NoAnswer, NotSent, Refused, Throttled, judge
+from runner.version import VERSION
 
 KEY = "key-that-is-secret"
 LONG = 30.0  # seconds of timeout where a test is not about time
@@ -288,7 +289,7 @@ def test_the_request_is_what_the_api_wants_and_no_more(framing: str) -> None:
         "content-length": "0",
         "authorization": KEY,
         "accept": "application/json",
-        "user-agent": f"pixxel-runner/{runner_version()}",
+        "user-agent": f"pixxel-runner/{VERSION}",
     }
 
 

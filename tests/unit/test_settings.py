@@ -29,8 +29,8 @@ from runner.settings import (
     is_loopback,
     limits,
     proxy_for,
-    runner_version,
 )
+from runner.version import VERSION
 
 SECRET = "s3cr3t"
 
@@ -310,7 +310,7 @@ def test_no_repr_shows_a_secret() -> None:
         for shown in (repr(thing), str(thing), f"{thing}"):
             assert SECRET not in shown
     assert "proxy.example" in repr(endpoint)
-    assert endpoint.user_agent == f"pixxel-runner/{runner_version()}"
+    assert endpoint.user_agent == f"pixxel-runner/{VERSION}"
 
 
 # The limits.
