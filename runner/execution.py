@@ -193,7 +193,12 @@ class Execution:
 
     def record(self) -> Record:
         """The record of the run key as the ledger has it now."""
-        return record.of_run(self.ledger, self.run, self.unrecorded, self.order.manifest.jobs)
+        order, matched = self.order, self.plan.match
+        if self.plan.sends:  # what was planned is not what is there now
+            matched = plan.match(
+                order.manifest.jobs, self.ledger.standings(order.api, order.manifest.name, self.run.run_key)
+            )
+        return record.of_match(self.ledger, self.run, order.manifest.jobs, matched, self.unrecorded)
 
     def _keep_end(self, end: End) -> None:
         finished = datetime.now(UTC)

@@ -15,6 +15,7 @@ from typing import Any
 
 # What ordinary JSON readers take: jq and others stop near a few hundred or thousand levels.
 _DEEPEST = 200
+_SPACE = " \t\r\n"
 
 # Possessive, so that a string that never ends is passed over once and not once for each quote in it.
 _TOKEN = re.compile(rb'[\[\]{},:]|"(?:[^"\\]++|\\.)*+"?|[^\s\[\]{},:"]++', re.DOTALL)
@@ -125,18 +126,27 @@ def read_object(body: bytes) -> dict[str, Any] | None:
 
 def embeddable(body: bytes) -> bool:
     """Whether the bytes can stand inside another JSON document as they are, for any ordinary reader."""
-    return embedded(body) is not None
+    return _strictly(body) is not None
 
 
-def embedded(body: bytes) -> str | None:
-    """The bytes as text that can stand inside another JSON document, for any ordinary reader; None where it cannot."""
+def verbatim(body: bytes) -> str | None:
+    """A job object's text as it came, if it can stand inside another JSON document; None otherwise."""
+    found = _strictly(body)
+    if found is None or not isinstance(found[1], dict):
+        return None
+    job_id = found[1].get("id")
+    return found[0].strip(_SPACE) if isinstance(job_id, str) and job_id else None
+
+
+def _strictly(body: bytes) -> tuple[str, Any] | None:
+    """The text and what it says, if any ordinary reader of JSON would take it; numbers with a point stay text."""
     try:
         # Decoded here: given bytes, the json module would guess at UTF-16 and UTF-32 as well.
         text = body.decode("utf-8")
-        _STRICT.decode(text)
+        value = _STRICT.decode(text)
     except (ValueError, RecursionError):
         return None
-    return None if _too_deep(body) else text
+    return None if _too_deep(body) else (text, value)
 
 
 def as_text(body: bytes) -> str:

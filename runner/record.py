@@ -18,17 +18,21 @@ _BATCH = 100  # answers that are read at once: of some kilobytes each, and 8 MiB
 KILLED = ErrorInfo("interrupted", "the process ended while it was being sent; the job may have been created")
 
 
-def of_run(
-    ledger: Ledger, run: RunRow, unrecorded: Sequence[Decided] = (), jobs: Sequence[Job] | None = None
-) -> Record:
+def of_run(ledger: Ledger, run: RunRow, unrecorded: Sequence[Decided] = ()) -> Record:
     """The record of a run's key, with the manifest's jobs as they were in that run.
 
     A run that never ended is told as interrupted: call this for one that has ended, or whose process is gone.
-    `unrecorded` are outcomes that are known and could not be written to the ledger; `jobs` are the manifest's, where
-    they are at hand.
+    `unrecorded` are outcomes that are known and could not be written to the ledger.
     """
-    jobs = ledger.jobs_of(run) if jobs is None else jobs
+    jobs = ledger.jobs_of(run)
     matched = plan.match(jobs, ledger.standings(run.api, run.manifest, run.run_key))
+    return of_match(ledger, run, jobs, matched, unrecorded)
+
+
+def of_match(
+    ledger: Ledger, run: RunRow, jobs: Sequence[Job], matched: plan.Match, unrecorded: Sequence[Decided] = ()
+) -> Record:
+    """The same of jobs and submissions that are at hand, and are those of the ledger now."""
     known = {one.submission.job.name: one.outcome for one in unrecorded}
     return Record(_about(run), Entries(ledger, run, jobs, matched, known))
 

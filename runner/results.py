@@ -38,7 +38,6 @@ _ACTED_ON = re.compile(
 # default=str: a setting of an unforeseen type must not lose the record of jobs that are paid for.
 _encode = json.JSONEncoder(default=str, allow_nan=False).encode
 
-_JSON_SPACE = " \t\r\n"
 _PROBE = " " * 8192
 
 _HINTS = {
@@ -298,10 +297,10 @@ def _word(outcome: Failed | InDoubt) -> str:
 
 def _job(outcome: Created) -> dict[str, str]:
     """The API's object as it came; where JSON cannot hold that, what can be read of it, and the whole as text."""
-    text = jobobject.embedded(outcome.body)
+    text = jobobject.verbatim(outcome.body)
+    if text is not None:
+        return {"job": text}
     job = jobobject.read(outcome.body)
-    if job is not None and text is not None:
-        return {"job": _harmless(text.strip(_JSON_SPACE))}
     readable = {name: _strict(value) for name, value in job.members.items()} if job else {}
     readable.setdefault("id", outcome.job_id)
     as_text = {"job_text": _text(jobobject.as_text(outcome.body))} if outcome.body else {}
@@ -316,7 +315,7 @@ def _strict(value: Any) -> Any:
 def _any(value: Any) -> str:
     """What the API said, as JSON; as a string of JSON where it is too deep, or no number, for an ordinary reader."""
     text = _dumps(value)
-    return _harmless(text) if jobobject.embeddable(text.encode()) else _text(text)
+    return text if jobobject.embeddable(text.encode()) else _text(text)
 
 
 def _dumps(value: Any) -> str:
@@ -332,10 +331,10 @@ def _cost(job: JobObject | None) -> int:
 
 
 def _text(value: Any) -> str:
-    """A value as JSON."""
+    """A value as JSON: what `_array` makes harmless."""
     if value is None or value is True or value is False:  # a third of all values, and much faster than the encoder
         return "null" if value is None else "true" if value else "false"
-    return str(value) if type(value) is int else _harmless(_encode(value))
+    return str(value) if type(value) is int else _encode(value)
 
 
 def _block(value: Any) -> str:
@@ -364,6 +363,9 @@ def _array(items: Iterable[dict[str, str]]) -> Iterator[str]:
     """An array of objects, one level deep in the document, one field a line. The values are JSON already."""
     opening = "[\n"
     for item in items:
+        text = "".join(item.values())
+        if not text.isprintable() or "##" in text:  # hardly ever, and slow
+            item = {name: _harmless(value) for name, value in item.items()}  # noqa: PLW2901 - the same, fit to show
         fields = ",\n".join(f'      "{name}": {value}' for name, value in item.items())
         yield f"{opening}    {{\n{fields}\n    }}"
         opening = ",\n"

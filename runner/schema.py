@@ -128,7 +128,11 @@ class _Words:
     def __init__(self, document: Document, originals: list[int]) -> None:
         self._document = document
         self._originals = originals
-        self._by_keyword: dict[str, Callable[[Any, FieldPath], Iterable[Problem]]] = {
+
+    @property
+    def _by_keyword(self) -> dict[str, Callable[[Any, FieldPath], Iterable[Problem]]]:
+        # Not kept: methods in a dictionary of their own object are a cycle, and with it the whole document would stay.
+        return {
             "additionalProperties": self._unknown,
             "const": self._version,
             "enum": self._enum,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -61,6 +62,9 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code. Nothing that goes wrong leaves as a traceback."""
     console.begin()
+    # What is made here is trees without cycles, and the collector walks all of them each time: with 100,000 jobs it
+    # took a fifth of the time.
+    gc.set_threshold(100_000, 50, 100)
     before = signal.getsignal(signal.SIGTERM)
     try:
         _at_sigterm(_terminate)

@@ -122,11 +122,12 @@ RUN_COLUMNS = (
 )
 
 
-def standing(row: Sequence[Any]) -> Standing:
-    """Read the columns of STANDING_COLUMNS."""
+def standing(row: Sequence[Any], labels: dict[str, Mapping[str, str]]) -> Standing:
+    """Read the columns of STANDING_COLUMNS. `labels` keeps what labels are read as: many jobs have the same."""
     values = list(row)
     values[9] = bool(values[9])
-    values[10] = {} if values[10] == "{}" else json.loads(values[10])
+    known = labels.get(values[10])
+    values[10] = labels.setdefault(values[10], json.loads(values[10])) if known is None else known
     values[13] = datetime.fromisoformat(values[13])
     values[14] = _moment(values[14])
     values[17] = from_sql(values[17])

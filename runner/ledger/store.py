@@ -415,7 +415,8 @@ class Ledger:
     def _standings(self, condition: str, *values: Any) -> list[Standing]:
         found = self.all(f"{_SUBMISSIONS} WHERE {condition} ORDER BY s.id", *values)
         with readable(self.path):
-            return [rows.standing(row) for row in found]
+            labels: dict[str, Mapping[str, str]] = {"{}": {}}
+            return [rows.standing(row, labels) for row in found]
 
 
 def _batches(values: Sequence[_T], most: int = _MOST_VALUES) -> Iterator[Sequence[_T]]:
