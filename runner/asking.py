@@ -61,6 +61,7 @@ class Asker:
         self._pauses = Pauses(limits.max_pause)
         self._backoff = backoff or Backoff()
         self._clock = clock
+        self._throttle: Happening | None = None  # what the server said when it asked for a pause last
 
     @property
     def paused_for(self) -> float:
@@ -75,8 +76,12 @@ class Asker:
         questions and leaves others waiting, those that come after the first of these wait for a moment only, and it is
         given up when they are more than may be asked at a time.
         """
+        if self._throttle is not None and self.paused_for > self._limits.timeout:
+            return [self._throttle] * len(questions)
         round_ = _Round(self._limits, self._pace, self._pauses, self._backoff, self._clock)
-        return round_.ask(questions)
+        told = round_.ask(questions)
+        self._throttle = next((one for one in told if _is_throttle(one)), self._throttle)
+        return told
 
 
 class _Round:
@@ -231,6 +236,10 @@ def _is_of_use(happening: Happening) -> bool:
         and happening.status < HTTPStatus.INTERNAL_SERVER_ERROR
         and happening.status not in (*_THROTTLED, HTTPStatus.UNAUTHORIZED)
     )
+
+
+def _is_throttle(happening: Happening) -> bool:
+    return isinstance(happening, Answer) and happening.status in _THROTTLED
 
 
 def _is_for_all(happening: Happening) -> bool:

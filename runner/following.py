@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from runner import jobobject, record, status
+from runner import jobobject, record
 from runner.errors import RefusedError, UsageError
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
@@ -110,7 +110,7 @@ def _read(document: dict[str, Any]) -> Followed:
             _text(one["project_id"]),
             _text(one["job"]["id"]),
             jobobject.encode(one["job"]),
-            status.moment(one.get("seen_at")),
+            jobobject.moment(one.get("seen_at")),
             whole=True,
         )
         for one in document["created"]

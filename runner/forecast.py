@@ -124,9 +124,7 @@ def check_cost(forecast: Forecast, *, allow_unknown: bool) -> None:
             "Try again later. To send jobs of unknown cost all the same: --allow-unknown-cost.",
         )
     if forecast.is_above_limit:
-        before = (
-            f", after {forecast.spent} that {periods.describe(forecast.run_key)} has used" if forecast.spent else ""
-        )
+        before = f", after {forecast.spent} spent for {periods.describe(forecast.run_key)}" if forecast.spent else ""
         raise RefusedError(
             f"the estimate for {_jobs(forecast.count('submit'))} is {forecast.estimate} tokens{before}: above max_cost "
             f"{forecast.limit}, so nothing was sent",

@@ -62,20 +62,25 @@ class JobObject:
 
 
 def moment(value: Any) -> datetime | None:
-    """An RFC 3339 timestamp; one without an offset is taken as UTC. None for anything else."""
+    """An RFC 3339 timestamp in UTC; one without an offset is taken as UTC.
+
+    None for anything else, and for one that is in no year that Python has once it is in UTC.
+    """
     if not isinstance(value, str):
         return None
     try:
         # Nanoseconds come from servers written in Go; Python takes no more than six digits.
         time = datetime.fromisoformat(_FRACTION.sub(r"\1", value.strip()))
-    except ValueError:
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         return None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def listed(body: bytes) -> tuple[JobObject, ...] | None:
     """Read a list of jobs: `jobs` is an array or null, and each has an id. None when it is not such a list."""
-    members = read_object(body)
+    # Of an object that is too deep its lists are lost, and no list is not an empty one: what is missing from a list
+    # may be sent again.
+    members = None if _too_deep(body) else read_object(body)
     if members is None or "jobs" not in members:
         return None
     jobs = members["jobs"]

@@ -45,7 +45,10 @@ class Listing:
 
     def created_at(self, job: JobObject) -> datetime | None:
         """When a job was created by our clock; None when the API does not say."""
-        return None if job.created_at is None else job.created_at - self.ahead
+        try:
+            return None if job.created_at is None else job.created_at - self.ahead
+        except OverflowError:  # the first or the last year that Python has: what some servers write for no time
+            return None
 
 
 @dataclass(frozen=True, slots=True)

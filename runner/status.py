@@ -86,7 +86,7 @@ class Sighting:
     @property
     def finished_at(self) -> datetime | None:
         """When the job was over, in UTC, by the API's clock."""
-        time = moment(self._member("finished_at"))
+        time = jobobject.moment(self._member("finished_at"))
         return None if time is None or time.year < _UNSET else time
 
     @property
@@ -146,15 +146,6 @@ def _task_error(task: Mapping[str, Any]) -> str:
     said = ": ".join(word for word in words if isinstance(word, str) and word.strip())
     name = task.get("name")
     return f"{name}: {said}" if said and isinstance(name, str) and name else said
-
-
-def moment(told: Any) -> datetime | None:
-    """A timestamp in UTC; None for anything else, and for one that is in no year there in UTC."""
-    time = jobobject.moment(told)
-    try:
-        return time and time.astimezone(UTC)
-    except OverflowError:
-        return None
 
 
 def totals(sightings: Sequence[Sighting]) -> str:

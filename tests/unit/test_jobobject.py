@@ -305,3 +305,20 @@ def test_hostile_bytes_take_no_longer_than_others_of_their_length(body: bytes) -
     jobobject.read(body)
     jobobject.embeddable(body)
     assert time.process_time() - before < SECONDS
+
+
+def test_a_list_that_is_too_deep_to_read_is_no_empty_list() -> None:
+    """A job in doubt that such a list does not show would be taken for not created, and sent again."""
+    deep = b'{"jobs": [{"id": "job-1", "spec": ' + b"[" * 250 + b"]" * 250 + b"}]}"
+    assert jobobject.listed(deep) is None
+    assert jobobject.listed(b'{"jobs": null, "spec": ' + b"[" * 250 + b"]" * 250 + b"}") is None
+    assert jobobject.listed(b'{"jobs": null}') == ()
+
+
+@pytest.mark.parametrize(
+    "time", ["0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"]
+)
+def test_a_time_at_an_end_of_the_calendar_is_one_in_utc_or_none(time: str) -> None:
+    found = jobobject.moment(time)
+    assert (found is None) == ("Z" not in time)
+    assert found is None or found.utcoffset() == timedelta(0)

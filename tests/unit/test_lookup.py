@@ -656,3 +656,9 @@ def test_what_is_anyone_s_guess_stays_one_for_the_manifest_that_looks_last(ledge
 
 def test_nothing_in_doubt_asks_nothing(ledger: Ledger) -> None:
     assert look(ledger, Api({})) == {}
+
+
+@pytest.mark.parametrize(("time", "ahead"), [("0001-01-01T00:00:00Z", 1), ("9999-12-31T23:59:59Z", -1)])
+def test_a_time_that_no_clock_of_ours_shows_is_unknown(time: str, ahead: int) -> None:
+    job = JobObject("x", {"created_at": time})
+    assert Listing((job,), timedelta(hours=ahead)).created_at(job) is None
