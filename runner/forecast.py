@@ -183,7 +183,7 @@ def _prospects(manifest: Manifest, plan: Plan, standings: Sequence[Standing]) ->
             yield _left(job, standing, plan)
     for one in plan.sends:
         if one.again:
-            yield Prospect(one.job, "submit", "again", "one more of a job that was created, as asked for")
+            yield Prospect(one.job, "submit", "again", "asked for with --again")
 
 
 def _to_send(job: Job, standing: Standing | None, bought: int) -> Prospect:
@@ -191,7 +191,7 @@ def _to_send(job: Job, standing: Standing | None, bought: int) -> Prospect:
         detail = standing.error.message if standing.error else ""
         return Prospect(job, "submit", "failed_before", detail, standing.run_id)
     if bought:
-        return Prospect(job, "submit", "one_more", f"its pair was bought {bought} time{'' if bought == 1 else 's'}")
+        return Prospect(job, "submit", "one_more", f"bought {bought} time{'' if bought == 1 else 's'} so far")
     return Prospect(job, "submit", "new")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runner import following, status
-from runner.cli import console
+from runner.cli import console, options
 from runner.errors import Exit, RefusedError
 from runner.ledger.store import Ledger
 from runner.status import Sighting
@@ -56,14 +55,8 @@ def keeping(ledger: Ledger, api: str) -> Iterator[Keep]:
 
 
 def command_line(target: str) -> str:
-    """The command that goes on following a run, with what this one's command line says of where it is."""
-    context = click.get_current_context()
-    words = ["pixxel-runner", "status", target]
-    for name in ("sandbox", "base_url", "api_key_file", "ca_bundle", "allow_http", "ledger"):
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            value = context.params[name]
-            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-    return visible(shlex.join([*words, "--wait"]))
+    """The command that goes on following a run."""
+    return f"{options.command_line('status', target)} --wait"
 
 
 def until_final(watch: Watch, *, timeout: float | None, again: str, quiet: bool) -> Exit:

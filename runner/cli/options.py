@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,9 @@ from runner.cli import console, endpoint
 from runner.errors import RefusedError, UsageError
 from runner.model import Manifest
 from runner.pacing import Rate
+from runner.text import visible
 
+_WHERE = ("sandbox", "base_url", "api_key_file", "ca_bundle", "allow_http", "ledger")
 _LONGEST = 10.0**9  # seconds: 30 years
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -79,6 +82,17 @@ class LedgerPlace:
         if not self.named:
             folder.make(folder.beside(manifest_path))
             self.path.parent.mkdir(mode=0o700, exist_ok=True)
+
+
+def command_line(command: str, *arguments: str, keep: Sequence[str] = _WHERE) -> str:
+    """A command that a person may paste to go on, with what this one's command line says of where things are."""
+    context = click.get_current_context()
+    words = ["pixxel-runner", command, *arguments]
+    for name in keep:
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            value = context.params[name]
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return visible(shlex.join(words))
 
 
 def refuse_empty(variable: str) -> None:

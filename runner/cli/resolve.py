@@ -29,6 +29,7 @@ from runner.results import rfc3339
 from runner.text import visible
 
 _MOST_EXPLAINED = 3
+_SAID = ("sandbox", "base_url", "ledger", "run")  # of the command line, in a command to go on with
 _MINUTE = "%Y-%m-%d %H:%M"
 
 
@@ -159,7 +160,8 @@ def _explain(left: Sequence[Finding], request: Request) -> None:
         console.say(f"{visible(finding.doubt.name)}: {_place(finding.doubt, request.patience)}?")
     if len(left) > _MOST_EXPLAINED:
         console.say(f"and so for {len(left) - _MOST_EXPLAINED} more")
-    name, again = shlex.quote(visible(left[0].doubt.name)), _command_line(request)
+    name = shlex.quote(visible(left[0].doubt.name))
+    again = options.command_line("resolve", *filter(None, [request.manifest]), keep=_SAID)
     console.say(f"  if there is:     {again} --adopt {name}=JOB_ID")
     console.say(f"  if there is not: {again} --absent {name}")
     console.say(f"  to look again:   {again}")
@@ -174,17 +176,6 @@ def _place(doubt: Standing, settle: timedelta) -> str:
 def _utc(time: datetime, *, up: bool = False) -> str:
     """A time to the minute, rounded away from the window that it bounds."""
     return (time + timedelta(minutes=1) if up else time).strftime(_MINUTE)
-
-
-def _command_line(request: Request) -> str:
-    """This command as it was given, without what settles or waits."""
-    context = click.get_current_context()
-    words = ["pixxel-runner", "resolve", *([request.manifest] if request.manifest else [])]
-    for name in ("sandbox", "base_url", "ledger", "run"):
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            value = context.params[name]
-            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-    return shlex.join(words)
 
 
 # By hand.
