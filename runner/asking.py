@@ -68,8 +68,10 @@ class Asker:
         """The seconds for which the server asked not to be asked."""
         return max(0.0, self._pauses.until - self._clock())
 
-    def ask(self, questions: Sequence[Question]) -> list[Happening]:
+    def ask(self, questions: Sequence[Question], within: float | None = None) -> list[Happening]:
         """What came of each question, in their order; all that needs no answer any more when it returns.
+
+        It takes no more than `within` seconds: what is not answered by then was interrupted.
 
         It waits no longer than one exchange's timeout for an API that answers nothing of use, and not at all for one
         that wants a longer pause than that: what is not asked then gets what the last one got. Where it answers some
@@ -79,7 +81,7 @@ class Asker:
         if self._throttle is not None and self.paused_for > self._limits.timeout:
             return [self._throttle] * len(questions)
         round_ = _Round(self._limits, self._pace, self._pauses, self._backoff, self._clock)
-        told = round_.ask(questions)
+        told = round_.ask(questions, None if within is None else self._clock() + within)
         self._throttle = next((one for one in told if _is_throttle(one)), self._throttle)
         return told
 
@@ -108,7 +110,7 @@ class _Round:
         self._todo: SimpleQueue[_Asked | None] = SimpleQueue()
         self._back: SimpleQueue[tuple[_Asked, Happening]] = SimpleQueue()
 
-    def ask(self, questions: Sequence[Question]) -> list[Happening]:
+    def ask(self, questions: Sequence[Question], end: float | None) -> list[Happening]:
         self._fresh.extend(_Asked(0.0, place, question) for place, question in enumerate(questions))
         count = min(self._limits.concurrency, len(questions))
         for number in range(count):
@@ -119,7 +121,11 @@ class _Round:
                 self._send_what_is_due()
                 self._take_what_came()
                 self._leave_what_is_stuck()
-                if self._gave_up is not None and (not self._out or self._is_late(self._clock())):
+                now = self._clock()
+                if end is not None and now >= end:
+                    self._gave_up = NoAnswer("interrupted", written=False, detail="the time to wait was over")
+                    break
+                if self._gave_up is not None and (not self._out or self._is_late(now)):
                     break
         finally:
             self._leave_the_rest()

@@ -42,10 +42,8 @@ class Budget:
 
     def refusal(self, submission: Submission) -> str:
         """Why a job does not fit, in words."""
-        return (
-            f"budget: {self.spent} of {self.limit} tokens are spent, and {submission.job.name} is estimated at "
-            f"{submission.estimate or 0}"
-        )
+        price = "of unknown cost" if submission.estimate is None else f"estimated at {submission.estimate}"
+        return f"budget: {self.spent} of {self.limit} tokens are spent, and {submission.job.name} is {price}"
 
 
 def told_cost(body: bytes) -> int:

@@ -13,6 +13,7 @@ import http.client
 import re
 import time
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from urllib3 import HTTPHeaderDict, HTTPResponse
@@ -25,9 +26,12 @@ LARGEST_BODY = 8 * 2**20  # bytes, decoded: a job object is some kilobytes
 _IDLE = 2.0  # seconds: below the keep-alive of every common server (gunicorn's 2 s is the shortest)
 _CHUNK = 2**16
 _FINAL = 200  # the lowest status of a response that ends an exchange
+_MOST_INTERIM = 10  # responses before that one
 
 # A whole head as most servers write it, with names and values that need no folding and no decoding.
-_HEAD = re.compile(rb"HTTP/1\.1 ([2-5][0-9]{2})(?: [ -~]*)?\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~]*\r\n)*)\r\n")
+_HEAD = re.compile(
+    rb"HTTP/1\.1 ([2-5][0-9]{2})(?: [ -~]*)?\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~]*\r\n){0,100})\r\n"
+)
 _BODILESS = (204, 304)
 _LENGTH = re.compile(r"[0-9]{1,7}")
 
@@ -58,6 +62,7 @@ class Pool(HTTPConnectionPool):
             exchange.about_to_write(sock)
             _write(sock, request)
             response, reusable = _read(sock, request.partition(b" ")[0].decode())
+            reusable = reusable and not _has_more(sock)
             exchange.refuse_cut()  # a body that ends where the connection does would look whole
         except BaseException:
             exchange.let_go()
@@ -72,7 +77,9 @@ class Pool(HTTPConnectionPool):
         return response
 
     def _make_ready(self, connection: Any, exchange: Exchange) -> None:
-        if not connection.is_closed and time.monotonic() - connection.idle_since > _IDLE:
+        if not connection.is_closed and (
+            time.monotonic() - connection.idle_since > _IDLE or _has_more(connection.sock)
+        ):
             connection.close()
         if connection.is_closed:
             connection.timeout = exchange.timeout
@@ -104,6 +111,18 @@ class PoolTLS(Pool, HTTPSConnectionPool):
 
 
 POOLS = {"http": Pool, "https": PoolTLS}
+
+
+def _has_more(sock: Any) -> bool:
+    """Whether a TLS layer holds bytes that nobody asked for: they would be read as the next exchange's answer.
+
+    What is in the socket itself urllib3 sees. A layer that does not tell is taken to hold some.
+    """
+    plain = getattr(sock, "sslobj", sock)  # TLS inside TLS has its layer within
+    pending = getattr(plain, "pending", None)
+    if pending is not None:
+        return bool(pending())
+    return plain is not sock
 
 
 def _write(sock: Any, request: bytes) -> None:
@@ -149,7 +168,7 @@ def _read_plain(
     if len(body) < length:
         parts, missing = [body], length - len(body)
         while missing > 0:
-            part = sock.recv(min(missing, _CHUNK))
+            part = sock.recv(_CHUNK)  # never less: what is more than the body is to be seen
             if not part:
                 raise http.client.IncompleteRead(b"".join(parts), missing)
             parts.append(part)
@@ -160,17 +179,25 @@ def _read_plain(
 
 
 def _read_any(stream: _Stream, method: str) -> tuple[Response, bool]:
-    raw = http.client.HTTPResponse(stream, method=method)  # type: ignore[arg-type]  # it wants no more than `makefile`
-    raw.begin()
+    raw = _head(stream, method)
+    for _ in range(_MOST_INTERIM):
+        if raw.status >= _FINAL or raw.status == HTTPStatus.SWITCHING_PROTOCOLS:
+            break
+        raw = _head(stream, method)  # after an interim response comes the real one (RFC 9110, section 15.2)
     stream.head_is_over = True
     headers = HTTPHeaderDict(raw.msg.items())
-    # After an interim response the real one may still come, and would be read as the next exchange's.
     final = raw.status >= _FINAL
     body = _body(HTTPResponse(raw, headers, raw.status, preload_content=False, request_method=method)) if final else b""
     if raw.length:  # urllib3 sees to it, unless it cannot make out the length where http.client does
         raise http.client.IncompleteRead(body, raw.length)
     found = Response(raw.status, {name.lower(): value.strip() for name, value in headers.items()}, body)
     return found, final and not raw.will_close and raw.isclosed() and not stream.rest
+
+
+def _head(stream: _Stream, method: str) -> http.client.HTTPResponse:
+    raw = http.client.HTTPResponse(stream, method=method)  # type: ignore[arg-type]  # it wants no more than `makefile`
+    raw.begin()
+    return raw
 
 
 def _body(response: HTTPResponse) -> bytes:
@@ -214,7 +241,9 @@ class _Stream:
         """So many bytes, fewer only at the end; all without a size."""
         parts, missing = [], size
         while missing:
-            part = self._take(missing) if self.rest else self._sock.recv(_CHUNK if size < 0 else min(missing, _CHUNK))
+            if not self.rest:
+                self.rest = self._sock.recv(_CHUNK)  # never less: what is more than the body is to be seen
+            part = self._take(missing)
             if not part:
                 break
             parts.append(part)

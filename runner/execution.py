@@ -25,7 +25,7 @@ from runner.ledger.book import Book
 from runner.ledger.rows import RunRow, Standing
 from runner.ledger.store import Ledger
 from runner.lookup import Finding, Look
-from runner.model import InDoubt, Manifest, Record
+from runner.model import InDoubt, Manifest, Record, Submission
 from runner.pacing import Pace
 from runner.submit import End, Engine, Observer
 from runner.version import VERSION
@@ -100,6 +100,7 @@ class Execution:
     plan: plan.Plan = field(init=False)
     forecast: Forecast | None = field(init=False, default=None)
     unrecorded: tuple[Decided, ...] = field(init=False, default=())
+    unreleased: tuple[Submission, ...] = field(init=False, default=())
     _pace: Pace = field(init=False)
     _budget: Budget = field(init=False, default_factory=Budget)
 
@@ -182,10 +183,10 @@ class Execution:
         interrupter.engine_made(engine)
         end = engine.run()
         interrupter.engine_done()
-        self.unrecorded = end.unrecorded
+        self.unrecorded, self.unreleased = end.unrecorded, end.unreleased
         try:
             self._keep_end(end)
-            if end.state != "interrupted":
+            if end.state != "interrupted" and end.error is None:
                 self._look_for_a_while()
         except RefusedError as error:  # what was sent is told all the same
             return replace(end, error=end.error or error)
@@ -198,7 +199,7 @@ class Execution:
             matched = plan.match(
                 order.manifest.jobs, self.ledger.standings(order.api, order.manifest.name, self.run.run_key)
             )
-        return record.of_match(self.ledger, self.run, order.manifest.jobs, matched, self.unrecorded)
+        return record.of_match(self.ledger, self.run, order.manifest.jobs, matched, self.unrecorded, self.unreleased)
 
     def _keep_end(self, end: End) -> None:
         finished = datetime.now(UTC)

@@ -17,6 +17,7 @@ from runner.model import Created, Record
 from runner.status import Sighting
 
 _LARGEST_FILE = 2**30  # bytes
+_TASKS = b'"tasks"'  # of an object that has them; a list's has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ def _of_record(made: Record) -> Followed:
                     outcome.job_id,
                     outcome.body,
                     outcome.seen_at,
-                    whole=True,
+                    whole=_TASKS in outcome.body,
                 )
             )
         else:
@@ -111,7 +112,7 @@ def _read(document: dict[str, Any]) -> Followed:
             _text(one["job"]["id"]),
             jobobject.encode(one["job"]),
             jobobject.moment(one.get("seen_at")),
-            whole=True,
+            whole="tasks" in one["job"],
         )
         for one in document["created"]
     )

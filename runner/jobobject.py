@@ -33,8 +33,10 @@ class JobObject:
 
     @property
     def cost(self) -> int | None:
-        """The job's cost in tokens, where the API told a whole number."""
+        """The job's cost in tokens, where the API told a whole number; 40.0 is one, as JSON has it."""
         cost = self.members.get("cost")
+        if isinstance(cost, float) and cost.is_integer():
+            return int(cost)
         return cost if isinstance(cost, int) and not isinstance(cost, bool) else None
 
     @property

@@ -33,6 +33,14 @@ class Decided:
     final: bool = True
 
 
+class HeldError(Exception):
+    """Job ids that were to be kept belong to other submissions by now: nothing was kept."""
+
+    def __init__(self, job_ids: Collection[str]) -> None:
+        super().__init__(f"{len(job_ids)} job ids")
+        self.job_ids = job_ids
+
+
 class Journal(Protocol):
     """Where submissions and outcomes are kept. Called by one thread only."""
 
@@ -40,6 +48,10 @@ class Journal(Protocol):
         """Keep, in this order, what became of sends, what was claimed and certainly not created, and the next intents.
 
         All of it is durable when this returns, and none of it when it raises.
+
+        Raises:
+            HeldError: another manifest's run has taken ids since `held` was asked.
+            RefusedError: it cannot be kept.
         """
 
     def held(self, job_ids: Collection[str]) -> set[str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
-from runner import estimate, forecast, origin, periods, plan, runkey, settings
+from runner import estimate, forecast, origin, plan, runkey, settings
 from runner.asking import Asker
 from runner.estimate import Estimate
 from runner.forecast import Forecast
@@ -14,6 +16,17 @@ from runner.ledger.store import Ledger
 from runner.model import Manifest
 
 _NEXT = "next"  # stands for the id of a run that there is not yet
+
+
+class Unwritten(Ledger):
+    """The ledger that a first run would make: whatever it is asked, it holds nothing yet."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def all(self, query: str, *values: Any) -> list[Any]:  # noqa: ARG002 - what every question comes to
+        """No rows."""
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +44,7 @@ class Question:
 
 def look(
     question: Question,
-    ledger: Ledger | None,
+    ledger: Ledger,
     reader: estimate.Reader | None = None,
     *,
     cost: bool = False,
@@ -41,7 +54,7 @@ def look(
 
     Args:
         question: what a run would be asked for.
-        ledger: the record; None where there is none yet.
+        ledger: the record; an `Unwritten` one where there is none yet.
         reader: who is asked; None asks nobody.
         cost: ask what each workflow costs.
         check: ask whether each workflow that a run would use is there.
@@ -52,12 +65,9 @@ def look(
     """
     manifest, now = question.manifest, datetime.now(UTC)
     answer = runkey.Answer.of(manifest, resume=question.resume, new=question.new)
-    if ledger is None:
-        chosen = runkey.Choice(periods.run_key(manifest.once_per, manifest.timezone, now, _NEXT))
-    else:
-        origin.check(ledger, question.api, manifest, new=question.new)
-        chosen = runkey.choose(ledger, question.api, manifest, answer, _NEXT, now)
-    standings = ledger.standings(question.api, manifest.name, chosen.run_key) if ledger else []
+    origin.check(ledger, question.api, manifest, new=question.new)
+    chosen = runkey.choose(ledger, question.api, manifest, answer, _NEXT, now)
+    standings = ledger.standings(question.api, manifest.name, chosen.run_key)
     planned = plan.make(manifest, question.only or chosen.only, standings, question.again)
     estimates: Mapping[str, Estimate] | None = None
     problems: Mapping[tuple[str, str], str] = {}
@@ -79,7 +89,7 @@ def look(
     return made, (*chosen.notes, *_elsewhere(ledger, question, chosen.run_key))
 
 
-def _elsewhere(ledger: Ledger | None, question: Question, run_key: str) -> Sequence[str]:
-    doubts = ledger.unsettled(question.api, question.manifest.name) if ledger else []
+def _elsewhere(ledger: Ledger, question: Question, run_key: str) -> Sequence[str]:
+    doubts = ledger.unsettled(question.api, question.manifest.name)
     others = sum(one.run_key != run_key for one in doubts)
     return [f"{others} of earlier runs of this manifest still in doubt: pixxel-runner resolve"] if others else []

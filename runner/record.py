@@ -11,7 +11,7 @@ from runner import plan
 from runner.journal import Decided
 from runner.ledger.rows import RunRow, Standing
 from runner.ledger.store import Ledger
-from runner.model import Created, Entry, ErrorInfo, Failed, InDoubt, Job, Outcome, Record, Run, Skipped
+from runner.model import Created, Entry, ErrorInfo, Failed, InDoubt, Job, Outcome, Record, Run, Skipped, Submission
 
 _BATCH = 100  # answers that are read at once: of some kilobytes each, and 8 MiB at most
 
@@ -30,10 +30,19 @@ def of_run(ledger: Ledger, run: RunRow, unrecorded: Sequence[Decided] = ()) -> R
 
 
 def of_match(
-    ledger: Ledger, run: RunRow, jobs: Sequence[Job], matched: plan.Match, unrecorded: Sequence[Decided] = ()
+    ledger: Ledger,
+    run: RunRow,
+    jobs: Sequence[Job],
+    matched: plan.Match,
+    unrecorded: Sequence[Decided] = (),
+    unreleased: Sequence[Submission] = (),
 ) -> Record:
-    """The same of jobs and submissions that are at hand, and are those of the ledger now."""
-    known = {one.submission.job.name: one.outcome for one in unrecorded}
+    """The same of jobs and submissions that are at hand, and are those of the ledger now.
+
+    `unreleased` are claimed in the ledger, and certainly were not sent.
+    """
+    known: dict[str, Outcome] = {one.submission.job.name: one.outcome for one in unrecorded}
+    known |= {one.job.name: Skipped(run.reason or "stopped", run.why) for one in unreleased}
     return Record(_about(run), Entries(ledger, run, jobs, matched, known))
 
 

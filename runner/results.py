@@ -327,7 +327,7 @@ def _dumps(value: Any) -> str:
 
 def _cost(job: JobObject | None) -> int:
     cost = job.cost if job else None
-    return cost if cost is not None and abs(cost) < _COST_LIMIT else 0
+    return cost if cost is not None and 0 <= cost < _COST_LIMIT else 0
 
 
 def _text(value: Any) -> str:

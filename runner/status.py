@@ -18,7 +18,7 @@ from runner import jobobject
 from runner.asking import Asker, Question
 from runner.exchange import Exchange
 from runner.jobobject import JobObject
-from runner.verdict import Answer, Happening, without_use
+from runner.verdict import Answer, Happening, NoAnswer, without_use
 
 Kind = Literal["completed", "failed", "cancelled", "going", "unknown"]
 
@@ -102,6 +102,16 @@ class Sighting:
         )
 
     @property
+    def is_settled(self) -> bool:
+        """Whether it was found to be final: not only told so by the answer that created it."""
+        return self.is_final and self.seen_at is not None
+
+    @property
+    def wants_reasons(self) -> bool:
+        """Whether it did not complete, and why is not known yet."""
+        return self.is_settled and self.kind != "completed" and not self.whole
+
+    @property
     def is_lost(self) -> bool:
         """Whether the API does not know the job, however often it is asked."""
         return self.denials >= _MOST_DENIALS
@@ -177,6 +187,7 @@ class Watch:
         self._keep = keep
         self._clock = clock
         self._now = now
+        self._explained: set[int] = set()  # the places of jobs that were asked why they failed
         self._throttle: Answer | None = None  # what asked to be left alone for longer than anybody waits
         self.refused = ""  # why nothing can be learned: the key is not recognised
 
@@ -188,23 +199,28 @@ class Watch:
     @property
     def is_over(self) -> bool:
         """Whether looking again would tell nothing more."""
-        return bool(self.refused) or all(one.is_final or one.is_lost for one in self._known)
+        return bool(self.refused) or all(one.is_settled or one.is_lost for one in self._known)
 
-    def look(self) -> list[Sighting]:
-        """Ask for what is not final yet, and return what has changed.
+    def look(self, within: float | None = None) -> list[Sighting]:
+        """Ask for what is not final yet, and return what has changed. It takes no more than `within` seconds.
 
         One list for each workflow with several such jobs, and one request for each job that stands alone or that its
         list does not show; one more, once, for each job that failed, to learn why.
         """
         before = list(self._known)
-        places = [place for place, one in enumerate(self._known) if not one.is_final and not one.is_lost]
-        missing = self._look_at_workflows(places)
-        self._look_at_each([*missing, *(place for place in places if self._wants_reasons(self._known[place]))])
-        changed = [new for old, new in zip(before, self._known, strict=True) if _differ(old, new)]
-        final = [self._known[place] for place in places if self._known[place].is_final]
+        end = None if within is None else self._clock() + within
+        places = [place for place, one in enumerate(self._known) if not one.is_settled and not one.is_lost]
+        missing, stalled = self._look_at_workflows(places, end)
+        if not stalled:  # who was waited for once is not waited for twice
+            unexplained = [place for place, one in enumerate(self._known) if one.wants_reasons]
+            unexplained = [place for place in unexplained if place not in self._explained]
+            self._explained.update(unexplained)
+            self._look_at_each([*missing, *unexplained], end)
+        pairs = list(zip(before, self._known, strict=True))
+        final = [new for old, new in pairs if new.is_settled and new is not old]
         if final:
             self._keep(final)
-        return changed
+        return [new for old, new in pairs if _differ(old, new)]
 
     def follow(self, wait: Callable[[float], bool], timeout: float | None) -> Iterator[list[Sighting]]:
         """Look until all is final, and yield what changed at each look.
@@ -216,7 +232,7 @@ class Watch:
         deadline = None if timeout is None else self._clock() + timeout
         pause = _FIRST_PAUSE
         while True:
-            yield self.look()
+            yield self.look(None if deadline is None else max(0.0, deadline - self._clock()))
             if self.is_over:
                 return
             seconds = max(pause, self._asker.paused_for)
@@ -229,20 +245,23 @@ class Watch:
                 return
             pause = min(_LONGEST_PAUSE, pause * _GROWTH)
 
-    def _look_at_workflows(self, places: Sequence[int]) -> list[int]:
-        """Ask for one that is alone in its workflow, and list others; returns those that no list showed."""
+    def _look_at_workflows(self, places: Sequence[int], end: float | None) -> tuple[list[int], bool]:
+        """Ask for one that is alone in its workflow, and list others.
+
+        Returns those that no list showed, and whether any answer was waited for in vain.
+        """
         by_workflow: defaultdict[str, list[int]] = defaultdict(list)
         for place in places:
             by_workflow[self._known[place].workflow_id].append(place)
         groups = list(by_workflow.values())
-        told = self._ask([self._list(group[0]) if len(group) > 1 else self._get(group[0]) for group in groups])
+        told = self._ask([self._list(group[0]) if len(group) > 1 else self._get(group[0]) for group in groups], end)
         missing: list[int] = []
         for group, happening in zip(groups, told, strict=True):
             if len(group) > 1:
                 missing += self._from_list(group, happening)
             else:
                 self._from_job(group[0], happening)
-        return missing
+        return missing, any(isinstance(one, NoAnswer) and one.cause == "timeout" for one in told)
 
     def _list(self, place: int) -> Question:
         return partial(self._reader.list_jobs, self._known[place].workflow_id)
@@ -265,8 +284,8 @@ class Watch:
                 self._see(place, jobobject.updated(self._known[place].body, job), whole=False)
         return [place for place in group if self._known[place].job_id not in by_id]
 
-    def _look_at_each(self, places: Sequence[int]) -> None:
-        for place, happening in zip(places, self._ask([self._get(place) for place in places]), strict=True):
+    def _look_at_each(self, places: Sequence[int], end: float | None) -> None:
+        for place, happening in zip(places, self._ask([self._get(place) for place in places], end), strict=True):
             self._from_job(place, happening)
 
     def _from_job(self, place: int, happening: Happening) -> None:
@@ -276,26 +295,26 @@ class Watch:
             if job is not None and job.id == known.job_id:
                 self._see(place, happening.body, whole=True)
                 return
-        if not known.is_final:  # else only the reasons are not told, and a list told the rest just now
+        if not known.is_settled:  # else only the reasons are not told, and a list told the rest just now
             self._not_told([place], happening)
 
-    def _ask(self, questions: Sequence[Question]) -> list[Happening]:
+    def _ask(self, questions: Sequence[Question], end: float | None) -> list[Happening]:
         """Ask; but for as long as the API wants to be left alone, what it said then is its answer to everything."""
         if self._throttle is None or not self._asker.paused_for:
-            told = self._asker.ask(questions) if questions else []
+            within = None if end is None else max(0.0, end - self._clock())
+            told = self._asker.ask(questions, within) if questions else []
             throttles = (one for one in told if isinstance(one, Answer) and one.status in _THROTTLED)
             self._throttle = next(throttles, None)
             return told
         return [self._throttle] * len(questions)
-
-    def _wants_reasons(self, one: Sighting) -> bool:
-        return one.is_final and one.kind != "completed" and not one.whole
 
     def _see(self, place: int, body: bytes, *, whole: bool) -> None:
         known = self._known[place]
         self._known[place] = replace(known, body=body, seen_at=self._now(), whole=whole, problem="", denials=0)
 
     def _not_told(self, places: Sequence[int], happening: Happening) -> None:
+        if isinstance(happening, NoAnswer) and happening.cause == "interrupted":  # nobody waited for it: no news
+            return
         status = happening.status if isinstance(happening, Answer) else None
         problem = without_use(happening, bearer=self._reader.bearer)
         if status == HTTPStatus.UNAUTHORIZED:

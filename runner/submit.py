@@ -8,7 +8,7 @@ journal before anyone is told of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from signal import Signals
@@ -18,11 +18,11 @@ from runner.backlog import Backlog, Trouble, Waiting
 from runner.budget import Budget
 from runner.errors import RefusedError
 from runner.exchange import Exchange
-from runner.journal import Claim, Decided, Journal
+from runner.journal import Claim, Decided, HeldError, Journal
 from runner.model import Created, ErrorInfo, Failed, InDoubt, Outcome, RunState, Skipped, Submission
 from runner.pacing import Backoff, Pace, Pauses
 from runner.settings import Limits
-from runner.verdict import Accepted, Answer, Doubt, Happening, NoAnswer, NotSent, Refused, Throttled, judge
+from runner.verdict import Accepted, Answer, Doubt, Happening, NoAnswer, NotSent, Refused, Throttled, judge, known_id
 from runner.workers import Arrival, Flight, Sender, Workers
 
 GRACE = 4.0  # seconds for what is in flight, once interrupted: CI kills 10 s after it has asked
@@ -150,6 +150,11 @@ class Engine:
         claims = [Claim(one.submission, one.attempt, one.claimed_at, longest) for one in flights]
         try:
             self._journal.commit(decided, released, claims)
+        except HeldError as error:  # another manifest's run was quicker with the same id
+            self._put_back(flights, claimed=False)
+            self._decided = [_unless_held(one, error.job_ids) for one in decided]
+            self._commit([])
+            return
         except RefusedError as error:
             self._put_back(flights, claimed=False)
             self._stop_unrecorded(error)
@@ -342,6 +347,14 @@ class Engine:
         skipped = Skipped(self._end.reason, self._end.why)
         for waiting in self._backlog.empty():
             self._observer.decided(waiting.submission, waiting.outcome or skipped)
+
+
+def _unless_held(one: Decided, job_ids: Collection[str]) -> Decided:
+    """What was decided; a job whose id is another submission's is in doubt."""
+    outcome = one.outcome
+    if not isinstance(outcome, Created) or outcome.job_id not in job_ids:
+        return one
+    return replace(one, outcome=InDoubt(known_id(outcome.job_id), outcome.attempts, outcome.sent_at))
 
 
 def _outcome(flight: Flight, verdict: Accepted | Refused | Doubt) -> Created | Failed | InDoubt:

@@ -149,8 +149,13 @@ def _judge_success(answer: Answer, held: Callable[[str], bool]) -> Verdict:
     if job is None:
         return Doubt(_error(answer, "unreadable", "a success, but no job object with an id in it"))
     if held(job.id):
-        return Doubt(_error(answer, "known_id", f"a success, but with the id of an earlier job: {job.id}"))
+        return Doubt(_error(answer, "known_id", known_id(job.id).message))
     return Accepted(job.id, answer.body)
+
+
+def known_id(job_id: str) -> ErrorInfo:
+    """Why a job is in doubt whose answer has the id of another."""
+    return ErrorInfo("known_id", f"a success, but with the id of an earlier job: {job_id}")
 
 
 def retry_after(answer: Answer) -> float | None:

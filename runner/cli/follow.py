@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import click
@@ -66,7 +67,7 @@ def until_final(watch: Watch, *, timeout: float | None, again: str, quiet: bool)
     """
     display = _display(watch, quiet=quiet)
     try:
-        for changed in watch.follow(_sleep, timeout):
+        for changed in watch.follow(sleep, timeout):
             display(changed)
     except Exception:
         raise
@@ -79,11 +80,14 @@ def until_final(watch: Watch, *, timeout: float | None, again: str, quiet: bool)
     return exit_code(watch.sightings)
 
 
-def exit_code(sightings: Sequence[Sighting]) -> Exit:
-    """0: nothing is wrong; 1: a job failed or was cancelled; 4: it could not be told what became of one."""
-    if any(one.problem or (one.is_final and one.kind == "unknown") for one in sightings):
+def exit_code(sightings: Sequence[Sighting], others: Mapping[str, int] = MappingProxyType({})) -> Exit:
+    """0: nothing is wrong; 1: a job failed or was cancelled; 4: it could not be told what became of one.
+
+    `others` counts what a run has without a job at the API.
+    """
+    if others.get("in doubt") or any(one.problem or (one.is_final and one.kind == "unknown") for one in sightings):
         return Exit.REFUSED
-    failed = any(one.kind in ("failed", "cancelled") for one in sightings)
+    failed = others.get("failed") or any(one.kind in ("failed", "cancelled") for one in sightings)
     return Exit.FAILED if failed else Exit.OK
 
 
@@ -98,7 +102,8 @@ def say_why(watch: Watch) -> None:
         console.warn(f"what became of {jobs} is not known, the first with: {visible(troubled[0].problem)}")
 
 
-def _sleep(seconds: float) -> bool:
+def sleep(seconds: float) -> bool:
+    """Wait; a signal ends it by the exception that it raises."""
     # In slices: a signal that comes just before a sleep is seen by Python when the sleep is over.
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:

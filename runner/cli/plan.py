@@ -12,7 +12,7 @@ import click
 
 from runner import forecast, lock, manifest, outlook, report, settings
 from runner.api import Reader
-from runner.cli import console, options, problems, records
+from runner.cli import console, options, problems
 from runner.errors import Exit, ManifestError, RefusedError
 from runner.forecast import Forecast
 from runner.ledger.store import Ledger
@@ -97,15 +97,16 @@ def _checked(request: Request) -> Manifest:
 
 
 @contextmanager
-def _ledger(place: options.LedgerPlace) -> Iterator[Ledger | None]:
-    """The record, to be read; None where there is none yet, and a run would make one."""
+def _ledger(place: options.LedgerPlace) -> Iterator[Ledger]:
+    """The record, to be read; an empty one where there is none yet, and a run would make it."""
     if not place.named and not place.path.exists():
         if lock.folder(place.path).exists():
             raise lock.lost_ledger(place.path)
         console.say(f"there is no ledger at {place.path} yet: every job is new")
-        yield None
+        yield outlook.Unwritten(place.path)
         return
-    with records.opened(place.path, read_only=True) as ledger:
+    Ledger.must_exist(place.path)
+    with Ledger(place.path, read_only=True) as ledger:
         yield ledger
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import termios
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +19,7 @@ from runner.asking import Asker
 from runner.cli import console, follow, options, problems, provenance
 from runner.cli.interrupts import Interrupts
 from runner.cli.progress import Progress
-from runner.errors import Exit, ManifestError, RefusedError
+from runner.errors import Exit, ManifestError, RefusedError, UsageError
 from runner.execution import Execution, Order
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
@@ -97,6 +100,8 @@ def _run(request: Request, at: options.Connection, flags: settings.Options) -> E
     data = manifest.read_source(request.manifest, console.stdin())
     wanted = _checked(data, request)
     options.refuse_two_answers(wanted, request.again, resume=request.resume, new=request.new)
+    if request.wait_timeout is not None and not request.wait:
+        raise UsageError("--wait-timeout is for --wait", "Give both, or neither.")
     if request.confirm and not console.can_ask():
         raise RefusedError("--confirm asks, and there is no terminal to answer on", "Run it without --confirm there.")
     place = options.LedgerPlace.of(wanted.path, request.ledger, sandbox=at.sandbox)
@@ -173,6 +178,8 @@ def _ask(question: str) -> bool:
 
     Not click.confirm: it takes Ctrl-C for the end of the input, and some versions write to stdout, which is data.
     """
+    with suppress(OSError):
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before the plan was shown is no answer to it
     click.echo(f"{question} [y/N]: ", err=True, nl=False)
     answer = console.stdin().readline()
     if not answer:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ from runner.api import Reader
 from runner.asking import Asker
 from runner.cli import console, follow, options, records
 from runner.cli.follow import Keep
-from runner.errors import Exit, UsageError
+from runner.errors import Exit, RefusedError, UsageError
 from runner.following import Followed
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
 from runner.model import Job, Manifest
 from runner.status import Sighting, Watch
 from runner.text import visible
+
+_MOMENT = 1.0  # seconds between looks at a run that goes on
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,14 @@ class Request:
     format: str
     every: bool
     quiet: bool
+    began_at: float = field(init=False, default_factory=time.monotonic)
+
+    @property
+    def left(self) -> float | None:
+        """The seconds that may still be waited; None without a limit."""
+        if self.wait_timeout is None:
+            return None
+        return max(0.0, self.wait_timeout - (time.monotonic() - self.began_at))
 
 
 @click.command("status")
@@ -57,7 +68,7 @@ def command(**given: Any) -> Exit:
     when all completed), 1 when a job failed or was cancelled, 4 when it could not be told, 6 when --wait-timeout
     passed first.
     """
-    request = Request(**{name: given.pop(name) for name in Request.__dataclass_fields__})
+    request = Request(**{name: given.pop(name) for name in Request.__dataclass_fields__ if name in given})
     at = options.Connection(**{name: given.pop(name) for name in options.Connection.__dataclass_fields__})
     return _status(request, at, settings.limits(settings.Options(**given), Manifest("", "", "", ())))
 
@@ -66,41 +77,46 @@ def _status(request: Request, at: options.Connection, limits: settings.Limits) -
     target = request.target
     found = following.of_results(Path(target)) if target is not None and _is_file(target) else None
     home = records.home_of(target) if target is None or found is None else _home_of_results(target, found)
+    if request.wait_timeout is not None and not request.wait:
+        raise UsageError("--wait-timeout is for --wait", "Give both, or neither.")
     with _followed(request, at, home, found) as (followed, keep):
-        if all(one.is_final for one in followed.jobs):  # nothing is to be asked, so that no key is needed
+        if all(one.is_settled and not one.wants_reasons for one in followed.jobs):  # no question, so no key is needed
             return _tell(followed, followed.jobs, request, Exit.OK, None)
-        _refuse_other_api(followed, at)
-        with _connected(at, home, followed.jobs, limits) as reader:
-            watch = Watch(followed.jobs, reader, Asker(limits), keep)
-            if request.wait:
-                again = follow.command_line(target or followed.run_id)
-                waited = follow.until_final(watch, timeout=request.wait_timeout, again=again, quiet=request.quiet)
-            else:
-                watch.look()
-                waited = Exit.OK
+        try:
+            _refuse_other_api(followed, at)
+            with _connected(at, home, followed.jobs, limits) as reader:
+                watch = Watch(followed.jobs, reader, Asker(limits), keep)
+                waited = _watch(watch, target or followed.run_id, request)
+        except (RefusedError, UsageError):
+            if any(not one.is_settled for one in followed.jobs):
+                raise
+            return _tell(followed, followed.jobs, request, Exit.OK, None)  # only why some failed is left to ask
         return _tell(followed, watch.sightings, request, waited, watch)
+
+
+def _watch(watch: Watch, target: str, request: Request) -> Exit:
+    if not request.wait:
+        watch.look()
+        return Exit.OK
+    again = follow.command_line(target)
+    return follow.until_final(watch, timeout=request.left, again=again, quiet=request.quiet)
 
 
 def _tell(
     followed: Followed, sightings: Sequence[Sighting], request: Request, waited: Exit, watch: Watch | None
 ) -> Exit:
-    code = waited if waited is Exit.TIMED_OUT else follow.exit_code(sightings)
-    notes = (_others(followed),) if followed.others else ()
-    standing = report.Standing(followed.run_id, followed.manifest, followed.api, sightings, notes)
+    code = waited if waited is Exit.TIMED_OUT else follow.exit_code(sightings, followed.others)
+    standing = report.Standing(followed.run_id, followed.manifest, followed.api, sightings, followed.others)
     style = report.Style(width=console.stdout_width(), color=console.stdout_color(), every=request.every)
     if not request.quiet:
         console.out(report.STATUS_FORMATS[request.format](standing, style))
         console.say(f"run {followed.run_id} of {visible(followed.manifest)} at {visible(followed.api)}")
     elif code is not Exit.OK:
-        console.say(f"{visible(followed.manifest)}: {visible(report.status_totals(sightings))}")
+        rest = f"; {report.others(followed.others)}" if followed.others else ""
+        console.say(f"{visible(followed.manifest)}: {visible(report.status_totals(sightings))}{rest}")
     if watch is not None:
         follow.say_why(watch)
     return code
-
-
-def _others(followed: Followed) -> str:
-    words = ", ".join(f"{count} {word}" for word, count in followed.others.items())
-    return f"without a job to follow: {words} (pixxel-runner show has them)"
 
 
 def _refuse_other_api(followed: Followed, at: options.Connection) -> None:
@@ -135,7 +151,7 @@ def _followed(
         return
     records.must_exist(place.path)
     with follow.record(place.path) as ledger:
-        followed = _of_target(ledger, request.target) if found is None else _of_results(ledger, found)
+        followed = _of_target(ledger, request) if found is None else _of_results(ledger, found)
         with follow.keeping(ledger, followed.api) as keep:
             yield followed, keep
 
@@ -152,8 +168,13 @@ def _of_results(ledger: Ledger, found: Followed) -> Followed:
     return found if run is None else following.of_run(ledger, run)
 
 
-def _of_target(ledger: Ledger, target: str | None) -> Followed:
-    run, holder = records.now(ledger, _find(ledger, target))
+def _of_target(ledger: Ledger, request: Request) -> Followed:
+    run, holder = records.now(ledger, _find(ledger, request.target))
+    if holder is not None and request.wait:
+        console.say(f"run {run.id} has not ended: waiting for it first; locked by {visible(holder)}")
+        while holder is not None and request.left != 0:
+            follow.sleep(_MOMENT)
+            run, holder = records.now(ledger, run)
     followed = following.of_run(ledger, run)
     if holder is None:
         return followed

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Collection, Sequence
 
-from runner.journal import Claim, Decided
+from runner.journal import Claim, Decided, HeldError
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
-from runner.model import Failed, Submission
+from runner.model import Created, Failed, Submission
 
 _Key = tuple[str, str, int]
 
@@ -24,12 +25,19 @@ class Book:
     def commit(self, decided: Sequence[Decided], released: Sequence[Submission], claimed: Sequence[Claim]) -> None:
         """Keep outcomes, then what was certainly not sent, then the next intents, in one transaction."""
         claims = [(self._numbers.get(_key(one.submission)), one) for one in claimed]
-        with self._ledger.transaction():
-            if decided:
-                self._ledger.decide([(self._number(one.submission), one.outcome, one.ended_at) for one in decided])
-            for submission in released:
-                self._ledger.release(self._number(submission))
-            numbers = self._ledger.claim(self._run, self._manifest, claims) if claims else []
+        try:
+            with self._ledger.transaction():
+                if decided:
+                    self._ledger.decide([(self._number(one.submission), one.outcome, one.ended_at) for one in decided])
+                for submission in released:
+                    self._ledger.release(self._number(submission))
+                numbers = self._ledger.claim(self._run, self._manifest, claims) if claims else []
+        except sqlite3.IntegrityError as error:
+            ids = [one.outcome.job_id for one in decided if isinstance(one.outcome, Created)]
+            taken = self.held(ids)
+            if not taken:
+                raise
+            raise HeldError(taken) from error
         for one in decided:
             if not isinstance(one.outcome, Failed):  # it is never claimed again
                 self._numbers.pop(_key(one.submission), None)

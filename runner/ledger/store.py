@@ -257,7 +257,7 @@ class Ledger:
                     *(submission, seen_at.isoformat(), body),
                 )
                 cost = _cost(jobobject.read(body))
-                if cost is not None:
+                if cost:  # a list may have 0 where the answer had more: what was spent does not shrink to nothing
                     self.write("UPDATE submissions SET cost = ? WHERE id = ?", cost, submission)
 
     # What was settled later.
@@ -455,8 +455,8 @@ def _told(submission: int, created: Created, ended: str | None) -> tuple[Any, ..
 
 
 def _cost(job: JobObject | None) -> int | None:
-    """A job's cost, where the API told one that SQLite can hold."""
-    return job.cost if job and job.cost is not None and abs(job.cost) <= _LARGEST else None
+    """A job's cost, where the API told one; as large as SQLite can hold if it is larger: it must not count as none."""
+    return None if job is None or job.cost is None else max(-_LARGEST, min(_LARGEST, job.cost))
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ from runner.forecast import Forecast
 from runner.report import csv, json, markdown, plan, run, status, table
 from runner.report.run import totals
 from runner.report.sheet import Sheet
-from runner.report.status import Standing
+from runner.report.status import Standing, others
 from runner.report.style import Style
 from runner.results import Digest
 from runner.status import totals as status_totals
@@ -27,6 +27,7 @@ __all__ = [
     "Report",
     "Standing",
     "Style",
+    "others",
     "status_totals",
     "totals",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from runner.report import csv
@@ -41,13 +41,13 @@ FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The jobs of one run at the API. `notes` are lines for a person, fit to show, that go under a table."""
+    """The jobs of one run at the API. `others` counts what the run has without a job there, by outcome."""
 
     run_id: str
     manifest: str
     api: str
     sightings: Sequence[Sighting]
-    notes: tuple[str, ...] = ()
+    others: Mapping[str, int] = field(default_factory=dict)
 
 
 def sheet(standing: Standing, style: Style) -> Sheet:
@@ -68,9 +68,15 @@ def sheet(standing: Standing, style: Style) -> Sheet:
     ]
     shown = tuple(one for one in columns if one.title != "errors" or any(one.cells[1:]))
     left_out = ("completed jobs are not listed, as there are very many: --all lists every job",)
-    notes = (visible(totals(standing.sightings)), *standing.notes)
+    notes = (visible(totals(standing.sightings)), *((others(standing.others),) if standing.others else ()))
     colors = tuple(_COLORS[one.kind] for one in listed)
     return Sheet(shown, "status", colors, notes + (left_out if len(listed) < len(standing.sightings) else ()))
+
+
+def others(counts: Mapping[str, int]) -> str:
+    """What a run has without a job at the API, in words."""
+    words = ", ".join(f"{count} {word}" for word, count in counts.items())
+    return f"without a job to follow: {words} (pixxel-runner show has them)"
 
 
 def rows(standing: Standing) -> Iterator[dict[str, Any]]:
@@ -88,6 +94,7 @@ def document(standing: Standing) -> dict[str, Any]:
         "version": 1,
         "run": {"id": standing.run_id, "manifest": standing.manifest, "base_url": standing.api},
         "summary": {"statuses": counts, "cost": sum(max(0, one.cost or 0) for one in standing.sightings)},
+        "without_job": {word.replace(" ", "_"): count for word, count in standing.others.items()},
         "jobs": [_values(one) for one in standing.sightings],
     }
 

@@ -113,6 +113,7 @@ UNTRUSTED = Judged("certificate", Refused, "untrusted", stop=True, written=False
 JOB = b'{"id": "job-1"}'
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\nX: y\r\n\r\n"
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 ACCEPTED = Judged(200, Accepted)
 MIB = bytes(2**20)
@@ -145,7 +146,9 @@ ANSWERS: list[tuple[str, Script, Judged]] = [
     ("204", Reply(b"HTTP/1.1 204 No Content\r\n\r\n", creates=True), doubt(204, "unreadable")),
     ("206-part", reply(206, JOB[:9], creates=True), doubt(206, "unreadable")),
     ("101", Reply(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n"), doubt(101, "unexpected", stop=True)),
-    ("103", Reply(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"), doubt(103, "unexpected", stop=True)),
+    ("103-alone", Half(HINTS), doubt("truncated")),
+    ("103-200", Reply(HINTS + created("job-1").data, creates=True), ACCEPTED),
+    ("100-103-404", Reply(CONTINUE + HINTS + reply(404).data), refused(404, "rejected")),
     *((f"{status}", reply(status), doubt(status, "unexpected", stop=True)) for status in (300, 303, 305, 306, 399)),
     ("304", Reply(b"HTTP/1.1 304 Not Modified\r\n\r\n"), doubt(304, "unexpected", stop=True)),
     ("600", reply(600), doubt(600, "unexpected", stop=True)),
@@ -450,6 +453,24 @@ def test_bytes_after_an_answer_are_not_the_next_answer(first: Reply) -> None:
         assert job_id(post(api, "two")) == "job-of-two"
 
 
+@pytest.mark.parametrize("chunked_", [False, True], ids=["length", "chunked"])
+def test_bytes_after_an_answer_over_tls_are_not_the_next_answer(certificates: Certificates, chunked_: bool) -> None:
+    """They stay in the TLS layer, where no look at the socket shows them: the head is in a record of its own."""
+    body = created("job-1").data.partition(b"\r\n\r\n")[2]
+    head = HEAD + (CHUNKED if chunked_ else b"Content-Length: %d\r\n\r\n" % len(body))
+    rest = Reply((chunked(body) if chunked_ else body) + EXTRA)
+    go = threading.Event()
+    go.set()
+    first = Then(Reply(head), go, rest, threading.Event())
+    with (
+        WireServer(first, tls=certificates.good) as server,
+        api_at(server.url, ca_bundle=certificates.bundle) as api,
+    ):
+        post(api)
+        assert job_id(post(api, "two")) == "job-of-two"
+        assert [request.connection for request in server.requests] == [1, 2]
+
+
 def test_bytes_that_come_while_idle_are_not_the_next_answer() -> None:
     go, gone = threading.Event(), threading.Event()
     with WireServer(Then(created("job-1"), go, Reply(EXTRA), gone)) as server, api_at(server.url) as api:
@@ -459,11 +480,10 @@ def test_bytes_that_come_while_idle_are_not_the_next_answer() -> None:
         assert job_id(post(api, "two")) == "job-of-two"
 
 
-@pytest.mark.parametrize("status", [b"101 Switching Protocols", b"102 Processing", b"103 Early Hints"])
-def test_the_answer_that_follows_an_interim_one_late_is_not_the_next_answer(status: bytes) -> None:
+def test_the_answer_that_follows_a_switch_of_protocols_is_not_the_next_answer() -> None:
     late = Reply(created("of-one").data)
     with (
-        WireServer(Reply(b"HTTP/1.1 " + status + b"\r\n\r\n"), choose=lambda _: late) as server,
+        WireServer(Reply(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"), choose=lambda _: late) as server,
         api_at(server.url) as api,
     ):
         post(api, "one")

@@ -53,7 +53,7 @@ def write(ledger: Ledger) -> tuple[RunRow, int]:
 def named(name: str, body: bytes, seen_at: datetime | None = None) -> Sighting:
     """The job of an entry of the manifest, as it is followed from the outset."""
     job = next(one for one in JOBS if one.name == name)
-    return Sighting(name, job.workflow_id, job.project_id, f"job-{name}", body, seen_at, whole=True)
+    return Sighting(name, job.workflow_id, job.project_id, f"job-{name}", body, seen_at)
 
 
 ANSWER_A, ANSWER_B = (b'{"id": "job-%b", "cost": 12}' % name for name in (b"a", b"b"))
@@ -117,7 +117,7 @@ def trouble(error: RefusedError) -> None:
     raise error
 
 
-@pytest.mark.parametrize("cost", [b"null", b'"12"', b"9" * 30, b"true"])
+@pytest.mark.parametrize("cost", [b"null", b'"12"', b"0", b"true"])
 def test_a_cost_that_is_not_told_leaves_the_one_that_was(ledger: Ledger, cost: bytes) -> None:
     run, number = write(ledger)
     following.keeper(ledger, past.API, trouble)([final("job-a", b'{"id": "job-a", "cost": %b}' % cost)])

@@ -37,8 +37,8 @@ FOUR = (
 )
 
 
-def standing(*jobs: Sighting, notes: tuple[str, ...] = ()) -> Standing:
-    return Standing("run-1", "nightly", API, jobs, notes)
+def standing(*jobs: Sighting, **others: int) -> Standing:
+    return Standing("run-1", "nightly", API, jobs, others)
 
 
 def text(name: str, made: Standing, width: int | None = None, *, color: bool = False, every: bool = False) -> str:
@@ -55,7 +55,7 @@ def body(made: Standing, width: int | None = None, *, every: bool = False) -> li
 
 
 def test_a_table() -> None:
-    assert text("table", standing(*FOUR, notes=("one more thing",))) == (
+    assert text("table", standing(*FOUR, failed=1, skipped=2)) == (
         "job   job id  workflow  project  status     progress  cost  time taken  finished (UTC)  errors\n"
         "----  ------  --------  -------  ---------  --------  ----  ----------  --------------  -------------------\n"
         "a     j-a     w-a       p-1      completed  100 %       12  5s          01:00:00\n"
@@ -64,7 +64,7 @@ def test_a_table() -> None:
         "名前  j-名前  w-名前    p-1      weird                                                  HTTP 404 Not Found\n"
         "\n"
         "4 jobs: 1 completed, 1 failed, 1 running, 1 weird · cost 15\n"
-        "one more thing"
+        "without a job to follow: 1 failed, 2 skipped (pixxel-runner show has them)"
     )
 
 

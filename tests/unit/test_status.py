@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -131,7 +131,7 @@ def test_progress(told: Any, shown: str) -> None:
 
 @pytest.mark.parametrize(
     ("told", "cost"),
-    [(12, 12), (0, 0), (-3, -3), ("12", None), (12.0, None), (True, None), (None, None), (10**19, None)],
+    [(12, 12), (0, 0), (-3, -3), ("12", None), (12.0, 12), (12.5, None), (True, None), (None, None), (10**19, None)],
 )
 def test_cost(told: Any, cost: int | None) -> None:
     assert sighting(cost=told).cost == cost
@@ -400,7 +400,8 @@ def test_what_is_final_is_not_asked_for_again() -> None:
 
 def test_what_was_final_before_is_never_asked_for() -> None:
     api = backend(a=2)
-    with watching(api, jobs=[sighting(one, "a", status="completed") for one in api.jobs["a"]]) as case:
+    seen = [replace(sighting(one, "a", status="completed"), seen_at=datetime.now(UTC)) for one in api.jobs["a"]]
+    with watching(api, jobs=seen) as case:
         assert case.watch.is_over
         assert case.follow() == [[]]
         assert case.asked == []

@@ -36,7 +36,7 @@ from runner import submit
 from runner.api import Api
 from runner.errors import RefusedError
 from runner.exchange import Exchange
-from runner.journal import Claim, Decided
+from runner.journal import Claim, Decided, HeldError
 from runner.model import Created, ErrorInfo, Failed, InDoubt, Job, Outcome, Skipped, Submission
 from runner.pacing import Backoff
 from runner.settings import ApiKey, Endpoint, Limits
@@ -745,3 +745,31 @@ def test_no_job_is_created_twice_and_none_is_forgotten(plan: list[list[str]], co
         sends = sum(request.project == name for request in server.requests)
         may_exist = [at for at, step in enumerate(steps) if step not in {"425", "429"}]
         assert sends == (may_exist[0] + 1 if may_exist else len(steps) + 1)
+
+
+class Quicker(Book):
+    """A journal in which another manifest's run takes an id between the question and the commit."""
+
+    def __init__(self, taken: str) -> None:
+        super().__init__()
+        self.taken = taken
+
+    def commit(self, decided: Sequence[Decided], released: Sequence[Submission], claimed: Sequence[Claim]) -> None:
+        ids = {one.outcome.job_id for one in decided if isinstance(one.outcome, Created)}
+        if self.taken in ids:
+            raise HeldError({self.taken})
+        super().commit(decided, released, claimed)
+
+
+def test_an_id_that_another_run_was_quicker_to_keep_is_doubt_and_the_rest_goes_on() -> None:
+    journal = Quicker("job-1")
+    told = Told(journal)
+    with WireServer(choose=in_turn(*(created(f"job-{number}") for number in range(4)))) as server:
+        with Api(Endpoint(server.url, ApiKey("key")), 2) as api:
+            end = Engine(jobs(4), api, journal, Limits(concurrency=2), told).run()
+        assert len(server.created) == 4
+    assert end == End("completed")
+    kinds = Counter(type(outcome).__name__ for outcome in journal.outcomes.values())
+    assert kinds == {"Created": 3, "InDoubt": 1}
+    [doubt] = [one for one in journal.outcomes.values() if isinstance(one, InDoubt)]
+    assert doubt.error.kind == "known_id"
