@@ -34,9 +34,12 @@ _UNSET = 1971  # a year: servers write a time that is not set as 0001-01-01 or 1
 _LARGEST_COST = 2**63 - 1  # tokens, as the ledger has it: no sum of such is too long for Python to print
 
 _FIRST_PAUSE = 1.0  # seconds between the first looks
+_LEAST_LOOK = 1.0  # seconds that the first look may take however soon the time to wait is over
 _GROWTH = 1.5
 _LONGEST_PAUSE = 60.0
-_MOST_DENIALS = 5  # looks in a row in which the API does not know a job, until that is believed
+# Looks in a row in which the API does not know a job, until that is believed: soon while it knows of others, and after
+# some minutes while it denies everything, as a gateway does when what is behind it is being replaced.
+_MOST_DENIALS, _MOST_DENIALS_OF_ALL = 5, 12
 _MOST_ERRORS = 3  # of one job's tasks, in words
 _DENIED = (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
 _THROTTLED = (HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
@@ -61,7 +64,8 @@ class Sighting:
     """A job that exists, as the API told it last, at `seen_at`.
 
     `name`, `workflow_id` and `project_id` are the manifest's. `whole`: the object has the job's tasks as of then.
-    `problem` says why nothing newer is known; `denials` counts the looks in a row in which the API did not know it.
+    `problem` says why nothing newer is known; `denials` counts the looks in a row in which the API did not know it, and
+    `is_lost` says that this is to be believed.
     """
 
     name: str
@@ -73,6 +77,7 @@ class Sighting:
     whole: bool = False
     problem: str = ""
     denials: int = 0
+    is_lost: bool = False
     job: JobObject | None = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -110,11 +115,6 @@ class Sighting:
     def wants_reasons(self) -> bool:
         """Whether it did not complete, and why is not known yet."""
         return self.is_settled and self.kind != "completed" and not self.whole
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the API does not know the job, however often it is asked."""
-        return self.denials >= _MOST_DENIALS
 
     @property
     def progress(self) -> str:
@@ -187,6 +187,7 @@ class Watch:
         self._keep = keep
         self._clock = clock
         self._now = now
+        self._knows_some = False  # whether it told anything in this look
         self._explained: set[int] = set()  # the places of jobs that were asked why they failed
         self._throttle: Answer | None = None  # what asked to be left alone for longer than anybody waits
         self.refused = ""  # why nothing can be learned: the key is not recognised
@@ -230,9 +231,10 @@ class Watch:
             timeout: the seconds after which it ends all the same; None: never.
         """
         deadline = None if timeout is None else self._clock() + timeout
-        pause = _FIRST_PAUSE
+        pause, least = _FIRST_PAUSE, _LEAST_LOOK
         while True:
-            yield self.look(None if deadline is None else max(0.0, deadline - self._clock()))
+            yield self.look(None if deadline is None else max(least, deadline - self._clock()))
+            least = 0.0
             if self.is_over:
                 return
             seconds = max(pause, self._asker.paused_for)
@@ -255,6 +257,7 @@ class Watch:
             by_workflow[self._known[place].workflow_id].append(place)
         groups = list(by_workflow.values())
         told = self._ask([self._list(group[0]) if len(group) > 1 else self._get(group[0]) for group in groups], end)
+        self._knows_some = any(isinstance(one, Answer) and one.status == HTTPStatus.OK for one in told)
         missing: list[int] = []
         for group, happening in zip(groups, told, strict=True):
             if len(group) > 1:
@@ -322,7 +325,8 @@ class Watch:
         for place in places:
             known = self._known[place]
             denials = known.denials + 1 if status in _DENIED else 0
-            self._known[place] = replace(known, problem=problem, denials=denials)
+            is_lost = denials >= (_MOST_DENIALS if self._knows_some else _MOST_DENIALS_OF_ALL)
+            self._known[place] = replace(known, problem=problem, denials=denials, is_lost=is_lost)
 
 
 def _differ(old: Sighting, new: Sighting) -> bool:

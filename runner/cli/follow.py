@@ -77,7 +77,10 @@ def until_final(watch: Watch, *, timeout: float | None, again: str, quiet: bool)
     if not watch.is_over:
         console.warn(f"the time to wait is over, and the jobs go on. To look again: {again}")
         return Exit.TIMED_OUT
-    return exit_code(watch.sightings)
+    code = exit_code(watch.sightings)
+    if code is Exit.REFUSED:
+        console.say(f"not followed any more. To look again: {again}")
+    return code
 
 
 def exit_code(sightings: Sequence[Sighting], others: Mapping[str, int] = MappingProxyType({})) -> Exit:

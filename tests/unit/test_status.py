@@ -531,7 +531,7 @@ def test_a_list_that_is_denied_counts_for_all_of_its_jobs() -> None:
     api.instead["a/jobs"] = [reply(404)]
     with watching(api) as case:
         case.follow()
-        assert case.asked == ["a/jobs"] * 5
+        assert case.asked == ["a/jobs"] * 12
     assert all(one.is_lost for one in case.watch.sightings)
 
 
