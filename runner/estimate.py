@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from runner import jobobject
 from runner.asking import Asker
 from runner.exchange import Exchange
-from runner.verdict import Answer, Happening, without_use
+from runner.verdict import Answer, Happening, NoAnswer, without_use
 
 _LARGEST = 2**53  # tokens: what JSON's readers agree on, and more than anybody pays
 
@@ -40,15 +40,14 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What the API told: the estimates by workflow, and by pair what is wrong in words, empty where nothing is."""
+    """What the API told: the estimates by workflow, and by pair what is wrong in words, empty where nothing is.
+
+    `remedies` says what to do about a problem that is not about a workflow, by its words: the API could not be asked.
+    """
 
     estimates: dict[str, Estimate]
     problems: dict[tuple[str, str], str]
-
-
-def estimates(asker: Asker, reader: Reader, workflow_ids: Iterable[str]) -> dict[str, Estimate]:
-    """Ask what a job of each workflow is expected to cost: one request for each distinct one."""
-    return ask(asker, reader, workflow_ids, ()).estimates
+    remedies: dict[str, str]
 
 
 def ask(asker: Asker, reader: Reader, workflow_ids: Iterable[str], pairs: Iterable[tuple[str, str]]) -> Told:
@@ -68,7 +67,25 @@ def ask(asker: Asker, reader: Reader, workflow_ids: Iterable[str], pairs: Iterab
     return Told(
         {one: _estimate(came, bearer=bearer) for one, came in zip(priced, told[len(seen) :], strict=True)},
         {pair: _problem(came, pair, bearer=bearer) for pair, came in zip(seen, told[: len(seen)], strict=True)},
+        {without_use(came, bearer=bearer): remedy for came in told if (remedy := _remedy(came))},
     )
+
+
+def _remedy(happening: Happening) -> str:
+    """What to do when that is all that came of a question; empty where it is about what was asked for."""
+    match happening:
+        case NoAnswer(cause="certificate"):
+            return "A server with a private certificate authority is trusted with --ca-bundle FILE."
+        case NoAnswer():
+            return "Check the base URL, the proxy and the network, or try again later."
+        case Answer(status=401):
+            return "Set PIXXEL_API_KEY or --api-key-file to a key of this API."
+        case Answer(status=status) if 300 <= status < 400:  # noqa: PLR2004 - redirects
+            return "Check the base URL."
+        case Answer(status=status) if status in (425, 429) or status >= 500:  # noqa: PLR2004 - the server's own trouble
+            return "Try again later."
+        case _:
+            return ""
 
 
 def _estimate(happening: Happening, *, bearer: bool) -> Estimate:

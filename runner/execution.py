@@ -18,7 +18,6 @@ from runner.api import Api
 from runner.asking import Asker
 from runner.budget import Budget
 from runner.errors import RefusedError
-from runner.estimate import Estimate
 from runner.forecast import Forecast
 from runner.journal import Decided
 from runner.ledger.book import Book
@@ -150,20 +149,22 @@ class Execution:
         order = self.order
         if not order.priced and order.limits.max_cost is None:
             return
-        estimates: dict[str, Estimate] | None = None
+        told: estimate.Told | None = None
         if self.plan.sends:
             asker = Asker(order.limits, pace=self._pace)
-            estimates = estimate.estimates(asker, self.api, forecast.workflows(self.plan, standings))
-            self.plan = replace(self.plan, sends=forecast.priced(self.plan.sends, estimates))
+            told = estimate.ask(asker, self.api, forecast.workflows(self.plan, standings), ())
+            self.plan = replace(self.plan, sends=forecast.priced(self.plan.sends, told.estimates))
         self.forecast = forecast.make(
             order.manifest,
             order.api,
             run_key,
             self.plan,
             standings,
-            estimates,
+            told.estimates if told else None,
             limit=order.limits.max_cost,
         )
+        if told is not None:
+            self.forecast = replace(self.forecast, remedies=told.remedies)
         self._budget = Budget(order.limits.max_cost, self.forecast.spent)
         forecast.check_cost(self.forecast, allow_unknown=order.allow_unknown_cost)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, assert_never
 
 from runner import periods
@@ -45,7 +45,8 @@ class Forecast:
     """What a run would do: a prospect for each job in manifest order, then one for each of `--again`.
 
     `spent` are the tokens that the run key has used so far, `limit` those that it may use; `unpriced` are workflows
-    whose cost was asked for and is not known, with the reason. `priced`: costs were asked for.
+    whose cost was asked for and is not known, with the reason. `priced`: costs were asked for. `remedies` says what to
+    do about a reason that is not about a workflow.
     """
 
     manifest: Manifest
@@ -56,6 +57,7 @@ class Forecast:
     limit: int | None = None
     priced: bool = False
     unpriced: Mapping[str, str] | None = None
+    remedies: Mapping[str, str] = field(default_factory=dict)
 
     def count(self, action: Action) -> int:
         """How many jobs a run would do this with."""
@@ -101,9 +103,18 @@ def make(
         replace(one, estimate=_cost(one, told), problem=found.get(one.job.pair, ""))
         for one in _prospects(manifest, plan, standings)
     )
-    unpriced = {workflow_id: one.problem for workflow_id, one in told.items() if one.cost is None}
+    needed = {one.job.workflow_id for one in plan.sends}
+    needed |= {one.workflow_id for one in standings if one.counts_as_bought and one.expense is None}
+    unpriced = {name: one.problem for name, one in told.items() if one.cost is None and name in needed}
     return Forecast(
-        manifest, api, run_key, prospects, spent(standings, told), limit, estimates is not None, unpriced or None
+        manifest,
+        api,
+        run_key,
+        prospects,
+        spent(standings, told),
+        limit,
+        estimates is not None,
+        unpriced or None,
     )
 
 
@@ -116,13 +127,7 @@ def check_cost(forecast: Forecast, *, allow_unknown: bool) -> None:
     if forecast.limit is None or not forecast.priced:
         return
     if forecast.unpriced and not allow_unknown:
-        shown = [f"{workflow_id}: {why}" for workflow_id, why in list(forecast.unpriced.items())[:_MOST_SHOWN]]
-        more = len(forecast.unpriced) - len(shown)
-        raise RefusedError(
-            f"what {_jobs(len(forecast.unpriced), 'workflow')} would cost is not known, and max_cost is "
-            f"{forecast.limit}: nothing was sent ({'; '.join(shown)}{f'; and {more} more' if more else ''})",
-            "Try again later. To send jobs of unknown cost all the same: --allow-unknown-cost.",
-        )
+        raise unknown_cost(forecast, f", and max_cost is {forecast.limit}: nothing was sent")
     if forecast.is_above_limit:
         before = f", after {forecast.spent} spent for {periods.describe(forecast.run_key)}" if forecast.spent else ""
         raise RefusedError(
@@ -130,6 +135,25 @@ def check_cost(forecast: Forecast, *, allow_unknown: bool) -> None:
             f"{forecast.limit}, so nothing was sent",
             f"The dearest: {', '.join(_dearest(forecast))}. Submit fewer with --only, or raise the limit.",
         )
+
+
+def unknown_cost(forecast: Forecast, why: str = "") -> RefusedError:
+    """What is said when the cost of something is not known. `why` that matters goes after it."""
+    reasons: dict[str, list[str]] = {}
+    for workflow_id, reason in (forecast.unpriced or {}).items():
+        reasons.setdefault(reason, []).append(workflow_id)
+    told = [f"{_some(ids)}: {reason}" for reason, ids in list(reasons.items())[:_MOST_SHOWN]]
+    count, first = len(forecast.unpriced or {}), next(iter(reasons), "")
+    remedy = forecast.remedies.get(first) or "Check the ids, and what the key may see: pixxel-runner plan --check."
+    return RefusedError(
+        f"what {_jobs(count, 'workflow')} would cost is not known{why} ({'; '.join(told)})",
+        f"{remedy} Jobs of unknown cost are sent with --allow-unknown-cost.",
+    )
+
+
+def _some(ids: Sequence[str]) -> str:
+    more = len(ids) - _MOST_SHOWN
+    return f"{', '.join(ids[:_MOST_SHOWN])}{f' and {more} more' if more > 0 else ''}"
 
 
 def _dearest(forecast: Forecast) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -71,11 +71,12 @@ def look(
     planned = plan.make(manifest, question.only or chosen.only, standings, question.again)
     estimates: Mapping[str, Estimate] | None = None
     problems: Mapping[tuple[str, str], str] = {}
+    remedies: Mapping[str, str] = {}
     if reader is not None:
         pairs = [one.job.pair for one in planned.sends] if check else []
         workflows = forecast.workflows(planned, standings) if cost and planned.sends else []
         told = estimate.ask(Asker(question.limits), reader, workflows, pairs)
-        estimates, problems = told.estimates if cost else None, told.problems
+        estimates, problems, remedies = told.estimates if cost else None, told.problems, told.remedies
     made = forecast.make(
         manifest,
         question.api,
@@ -86,7 +87,7 @@ def look(
         problems,
         question.limits.max_cost,
     )
-    return made, (*chosen.notes, *_elsewhere(ledger, question, chosen.run_key))
+    return replace(made, remedies=remedies), (*chosen.notes, *_elsewhere(ledger, question, chosen.run_key))
 
 
 def _elsewhere(ledger: Ledger, question: Question, run_key: str) -> Sequence[str]:

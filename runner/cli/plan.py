@@ -126,11 +126,14 @@ def _judge(made: Forecast, request: Request) -> Exit:
     wrong = sorted({(one.job.pair, one.problem) for one in made.prospects if one.problem})
     if wrong:
         (workflow_id, project_id), problem = wrong[0]
-        pairs = "1 workflow" if len(wrong) == 1 else f"{len(wrong)} workflows"
+        remedy = made.remedies.get(problem)
+        what = "be checked" if remedy else "be seen as the manifest has them"
         raise RefusedError(
-            f"{pairs} could not be seen as the manifest has them, the first: {workflow_id} in project {project_id}: "
-            f"{problem}",
-            "Check the ids, and what the key may see.",
+            f"{len(wrong)} workflow{'' if len(wrong) == 1 else 's'} could not {what}, the first: {workflow_id} in "
+            f"project {project_id}: {problem}",
+            remedy or "Check the ids, and what the key may see.",
         )
     forecast.check_cost(made, allow_unknown=request.allow_unknown_cost)
+    if made.unpriced and not request.allow_unknown_cost:  # a script is to see that it learned nothing
+        raise forecast.unknown_cost(made)
     return Exit.FAILED if request.exit_code and made.count("submit") else Exit.OK

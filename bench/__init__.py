@@ -1,0 +1,1 @@
+"""The benchmark: what pixxel-runner costs, against what a person would use instead. `python -m bench --help`."""

@@ -1,0 +1,51 @@
+"""The job object that the servers answer each POST with: the members that the API's description gives, a new id each.
+
+An answer is kept as what stands before the id and what stands after it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+_USER = "5e0c4f9b-2d86-4a17-b3f1-8c7a60d9e245"
+_AT = "2026-01-15T09:00:00.000000Z"
+_ID = "\0"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A body in two parts, with the id between them; ASCII. `padding` is the part of `after` that makes it large."""
+
+    before: str
+    after: str
+    padding: str = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes of a body, with an id of 32 characters."""
+        return len(self.before) + 32 + len(self.after)
+
+
+def answer(size: int = 0) -> Answer:
+    """A job as the API tells of it when it has just been accepted; padded to some `size` in bytes."""
+    job = {
+        "created_by": _USER,
+        "workflow_id": "9f2a4c1e-7b60-4d35-8a1f-2c9be05d7713",
+        "created_at": _AT,
+        "updated_at": _AT,
+        "exec_created_at": _AT,
+        "exec_updated_at": _AT,
+        "estimated_duration": 600,
+        "progress": "0",
+        "status": "accepted",
+        "id": _ID,
+        "cost": 12,
+        "tasks": [{"name": "Analyse", "status": "accepted", "progress": 0, "info_logs": ""}],
+        "val_errors": [],
+        "spec": [],
+    }
+    text = json.dumps(job, separators=(",", ":"))
+    before, after = text.split(json.dumps(_ID)[1:-1])
+    logs = "A" * max(0, size - len(before) - len(after) - 32)  # base64, as the API has it there
+    return Answer(before, after.replace('"info_logs":""', f'"info_logs":"{logs}"'), logs)

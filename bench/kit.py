@@ -1,0 +1,112 @@
+"""What every measurement needs: the sizes, a folder for each that is gone afterwards, the servers, the programs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench import servers
+from bench.answers import answer
+from bench.errors import BenchError
+from bench.processes import Place, run, succeeds
+from bench.servers import Server
+from bench.sizes import Sizes
+
+KEY = "bench-key"
+_RIVALS = Path(__file__).with_name("rivals")
+_ROOM = 4  # times: the ledger, its log and the results file each hold every answer
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """The benchmark's tools.
+
+    `root` is the folder for temporary ones; `nginx` its path, None to use our own server; `load` is how many programs
+    the machine was busy with before the first turn.
+    """
+
+    sizes: Sizes
+    root: Path
+    nginx: str | None
+    load: float = field(default_factory=lambda: os.getloadavg()[0])
+
+    @property
+    def runner(self) -> str:
+        """The path of the command that is measured: the one installed beside this Python."""
+        return program("pixxel-runner")
+
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """A fresh folder, removed with all that is in it."""
+        with tempfile.TemporaryDirectory(prefix="pixxel-bench-", dir=self.root) as path:
+            yield Path(path)
+
+    @contextmanager
+    def server(self, size: int = 0) -> Iterator[Server]:
+        """A fast server, whose answers have `size` bytes, or as many as a plain one has."""
+        with self.folder() as folder:
+            if self.nginx is None:
+                with servers.serving_asyncio(answer(size), folder) as server:
+                    yield server
+            else:
+                with servers.serving_nginx(self.nginx, answer(size), folder) as server:
+                    yield server
+
+    @contextmanager
+    def slow_server(self) -> Iterator[Server]:
+        """A server that keeps each request for a while. It is always our own."""
+        with self.folder() as folder, servers.serving_asyncio(answer(), folder, self.sizes.delay) as server:
+            yield server
+
+    def place(self, folder: Path, server: Server | None = None) -> Place:
+        """A folder to run a program in, in an environment of nothing but what is needed."""
+        environment = {
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+            "HOME": str(folder),
+            "LANG": "C.UTF-8",
+        }
+        if server is not None:
+            environment |= {"PIXXEL_API_KEY": KEY, "PIXXEL_BASE_URL": server.url}
+        return Place(folder, environment)
+
+    def has(self, command: str) -> bool:
+        """Whether pixxel-runner has a command."""
+        with self.folder() as folder:
+            return succeeds([self.runner, command, "--help"], self.place(folder))
+
+    def warm_up(self) -> None:
+        """Have every Python program compiled and in memory before the first turn."""
+        with self.folder() as folder:
+            place = self.place(folder)
+            for command in ("run", "validate"):
+                run([self.runner, command, "--help"], place)
+            run([sys.executable, "-c", "import click, jsonschema, requests, urllib3, yaml"], place)
+            run([program("check-jsonschema"), "--version"], place)
+
+    def need_room(self, size: int, jobs: int) -> None:
+        """Raise BenchError when the disk has no room for so many answers of a size."""
+        needed, free = _ROOM * size * jobs, shutil.disk_usage(self.root).free
+        if free < needed:
+            raise BenchError(
+                f"{needed / 2**30:.1f} GiB of disk are needed for temporary files; {free / 2**30:.1f} free"
+            )
+
+
+def rival(name: str) -> list[str]:
+    """The start of the command of a script in `rivals`."""
+    return [sys.executable, "-P", str(_RIVALS / f"{name}.py")]
+
+
+def program(name: str) -> str:
+    """The path of a program: beside this Python, else on the path. Raises BenchError."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise BenchError(f"{name} is not installed")
+    return found

@@ -1,0 +1,71 @@
+"""What the figures were measured on: the machine, in words that name neither it nor its paths, and the versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sqlite3
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import yaml
+
+from bench.kit import Kit, program
+
+_DISTRIBUTIONS = ("pixxel-runner", "click", "jsonschema", "PyYAML", "urllib3", "requests", "check-jsonschema")
+_VERSION = re.compile(r"[0-9]+(?:\.[0-9]+)+")
+
+
+def described(kit: Kit) -> list[tuple[str, str]]:
+    """The facts, each with its name."""
+    return [
+        ("processor", f"{_processor()}, {len(os.sched_getaffinity(0))} cores"),
+        ("load before", f"{kit.load:.2f}"),
+        ("memory", f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} GiB"),
+        ("file system", _file_system(kit.root)),
+        ("system", f"{_system()}, Linux {platform.release()}"),
+        ("Python", f"{platform.python_implementation()} {platform.python_version()}"),
+        *((name, metadata.version(name)) for name in _DISTRIBUTIONS),
+        ("libyaml", "yes" if getattr(yaml, "__with_libyaml__", False) else "no"),
+        ("SQLite", sqlite3.sqlite_version),
+        ("curl", _version([program("curl"), "--version"])),
+        ("server", server(kit)),
+    ]
+
+
+def server(kit: Kit) -> str:
+    """Which server takes the jobs, with its version."""
+    return "asyncio, the benchmark's own" if kit.nginx is None else f"nginx {_version([kit.nginx, '-v'])}"
+
+
+def _processor() -> str:
+    try:
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        told = ""
+    found = re.search(r"^model name\s*: *(.+)$", told, re.MULTILINE)
+    return found[1] if found else platform.machine()
+
+
+def _system() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return platform.system()
+
+
+def _file_system(path: Path) -> str:
+    """The type of the file system at a path: on one in memory, syncing costs nothing."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()]
+    real = path.resolve()
+    holding = [(mount, kind) for _, mount, kind, *_ in mounts if real.is_relative_to(mount)]
+    kind = max(holding, key=lambda one: len(one[0]))[1]
+    return f"{kind} (in memory: syncing costs nothing)" if kind in ("tmpfs", "ramfs") else kind
+
+
+def _version(command: list[str]) -> str:
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = _VERSION.search(told.stdout + told.stderr)
+    return found[0] if found else "unknown"

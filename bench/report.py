@@ -1,0 +1,102 @@
+"""The table and `RESULTS.md`. What a person has written below the mark in that file stays."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench import machine
+from bench.answers import answer
+from bench.kit import Kit
+from bench.rows import Figure, Outcome, Quantity, Target
+from bench.sizes import Sizes
+
+MARK = "<!-- What stands below is written by hand, and kept. -->"
+_ABOUT = """\
+# What pixxel-runner costs
+
+Measured on {date} by `python -m bench`, in one run, in which the programs that are compared took turns.
+
+Jobs go to a server on loopback: {server}; its answers have {size} bytes.
+In the rows with a delay they go to the benchmark's own server, in Python.
+`run` is the whole command, from its start to its end, with a fresh ledger and its results.
+A ratio is that of the medians; in brackets are the least and the largest of a single turn.
+"""
+_TITLES = ("row", "measure", "median (min–max)", "against", "median (min–max)", "ratio (by turns)", "target", "met")
+
+
+def table(outcomes: Iterable[Outcome], sizes: Sizes) -> str:
+    """The rows as a table of Markdown, in columns."""
+    lines = [_TITLES, *(_cells(one, sizes) for one in outcomes)]
+    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
+    rule = tuple("-" * width for width in widths)
+    return "\n".join(
+        f"| {' | '.join(cell + ' ' * (width - _width(cell)) for cell, width in zip(line, widths, strict=True))} |"
+        for line in (lines[0], rule, *lines[1:])
+    )
+
+
+def document(outcomes: Sequence[Outcome], kit: Kit, *, tiny: bool) -> str:
+    """What `RESULTS.md` has to say."""
+    remarks = [f"- {one.row.name}: {one.remark}." for one in outcomes if one.remark]
+    facts = [f"- {name}: {fact}" for name, fact in machine.described(kit)]
+    warning = ["**Tiny sizes: these figures mean nothing.**", ""] if tiny else []
+    about = _ABOUT.format(date=f"{datetime.now(UTC):%-d %B %Y}", server=machine.server(kit), size=answer().size)
+    return "\n".join([about, *warning, table(outcomes, kit.sizes), "", *remarks, "", "## The machine", "", *facts, ""])
+
+
+def write(text: str, path: Path) -> None:
+    """Write the document to a file; what stands there from the mark on is kept."""
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    _, mark, kept = before.partition(MARK)
+    path.write_text(text + (f"\n{mark}{kept}" if mark else f"\n{MARK}\n"), encoding="utf-8")
+
+
+def _cells(one: Outcome, sizes: Sizes) -> tuple[str, ...]:
+    measure, against = one.row.words(sizes)
+    return (
+        one.row.name,
+        measure,
+        _figure(one.ours, one.row.quantity),
+        against,
+        _figure(one.theirs, one.row.quantity),
+        _ratio(one.ratio),
+        _target(one.row.target, one.row.quantity),
+        _verdict(one),
+    )
+
+
+def _figure(figure: Figure | None, quantity: Quantity) -> str:
+    if figure is None:
+        return ""
+    middle = quantity.form(figure.middle)
+    if figure.low == figure.high:
+        return middle
+    return f"{middle} ({quantity.spread(figure.low, figure.high, figure.middle)})"
+
+
+def _ratio(ratio: Figure | None) -> str:
+    return "" if ratio is None else f"{_digits(ratio.middle)} ({_digits(ratio.low)}–{_digits(ratio.high)})"
+
+
+def _digits(value: float) -> str:
+    return f"{value:.3f}" if value < 1 else f"{value:.2f}"  # so that 0.966 is not taken for the 0.97 aimed at
+
+
+def _target(target: Target | None, quantity: Quantity) -> str:
+    if target is None:
+        return "stated"
+    bound = quantity.form(target.bound) if target.absolute else f"{target.bound:g} ×"
+    return f"{'at least' if target.least else 'at most'} {bound}"
+
+
+def _verdict(one: Outcome) -> str:
+    if one.ours is None:
+        return "not there"
+    return {None: "", True: "yes", False: "no"}[one.met]
+
+
+def _width(text: str) -> int:
+    return sum(unicodedata.combining(character) == 0 for character in text)

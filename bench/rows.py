@@ -1,0 +1,221 @@
+"""The rows of the benchmark's table: what is measured against what, as which quantity, and what is aimed at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, median
+from typing import Self
+
+from bench.processes import Sample
+from bench.sizes import Sizes
+
+Samples = Mapping[str, Sequence[Sample]]  # of one group: each program's, by its name, in turns
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """What is read off a sample, its unit, and the digits after the point. Values below 1 are told in `small` units."""
+
+    of: Callable[[Sample], float]
+    unit: str
+    digits: int = 0
+    small: str = ""  # a thousandth of the unit
+
+    def form(self, value: float) -> str:
+        """A value in words."""
+        return f"{self._number(value, value)} {self._unit(value)}"
+
+    def spread(self, low: float, high: float, middle: float) -> str:
+        """From the least to the most, in the unit in which the middle is told."""
+        return f"{self._number(low, middle)}–{self._number(high, middle)}"
+
+    def _unit(self, like: float) -> str:
+        return self.small if self._is_small(like) else self.unit
+
+    def _number(self, value: float, like: float) -> str:
+        return f"{value * 1000:,.0f}" if self._is_small(like) else f"{value:,.{self.digits}f}"
+
+    def _is_small(self, value: float) -> bool:
+        return bool(self.small) and value < 1
+
+
+SPEED = Quantity(lambda sample: sample.jobs / sample.seconds, "jobs/s")
+TIME = Quantity(lambda sample: sample.seconds, "s", digits=2, small="ms")
+CPU = Quantity(lambda sample: sample.cpu / sample.jobs * 1e6, "µs")
+MEMORY = Quantity(lambda sample: sample.peak / 2**20, "MiB")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is aimed at: a bound of the ratio, or of the quantity itself where that is `absolute`."""
+
+    bound: float
+    least: bool = False
+    absolute: bool = False
+
+    def met(self, value: float) -> bool:
+        """Whether a value keeps the bound."""
+        return value >= self.bound if self.least else value <= self.bound
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row. `ours` and `theirs` are programs of the group; `faster` turns the ratio of times around.
+
+    `measure` and `against` may name sizes in braces; `remark` says more, from the samples of our program.
+    """
+
+    name: str
+    group: str
+    measure: str
+    against: str
+    quantity: Quantity
+    ours: str
+    theirs: str | None
+    target: Target | None
+    faster: bool = False
+    remark: Callable[[Sequence[Sample]], str] = lambda _samples: ""
+
+    @property
+    def programs(self) -> set[str]:
+        """The names of the programs that have to be run for it."""
+        return {self.ours} | ({self.theirs} if self.theirs else set())
+
+    def words(self, sizes: Sizes) -> tuple[str, str]:
+        """What is measured, and against what."""
+        values = {name: getattr(sizes, name) for name in Sizes.__slots__}
+        return self.measure.format(**values), self.against.format(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A median, and the least and the most."""
+
+    middle: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Self:
+        """Of some values, of which there is at least one."""
+        listed = list(values)
+        return cls(median(listed), min(listed), max(listed))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a row: the figures, the ratio of the medians with that of each turn as its spread, the verdict.
+
+    `ours` is None where the program has no such command; `met` is None where nothing is aimed at.
+    """
+
+    row: Row
+    ours: Figure | None
+    theirs: Figure | None = None
+    ratio: Figure | None = None
+    met: bool | None = None
+    remark: str = ""
+
+
+def outcome(row: Row, samples: Samples) -> Outcome:
+    """Make a row of what its group measured."""
+    if row.ours not in samples:
+        return Outcome(row, None)
+    mine = [row.quantity.of(sample) for sample in samples[row.ours]]
+    ours, remark = Figure.of(mine), row.remark(samples[row.ours])
+    if row.theirs is None:
+        return Outcome(row, ours, met=_met(row, ours), remark=remark)
+    others = [row.quantity.of(sample) for sample in samples[row.theirs]]
+    theirs = Figure.of(others)
+    turns = Figure.of(_ratio(row, one, other) for one, other in zip(mine, others, strict=True))
+    ratio = Figure(_ratio(row, ours.middle, theirs.middle), turns.low, turns.high)
+    return Outcome(row, ours, theirs, ratio, _met(row, ratio), remark)
+
+
+def _met(row: Row, figure: Figure) -> bool | None:
+    return None if row.target is None else row.target.met(figure.middle)
+
+
+def _ratio(row: Row, ours: float, theirs: float) -> float:
+    return theirs / ours if row.faster else ours / theirs
+
+
+def _about_waiting(samples: Sequence[Sample]) -> str:
+    whole, nothing = (median(sample.more[name] for sample in samples) for name in ("whole", "nothing"))
+    held = mean(sample.more["held"] for sample in samples) * 1000
+    return (
+        f"seen by the server, from the first request to the last answer; the whole command takes {whole:.2f} s, and "
+        f"with nothing to send {nothing:.2f} s; the server held a request for {held:.1f} ms on average"
+    )
+
+
+def _about_storing(samples: Sequence[Sample]) -> str:
+    return f"the run took {median(one.seconds for one in samples):.1f} s"
+
+
+_SENDING = "`run`, {jobs:,} jobs, no delay"
+
+ROWS = (
+    Row(
+        "urllib3", "sending", _SENDING, "bare urllib3 pool, 8 threads",
+        SPEED, "run", "urllib3", Target(0.8, least=True),
+    ),
+    Row("requests", "sending", _SENDING, "requests, 8 threads", SPEED, "run", "requests", Target(2, least=True)),
+    Row("xargs", "sending", _SENDING, "`xargs -P 8 curl`", SPEED, "run", "xargs", Target(6, least=True)),
+    Row("curl", "sending", _SENDING, "`curl --parallel`, 8 at a time", SPEED, "run", "curl", None),
+    Row(
+        "cpu", "sending", "`run`, {jobs:,} jobs, no delay: processor time a job", "bare urllib3 pool, 8 threads",
+        CPU, "run", "urllib3", Target(1.6),
+    ),
+    Row(
+        "delay-16", "waiting",
+        "`run`, {delayed:,} jobs of {delay:g} s each, concurrency 16", "{delayed:,} × {delay:g} s / 16",
+        TIME, "run 16", "ideal 16", Target(0.97, least=True), faster=True, remark=_about_waiting,
+    ),
+    Row(
+        "delay-64", "waiting",
+        "`run`, {delayed:,} jobs of {delay:g} s each, concurrency 64", "{delayed:,} × {delay:g} s / 64",
+        TIME, "run 64", "ideal 64", Target(0.92, least=True), faster=True, remark=_about_waiting,
+    ),
+    Row(
+        "check-jsonschema", "checking", "`validate`, {jobs:,} jobs", "check-jsonschema with our schema",
+        TIME, "validate", "check-jsonschema", Target(8, least=True), faster=True,
+    ),
+    Row(
+        "validate-growth", "checking", "`validate`, {many:,} jobs", "itself, {jobs:,} jobs",
+        TIME, "validate many", "validate", Target(11),
+    ),
+    Row(
+        "run-growth", "growing", "`run`, {many:,} jobs, no delay", "itself, {jobs:,} jobs",
+        TIME, "run many", "run", Target(11),
+    ),
+    Row(
+        "run-memory", "growing", "`run`, {many:,} jobs, no delay: peak memory", "400 MiB",
+        MEMORY, "run many", None, Target(400, absolute=True),
+    ),
+    Row(
+        "again", "again", "second `run` of {many:,} jobs that are all done", "its own `validate`",
+        TIME, "again", "validate", Target(2),
+    ),
+    Row(
+        "plan", "again", "`plan`, one new job in {many:,}", "`validate`",
+        TIME, "plan", "validate", Target(2),
+    ),
+    Row(
+        "version", "starting", "`--version`", '`python -c "import click"`',
+        TIME, "--version", "import click", Target(1.5),
+    ),
+    Row(
+        "help", "starting", "`--help`", '`python -c "import click"`',
+        TIME, "--help", "import click", Target(1.5),
+    ),
+    Row(
+        "example", "starting", "`validate` of the example", '`python -c "import click, yaml, jsonschema"`',
+        TIME, "validate", "import three", Target(1.5),
+    ),
+    Row(
+        "large", "storing", "`run`, {many:,} jobs, answers of {large:,} bytes: peak memory", "stated",
+        MEMORY, "run", None, None, remark=_about_storing,
+    ),
+)  # fmt: skip
