@@ -97,9 +97,13 @@ def of_results(path: Path) -> Followed | None:
         return _read(document)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UsageError(
-            f"the results file {path} cannot be read: {error!r}",
+            f"the results file {path} cannot be read: {_about(error)}",
             "Make it again from the ledger: pixxel-runner show --results PATH",
         ) from None
+
+
+def _about(error: Exception) -> str:
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
 
 
 def _read(document: dict[str, Any]) -> Followed:

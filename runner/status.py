@@ -198,6 +198,11 @@ class Watch:
         return tuple(self._known)
 
     @property
+    def paused_for(self) -> float:
+        """The seconds for which the API asked not to be asked."""
+        return self._asker.paused_for
+
+    @property
     def is_over(self) -> bool:
         """Whether looking again would tell nothing more."""
         return bool(self.refused) or all(one.is_settled or one.is_lost for one in self._known)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from runner.status import Watch
 
 _SLICE = 0.2  # seconds
+_LONG = 5.0  # seconds of a pause that a person wants to know of
 _COLORS = {"completed": "green", "failed": "red", "cancelled": "red", "going": "cyan", "unknown": "yellow"}
 _LEAST_NAME = 16  # columns
 _LEAST_WORDS = 9  # columns
@@ -118,12 +119,28 @@ def _display(watch: Watch, *, quiet: bool) -> Callable[[Sequence[Sighting]], Non
     if quiet:
         return lambda _changed: None
     can_redraw = console.stderr_is_terminal() and os.environ.get("TERM") != "dumb"
-    return _Live(watch).draw if can_redraw else _say_changes
+    return _Live(watch).draw if can_redraw else _Lines(watch).say
 
 
-def _say_changes(changed: Sequence[Sighting]) -> None:
-    for one in changed:
-        console.say(visible(f"{one.name}: {_in_words(one)}"))
+class _Lines:
+    """One line for each change, and for a pause that the API asks for."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._paused_until = 0.0  # as far as it was said
+
+    def say(self, changed: Sequence[Sighting]) -> None:
+        """Say what has changed."""
+        for one in changed:
+            console.say(visible(f"{one.name}: {_in_words(one)}"))
+        pause = self._watch.paused_for
+        if pause > _LONG and time.monotonic() + pause > self._paused_until + _LONG:
+            self._paused_until = time.monotonic() + pause
+            console.say(_pause_in_words(pause))
+
+
+def _pause_in_words(seconds: float) -> str:
+    return f"the API asks for a pause of {seconds:.0f} s"
 
 
 def _in_words(one: Sighting) -> str:
@@ -161,6 +178,8 @@ class _Live:
         lines = [self._line(one, name_width, columns) for one in shown]
         more = len(sightings) - len(shown)
         rest = f" ({more} not shown)" if more else ""
+        pause = self._watch.paused_for
+        rest += f"; {_pause_in_words(pause)}" if pause > _LONG else ""
         return [*lines, cut(f"{visible(status.totals(sightings))}{rest}", columns)]
 
     def _line(self, one: Sighting, name_width: int, columns: int) -> str:

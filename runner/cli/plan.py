@@ -77,6 +77,12 @@ def _plan(request: Request, at: options.Connection, flags: settings.Options) -> 
         request.resume,
         request.new,
     )
+    holder = lock.holder(place.path, question.api, wanted.name)
+    if holder is not None:
+        raise lock.LockedError(
+            f"manifest {wanted.name!r} is being run at {question.api} by {holder}",
+            "What it has still to do is its own; plan again when it has ended.",
+        )
     with _ledger(place) as ledger, _reader(request, at, wanted, question.limits) as reader:
         made, notes = outlook.look(question, ledger, reader, cost=request.cost, check=request.check)
     for note in notes:

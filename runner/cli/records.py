@@ -148,6 +148,8 @@ def _unknown(ledger: Ledger, wanted: str) -> UsageError:
     names = {name for _, name, _ in ledger.manifests()}
     if wanted in names or os.path.exists(wanted):  # noqa: PTH110 - Path.exists raises for a name that is too long
         return UsageError(f"{wanted!r} is no run's id", f"For a manifest's last run: show --manifest {visible(wanted)}")
+    if wanted.endswith((".yaml", ".yml", ".json")) or os.sep in wanted:
+        return UsageError(f"there is no file {wanted!r}, and no run begins so", "Check the path.")
     return UsageError(f"no run begins with {wanted!r}", "`pixxel-runner runs` lists them; `last` is the newest.")
 
 

@@ -213,7 +213,7 @@ def test_a_manifest_s_last_run_is_meant(shell: Shell) -> None:
     [
         ("20261020T", 2, "2 runs begin with '20261020T'"),
         ("20991231", 2, "no run begins with '20991231'"),
-        ("none.yaml", 2, "no run begins with 'none.yaml'"),
+        ("none.yaml", 2, "there is no file 'none.yaml', and no run begins so"),
         ("broken.json", 2, "the results file broken.json cannot be read"),
         ("list.json", 2, "list.json"),
     ],
