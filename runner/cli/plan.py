@@ -111,7 +111,6 @@ def _ledger(place: options.LedgerPlace) -> Iterator[Ledger]:
         console.say(f"there is no ledger at {place.path} yet: every job is new")
         yield outlook.Unwritten(place.path)
         return
-    Ledger.must_exist(place.path)
     with Ledger(place.path, read_only=True) as ledger:
         yield ledger
 

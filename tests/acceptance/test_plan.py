@@ -256,6 +256,26 @@ def test_a_check_that_cannot_be_made_is_no_good_news_and_blocks_no_longer_than_a
     assert all(why in line for line in done.out.splitlines()[2:5])
 
 
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (reply(404), "could not be seen as the manifest has them|Check the ids, and what the key may see."),
+        (reply(403), "could not be seen as the manifest has them|Check the ids, and what the key may see."),
+        (reply(401), "could not be checked|Set PIXXEL_API_KEY or --api-key-file to a key of this API."),
+        (reply(307, headers=[("Location", "/")]), "could not be checked|Check the base URL."),
+        (reply(502), "could not be checked|Try again later."),
+        (Reset(), "could not be checked|Check the base URL, the proxy and the network, or try again later."),
+    ],
+)
+def test_what_to_do_about_a_check_that_failed_is_said(shell: Shell, script: Script, said: str) -> None:
+    words, hint = said.split("|")
+    with serving(shell, Api(workflow=script)):
+        done = call(shell, "plan", "nightly.yaml", "--check", "--attempts", "1")
+    assert done.code == 4
+    assert f"error: 3 workflows {words}, the first: w-1 in project p-1: " in done.err
+    assert done.err.splitlines()[-1] == f"  {hint}"
+
+
 def test_both_of_a_server_that_never_answers_are_waited_for_once(shell: Shell) -> None:
     silence = Stall(threading.Event())
     with serving(shell, Api(estimate=silence, workflow=silence)):
@@ -430,12 +450,14 @@ def test_a_plan_while_a_run_goes_and_after_it_was_killed(shell: Shell) -> None:
         assert before[".pixxel-runner/ledger.db-wal"]
         killed = plan(shell)
         assert files(shell.folder) == before
-    expected = {
+    assert (going.code, going.out) == (5, "")
+    assert f"error: manifest 'nightly' is being run at {server.url} by run " in going.err
+    assert killed.code == 0
+    assert rows(killed) == {
         "a": "look up in doubt: it is being sent, or its run was killed meanwhile",
         "b": "submit new",
         "c": "submit new",
     }
-    assert rows(going) == rows(killed) == expected
 
 
 def test_a_plan_can_be_had_where_nothing_may_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

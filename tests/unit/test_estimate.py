@@ -125,6 +125,33 @@ def test_a_key_with_a_prefix_is_said_to_have_one() -> None:
     assert cost.problem == problem
 
 
+@pytest.mark.parametrize(
+    ("happening", "remedy"),
+    [
+        (NoAnswer("certificate", written=False, detail="x"), "--ca-bundle FILE"),
+        (NoAnswer("connect", written=False, detail="x"), "the network, or try again later"),
+        (NoAnswer("timeout", written=True, detail="x"), "the network, or try again later"),
+        (answer(b"", 401), "PIXXEL_API_KEY"),
+        (answer(b"", 307), "Check the base URL."),
+        (answer(b"", 425), "Try again later."),
+        (answer(b"", 429), "Try again later."),
+        (answer(b"", 500), "Try again later."),
+        (answer(b"", 599), "Try again later."),
+    ],
+)
+def test_what_to_do_is_told_where_it_is_not_about_a_workflow(happening: Happening, remedy: str) -> None:
+    told = estimate.ask(Asker(Limits(attempts=1)), Api({"w-1": happening}), ["w-1"], [PAIR])
+    [(words, what)] = told.remedies.items()
+    assert words == told.problems[PAIR] == told.estimates["w-1"].problem
+    assert remedy in what
+
+
+@pytest.mark.parametrize("status", [200, 400, 403, 404, 422])
+def test_what_to_do_about_a_workflow_is_not(status: int) -> None:
+    told = estimate.ask(Asker(Limits()), Api({"w-1": answer(b"", status)}), ["w-1"], [PAIR])
+    assert told.remedies == {}
+
+
 # Workflows.
 
 

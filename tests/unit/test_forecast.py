@@ -322,6 +322,24 @@ def test_unknown_costs_are_refused_under_a_limit_and_named() -> None:
     assert "what 1 workflow would cost" in refusal(make(A, costs={"w-1": None}, limit=100))[0]
 
 
+def test_unknown_costs_of_several_kinds_are_told_by_what_is_wrong() -> None:
+    manifest = Manifest("nightly", "-", "", ())
+    unpriced = {"w-1": "no connection", "w-2": "HTTP 404", "w-3": "no connection", "w-4": "no cost", "w-5": "late"}
+    made = Forecast(manifest, API, KEY, (), unpriced=unpriced, remedies={"no connection": "Check the network."})
+    error = forecast.unknown_cost(made)
+    assert error.message == (
+        "what 5 workflows would cost is not known (w-1, w-3: no connection; w-2: HTTP 404; w-4: no cost)"
+    )
+    assert error.hint == "Check the network. Jobs of unknown cost are sent with --allow-unknown-cost."
+
+
+def test_the_cost_of_what_is_neither_sent_nor_counted_matters_to_nobody() -> None:
+    bought = standing(Job("old", "w-9", "p"), "created", cost=5)
+    unknown = standing(Job("older", "w-8", "p"), "in_doubt", 2)
+    made = make(A, standings=[bought, unknown], costs={"w-1": 3, "w-8": None, "w-9": None}, limit=100)
+    assert made.unpriced == {"w-8": "HTTP 404 Not Found: no estimate"}
+
+
 def test_unknown_costs_may_be_allowed_and_what_is_known_counts() -> None:
     forecast.check_cost(make(A, C, costs={"w-1": None, "w-2": 100}, limit=100), allow_unknown=True)
     made = make(A, C, costs={"w-1": None, "w-2": 101}, limit=100)

@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 from support.past import LOST, THEN, begin, job, lost, refused
 
 from runner.errors import RefusedError
-from runner.journal import Claim, Decided
+from runner.journal import Claim, Decided, HeldError
 from runner.ledger import opening
 from runner.ledger.book import Book
 from runner.ledger.opening import LedgerError
@@ -230,7 +230,7 @@ class Machine(RuleBasedStateMachine):
     def _take(self, process: Process, turn: Turn) -> None:
         after = self._after(process, *turn)
         if after is None:
-            with pytest.raises(sqlite3.IntegrityError):
+            with pytest.raises((sqlite3.IntegrityError, HeldError)):
                 process.book.commit(*turn)
         else:
             process.book.commit(*turn)
