@@ -99,7 +99,8 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
     must_exist(path)
     with explained(path):
         _refuse_cut_off(path)
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?{_how_to_read(path)}", uri=True, timeout=_BUSY)
+        how = _how_to_read(path)
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True, timeout=_BUSY, isolation_level=None)
         try:
             connection.execute("PRAGMA trusted_schema = OFF")
             _check(connection, path)
@@ -184,6 +185,17 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute("BEGIN")  # one look at all of it: another process may be bringing it to a new version just now
+    try:
+        _check_version(connection, path)
+    finally:
+        if connection.in_transaction:  # on a failing disk SQLite may have ended it by itself
+            connection.execute("ROLLBACK")
+    if path.stat().st_size <= _QUICK:
+        look_through(connection, path, "integrity_check")
+
+
+def _check_version(connection: sqlite3.Connection, path: Path) -> None:
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise LedgerError(
             f"{path} is not a ledger, or what it held is lost",
@@ -197,8 +209,6 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         )
     if _schema(connection) != _expected(found):
         raise LedgerError(f"the ledger {path} is damaged: its tables are not those of this program", _DAMAGED)
-    if path.stat().st_size <= _QUICK:
-        look_through(connection, path, "integrity_check")
 
 
 def _schema(connection: sqlite3.Connection) -> list[Any]:

@@ -32,7 +32,7 @@ import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.executable, [sys.executable, "-P", "-m", "runner", *sys.argv[1:]])
 """
-STARTING = 3.0  # seconds: enough for a program to start on a slow machine, and far less than a timeout
+STARTING = 8.0  # seconds: enough for a program to start on a slow machine, and far less than a timeout
 
 JOBS: tuple[Job, ...] = (
     ("field-a", "ndvi", "agri"),

@@ -140,7 +140,8 @@ def test_a_key_with_a_prefix_is_said_to_have_one() -> None:
     ],
 )
 def test_what_to_do_is_told_where_it_is_not_about_a_workflow(happening: Happening, remedy: str) -> None:
-    told = estimate.ask(Asker(Limits(attempts=1)), Api({"w-1": happening}), ["w-1"], [PAIR])
+    asker = Asker(Limits(attempts=1, timeout=0.01))
+    told = estimate.ask(asker, Api({"w-1": happening}), ["w-1"], [PAIR])
     [(words, what)] = told.remedies.items()
     assert words == told.problems[PAIR] == told.estimates["w-1"].problem
     assert remedy in what
