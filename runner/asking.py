@@ -61,7 +61,7 @@ class Asker:
         self._pauses = Pauses(limits.max_pause)
         self._backoff = backoff or Backoff()
         self._clock = clock
-        self._throttle: Happening | None = None  # what the server said when it asked for a pause last
+        self._throttle: Happening | None = None  # what the server said when it asked for a longer pause than is made
 
     @property
     def paused_for(self) -> float:
@@ -78,11 +78,11 @@ class Asker:
         questions and leaves others waiting, those that come after the first of these wait for a moment only, and it is
         given up when they are more than may be asked at a time.
         """
-        if self._throttle is not None and self.paused_for > self._limits.timeout:
+        if self._throttle is not None and self.paused_for:
             return [self._throttle] * len(questions)
         round_ = _Round(self._limits, self._pace, self._pauses, self._backoff, self._clock)
         told = round_.ask(questions, None if within is None else self._clock() + within)
-        self._throttle = next((one for one in told if _is_throttle(one)), self._throttle)
+        self._throttle = round_.throttled_by
         return told
 
 
@@ -133,6 +133,11 @@ class _Round:
                 self._todo.put(None)
         rest = self._gave_up
         return [self._told[place] if rest is None else self._told.get(place, rest) for place in range(len(questions))]
+
+    @property
+    def throttled_by(self) -> Happening | None:
+        """What the server said when the asking was given up for a pause that it asked for; None if it was not."""
+        return self._gave_up if self._gave_up is not None and _is_throttle(self._gave_up) else None
 
     def _work(self) -> None:
         while (asked := self._todo.get()) is not None:
