@@ -115,15 +115,6 @@ def can_ask() -> bool:
     return _is_terminal(sys.stdin) and _is_terminal(sys.stderr)
 
 
-def ask(question: str) -> bool:
-    """Ask for a yes; anything else, and the end of the input, is a no."""
-    try:
-        return bool(click.confirm(question, err=True))
-    except click.Abort:
-        say("")
-        return False
-
-
 def stderr_width() -> int | None:
     """The columns of the terminal that stderr is; None when it is none."""
     return shutil.get_terminal_size().columns if _is_terminal(sys.stderr) else None

@@ -202,7 +202,16 @@ def test_a_pause_beyond_its_patience_is_not_waited_for(timeout: float, seconds: 
     ):
         assert statuses(desk.ask(20)) == [429] * 20
         assert float(seconds) - SLACK < desk.asker.paused_for <= float(seconds)
-        assert statuses(desk.ask(3)) == [429] * 3  # and not asked for again while it lasts
+    assert len(server.requests) == 1
+
+
+def test_a_pause_that_is_longer_than_a_timeout_is_not_broken_by_the_next_questions() -> None:
+    with (
+        WireServer(reply(429, headers=[("Retry-After", "60")])) as server,
+        asking(server.url, timeout=1.0) as desk,
+        taking(0, SLACK),
+    ):
+        assert statuses(desk.ask(1)) == statuses(desk.ask(1)) == [429]
     assert len(server.requests) == 1
 
 
