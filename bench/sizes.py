@@ -1,4 +1,4 @@
-"""How much is measured: the sizes that results are written of, and tiny ones that only show that the benchmark works."""
+"""How much is measured: the sizes that results are of, and tiny ones that only show that the benchmark works."""
 
 from __future__ import annotations
 
