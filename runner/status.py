@@ -189,7 +189,6 @@ class Watch:
         self._now = now
         self._knows_some = False  # whether it told anything in this look
         self._explained: set[int] = set()  # the places of jobs that were asked why they failed
-        self._throttle: Answer | None = None  # what asked to be left alone for longer than anybody waits
         self.refused = ""  # why nothing can be learned: the key is not recognised
 
     @property
@@ -307,14 +306,8 @@ class Watch:
             self._not_told([place], happening)
 
     def _ask(self, questions: Sequence[Question], end: float | None) -> list[Happening]:
-        """Ask; but for as long as the API wants to be left alone, what it said then is its answer to everything."""
-        if self._throttle is None or not self._asker.paused_for:
-            within = None if end is None else max(0.0, end - self._clock())
-            told = self._asker.ask(questions, within) if questions else []
-            throttles = (one for one in told if isinstance(one, Answer) and one.status in _THROTTLED)
-            self._throttle = next(throttles, None)
-            return told
-        return [self._throttle] * len(questions)
+        within = None if end is None else max(0.0, end - self._clock())
+        return self._asker.ask(questions, within) if questions else []
 
     def _see(self, place: int, body: bytes, *, whole: bool) -> None:
         known = self._known[place]

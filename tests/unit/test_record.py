@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support import past
 
-from runner import record
+from runner import plan, record
 from runner.journal import Claim
 from runner.ledger.opening import create
 from runner.ledger.rows import RunRow
@@ -167,3 +167,17 @@ def test_bodies_are_read_when_they_are_asked_for(ledger: Ledger, monkeypatch: py
     assert len(read) == 1
     assert [entry.outcome for entry in entries]
     assert [len(batch) for batch in read] == [2, 1]
+
+
+def test_what_is_claimed_on_record_and_was_not_sent_is_told_as_skipped(ledger: Ledger) -> None:
+    """As on a disk that is full: the ledger has the claim, and could not be told that nothing left."""
+    jobs = [past.job("a"), past.job("b", "w-2")]
+    run = past.begin(ledger, "run-1", jobs, key=KEY)
+    for job in jobs:
+        past.send(ledger, run, job, None)
+    stopped = replace(run, state="stopped", reason="stopped", why="the disk is full")
+    matched = plan.match(jobs, ledger.standings(run.api, run.manifest, run.run_key))
+    made = record.of_match(ledger, stopped, jobs, matched, unreleased=[Submission(jobs[0], 1)])
+    first, second = (entry.outcome for entry in made.entries)
+    assert first == Skipped("stopped", "the disk is full")
+    assert isinstance(second, InDoubt)
