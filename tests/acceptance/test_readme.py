@@ -14,26 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.pages import CHECKOUT, Page
 from support.schemas import check_results
 
 from runner.errors import Exit
 
-CHECKOUT = Path(__file__).parents[2]
-README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+README = Page("README.md")
+block, commands = README.block, README.commands
 COMMAND = [sys.executable, "-P", "-m", "runner"]
-
-
-def block(marker: str) -> str:
-    """The fenced block that follows a comment in README."""
-    found = re.search(rf"<!-- {re.escape(marker)} -->\n```\w*\n(.*?)```", README, re.DOTALL)
-    assert found is not None, f"README has no block after <!-- {marker} -->"
-    return found[1]
-
-
-def commands(marker: str) -> list[list[str]]:
-    """The lines of a block that call the program, as arguments."""
-    lines = (shlex.split(line, comments=True) for line in block(marker).splitlines())
-    return [words[1:] for words in lines if words[:1] == ["pixxel-runner"]]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -99,13 +87,13 @@ def test_the_short_manifest_is_valid_and_runs(tmp_path: Path) -> None:
     assert run("run", "short.yaml", "--sandbox", cwd=tmp_path).stdout.count("  created  ") == 2
 
 
-@pytest.mark.parametrize("name", re.findall(r"<!-- help: (.*?) -->", README))
+@pytest.mark.parametrize("name", re.findall(r"<!-- help: (.*?) -->", README.text))
 def test_help_is_the_programs(name: str, tmp_path: Path) -> None:
     assert block(f"help: {name}") == run(*name.split(), "--help", cwd=tmp_path).stdout
 
 
 def test_the_exit_codes_are_all_there() -> None:
-    table = README.partition("| exit code | means |")[2].partition("\n\n")[0]
+    table = README.text.partition("| exit code | means |")[2].partition("\n\n")[0]
     told = {int(code) for cell in re.findall(r"^\| ([0-9, ]+) \|", table, re.MULTILINE) for code in cell.split(",")}
     assert told == {int(code) for code in Exit}
 
