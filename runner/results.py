@@ -5,22 +5,17 @@ Its fields are those of DESIGN, section 6; `schemas/results.schema.json` describ
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import re
-import secrets
-import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, assert_never
+from typing import Any, assert_never
 
 from runner import jobobject
-from runner.errors import RefusedError
+from runner.atomic import Target
 from runner.jobobject import JobObject
 from runner.model import Created, Entry, Failed, InDoubt, Outcome, Record, Run, Skipped
 
@@ -38,19 +33,7 @@ _ACTED_ON = re.compile(
 # default=str: a setting of an unforeseen type must not lose the record of jobs that are paid for.
 _encode = json.JSONEncoder(default=str, allow_nan=False).encode
 
-_PROBE = " " * 8192
-
-_HINTS = {
-    errno.ENOSPC: "free some space there, or name a file elsewhere with --results PATH",
-    errno.EDQUOT: "free some of your quota there, or name a file elsewhere with --results PATH",
-    errno.EROFS: "name a file on a file system that can be written, with --results PATH",
-    errno.EACCES: "make the folder writable for this user, or name a file elsewhere with --results PATH",
-    errno.EPERM: "make the folder writable for this user, or name a file elsewhere with --results PATH",
-    errno.ENOENT: "make the folder first, or name a file in one that exists with --results PATH",
-    errno.ENOTDIR: "name a file in a folder with --results PATH",
-    errno.EFBIG: "raise the limit on file sizes (ulimit -f), or name a file elsewhere with --results PATH",
-    errno.ENAMETOOLONG: "name a file with a shorter name with --results PATH",
-}
+FILE = Target("the results file", "--results PATH", 0o600)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,37 +157,7 @@ def write(made: Digest, path: Path) -> None:
     Raises:
         RefusedError: The file could not be written; what was at `path` before is still there.
     """
-    with _explained(path):
-        _refuse_special(path)
-        temporary, file = _temporary(path)
-        try:
-            with file:
-                file.writelines(chunks(made))
-                _sync(file)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
-
-
-def check_writable(path: Path) -> None:
-    """Make sure, before money is spent, that `write` would find its folder writable and its target a plain file.
-
-    A few kilobytes are written beside `path` and removed, which also meets a full disk and a read-only file system.
-
-    Raises:
-        RefusedError: The file could not be written there.
-    """
-    with _explained(path):
-        _refuse_special(path)
-        temporary, file = _temporary(path)
-        try:
-            with file:
-                file.write(_PROBE)
-                _sync(file)
-        finally:
-            temporary.unlink()
+    FILE.write(path, chunks(made))
 
 
 def harmless(value: Any) -> str:
@@ -370,56 +323,3 @@ def _array(items: Iterable[dict[str, str]]) -> Iterator[str]:
         yield f"{opening}    {{\n{fields}\n    }}"
         opening = ",\n"
     yield "[]" if opening == "[\n" else "\n  ]"
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn what the operating system says into words for a person."""
-    try:
-        yield
-    except OSError as error:
-        hint = _HINTS.get(error.errno or 0, "name a file elsewhere with --results PATH")
-        raise RefusedError(f"the results file {path} cannot be written: {error.strerror or error}", hint) from error
-
-
-def _refuse_special(path: Path) -> None:
-    """Refuse what a rename would destroy: a folder, a device, a pipe, a socket, or a link to one."""
-    hint = "name a plain file with --results PATH"
-    if path.parent.samefile("/dev"):  # /dev/stdout is a link to a plain file where that is stdout
-        raise RefusedError(f"the results file {path} would replace a device", hint)
-    with suppress(FileNotFoundError):
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            raise RefusedError(f"the results file {path} would replace {_what(mode)}", hint)
-
-
-def _what(mode: int) -> str:
-    if stat.S_ISDIR(mode):
-        return "a folder"
-    if stat.S_ISFIFO(mode):
-        return "a pipe"
-    return "a socket" if stat.S_ISSOCK(mode) else "a device"
-
-
-def _temporary(path: Path) -> tuple[Path, IO[str]]:
-    """Open a new file beside `path`, which nobody could have made before us or can read."""
-    temporary = path.parent / f".pixxel-runner-{secrets.token_hex(8)}.tmp"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    return temporary, open(descriptor, "w", encoding="utf-8", newline="\n")  # noqa: PTH123 - a descriptor; both callers close it
-
-
-def _sync(file: IO[str]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot do so has nothing to say
-            raise
-    finally:
-        os.close(descriptor)

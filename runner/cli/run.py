@@ -126,7 +126,7 @@ def _run(request: Request, at: options.Connection, flags: settings.Options) -> E
     )
     with at.endpoint(wanted) as endpoint, Api(endpoint, order.limits.concurrency) as api:
         options.refuse_target(path, place.path, Path(wanted.path), at.api_key_file)
-        results.check_writable(path)
+        results.FILE.check(path)
         place.make_folder(wanted.path)
         return _execute(order, request, api, path)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runner.atomic import sync_folder
 from runner.errors import RefusedError
 from runner.ledger.ddl import APPLICATION_ID, MIGRATIONS
 
@@ -41,7 +42,7 @@ def create(path: Path) -> None:
             with closing(_connect(new)) as connection:
                 _prepare(connection, new)
             os.link(new, path)  # unlike a rename it fails where there is one: two may be starting at once
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         except FileExistsError:
             raise LedgerError(f"{path} exists already", "A ledger is never overwritten: name another path.") from None
         finally:
@@ -279,11 +280,3 @@ class explained:  # noqa: N801 - as contextlib's: it is on the way of each state
             case OSError():
                 hint = _HINTS["SQLITE_CANTOPEN"]
                 raise LedgerError(f"the ledger {self.path} cannot be made: {error.strerror}", hint) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

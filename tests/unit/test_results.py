@@ -340,7 +340,7 @@ def test_the_file_is_written_for_its_owner_alone(tmp_path: Path) -> None:
 
 def test_a_name_of_any_length_can_be_written(tmp_path: Path) -> None:
     path = tmp_path / ("n" * 255)
-    results.check_writable(path)
+    results.FILE.check(path)
     results.write(results.digest(record()), path)
     check_results(path)
 
@@ -350,7 +350,7 @@ def test_a_symbolic_link_is_replaced_and_what_it_names_is_left_alone(tmp_path: P
     named.write_bytes(b"precious")
     link = tmp_path / "link"
     link.symlink_to(named)
-    results.check_writable(link)
+    results.FILE.check(link)
     results.write(results.digest(record()), link)
     assert not link.is_symlink()
     assert named.read_bytes() == b"precious"
@@ -359,7 +359,7 @@ def test_a_symbolic_link_is_replaced_and_what_it_names_is_left_alone(tmp_path: P
 def test_a_link_to_nowhere_is_replaced(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "nowhere")
-    results.check_writable(link)
+    results.FILE.check(link)
     results.write(results.digest(record()), link)
     assert list(tmp_path.iterdir()) == [link]
 
@@ -394,9 +394,7 @@ def test_an_end_in_the_middle_leaves_what_was_there(tmp_path: Path, end: BaseExc
 
 def child(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run Python in a process of its own, which may die or lose its rights, in `folder`."""
-    imports = (
-        "import os, resource\nfrom pathlib import Path\nfrom runner import results\nfrom support.records import *\n"
-    )
+    imports = "import os, resource\nfrom pathlib import Path\nfrom runner import results\nfrom runner.errors import RefusedError\nfrom support.records import *\n"
     return subprocess.run(
         [sys.executable, "-c", imports + code],
         cwd=folder,
@@ -428,11 +426,11 @@ def test_a_disk_without_room_is_refused_and_leaves_what_was_there(tmp_path: Path
     (tmp_path / "a.json").write_bytes(b"old")
     code = """
 made = record(*[entry(str(i), created(f"j{i}", result="x" * 1000)) for i in range(100)])
-for limit, use in ((4096, results.check_writable), (65536, lambda path: results.write(results.digest(made), path))):
+for limit, use in ((4096, results.FILE.check), (65536, lambda path: results.write(results.digest(made), path))):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
         use(Path("a.json"))
-    except results.RefusedError as error:
+    except RefusedError as error:
         print(error.message, error.hint, sep=" / ")
 """
     refusal = (
@@ -449,10 +447,10 @@ def test_a_folder_without_the_right_to_write_is_refused(tmp_path: Path) -> None:
     code = """
 if os.geteuid() == 0:
     os.seteuid(65534)
-for use in (results.check_writable, lambda path: results.write(results.digest(record()), path)):
+for use in (results.FILE.check, lambda path: results.write(results.digest(record()), path)):
     try:
         use(Path("a.json"))
-    except results.RefusedError as error:
+    except RefusedError as error:
         print(error.message, error.hint, sep=" / ")
 """
     refusal = (
@@ -519,7 +517,7 @@ def test_what_cannot_be_written_is_refused_before_and_after(
 ) -> None:
     path = target(tmp_path)
     before = sorted(tmp_path.iterdir())
-    for use in (results.check_writable, partial(results.write, results.digest(record()))):
+    for use in (results.FILE.check, partial(results.write, results.digest(record()))):
         with pytest.raises(RefusedError) as refusal:
             use(path)
         assert refusal.value.message == f"the results file {path} {message}"
@@ -528,7 +526,7 @@ def test_what_cannot_be_written_is_refused_before_and_after(
 
 
 def test_trying_leaves_nothing_behind_and_touches_nothing(tmp_path: Path) -> None:
-    results.check_writable(tmp_path / "a.json")
+    results.FILE.check(tmp_path / "a.json")
     assert list(tmp_path.iterdir()) == []
 
 
