@@ -10,8 +10,21 @@ from itertools import islice
 from runner import plan
 from runner.journal import Decided
 from runner.ledger.rows import RunRow, Standing
-from runner.ledger.store import Ledger
-from runner.model import Created, Entry, ErrorInfo, Failed, InDoubt, Job, Outcome, Record, Run, Skipped, Submission
+from runner.ledger.store import LARGEST_COST, Ledger
+from runner.model import (
+    Bought,
+    Created,
+    Entry,
+    ErrorInfo,
+    Failed,
+    InDoubt,
+    Job,
+    Outcome,
+    Record,
+    Run,
+    Skipped,
+    Submission,
+)
 
 _BATCH = 100  # answers that are read at once: of some kilobytes each, and 8 MiB at most
 
@@ -43,7 +56,8 @@ def of_match(
     """
     known: dict[str, Outcome] = {one.submission.job.name: one.outcome for one in unrecorded}
     known |= {one.job.name: Skipped(run.reason or "stopped", run.why) for one in unreleased}
-    return Record(_about(run), Entries(ledger, run, jobs, matched, known))
+    entries = Entries(ledger, run, jobs, matched, known)
+    return Record(_about(run), entries, entries.outline)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +78,24 @@ class Entries:
         while batch := list(islice(lines, _BATCH)):
             told = self.ledger.job_objects([one.id for _, one in batch if one is not None and one.state == "created"])
             for job, standing in batch:
-                if job.name in self.unrecorded:
-                    yield Entry(job, self.unrecorded[job.name], self.run.id)
-                elif standing is None or standing.state == "released":
-                    yield Entry(job, _not_sent(job, self.run), self.run.id)
-                else:
-                    yield Entry(job, outcome(standing, *told.get(standing.id, (b"", None))), standing.run_id)
+                yield self._entry(job, standing, told)
+
+    def outline(self) -> Iterator[Entry | Bought]:
+        """The same without reading an answer, but for a cost that is too large for the ledger's own column."""
+        for job, one in self._lines():
+            if one is None or one.state != "created" or job.name in self.unrecorded:
+                yield self._entry(job, one, {})
+            elif one.cost is not None and abs(one.cost) >= LARGEST_COST:
+                yield self._entry(job, one, self.ledger.job_objects([one.id]))
+            else:
+                yield Bought(job.project_id, one.run_id, max(0, one.cost or 0), one.val_errors, one.estimate)
+
+    def _entry(self, job: Job, standing: Standing | None, told: Mapping[int, tuple[bytes, datetime | None]]) -> Entry:
+        if job.name in self.unrecorded:
+            return Entry(job, self.unrecorded[job.name], self.run.id)
+        if standing is None or standing.state == "released":
+            return Entry(job, _not_sent(job, self.run), self.run.id)
+        return Entry(job, outcome(standing, *told.get(standing.id, (b"", None))), standing.run_id)
 
     def _lines(self) -> Iterator[tuple[Job, Standing | None]]:
         for job in self.jobs:

@@ -20,7 +20,14 @@ class Book:
         self._ledger = ledger
         self._run = run
         self._manifest = ledger.manifest_id(run.api, run.manifest)
-        self._numbers = ledger.tried(run)  # in the ledger, of what is claimed or may be claimed again
+        self._known: dict[_Key, int] | None = None
+
+    @property
+    def _numbers(self) -> dict[_Key, int]:
+        """The numbers in the ledger of what is claimed or may be claimed again: read when something is to be sent."""
+        if self._known is None:
+            self._known = self._ledger.tried(self._run)
+        return self._known
 
     def commit(self, decided: Sequence[Decided], released: Sequence[Submission], claimed: Sequence[Claim]) -> None:
         """Keep outcomes, then what was certainly not sent, then the next intents, in one transaction."""

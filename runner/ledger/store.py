@@ -53,7 +53,7 @@ _CREATE = (
     ),
     ") AS v WHERE submissions.id = v.column1",
 )
-_LARGEST = 2**63 - 1  # of SQLite's integers
+LARGEST_COST = 2**63 - 1  # SQLite has no larger integers: it stands for all that are
 _MOST_VALUES = 500  # in one statement
 _MOST_ROWS = 128  # what an engine decides at once, and what a statement's cache is good for
 
@@ -288,8 +288,9 @@ class Ledger:
         """
         with self.transaction():
             self.write(
-                "UPDATE submissions SET state = 'in_doubt', error = ? WHERE state = 'sending' AND manifest = "
-                "(SELECT id FROM manifests WHERE api = ? AND name = ?)",
+                "UPDATE submissions SET state = 'in_doubt', error = ? WHERE state = 'sending' "
+                "AND state IN ('sending', 'in_doubt') "  # in the words of the index, or all of the table is read
+                "AND manifest = (SELECT id FROM manifests WHERE api = ? AND name = ?)",
                 *(rows.error_text(error), api, manifest),
             )
 
@@ -456,7 +457,7 @@ def _told(submission: int, created: Created, ended: str | None) -> tuple[Any, ..
 
 def _cost(job: JobObject | None) -> int | None:
     """A job's cost, where the API told one; as large as SQLite can hold if it is larger: it must not count as none."""
-    return None if job is None or job.cost is None else max(-_LARGEST, min(_LARGEST, job.cost))
+    return None if job is None or job.cost is None else max(-LARGEST_COST, min(LARGEST_COST, job.cost))
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -6,7 +6,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -369,7 +369,7 @@ class Simulation:
         if standing is None or isinstance(outcome, Failed):
             return None
         if isinstance(outcome, Created):
-            return replace(standing, state="created", job_id=outcome.job_id, recovered=outcome.recovered)
+            return standing._replace(state="created", job_id=outcome.job_id, recovered=outcome.recovered)
         return standing
 
     def made_of(self, job_id: str) -> float:
