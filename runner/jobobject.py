@@ -16,6 +16,7 @@ from typing import Any
 # What ordinary JSON readers take: jq and others stop near a few hundred or thousand levels.
 _DEEPEST = 200
 _SPACE = " \t\r\n"
+_UNSET = 1971  # a year: servers write a time that is not set as 0001-01-01 or 1970-01-01
 
 # Possessive, so that a string that never ends is passed over once and not once for each quote in it.
 _TOKEN = re.compile(rb'[\[\]{},:]|"(?:[^"\\]++|\\.)*+"?|[^\s\[\]{},:"]++', re.DOTALL)
@@ -57,6 +58,19 @@ class JobObject:
         return moment(self.members.get("created_at"))
 
     @property
+    def started_at(self) -> datetime | None:
+        """When work on the first of its tasks began, by the server's clock; None where that is not told."""
+        tasks = self.members.get("tasks")
+        known = [task for task in tasks if isinstance(task, dict)] if isinstance(tasks, list) else []
+        begun = [time for task in known if (time := set_moment(task.get("block_inf_start_time"))) is not None]
+        return min(begun, default=None)
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When it was over, by the server's clock."""
+        return set_moment(self.members.get("finished_at"))
+
+    @property
     def val_errors(self) -> list[Any]:
         """The validation errors that came with the job. The job exists all the same."""
         errors = self.members.get("val_errors")
@@ -76,6 +90,12 @@ def moment(value: Any) -> datetime | None:
         return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         return None
+
+
+def set_moment(value: Any) -> datetime | None:
+    """The same of a time that may not be set yet: None for what servers write then."""
+    time = moment(value)
+    return None if time is None or time.year < _UNSET else time
 
 
 def listed(body: bytes) -> tuple[JobObject, ...] | None:

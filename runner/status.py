@@ -30,7 +30,6 @@ _KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(("created", "pending", "queued", "scheduled", "submitted", "accepted"), "going"),
     **dict.fromkeys(("running", "started", "in_progress", "processing", "paused", "retrying"), "going"),
 }
-_UNSET = 1971  # a year: servers write a time that is not set as 0001-01-01 or 1970-01-01
 _LARGEST_COST = 2**63 - 1  # tokens, as the ledger has it: no sum of such is too long for Python to print
 
 _FIRST_PAUSE = 1.0  # seconds between the first looks
@@ -89,10 +88,19 @@ class Sighting:
         return (self.job and self.job.status) or ""
 
     @property
+    def created_at(self) -> datetime | None:
+        """When the job was created, in UTC, by the API's clock."""
+        return jobobject.set_moment(self._member("created_at"))
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When work on the job began, in UTC, by the API's clock."""
+        return self.job.started_at if self.job else None
+
+    @property
     def finished_at(self) -> datetime | None:
         """When the job was over, in UTC, by the API's clock."""
-        time = jobobject.moment(self._member("finished_at"))
-        return None if time is None or time.year < _UNSET else time
+        return self.job.finished_at if self.job else None
 
     @property
     def kind(self) -> Kind:

@@ -25,24 +25,12 @@ def _place(problem: Problem) -> str:
 
 
 def github(problem: Problem, severity: Severity) -> str:
-    """A workflow command that GitHub Actions shows at the line of the file in a pull request.
+    """A workflow command that GitHub Actions shows at the line of the file in a pull request."""
+    from runner.report.github import Annotation, command  # noqa: PLC0415 - reports are slow to load, and seldom wanted
 
-    Its properties and its escapes are those of
-    https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions and of `@actions/core`.
-    """
-    place = {"line": str(problem.line), "col": str(problem.column)} if problem.line else {}
-    properties = {"file": problem.file, **place, "title": problem.field or "manifest"}
-    listed = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
     words = f"{problem.message} ({problem.hint})" if problem.hint else problem.message
-    return f"::{severity} {listed}::{_data(words)}"
-
-
-def _data(words: str) -> str:
-    return words.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(value: str) -> str:
-    return _data(value).replace(":", "%3A").replace(",", "%2C")
+    title = problem.field or "manifest"
+    return command(Annotation(severity, title, words, problem.file, problem.line, problem.column))
 
 
 def as_json(problems: Iterable[tuple[Problem, Severity]]) -> str:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from runner.forecast import Forecast
-from runner.report import csv, json, markdown, plan, run, status, table
+from runner.report import csv, github, html, json, junit, markdown, plan, prometheus, run, status, table
 from runner.report.run import totals
 from runner.report.sheet import Sheet
 from runner.report.status import Standing, others
@@ -40,23 +40,46 @@ def _formats(
     sheet: Callable[[_T, Style], Sheet],
     fields: Sequence[str],
     rows: Callable[[_T], Iterable[Mapping[str, Any]]],
-    document: Callable[[_T], str],
+    **more: Report[_T],
 ) -> Mapping[str, Report[_T]]:
     return MappingProxyType(
         {
             "table": lambda made, style: table.text(sheet(made, style), style),
             "markdown": lambda made, style: markdown.text(sheet(made, style), style),
             "csv": lambda made, _style: csv.text(fields, rows(made)),
-            "json": lambda made, _style: document(made),
+            **more,
         }
     )
 
 
-FORMATS: Mapping[str, Report[Digest]] = _formats(run.sheet, run.FIELDS, run.rows, json.record)
-PLAN_FORMATS: Mapping[str, Report[Forecast]] = _formats(
-    plan.sheet, plan.FIELDS, plan.rows, lambda made: json.document(plan.document(made))
+FORMATS: Mapping[str, Report[Sequence[Digest]]] = _formats(
+    run.sheet,
+    run.FIELDS,
+    run.rows,
+    json=json.records,
+    junit=junit.runs,
+    github=github.runs,
+    html=html.runs,
+    prometheus=prometheus.runs,
 )
-STATUS_FORMATS: Mapping[str, Report[Standing]] = _formats(
-    status.sheet, status.FIELDS, status.rows, lambda made: json.document(status.document(made))
+PLAN_FORMATS: Mapping[str, Report[Sequence[Forecast]]] = _formats(
+    plan.sheet,
+    plan.FIELDS,
+    plan.rows,
+    json=json.plans,
+    junit=junit.plans,
+    github=github.plans,
+    html=html.plans,
+    prometheus=prometheus.plans,
+)
+STATUS_FORMATS: Mapping[str, Report[Sequence[Standing]]] = _formats(
+    status.sheet,
+    status.FIELDS,
+    status.rows,
+    json=json.statuses,
+    junit=junit.statuses,
+    github=github.statuses,
+    html=html.statuses,
+    prometheus=prometheus.statuses,
 )
 NAMES = tuple(FORMATS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from runner import periods
@@ -28,6 +28,7 @@ _WORDS = {
 }
 
 FIELDS = (
+    "manifest",
     "name",
     "workflow_id",
     "project_id",
@@ -42,11 +43,14 @@ FIELDS = (
 )
 
 
-def sheet(forecast: Forecast, style: Style) -> Sheet:
+def sheet(made: Sequence[Forecast], style: Style) -> Sheet:
     """The jobs (all of them, or, where those are very many, the ones that something would be done with) and totals."""
-    every = style.every or len(forecast.prospects) <= MOST_LISTED
-    listed = [one for one in forecast.prospects if every or one.action != "nothing" or one.problem]
+    prospects = [(visible(forecast.manifest.name), one) for forecast in made for one in forecast.prospects]
+    every = style.every or len(prospects) <= MOST_LISTED
+    kept = [pair for pair in prospects if every or pair[1].action != "nothing" or pair[1].problem]
+    listed = [one for _, one in kept]
     columns = [
+        *([column("manifest", (name for name, _ in kept), least=8, rank=3)] if style.several else []),
         column("job", (visible(one.job.name) for one in listed), least=8, rank=0),
         column("workflow", (visible(one.job.workflow_id) for one in listed), least=9, rank=4),
         column("project", (visible(one.job.project_id) for one in listed), least=9, rank=5),
@@ -56,13 +60,20 @@ def sheet(forecast: Forecast, style: Style) -> Sheet:
         column("problem", (visible(one.problem) for one in listed), least=16, rank=2),
     ]
     shown = tuple(one for one in columns if one.title not in ("problem", "estimate") or any(one.cells[1:]))
-    return Sheet(shown, "would", tuple(_COLORS[one.action] for one in listed), tuple(_notes(forecast, len(listed))))
+    notes = [note for forecast in made for note in _notes(forecast, style)]
+    if style.several:
+        notes.append(totals(made))
+    if len(listed) < len(prospects):
+        notes.append("jobs with nothing to do are not listed, as there are very many: --all lists every job")
+    return Sheet(shown, "would", tuple(_COLORS[one.action] for one in listed), tuple(notes))
 
 
-def rows(forecast: Forecast) -> Iterator[dict[str, Any]]:
+def rows(made: Sequence[Forecast]) -> Iterator[dict[str, Any]]:
     """Every job with the values of FIELDS."""
-    for one in forecast.prospects:
-        yield {**_values(one), "labels": csv.as_json(dict(one.job.labels))}
+    for forecast in made:
+        for one in forecast.prospects:
+            labels = csv.as_json(dict(one.job.labels))
+            yield {"manifest": forecast.manifest.name, **_values(one), "labels": labels}
 
 
 def document(forecast: Forecast) -> dict[str, Any]:
@@ -86,17 +97,18 @@ def document(forecast: Forecast) -> dict[str, Any]:
     }
 
 
-def totals(forecast: Forecast) -> str:
+def totals(made: Sequence[Forecast]) -> str:
     """The line that counts what would be done."""
+    submit, look_up, nothing = (sum(one.count(action) for one in made) for action in ("submit", "look up", "nothing"))
     words = (
-        f"{count(len(forecast.prospects), 'job', 'jobs')}: {forecast.count('submit')} to submit, "
-        f"{forecast.count('look up')} to look up, {forecast.count('nothing')} with nothing to do"
+        f"{count(submit + look_up + nothing, 'job', 'jobs')}: {submit} to submit, {look_up} to look up, "
+        f"{nothing} with nothing to do"
     )
-    if not forecast.priced:
+    if not any(one.priced for one in made):
         return words
-    unknown = sum(one.action == "submit" and one.estimate is None for one in forecast.prospects)
+    unknown = sum(one.action == "submit" and one.estimate is None for forecast in made for one in forecast.prospects)
     rest = f" and {unknown} of unknown cost" if unknown else ""
-    return f"{words} · estimate {forecast.estimate}{rest}"
+    return f"{words} · estimate {sum(one.estimate for one in made)}{rest}"
 
 
 def _values(one: Prospect) -> dict[str, Any]:
@@ -120,8 +132,8 @@ def _why(one: Prospect) -> str:
     return f"{_WORDS[one.reason]}: {one.detail}" if one.detail else _WORDS[one.reason]
 
 
-def _notes(forecast: Forecast, listed: int) -> Iterator[str]:
-    yield totals(forecast)
+def _notes(forecast: Forecast, style: Style) -> Iterator[str]:
+    yield f"{visible(forecast.manifest.name)}: {totals([forecast])}" if style.several else totals([forecast])
     if not _is_new(forecast):
         yield f"for {visible(periods.describe(forecast.run_key))}"
     if forecast.priced and forecast.limit is not None:
@@ -131,8 +143,6 @@ def _notes(forecast: Forecast, listed: int) -> Iterator[str]:
         yield f"cost of workflow {visible(workflow_id)} not known: {visible(why)}"
     if len(unpriced) > _MOST_UNPRICED:
         yield f"and of {len(unpriced) - _MOST_UNPRICED} workflows more: --format json lists them"
-    if listed < len(forecast.prospects):
-        yield "jobs with nothing to do are not listed, as there are very many: --all lists every job"
 
 
 def _is_new(forecast: Forecast) -> bool:

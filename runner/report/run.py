@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, assert_never
 
-from runner import jobobject
+from runner import jobobject, results
 from runner.model import Created, Entry, Failed, InDoubt, Outcome, Skipped
 from runner.report import csv
 from runner.report.sheet import Sheet, column, count, job_ids, numbers, times
@@ -24,6 +24,7 @@ _MOST_PROJECTS = 20
 _COLORS: Mapping[Word, str] = {"created": "green", "failed": "red", "in doubt": "yellow", "skipped": "cyan"}
 
 FIELDS = (
+    "manifest",
     "name",
     "workflow_id",
     "project_id",
@@ -51,6 +52,7 @@ FIELDS = (
 class _Row:
     """An entry in words that are fit to show. `detail` is the job's id, the error or the reason."""
 
+    manifest: str
     name: str
     workflow: str
     project: str
@@ -68,11 +70,16 @@ class _Row:
         return ", ".join((self.word, *self.remarks))
 
 
-def sheet(made: Digest, style: Style) -> Sheet:
+def sheet(made: Sequence[Digest], style: Style) -> Sheet:
     """The entries to list (all of them, or, where those are very many, the ones that were not created) and totals."""
-    every = style.every or made.jobs <= MOST_LISTED
-    rows = [_row(entry) for entry in (made.record.entries if every else made.rest)]
+    every = style.every or _jobs(made) <= MOST_LISTED
+    rows = [
+        _row(visible(one.run.manifest_name), entry)
+        for one in made
+        for entry in (one.record.entries if every else one.rest)
+    ]
     columns = [
+        *([column("manifest", (row.manifest for row in rows), least=8, rank=3)] if style.several else []),
         column("job", (row.name for row in rows), least=8, rank=0),
         column("workflow", (row.workflow for row in rows), least=9, rank=5),
         column("project", (row.project for row in rows), least=9, rank=7),
@@ -85,60 +92,70 @@ def sheet(made: Digest, style: Style) -> Sheet:
     ]
     shown = tuple(one for one in columns if one.title not in ("status", "estimate") or any(one.cells[1:]))
     colors = tuple(_COLORS[row.word] for row in rows)
-    return Sheet(shown, "outcome", colors, tuple(_notes(made, listed=len(rows))))
+    return Sheet(shown, "outcome", colors, tuple(_notes(made, style, listed=len(rows))))
 
 
-def rows(made: Digest) -> Iterator[dict[str, Any]]:
+def rows(made: Sequence[Digest]) -> Iterator[dict[str, Any]]:
     """Every entry with the values of FIELDS."""
-    for entry in made.record.entries:
-        job = entry.job
-        yield {
-            "name": job.name,
-            "workflow_id": job.workflow_id,
-            "project_id": job.project_id,
-            "labels": csv.as_json(dict(job.labels)),
-            "outcome": _word(entry.outcome),
-            "run_id": entry.run_id,
-            **_values(entry.outcome),
-        }
+    for one in made:
+        for entry in one.record.entries:
+            job = entry.job
+            yield {
+                "manifest": one.run.manifest_name,
+                "name": job.name,
+                "workflow_id": job.workflow_id,
+                "project_id": job.project_id,
+                "labels": csv.as_json(dict(job.labels)),
+                "outcome": _word(entry.outcome),
+                "run_id": entry.run_id,
+                **_values(entry.outcome),
+            }
 
 
-def totals(made: Digest) -> str:
+def totals(made: Sequence[Digest]) -> str:
     """The line that counts the outcomes and adds up the cost."""
-    total = made.summary
+    total = results.total(one.summary for one in made)
     earlier = f" ({total.created_earlier} by an earlier run)" if total.created_earlier else ""
     return (
-        f"{count(made.jobs, 'job', 'jobs')}: {total.created} created{earlier}, {total.failed} failed, "
+        f"{count(_jobs(made), 'job', 'jobs')}: {total.created} created{earlier}, {total.failed} failed, "
         f"{total.in_doubt} in doubt, {total.skipped} skipped · {_money(total.cost, total.estimate)}"
     )
+
+
+def _jobs(made: Sequence[Digest]) -> int:
+    return sum(one.jobs for one in made)
 
 
 def _money(cost: int, estimate: int | None) -> str:
     return f"cost {cost}" if estimate is None else f"cost {cost} (estimate {estimate})"
 
 
-def _notes(made: Digest, *, listed: int) -> Iterator[str]:
+def _notes(made: Sequence[Digest], style: Style, *, listed: int) -> Iterator[str]:
     """What stands under the list: the totals, of each project too, validation errors, what the list leaves out."""
-    total = made.summary
+    if style.several:
+        for one in made:
+            yield f"{visible(one.run.manifest_name)}: {totals([one])}"
     yield totals(made)
-    if len(total.projects) > 1:
-        for project in total.projects[:_MOST_PROJECTS]:
+    projects = results.total(one.summary for one in made).projects
+    if len(projects) > 1:
+        for project in projects[:_MOST_PROJECTS]:
             money = _money(project.cost, project.estimate)
             yield f"project {visible(project.project_id)}: {project.created} created · {money}"
-        if len(total.projects) > _MOST_PROJECTS:
-            yield f"and {len(total.projects) - _MOST_PROJECTS} projects more: see the results file"
-    if made.invalid:
-        jobs = count(made.invalid, "created job has", "created jobs have")
-        yield f"{jobs} validation errors: see the results file"
-    if listed < made.jobs:
+        if len(projects) > _MOST_PROJECTS:
+            yield f"and {len(projects) - _MOST_PROJECTS} projects more: see the results file"
+    invalid = sum(one.invalid for one in made)
+    if invalid:
+        yield f"{count(invalid, 'created job has', 'created jobs have')} validation errors: see the results file"
+    if listed < _jobs(made):
         yield "created jobs are not listed, as there are very many: --all lists every job"
 
 
-def _row(entry: Entry) -> _Row:
+def _row(manifest: str, entry: Entry) -> _Row:
     """Put an entry into words."""
     outcome = entry.outcome
     job = jobobject.read(outcome.body) if isinstance(outcome, Created) else None
     return _Row(
+        manifest=manifest,
         name=visible(entry.job.name),
         workflow=visible(entry.job.workflow_id),
         project=visible(entry.job.project_id),

@@ -23,6 +23,7 @@ _COLORS: Mapping[Kind, str] = {
 }
 
 FIELDS = (
+    "manifest",
     "name",
     "workflow_id",
     "project_id",
@@ -41,20 +42,29 @@ FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The jobs of one run at the API. `others` counts what the run has without a job there, by outcome."""
+    """The jobs of one run at the API. `others` counts what the run has without a job there, by outcome.
+
+    `path` is the manifest's, as it was given to the run, and `lines` has the line of each job in it by name, counted
+    from 1; both as far as that is known.
+    """
 
     run_id: str
     manifest: str
     api: str
     sightings: Sequence[Sighting]
     others: Mapping[str, int] = field(default_factory=dict)
+    path: str = ""
+    lines: Mapping[str, int] = field(default_factory=dict)
 
 
-def sheet(standing: Standing, style: Style) -> Sheet:
+def sheet(made: Sequence[Standing], style: Style) -> Sheet:
     """The jobs (all of them, or, where those are very many, the ones that are not completed) and totals."""
-    every = style.every or len(standing.sightings) <= MOST_LISTED
-    listed = [one for one in standing.sightings if every or one.kind != "completed"]
+    sightings = [(visible(standing.manifest), one) for standing in made for one in standing.sightings]
+    every = style.every or len(sightings) <= MOST_LISTED
+    kept = [pair for pair in sightings if every or pair[1].kind != "completed"]
+    listed = [one for _, one in kept]
     columns = [
+        *([column("manifest", (name for name, _ in kept), least=8, rank=3)] if style.several else []),
         column("job", (visible(one.name) for one in listed), least=8, rank=0),
         job_ids("job id", (visible(one.job_id) for one in listed), rank=3),
         column("workflow", (visible(one.workflow_id) for one in listed), least=9, rank=6),
@@ -64,13 +74,20 @@ def sheet(standing: Standing, style: Style) -> Sheet:
         numbers("cost", (one.cost for one in listed), rank=4),
         column("time taken", (visible(one.time_taken) for one in listed), least=6, rank=5),
         times("finished (UTC)", [one.finished_at for one in listed], rank=8),
-        column("errors", (visible(_trouble(one)) for one in listed), least=16, rank=2),
+        column("errors", (visible(trouble(one)) for one in listed), least=16, rank=2),
     ]
     shown = tuple(one for one in columns if one.title != "errors" or any(one.cells[1:]))
-    left_out = ("completed jobs are not listed, as there are very many: --all lists every job",)
-    notes = (visible(totals(standing.sightings)), *((others(standing.others),) if standing.others else ()))
-    colors = tuple(_COLORS[one.kind] for one in listed)
-    return Sheet(shown, "status", colors, notes + (left_out if len(listed) < len(standing.sightings) else ()))
+    notes = [note for standing in made for note in _notes(standing, style)]
+    if len(listed) < len(sightings):
+        notes.append("completed jobs are not listed, as there are very many: --all lists every job")
+    return Sheet(shown, "status", tuple(_COLORS[one.kind] for one in listed), tuple(notes))
+
+
+def _notes(standing: Standing, style: Style) -> Iterator[str]:
+    whose = f"{visible(standing.manifest)}: " if style.several else ""
+    yield f"{whose}{visible(totals(standing.sightings))}"
+    if standing.others:
+        yield others(standing.others)
 
 
 def others(counts: Mapping[str, int]) -> str:
@@ -79,10 +96,12 @@ def others(counts: Mapping[str, int]) -> str:
     return f"without a job to follow: {words} (pixxel-runner show has them)"
 
 
-def rows(standing: Standing) -> Iterator[dict[str, Any]]:
+def rows(made: Sequence[Standing]) -> Iterator[dict[str, Any]]:
     """Every job with the values of FIELDS."""
-    for one in standing.sightings:
-        yield {**_values(one), "final": csv.as_json(one.is_final), "errors": "; ".join(one.errors)}
+    for standing in made:
+        for one in standing.sightings:
+            final, errors = csv.as_json(one.is_final), "; ".join(one.errors)
+            yield {"manifest": standing.manifest, **_values(one), "final": final, "errors": errors}
 
 
 def document(standing: Standing) -> dict[str, Any]:
@@ -117,5 +136,6 @@ def _values(one: Sighting) -> dict[str, Any]:
     }
 
 
-def _trouble(one: Sighting) -> str:
+def trouble(one: Sighting) -> str:
+    """Why nothing newer is known of a job, else what went wrong in it; empty where nothing did."""
     return one.problem or "; ".join(one.errors)

@@ -10,9 +10,11 @@ class Style:
     """How to show a record.
 
     `width` is the terminal's, in columns; None cuts nothing. `color` allows escape sequences for colour. `every` lists
-    every job however many there are. A report leaves aside what means nothing to it.
+    every job however many there are. `several`: more than one manifest was asked for, so each is named, even if it is
+    the only one that there is something to say of. A report leaves aside what means nothing to it.
     """
 
     width: int | None = None
     color: bool = False
     every: bool = False
+    several: bool = False

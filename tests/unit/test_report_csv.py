@@ -17,7 +17,7 @@ from runner.results import digest
 
 
 def as_csv(made: Record) -> str:
-    return FORMATS["csv"](digest(made), Style())
+    return FORMATS["csv"]([digest(made)], Style())
 
 
 def rows(made: Record) -> list[dict[str, Any]]:
@@ -32,14 +32,15 @@ def test_a_file() -> None:
         entry("d", Skipped("disabled", "enabled: false")),
     )
     assert as_csv(made) == (
-        "name,workflow_id,project_id,labels,outcome,job_id,status,estimate,cost,validation_errors,recovered,assigned,"
-        "kind,message,http_status,request_id,candidates,attempts,sent_at,run_id\r\n"
-        'a,w-a,p-1,"{""team"": ""agri""}",created,1e5,running,,12,1,false,true,,,,,,1,'
+        "manifest,name,workflow_id,project_id,labels,outcome,job_id,status,estimate,cost,validation_errors,recovered,"
+        "assigned,kind,message,http_status,request_id,candidates,attempts,sent_at,run_id\r\n"
+        'nightly,a,w-a,p-1,"{""team"": ""agri""}",created,1e5,running,,12,1,false,true,,,,,,1,'
         "2026-10-20T01:00:03.120Z,run-2\r\n"
-        'b,w-b,p-1,{},failed,,,,,,,,rejected,"no ""such"", really",404,q-1,,1,2026-10-20T01:00:03.120Z,run-1\r\n'
-        'c,w-c,p-1,{},in doubt,,,,,,,,timeout,no answer came,,,"[""j-8"", ""j-9""]",1,'
+        'nightly,b,w-b,p-1,{},failed,,,,,,,,rejected,"no ""such"", really",404,q-1,,1,'
+        "2026-10-20T01:00:03.120Z,run-1\r\n"
+        'nightly,c,w-c,p-1,{},in doubt,,,,,,,,timeout,no answer came,,,"[""j-8"", ""j-9""]",1,'
         "2026-10-20T01:00:03.120Z,run-2\r\n"
-        "d,w-d,p-1,{},skipped,,,,,,,,disabled,enabled: false,,,,,,run-2"
+        "nightly,d,w-d,p-1,{},skipped,,,,,,,,disabled,enabled: false,,,,,,run-2"
     )
 
 
@@ -48,7 +49,7 @@ def test_every_job_is_listed_however_many_there_are() -> None:
 
 
 def test_a_record_without_jobs_is_the_titles_alone() -> None:
-    assert as_csv(record()).startswith("name,workflow_id,")
+    assert as_csv(record()).startswith("manifest,name,workflow_id,")
     assert rows(record()) == []
 
 

@@ -17,7 +17,7 @@ _CELL_END = re.compile(r"(?<!\\)(?:\\\\)*\|")
 
 
 def markdown(made: Record) -> str:
-    return FORMATS["markdown"](digest(made), Style())
+    return FORMATS["markdown"]([digest(made)], Style())
 
 
 def test_a_table() -> None:

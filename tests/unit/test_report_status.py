@@ -42,7 +42,7 @@ def standing(*jobs: Sighting, **others: int) -> Standing:
 
 
 def text(name: str, made: Standing, width: int | None = None, *, color: bool = False, every: bool = False) -> str:
-    return STATUS_FORMATS[name](made, Style(width, color, every))
+    return STATUS_FORMATS[name]([made], Style(width, color, every))
 
 
 def body(made: Standing, width: int | None = None, *, every: bool = False) -> list[str]:
@@ -103,11 +103,12 @@ def test_markdown() -> None:
 
 def test_csv() -> None:
     assert text("csv", standing(*FOUR)) == (
-        "name,workflow_id,project_id,job_id,status,final,progress,cost,time_taken,finished_at,errors,seen_at,problem\r\n"
-        "a,w-a,p-1,j-a,completed,true,100 %,12,5s,2026-10-20T01:00:00.000Z,,2026-10-20T02:00:00.500Z,\r\n"
-        "b,w-b,p-1,j-b,failed,true,,3,,,Analyse: no imagery,2026-10-20T02:00:00.500Z,\r\n"
-        "c,w-c,p-1,j-c,running,false,45.5 %,,,,,2026-10-20T02:00:00.500Z,\r\n"
-        "名前,w-名前,p-1,j-名前,weird,false,,,,,,2026-10-20T02:00:00.500Z,HTTP 404 Not Found"
+        "manifest,name,workflow_id,project_id,job_id,status,final,progress,cost,time_taken,finished_at,errors,seen_at,"
+        "problem\r\n"
+        "nightly,a,w-a,p-1,j-a,completed,true,100 %,12,5s,2026-10-20T01:00:00.000Z,,2026-10-20T02:00:00.500Z,\r\n"
+        "nightly,b,w-b,p-1,j-b,failed,true,,3,,,Analyse: no imagery,2026-10-20T02:00:00.500Z,\r\n"
+        "nightly,c,w-c,p-1,j-c,running,false,45.5 %,,,,,2026-10-20T02:00:00.500Z,\r\n"
+        "nightly,名前,w-名前,p-1,j-名前,weird,false,,,,,,2026-10-20T02:00:00.500Z,HTTP 404 Not Found"
     )
 
 
@@ -151,7 +152,7 @@ def test_a_job_of_which_nothing_is_known() -> None:
 
 def test_without_jobs_there_are_the_totals_alone() -> None:
     assert text("table", standing()) == text("markdown", standing()) == "0 jobs · cost 0"
-    assert text("csv", standing()).startswith("name,workflow_id,")
+    assert text("csv", standing()).startswith("manifest,name,workflow_id,")
     assert json.loads(text("json", standing()))["jobs"] == []
 
 

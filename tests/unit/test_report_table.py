@@ -30,7 +30,7 @@ SIX = record(
 
 
 def table(made: Record, width: int | None = None, *, color: bool = False, every: bool = False) -> str:
-    return FORMATS["table"](digest(made), Style(width, color, every))
+    return FORMATS["table"]([digest(made)], Style(width, color, every))
 
 
 def body(made: Record, width: int | None = None, *, every: bool = False) -> list[str]:

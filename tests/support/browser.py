@@ -1,0 +1,113 @@
+"""A headless Chromium that asks nobody for anything, driven through selenium and Debian's chromedriver."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+selenium = pytest.importorskip("selenium", reason="selenium is not installed")
+
+from selenium.webdriver import ActionChains, Chrome, ChromeOptions  # noqa: E402 - after it is known to be there
+from selenium.webdriver.chrome.service import Service  # noqa: E402 - likewise
+
+CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
+
+_FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--no-default-browser-check",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-extensions",
+    "--hide-scrollbars",
+    "--force-color-profile=srgb",
+    # No name is ever looked up, whatever a page or the browser itself would like to ask for.
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+)
+
+
+def missing() -> str:
+    """Why there is no browser here; empty where there is one."""
+    if CHROMIUM.exists() and DRIVER.exists():
+        return ""
+    return f"{CHROMIUM} and {DRIVER} are not there (apt-get install chromium chromium-driver)"
+
+
+class Browser:
+    """One window. Its console and its requests are kept until they are asked for."""
+
+    def __init__(self, driver: Chrome) -> None:
+        self.driver = driver
+
+    def open(self, page: Path) -> None:
+        self.told()
+        self.driver.get(page.as_uri())
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """What a script returns: `return document.title`."""
+        return self.driver.execute_script(script, *arguments)
+
+    def size(self, width: int, height: int = 900) -> None:
+        """How large the page's window is, in CSS pixels: smaller than any real window may be."""
+        self._tell("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+
+    def prefer(self, scheme: str = "light", media: str = "screen") -> None:
+        """What the person likes, and where the page is shown."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self._tell("Emulation.setEmulatedMedia", media=media, features=features)
+
+    def scripted(self, *, allowed: bool) -> None:
+        """Whether pages that are opened from now on may run scripts."""
+        self._tell("Emulation.setScriptExecutionDisabled", value=not allowed)
+
+    def shot(self, path: Path, *, whole: bool = False) -> None:
+        """A picture of the window, or of the whole page."""
+        if whole:
+            height = self.run("return document.documentElement.scrollHeight")
+            self.size(self.run("return innerWidth"), min(height, 8000))
+        path.write_bytes(self.driver.get_screenshot_as_png())
+
+    def told(self) -> tuple[list[str], list[str]]:
+        """What the console said, and which addresses were asked for, since the last time."""
+        said = [f"{one['level']}: {one['message']}" for one in self._log("browser")]
+        events = [json.loads(one["message"])["message"] for one in self._log("performance")]
+        asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+        return said, asked
+
+    def press(self, *keys: str) -> None:
+        """Keys, one after the other, where the focus is."""
+        for key in keys:
+            ActionChains(self.driver).send_keys(key).perform()
+
+    def _log(self, kind: str) -> list[Any]:
+        return list(self.driver.execute("getLog", {"type": kind})["value"])
+
+    def _tell(self, command: str, **values: Any) -> None:
+        self.driver.execute_cdp_cmd(command, values)
+
+
+@contextmanager
+def opened(profile: Path) -> Iterator[Browser]:
+    """A browser that leaves nothing outside its profile."""
+    options = ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for flag in (*_FLAGS, f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    home = {"HOME": str(profile), "XDG_CONFIG_HOME": str(profile), "XDG_CACHE_HOME": str(profile)}
+    driver = Chrome(options, Service(str(DRIVER), env={**os.environ, **home}))
+    try:
+        yield Browser(driver)
+    finally:
+        driver.quit()

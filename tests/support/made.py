@@ -1,0 +1,104 @@
+"""What reports are made of beside records: forecasts and standings, literal ones in a line and arbitrary ones."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any, get_args
+
+from hypothesis import strategies as st
+from support.records import HOSTILE, bodies, entries, json_values, labels, record, texts, times, words
+
+from runner.forecast import Action, Forecast, Prospect, Reason
+from runner.model import Job, Manifest
+from runner.report.status import Standing
+from runner.results import Digest, digest
+from runner.status import Sighting
+
+API = "https://api.example"
+SEEN = datetime(2026, 10, 20, 2, 0, 0, 500_000, tzinfo=UTC)
+
+
+def prospect(name: str, action: Action = "submit", reason: Reason = "new", *, line: int = 5, **given: Any) -> Prospect:
+    return Prospect(Job(name, f"w-{name}", "p-1", line=line), action, reason, **given)
+
+
+def forecast(*prospects: Prospect, name: str = "nightly", path: str = "nightly.yaml", **given: Any) -> Forecast:
+    manifest = Manifest(name, path, "ab" * 32, tuple(one.job for one in prospects))
+    return Forecast(manifest, API, "day:2026-10-20", prospects, **given)
+
+
+def sighting(name: str, problem: str = "", **members: Any) -> Sighting:
+    body = json.dumps({"id": f"j-{name}", **members}).encode()
+    return Sighting(name, f"w-{name}", "p-1", f"j-{name}", body, SEEN, problem=problem)
+
+
+def standing(
+    *jobs: Sighting,
+    others: dict[str, int] | None = None,
+    manifest: str = "nightly",
+    path: str = "nightly.yaml",
+    lines: dict[str, int] | None = None,
+) -> Standing:
+    return Standing("run-2", manifest, API, jobs, others or {}, path, lines or {})
+
+
+def _digest(some: list[Any], name: str, path: str, api: str) -> Digest:
+    return digest(record(*some, manifest_name=name, manifest_path=path, base_url=api))
+
+
+_paths = words | st.sampled_from(["-", "./nightly.yaml", "/srv/nightly.yaml", "../nightly.yaml"])
+_jobs = st.builds(Job, words, words, words, labels, line=st.integers(0, 9))
+_costs = st.none() | st.integers(0, 10**700)
+
+digests = st.builds(_digest, st.lists(entries, max_size=4), words, _paths, words)
+forecasts = st.builds(
+    Forecast,
+    st.builds(Manifest, words, _paths, st.just("ab" * 32), st.just(())),
+    words,
+    st.just("day:2026-10-20"),
+    st.lists(
+        st.builds(
+            Prospect,
+            _jobs,
+            st.sampled_from(get_args(Action)),
+            st.sampled_from(get_args(Reason)),
+            texts,
+            st.none() | words,
+            st.none() | words,
+            _costs,
+            st.sampled_from(["", *HOSTILE]),
+        ),
+        max_size=4,
+    ).map(tuple),
+    spent=st.integers(0, 99),
+    limit=st.none() | st.integers(0, 99),
+    priced=st.booleans(),
+    unpriced=st.none() | st.dictionaries(words, texts, max_size=2),
+)
+_members = st.fixed_dictionaries(
+    {"status": words | st.sampled_from(["completed", "failed", "cancelled", "running"])},
+    optional={
+        **dict.fromkeys(("progress", "cost", "time_taken", "finished_at", "created_at"), json_values),
+        "tasks": st.lists(st.fixed_dictionaries({"name": words, "err_msg": words}), max_size=2),
+    },
+)
+standings = st.builds(
+    Standing,
+    words,
+    words,
+    words,
+    st.lists(
+        st.builds(
+            Sighting,
+            *[words] * 4,
+            bodies | _members.map(lambda one: json.dumps({**one, "id": "j"}).encode()),
+            st.none() | times,
+            problem=st.sampled_from(["", *HOSTILE]),
+        ),
+        max_size=3,
+    ),
+    st.dictionaries(st.sampled_from(["failed", "in doubt", "skipped"]), st.integers(1, 99)),
+    st.just("") | _paths,
+    st.dictionaries(words, st.integers(0, 9), max_size=2),
+)
