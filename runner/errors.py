@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar
@@ -22,6 +23,30 @@ class Exit(IntEnum):
     SIGTERM = 143
 
 
+# What outranks what, weakest first (DESIGN, section 6).
+_RANK = (
+    Exit.OK,
+    Exit.FAILED,
+    Exit.TIMED_OUT,
+    Exit.LOCKED,
+    Exit.REFUSED,
+    Exit.USAGE,
+    Exit.IN_DOUBT,
+    Exit.BUG,
+    Exit.SIGTERM,
+    Exit.SIGINT,
+)
+
+
+def worst(codes: Iterable[Exit]) -> Exit:
+    """The exit code that outranks the others; OK of none."""
+    return max(codes, key=_RANK.index, default=Exit.OK)
+
+
+class Terminated(BaseException):
+    """SIGTERM came while nothing was in flight."""
+
+
 class RunnerError(Exception):
     """An end that the program foresaw: what is wrong, what to do next, and the exit code.
 
@@ -34,6 +59,11 @@ class RunnerError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    @property
+    def in_a_line(self) -> str:
+        """All of it for one line, as a mail from cron has it."""
+        return f"{self.message}. {self.hint}" if self.hint else self.message
 
 
 class UsageError(RunnerError):
@@ -65,11 +95,13 @@ class Problem:
 
 
 class ManifestError(RunnerError):
-    """A manifest with problems: all of them, in the order of their places."""
+    """Manifests with problems: all of them, in the order of their places."""
 
     exit_code = Exit.USAGE
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         count = len(problems)
-        super().__init__(f"{count} problem{'s' if count > 1 else ''} in the manifest; nothing was sent")
+        files = len({problem.file for problem in problems})
+        where = f"{files} manifests" if files > 1 else "the manifest"
+        super().__init__(f"{count} problem{'s' if count > 1 else ''} in {where}; nothing was sent")
         self.problems = problems

@@ -17,7 +17,7 @@ from runner import estimate, forecast, lock, lookup, origin, plan, record, runke
 from runner.api import Api
 from runner.asking import Asker
 from runner.budget import Budget
-from runner.errors import RefusedError
+from runner.errors import Exit, RefusedError
 from runner.forecast import Forecast
 from runner.journal import Decided
 from runner.ledger.book import Book
@@ -26,6 +26,7 @@ from runner.ledger.store import Ledger
 from runner.lookup import Finding, Look
 from runner.model import InDoubt, Manifest, Record, Submission
 from runner.pacing import Pace
+from runner.results import Digest
 from runner.submit import End, Engine, Observer
 from runner.version import VERSION
 
@@ -171,11 +172,21 @@ class Execution:
     def submit(self, interrupter: Interrupter) -> End:
         """Send what is planned, look up what is in doubt after it, and keep how the run ended."""
         self.ledger.begin_run(self.run, self.order.manifest.jobs, origin.absolute(self.order.manifest.path))
-        book = Book(self.ledger, self.run)
+        end = self._send(interrupter)
+        self.unrecorded, self.unreleased = end.unrecorded, end.unreleased
+        try:
+            self._keep_end(end)
+            if end.state != "interrupted" and end.error is None:
+                self._look_for_a_while()
+        except RefusedError as error:  # what was sent is told all the same
+            return replace(end, error=end.error or error)
+        return end
+
+    def _send(self, interrupter: Interrupter) -> End:
         engine = Engine(
             self.plan.sends,
             self.api,
-            book,
+            Book(self.ledger, self.run),
             self.order.limits,
             self.watcher,
             budget=self._budget,
@@ -184,13 +195,6 @@ class Execution:
         interrupter.engine_made(engine)
         end = engine.run()
         interrupter.engine_done()
-        self.unrecorded, self.unreleased = end.unrecorded, end.unreleased
-        try:
-            self._keep_end(end)
-            if end.state != "interrupted" and end.error is None:
-                self._look_for_a_while()
-        except RefusedError as error:  # what was sent is told all the same
-            return replace(end, error=end.error or error)
         return end
 
     def record(self) -> Record:
@@ -234,6 +238,18 @@ class Execution:
                 return
             remaining -= pause
             self._look_at(doubts)
+
+
+def exit_code(run: RunRow, made: Digest, end: End) -> Exit:
+    """What a run came to, as the program's exit code has it; whether its record was written is another matter."""
+    if end.signum is not None:
+        return Exit(128 + end.signum)
+    if made.summary.in_doubt:
+        return Exit.IN_DOUBT
+    if end.state == "stopped" or end.error is not None:
+        return Exit.REFUSED
+    missing = any(plan.not_sent(entry.job, run.settings["only"]) is None for entry in made.rest)
+    return Exit.FAILED if missing else Exit.OK
 
 
 def _provide_ledger(order: Order, watcher: Watcher) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from runner import estimate, forecast, origin, plan, runkey, settings
+from runner import estimate, forecast, lock, origin, plan, runkey, settings
 from runner.asking import Asker
 from runner.estimate import Estimate
 from runner.forecast import Forecast
 from runner.ledger.store import Ledger
 from runner.model import Manifest
+from runner.place import LedgerPlace
 
 _NEXT = "next"  # stands for the id of a run that there is not yet
 
@@ -40,6 +42,33 @@ class Question:
     again: tuple[str, ...] = ()
     resume: bool = False
     new: bool = False
+
+
+def check_free(place: LedgerPlace, question: Question) -> None:
+    """See that nobody is running the manifest. Raises LockedError."""
+    holder = lock.holder(place.path, question.api, question.manifest.name)
+    if holder is not None:
+        raise lock.LockedError(
+            f"manifest {question.manifest.name!r} is being run at {question.api} by {holder}",
+            "What it has still to do is its own; plan again when it has ended.",
+        )
+
+
+@contextmanager
+def record(place: LedgerPlace) -> Iterator[Ledger]:
+    """The record, to be read; an empty one where there is none yet, and a run would make it.
+
+    Raises:
+        RefusedError: there was one.
+        LedgerError: it can't be read.
+    """
+    if not place.named and not place.path.exists():
+        if lock.folder(place.path).exists():
+            raise lock.lost_ledger(place.path)
+        yield Unwritten(place.path)
+        return
+    with Ledger(place.path, read_only=True) as ledger:
+        yield ledger
 
 
 def look(

@@ -6,14 +6,14 @@ key, n − c are sent. Names only choose which entries those are, so that renami
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from runner import spelling
 from runner.errors import UsageError
-from runner.ledger.rows import Standing
+from runner.ledger.rows import BOUGHT, Standing
 from runner.model import Job, Manifest, Skipped, Submission
 
 _Pair = tuple[str, str]
@@ -53,7 +53,7 @@ def make(
     Raises:
         UsageError: a glob matches no job, or a name of `again` is not a job that was created.
     """
-    _check_globs(manifest, only)
+    check_names(manifest.jobs, only, again)
     matched = match(manifest.jobs, standings)
     ordinals = _Ordinals(standings)
     sends: list[Submission] = []
@@ -83,8 +83,28 @@ def not_sent(job: Job, only: Sequence[str]) -> Skipped | None:
     return None
 
 
-def match(jobs: Iterable[Job], standings: Iterable[Standing]) -> Match:
+def match(jobs: Sequence[Job], standings: Sequence[Standing]) -> Match:
     """Say which entry each submission is of: those that exist or may exist first, then those to be tried again."""
+    of = _all_by_name(jobs, standings)
+    return _match(jobs, standings) if of is None else Match(of, ())
+
+
+def _all_by_name(jobs: Sequence[Job], standings: Sequence[Standing]) -> dict[str, Standing] | None:
+    """The same where every submission has its own entry still: a tenth of the time, of the usual second run."""
+    named = {job.name: job for job in jobs}
+    of: dict[str, Standing] = {}
+    for standing in standings:
+        name = standing.name
+        job = named.get(name)
+        if job is None or not job.enabled or standing.again or standing.state not in BOUGHT or name in of:
+            return None
+        if job.workflow_id != standing.workflow_id or job.project_id != standing.project_id:
+            return None
+        of[name] = standing
+    return of
+
+
+def _match(jobs: Sequence[Job], standings: Sequence[Standing]) -> Match:
     entries: dict[_Pair, list[Job]] = defaultdict(list)
     for job in jobs:
         entries[job.pair].append(job)
@@ -147,8 +167,6 @@ class _Ordinals:
 def _again(manifest: Manifest, matched: Match, names: Sequence[str]) -> list[Job]:
     jobs = {job.name: job for job in manifest.jobs}
     for name in names:
-        if name not in jobs:
-            raise UsageError(f"--again {name!r}: no such job in the manifest", _nearest(name, jobs))
         standing = matched.of.get(name)
         if standing is None or standing.state != "created":
             raise UsageError(
@@ -175,12 +193,22 @@ def _again_ordinal(job: Job, standings: Iterable[Standing]) -> int | None:
     return None
 
 
-def _check_globs(manifest: Manifest, only: Sequence[str]) -> None:
+def check_names(jobs: Sequence[Job], only: Sequence[str], again: Sequence[str] = ()) -> None:
+    """See that every glob matches a job, and that every name is one's. Raises UsageError."""
+    names = {job.name: None for job in jobs}
     for glob in only:
-        if not any(_selects(glob, job.name) for job in manifest.jobs):
-            raise UsageError(
-                f"--only {glob!r} matches no job of the manifest", _nearest(glob, [job.name for job in manifest.jobs])
-            )
+        if not any(_selects(glob, name) for name in names):
+            raise UsageError(f"--only {glob!r} matches no job of the manifest", _nearest(glob, names))
+    for name in again:
+        if name not in names:
+            raise UsageError(f"--again {name!r}: no such job in the manifest", _nearest(name, names))
+
+
+def names_of(jobs: Sequence[Job], only: Sequence[str], again: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Those of some globs, and of some names, that are about these jobs."""
+    names = {job.name for job in jobs}
+    globs = tuple(glob for glob in only if any(_selects(glob, name) for name in names))
+    return globs, tuple(name for name in again if name in names)
 
 
 def _selects(glob: str, name: str) -> bool:
@@ -189,5 +217,5 @@ def _selects(glob: str, name: str) -> bool:
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(names), n=3)
+    near = spelling.near(name, names, 3)
     return f"Did you mean {' or '.join(near)}?" if near else "A glob matches whole names: * any text, ? one character."

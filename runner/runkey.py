@@ -31,6 +31,17 @@ class Answer(Enum):
         return cls.NEW if new else cls(manifest.on_unfinished)
 
 
+def refuse_two_answers(wanted: Manifest, again: tuple[str, ...], *, resume: bool, new: bool) -> None:
+    """See that the selection makes sense for a manifest. Raises UsageError."""
+    if resume and new:
+        raise UsageError("--resume and --new are two answers to one question", "Give one of them.")
+    if again and wanted.once_per == "run" and not resume:
+        raise UsageError(
+            "--again adds to a run that exists, and once_per: run makes a new one each time",
+            "For one job of a new run: --only NAME --new. For one more in the last run: --resume --again NAME.",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A run key, and what a person wants to know about how it came to be chosen.

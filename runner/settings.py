@@ -241,10 +241,15 @@ def api_key(environment: str | None, file: Path | None) -> tuple[ApiKey, tuple[s
     return ApiKey(_checked(environment, "the key in PIXXEL_API_KEY")), ()
 
 
+def given_key(key: str) -> ApiKey:
+    """A key that a program hands over. Raises RefusedError when a header cannot carry it."""
+    return ApiKey(_checked(key, "the key"))
+
+
 def _read_key(file: Path) -> tuple[str, tuple[str, ...]]:
     try:
         with file.open("rb") as stream:
-            mode = os.fstat(stream.fileno()).st_mode
+            found = os.fstat(stream.fileno())
             raw = stream.read(_LARGEST_KEY + 1)
     except OSError as error:
         raise RefusedError(
@@ -252,8 +257,18 @@ def _read_key(file: Path) -> tuple[str, tuple[str, ...]]:
         ) from None
     if len(raw) > _LARGEST_KEY or not raw.isascii():
         raise RefusedError(f"the key file {file} holds more or other than a key", "Save the bare key as plain text.")
-    warnings = (f"others can read the key file {file}: chmod 600 {file}",) if mode & 0o077 else ()
+    warnings = (f"others can read the key file {file}: chmod 600 {file}",) if _is_open(found) else ()
     return _LAST_LINE_BREAK.sub("", raw.decode("ascii")), warnings
+
+
+def _is_open(found: os.stat_result) -> bool:
+    """Whether others can read a key file, and its owner should mend that.
+
+    One that is handed over by its group is meant so: a Secret of Kubernetes is root's and the pod's `fsGroup`'s, and
+    with an access list, as systemd's credentials have one, the group's bits are its mask.
+    """
+    owned = found.st_uid == os.geteuid()
+    return bool(found.st_mode & (0o077 if owned else 0o007))
 
 
 def _checked(key: str, what: str) -> str:

@@ -1,19 +1,12 @@
-"""Where the API is, for a command: the real one with the person's key, or a sandbox inside this process."""
+"""Where the API is, for a command: with the person's key, which is taken from where the person has it."""
 
 from __future__ import annotations
 
 import os
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from runner import folder, settings
+from runner import settings
 from runner.cli import console
-from runner.model import Manifest
-from runner.sandbox.server import Sandbox
-from runner.sandbox.store import JobFile
-from runner.sandbox.world import World
 
 
 def real(base_url: str, key_file: Path | None, ca_bundle: str | None, *, allow_http: bool) -> settings.Endpoint:
@@ -29,19 +22,3 @@ def real(base_url: str, key_file: Path | None, ca_bundle: str | None, *, allow_h
     for warning in warnings:
         console.warn(warning)
     return settings.Endpoint(origin, key, ca_bundle, settings.proxy_for(origin))
-
-
-@contextmanager
-def sandbox(manifest: Manifest) -> Iterator[settings.Endpoint]:
-    """A sandbox beside the manifest, which knows the manifest's own workflows and keeps its jobs.
-
-    Raises:
-        RefusedError: its folder cannot be made or read.
-    """
-    home = folder.beside(manifest.path)
-    folder.make(home)
-    key = secrets.token_hex(16)
-    with World(store=JobFile(home / "sandbox")) as world:
-        world.admit(job.pair for job in manifest.jobs)
-        with Sandbox(world, key=key) as server:
-            yield settings.Endpoint(server.base_url, settings.ApiKey(key))

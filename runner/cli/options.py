@@ -13,10 +13,12 @@ from typing import Any, TypeVar
 import click
 
 from runner import folder, settings
-from runner.cli import console, endpoint
-from runner.errors import RefusedError, UsageError
+from runner.cli import completion_values, console, endpoint
+from runner.errors import UsageError
 from runner.model import Manifest
 from runner.pacing import Rate
+from runner.place import LedgerPlace, is_ci
+from runner.sandbox import beside
 from runner.text import visible
 
 _WHERE = ("sandbox", "base_url", "api_key_file", "ca_bundle", "allow_http", "ledger")
@@ -35,11 +37,17 @@ class Connection:
     ca_bundle: str | None
     allow_http: bool
 
-    def endpoint(self, manifest: Manifest) -> AbstractContextManager[settings.Endpoint]:
-        """The API, reachable while the context lasts."""
+    def endpoints(self) -> Callable[[Manifest], AbstractContextManager[settings.Endpoint]]:
+        """For each manifest, the API, reachable while the context lasts.
+
+        Raises:
+            UsageError: the URL, the key, the CA bundle or the proxy cannot be used.
+            RefusedError: there is no key.
+        """
         if self.sandbox:
-            return endpoint.sandbox(manifest)
-        return nullcontext(endpoint.real(self.base_url, self.api_key_file, self.ca_bundle, allow_http=self.allow_http))
+            return beside.serving
+        reached = endpoint.real(self.base_url, self.api_key_file, self.ca_bundle, allow_http=self.allow_http)
+        return lambda _manifest: nullcontext(reached)
 
     @property
     def identity(self) -> str:
@@ -54,34 +62,18 @@ class Connection:
         return settings.base_url(self.base_url, allow_http=self.allow_http)
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerPlace:
-    """Which ledger is used, and whether it may be made: only one in its default place may."""
+def ledger_place(manifest_path: str, named: Path | None, *, sandbox: bool) -> LedgerPlace:
+    """The ledger for a manifest.
 
-    path: Path
-    named: bool
-
-    @classmethod
-    def of(cls, manifest_path: str, named: Path | None, *, sandbox: bool) -> LedgerPlace:
-        """The ledger for a manifest.
-
-        Raises:
-            UsageError: a ledger is named for the sandbox, which has its own.
-        """
-        refuse_empty("PIXXEL_RUNNER_LEDGER")
-        home = folder.beside(manifest_path)
-        if sandbox:
-            source = click.get_current_context().get_parameter_source("ledger")
-            if source is click.core.ParameterSource.COMMANDLINE:
-                raise UsageError("--ledger goes with the real API", f"The sandbox has its own, in {home / 'sandbox'}.")
-            return cls(home / "sandbox" / "ledger.db", named=False)
-        return cls(home / "ledger.db", named=False) if named is None else cls(named, named=True)
-
-    def make_folder(self, manifest_path: str) -> None:
-        """Make the folder of a ledger in its default place."""
-        if not self.named:
-            folder.make(folder.beside(manifest_path))
-            self.path.parent.mkdir(mode=0o700, exist_ok=True)
+    Raises:
+        UsageError: a ledger is named for the sandbox, which has its own; or its variable is set and empty.
+    """
+    refuse_empty("PIXXEL_RUNNER_LEDGER")
+    source = click.get_current_context().get_parameter_source("ledger")
+    if sandbox and source is click.core.ParameterSource.COMMANDLINE:
+        home = folder.beside(manifest_path) / "sandbox"
+        raise UsageError("--ledger goes with the real API", f"The sandbox has its own, in {home}.")
+    return LedgerPlace.of(manifest_path, named, sandbox=sandbox)
 
 
 def command_line(command: str, *arguments: str, keep: Sequence[str] = _WHERE) -> str:
@@ -101,32 +93,16 @@ def refuse_empty(variable: str) -> None:
         raise UsageError(f"{variable} is set and empty", "Give it a value, or unset it to mean the default.")
 
 
-def refuse_target(target: Path, ledger: Path, *others: Path | None) -> None:
-    """See that a file to be written is none of those that a run lives by. Raises UsageError."""
-    spared = [ledger, *(Path(f"{ledger}{suffix}") for suffix in ("-wal", "-shm")), *others]
-    if any(one is not None and _is_same(target, one) for one in spared):
-        raise UsageError(f"--results {target} would overwrite a file that the run needs", "Name another file.")
-
-
-def _is_same(path: Path, other: Path) -> bool:
-    try:
-        return path.samefile(other)
-    except OSError:
-        return False
-
-
-def refuse_unkept_ledger(manifest: Manifest, place: LedgerPlace, *, sandbox: bool) -> None:
-    """CI cleans its checkouts, and with the ledger goes the knowledge of what was bought.
+def ledger_of(manifest: Manifest, named: Path | None, *, sandbox: bool) -> LedgerPlace:
+    """The ledger for a run of a manifest.
 
     Raises:
-        RefusedError: in CI, with a `once_per` that lives by the record, and no ledger named.
+        UsageError: as `ledger_place`.
+        RefusedError: it would not be kept, and must be.
     """
-    if os.environ.get("CI") and manifest.once_per != "run" and not place.named and not sandbox:
-        raise RefusedError(
-            f"CI is set, and {manifest.path} says once_per: {manifest.once_per}, which needs a ledger that is kept",
-            "Name one with --ledger or PIXXEL_RUNNER_LEDGER in a place that outlives the checkout (make it once with "
-            "`pixxel-runner ledger init PATH`), and keep it between runs: it says what must not be bought again.",
-        )
+    place = ledger_place(manifest.path, named, sandbox=sandbox)
+    place.refuse_unkept(manifest, ci=is_ci(os.environ) and not sandbox)
+    return place
 
 
 class Seconds(click.FloatRange):
@@ -174,6 +150,7 @@ def connection(command: _Command) -> _Command:
                 "--ca-bundle",
                 envvar="PIXXEL_RUNNER_CA_BUNDLE",
                 metavar="FILE",
+                shell_complete=completion_values.files,
                 help="Trust the certificates of a PEM file instead of the system's.",
             ),
             click.option("--allow-http", is_flag=True, help="Allow a plain http base URL beyond this machine."),
@@ -288,10 +265,18 @@ def selection(command: _Command) -> _Command:
     for option in reversed(
         (
             click.option(
-                "--only", multiple=True, metavar="NAME-GLOB", help="Submit only jobs whose name matches. Repeatable."
+                "--only",
+                multiple=True,
+                metavar="NAME-GLOB",
+                shell_complete=completion_values.job_names,
+                help="Submit only jobs whose name matches. Repeatable.",
             ),
             click.option(
-                "--again", multiple=True, metavar="NAME", help="Send one more of a job that was created. Repeatable."
+                "--again",
+                multiple=True,
+                metavar="NAME",
+                shell_complete=completion_values.job_names,
+                help="Send one more of a job that was created. Repeatable.",
             ),
             click.option("--resume", is_flag=True, help="Finish the last run: send only what was not created."),
             click.option("--new", is_flag=True, help="Start a new run, although the last one is unfinished."),
@@ -299,32 +284,6 @@ def selection(command: _Command) -> _Command:
     ):
         command = option(command)
     return command
-
-
-def refuse_two_answers(wanted: Manifest, again: tuple[str, ...], *, resume: bool, new: bool) -> None:
-    """See that the selection makes sense for a manifest. Raises UsageError."""
-    if resume and new:
-        raise UsageError("--resume and --new are two answers to one question", "Give one of them.")
-    if again and wanted.once_per == "run" and not resume:
-        raise UsageError(
-            "--again adds to a run that exists, and once_per: run makes a new one each time",
-            "For one job of a new run: --only NAME --new. For one more in the last run: --resume --again NAME.",
-        )
-
-
-def formats(command: _Command) -> _Command:
-    """Add `--format` and `--all`."""
-    command = click.option("--all", "every", is_flag=True, help="List every job in the table, also beyond 1,000.")(
-        command
-    )
-    return click.option(
-        "--format",
-        envvar="PIXXEL_RUNNER_FORMAT",
-        type=click.Choice(["table", "markdown", "csv", "json"]),
-        default="table",
-        show_default=True,
-        help="How it is printed.",
-    )(command)
 
 
 def wait(command: _Command) -> _Command:

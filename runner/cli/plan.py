@@ -10,14 +10,15 @@ from typing import Any
 
 import click
 
-from runner import forecast, lock, manifest, outlook, report, settings
+from runner import forecast, outlook, report, runkey, settings
 from runner.api import Reader
-from runner.cli import console, options, problems
-from runner.errors import Exit, ManifestError, RefusedError
+from runner.cli import completion_values, console, options, reports, sources
+from runner.cli.reports import Wanted
+from runner.cli.sources import Source
+from runner.errors import Exit, RefusedError, RunnerError, worst
 from runner.forecast import Forecast
-from runner.ledger.store import Ledger
-from runner.model import Manifest
 from runner.outlook import Question
+from runner.place import LedgerPlace
 from runner.text import visible
 
 
@@ -25,7 +26,7 @@ from runner.text import visible
 class Request:
     """What the command line asks for beside the connection and the limits."""
 
-    manifest: str
+    manifests: tuple[str, ...]
     ledger: Path | None
     only: tuple[str, ...]
     again: tuple[str, ...]
@@ -35,16 +36,17 @@ class Request:
     check: bool
     allow_unknown_cost: bool
     format: str
+    reports: tuple[tuple[str, Path], ...]
     every: bool
     exit_code: bool
 
 
 @click.command("plan")
-@click.argument("manifest", metavar="MANIFEST")
+@click.argument("manifests", metavar="MANIFEST...", nargs=-1, required=True, shell_complete=completion_values.files)
 @click.option("--cost", is_flag=True, help="Ask the API what each workflow costs.")
 @click.option("--check", is_flag=True, help="Ask the API whether each workflow is in its project, and may be seen.")
 @click.option("--exit-code", is_flag=True, help="Exit with 1 when there is something to submit, as git diff does.")
-@options.formats
+@reports.options
 @options.selection
 @options.max_cost
 @click.option("--allow-unknown-cost", is_flag=True, help="As run would be given it.")
@@ -53,7 +55,7 @@ class Request:
 @options.limits
 @options.colors
 def command(**given: Any) -> Exit:
-    """Say what `run MANIFEST` would do now with each job: submit it, look it up, or nothing, and why.
+    """Say what `run MANIFEST...` would do now with each job: submit it, look it up, or nothing, and why.
 
     Nothing is sent, written or locked. Without --cost and --check it needs no key and no network. The exit code is 0;
     1 with --exit-code when there is something to submit; 4 when run would refuse, or a check found something wrong.
@@ -64,66 +66,63 @@ def command(**given: Any) -> Exit:
 
 
 def _plan(request: Request, at: options.Connection, flags: settings.Options) -> Exit:
-    wanted = _checked(request)
-    options.refuse_two_answers(wanted, request.again, resume=request.resume, new=request.new)
-    place = options.LedgerPlace.of(wanted.path, request.ledger, sandbox=at.sandbox)
-    options.refuse_unkept_ledger(wanted, place, sandbox=at.sandbox)
-    question = Question(
-        wanted,
-        at.identity,
-        settings.limits(flags, wanted),
-        request.only,
-        request.again,
-        request.resume,
-        request.new,
-    )
-    holder = lock.holder(place.path, question.api, wanted.name)
-    if holder is not None:
-        raise lock.LockedError(
-            f"manifest {wanted.name!r} is being run at {question.api} by {holder}",
-            "What it has still to do is its own; plan again when it has ended.",
-        )
-    with _ledger(place) as ledger, _reader(request, at, wanted, question.limits) as reader:
+    several = sources.are_several(request.manifests)
+    wanted = Wanted(request.format, request.reports, request.every, several)
+    chosen = sources.read(request.manifests, request.only, request.again)
+    asked = [(_question(source, request, at, flags), _place(source, request, at)) for source in chosen]
+    wanted.check([], [file for _, place in asked for file in place.files])
+    made: list[Forecast] = []
+    codes: list[Exit] = []
+    for question, place in asked:
+        try:
+            made.append(_forecast(question, place, request, at))
+        except RunnerError as error:
+            if not several:
+                raise
+            console.fail(error)
+            codes.append(error.exit_code)
+    if made and not wanted.put_out(report.PLAN_FORMATS, made):
+        codes.append(Exit.REFUSED)
+    for one in made:
+        try:
+            codes.append(_judge(one, request))
+        except RefusedError as error:
+            console.fail(error)
+            codes.append(error.exit_code)
+    return worst(codes)
+
+
+def _place(source: Source, request: Request, at: options.Connection) -> LedgerPlace:
+    runkey.refuse_two_answers(source.manifest, request.again, resume=request.resume, new=request.new)
+    return options.ledger_of(source.manifest, request.ledger, sandbox=at.sandbox)
+
+
+def _question(source: Source, request: Request, at: options.Connection, flags: settings.Options) -> Question:
+    limits = settings.limits(flags, source.manifest)
+    return Question(source.manifest, at.identity, limits, source.only, source.again, request.resume, request.new)
+
+
+def _forecast(question: Question, place: LedgerPlace, request: Request, at: options.Connection) -> Forecast:
+    outlook.check_free(place, question)
+    with outlook.record(place) as ledger, _reader(request, at, question) as reader:
+        if isinstance(ledger, outlook.Unwritten):
+            console.say(f"there is no ledger at {place.path} yet: every job is new")
         made, notes = outlook.look(question, ledger, reader, cost=request.cost, check=request.check)
     for note in notes:
         console.say(visible(note))
-    style = report.Style(width=console.stdout_width(), color=console.stdout_color(), every=request.every)
-    console.out(report.PLAN_FORMATS[request.format](made, style))
-    return _judge(made, request)
-
-
-def _checked(request: Request) -> Manifest:
-    data = manifest.read_source(request.manifest, console.stdin())
-    checked = manifest.check(data, request.manifest)
-    for warning in checked.warnings:
-        console.warn(problems.text(warning))
-    if checked.manifest is None:
-        raise ManifestError(checked.problems)
-    return checked.manifest
+    return made
 
 
 @contextmanager
-def _ledger(place: options.LedgerPlace) -> Iterator[Ledger]:
-    """The record, to be read; an empty one where there is none yet, and a run would make it."""
-    if not place.named and not place.path.exists():
-        if lock.folder(place.path).exists():
-            raise lock.lost_ledger(place.path)
-        console.say(f"there is no ledger at {place.path} yet: every job is new")
-        yield outlook.Unwritten(place.path)
-        return
-    with Ledger(place.path, read_only=True) as ledger:
-        yield ledger
-
-
-@contextmanager
-def _reader(
-    request: Request, at: options.Connection, wanted: Manifest, limits: settings.Limits
-) -> Iterator[Reader | None]:
+def _reader(request: Request, at: options.Connection, question: Question) -> Iterator[Reader | None]:
     """Who is asked: nobody, unless something is to be asked. It could not create a job if it wanted to."""
     if not (request.cost or request.check):
         yield None
         return
-    with at.endpoint(wanted) as endpoint, Reader(endpoint, limits.concurrency) as reader:
+    with (
+        at.endpoints()(question.manifest) as endpoint,
+        Reader(endpoint, question.limits.concurrency) as reader,
+    ):
         yield reader
 
 

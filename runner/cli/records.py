@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,7 @@ from typing import Any, TypeVar
 import click
 from tabulate import tabulate
 
-from runner import folder, lock, origin
+from runner import folder, lock, origin, spelling
 from runner.cli import options
 from runner.errors import ManifestError, RefusedError, UsageError
 from runner.ledger.rows import RunRow
@@ -44,7 +43,7 @@ def home_of(given: str | None) -> str:
 
 def path_of(given: str | None, named: Path | None, *, sandbox: bool) -> Path:
     """The ledger's path: the one named, else the one beside a manifest's file, else the working directory's."""
-    return options.LedgerPlace.of(home_of(given), named, sandbox=sandbox).path
+    return options.ledger_place(home_of(given), named, sandbox=sandbox).path
 
 
 @contextmanager
@@ -89,7 +88,7 @@ def name_of(ledger: Ledger, given: str, api: str | None = None) -> str:
         return _name_in(given, known)
     name = given if given in known else _name_by_path(given, known)
     if name is None:
-        near = difflib.get_close_matches(given, known, n=3) or list(known)[:3]
+        near = spelling.near(given, known, 3) or list(known)[:3]
         hint = f"It knows {', '.join(map(repr, near))}." if near else "It knows no manifest there yet."
         raise UsageError(f"{given!r} is no file, and no manifest's name in the ledger {ledger.path}", hint)
     return name

@@ -18,7 +18,7 @@ import click
 
 from runner import periods, resolution
 from runner.api import Reader
-from runner.cli import console, options, records
+from runner.cli import completion_values, console, options, records
 from runner.errors import Exit, UsageError
 from runner.ledger.rows import Standing
 from runner.ledger.store import Ledger
@@ -53,12 +53,28 @@ class Request:
 
 
 @click.command("resolve")
-@click.argument("manifest", metavar="[MANIFEST]", required=False)
+@click.argument("manifest", metavar="[MANIFEST]", required=False, shell_complete=completion_values.files)
 @click.option(
-    "--adopt", multiple=True, metavar="NAME=JOB_ID", help="Settle a job by hand: it is this one at the API. Repeatable."
+    "--adopt",
+    multiple=True,
+    metavar="NAME=JOB_ID",
+    shell_complete=completion_values.adoptions,
+    help="Settle a job by hand: it is this one at the API. Repeatable.",
 )
-@click.option("--absent", multiple=True, metavar="NAME", help="Settle a job by hand: it was not created. Repeatable.")
-@click.option("--run", default="", metavar="RUN", help="Only what is in doubt in this run (the start of its id).")
+@click.option(
+    "--absent",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=completion_values.doubts,
+    help="Settle a job by hand: it was not created. Repeatable.",
+)
+@click.option(
+    "--run",
+    default="",
+    metavar="RUN",
+    shell_complete=completion_values.runs,
+    help="Only what is in doubt in this run (the start of its id).",
+)
 @options.connection
 @options.ledger
 @options.settle
@@ -104,7 +120,7 @@ def _resolve(request: Request, at: options.Connection) -> Exit:
 def _connected(at: options.Connection, path: str, doubts: Sequence[Standing]) -> Iterator[Reader]:
     # Not the manifest itself, which may be gone: its place, and what a sandbox must know to be asked for the doubts.
     stand_in = Manifest("", path, "", tuple(Job(one.name, one.workflow_id, one.project_id) for one in doubts))
-    with at.endpoint(stand_in) as endpoint, Reader(endpoint, connections=1) as reader:
+    with at.endpoints()(stand_in) as endpoint, Reader(endpoint, connections=1) as reader:
         yield reader
 
 

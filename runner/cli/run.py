@@ -1,32 +1,33 @@
-"""`pixxel-runner run`: a manifest is validated, planned and submitted, and the record of it written and shown."""
+"""The command `run`: manifests are validated, planned and submitted, and the record of them written and shown."""
 
 from __future__ import annotations
 
 import sys
 import termios
-from collections.abc import Iterable
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from runner import execution, following, manifest, periods, plan, record, report, results, settings
+from runner import following, record, report, results, runkey, settings
 from runner.api import Api
 from runner.asking import Asker
-from runner.cli import console, follow, options, problems, provenance
-from runner.cli.interrupts import Interrupts
+from runner.cli import batch, completion_values, console, follow, options, provenance, reports, sources, telling
+from runner.cli.batch import Batch, Ran, Task
 from runner.cli.progress import Progress
-from runner.errors import Exit, ManifestError, RefusedError, UsageError
+from runner.cli.reports import Wanted
+from runner.cli.sources import Source
+from runner.errors import Exit, RefusedError, RunnerError, UsageError, worst
 from runner.execution import Execution, Order
-from runner.ledger.rows import RunRow
-from runner.ledger.store import Ledger
-from runner.model import Created, Entry, Failed, InDoubt, Manifest, Outcome, Skipped
-from runner.results import Digest
+from runner.model import Manifest
+from runner.place import LedgerPlace
 from runner.status import Watch
-from runner.submit import End
 from runner.text import visible
 
 
@@ -34,10 +35,11 @@ from runner.text import visible
 class Request:
     """What the command line asks for beside the connection and the limits of the sending."""
 
-    manifest: str
+    manifests: tuple[str, ...]
     ledger: Path | None
     results: Path | None
     format: str
+    reports: tuple[tuple[str, Path], ...]
     every: bool
     only: tuple[str, ...]
     again: tuple[str, ...]
@@ -55,7 +57,7 @@ class Request:
 
 
 @click.command()
-@click.argument("manifest", metavar="MANIFEST")
+@click.argument("manifests", metavar="MANIFEST...", nargs=-1, required=True, shell_complete=completion_values.files)
 @options.connection
 @options.ledger
 @click.option(
@@ -63,9 +65,9 @@ class Request:
     envvar="PIXXEL_RUNNER_RESULTS",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Where the record goes.  [default: MANIFEST's stem + .results.json, here]",
+    help="Where the record goes; with several manifests, a folder.  [default: MANIFEST's stem + .results.json, here]",
 )
-@options.formats
+@reports.options
 @options.selection
 @click.option("--hold", is_flag=True, help="Do not look up jobs in doubt: leave them to a person.")
 @options.settle
@@ -86,36 +88,67 @@ class Request:
 @click.option("--verbose", "-v", is_flag=True, help="Say on stderr what becomes of each job.")
 @options.colors
 def command(**given: Any) -> Exit:
-    """Submit the jobs of MANIFEST (a file, or - for standard input), and record what was created.
+    """Submit the jobs of each MANIFEST (a file, a folder of *.yaml, or - for standard input), and record them.
+
+    Several are all checked before anything is sent, and then run one after another, each with its own record.
 
     The key comes from PIXXEL_API_KEY or --api-key-file. Each value is the flag's, else the environment's
     (PIXXEL_RUNNER_CONCURRENCY and so on), else the manifest's, else the default.
     """
     request = Request(**{name: given.pop(name) for name in Request.__dataclass_fields__})
     at = options.Connection(**{name: given.pop(name) for name in options.Connection.__dataclass_fields__})
-    return _run(request, at, settings.Options(**given))
+    try:
+        return _run(request, at, settings.Options(**given))
+    except RunnerError as error:
+        if not request.quiet:
+            raise
+        telling.fail_in_a_line(error)
+        return error.exit_code
 
 
 def _run(request: Request, at: options.Connection, flags: settings.Options) -> Exit:
-    data = manifest.read_source(request.manifest, console.stdin())
-    wanted = _checked(data, request)
-    options.refuse_two_answers(wanted, request.again, resume=request.resume, new=request.new)
     if request.wait_timeout is not None and not request.wait:
         raise UsageError("--wait-timeout is for --wait", "Give both, or neither.")
     if request.confirm and not console.can_ask():
         raise RefusedError("--confirm asks, and there is no terminal to answer on", "Run it without --confirm there.")
-    place = options.LedgerPlace.of(wanted.path, request.ledger, sandbox=at.sandbox)
-    options.refuse_unkept_ledger(wanted, place, sandbox=at.sandbox)
-    path = request.results or _default_results(wanted, sandbox=at.sandbox)
-    order = Order(
-        manifest=wanted,
-        git_commit=provenance.git_commit(wanted.path, data),
+    several = sources.are_several(request.manifests)
+    wanted = Wanted(request.format, request.reports, request.every, several)
+    chosen = sources.read(request.manifests, request.only, request.again, quiet=request.quiet)
+    places = [_place(source.manifest, request, at) for source in chosen]
+    tasks = [
+        Task(_order(source, place, request, at, flags), _results(source.manifest, request, sandbox=at.sandbox))
+        for source, place in zip(chosen, places, strict=True)
+    ]
+    endpoints = at.endpoints()
+    _check_outputs(tasks, places, wanted, at)
+    for place, task in zip(places, tasks, strict=True):
+        place.make_folder(task.order.manifest.path)
+    progress = Progress(quiet=request.quiet, verbose=request.verbose, bar=console.stderr_is_terminal())
+    ran = Batch(endpoints, partial(_confirm, request), progress, request.quiet)
+    with ran.over(tasks):
+        if not request.wait or ran.signum is not None or not ran.ran or any(one.end.error for one in ran.ran):
+            return worst((*ran.refused, telling.tell(ran.ran, wanted, signum=ran.signum, quiet=request.quiet)))
+    return worst((*ran.refused, _wait(ran.ran, endpoints, wanted, request)))
+
+
+def _place(wanted: Manifest, request: Request, at: options.Connection) -> LedgerPlace:
+    """The ledger for a manifest, which may be asked for what it is asked for."""
+    runkey.refuse_two_answers(wanted, request.again, resume=request.resume, new=request.new)
+    return options.ledger_of(wanted, request.ledger, sandbox=at.sandbox)
+
+
+def _order(
+    source: Source, place: LedgerPlace, request: Request, at: options.Connection, flags: settings.Options
+) -> Order:
+    return Order(
+        manifest=source.manifest,
+        git_commit=provenance.git_commit(source.manifest.path, source.data),
         api=at.identity,
         ledger=place.path,
         make_ledger=not place.named,
-        limits=settings.limits(flags, wanted),
-        only=request.only,
-        again=request.again,
+        limits=settings.limits(flags, source.manifest),
+        only=source.only,
+        again=source.again,
         resume=request.resume,
         new=request.new,
         hold=request.hold,
@@ -124,51 +157,48 @@ def _run(request: Request, at: options.Connection, flags: settings.Options) -> E
         settle=timedelta(seconds=request.settle),
         lock_timeout=request.lock_timeout,
     )
-    with at.endpoint(wanted) as endpoint, Api(endpoint, order.limits.concurrency) as api:
-        options.refuse_target(path, place.path, Path(wanted.path), at.api_key_file)
-        results.FILE.check(path)
-        place.make_folder(wanted.path)
-        return _execute(order, request, api, path)
 
 
-def _checked(data: bytes, request: Request) -> Manifest:
-    checked = manifest.check(data, request.manifest)
-    if not request.quiet:
-        for warning in checked.warnings:
-            console.warn(problems.text(warning))
-    if checked.manifest is None:
-        raise ManifestError(checked.problems)
-    return checked.manifest
-
-
-def _default_results(wanted: Manifest, *, sandbox: bool) -> Path:
+def _results(wanted: Manifest, request: Request, *, sandbox: bool) -> Path:
+    """Where a manifest's results go. Raises UsageError when one file is named for several manifests."""
     stem = wanted.name if wanted.path == "-" else Path(wanted.path).stem
-    return Path(f"{stem}.sandbox.results.json" if sandbox else f"{stem}.results.json")
+    name = f"{stem}.sandbox.results.json" if sandbox else f"{stem}.results.json"
+    if request.results is None:
+        return Path(name)
+    if not sources.are_several(request.manifests):
+        return request.results
+    if not request.results.is_dir():
+        raise UsageError(f"--results {request.results} is no folder, and there are several manifests", "Name a folder.")
+    return request.results / name
 
 
-def _execute(order: Order, request: Request, api: Api, path: Path) -> Exit:
-    progress = Progress(quiet=request.quiet, verbose=request.verbose, bar=console.stderr_is_terminal())
-    interrupts = Interrupts(api)
-    with execution.opened(order, api, progress, interrupts.wait) as one:
-        one.prepare()  # a signal in here ends the program as any other: nothing was sent
-        _confirm(one, request)
-        progress.note(_announcement(one))
-        with interrupts.caught():
-            with progress.over(len(one.plan.sends)):
-                end = one.submit(interrupts)
-            ran = _Ran(one.ledger, one.run, results.digest(one.record()), end, interrupts.signum)
-            if not request.wait or ran.signum is not None or end.error is not None:
-                return _tell(ran, path, request)
-            _write(ran.made, path)  # waiting may take hours, and may be ended: the record is there before
-    return _wait(ran, order, request, api, path)
+def _check_outputs(
+    tasks: Sequence[Task], places: Sequence[LedgerPlace], wanted: Wanted, at: options.Connection
+) -> None:
+    """See, before money is spent, that no two manifests share a record, and that everything can be written."""
+    known: dict[tuple[Path, str], str] = {}
+    for task in tasks:
+        path, whose = task.order.manifest.path, (task.order.ledger.resolve(), task.order.manifest.name)
+        if whose in known:
+            raise UsageError(
+                f"{path} and {known[whose]} are both named {whose[1]!r}, and the ledger {task.order.ledger} knows "
+                "manifests by name",
+                "Give each a `name:` of its own.",
+            )
+        known[whose] = path
+    needed = [at.api_key_file, *(Path(task.order.manifest.path) for task in tasks)]
+    needed += [file for place in places for file in place.files]
+    wanted.check([task.results for task in tasks], needed)
+    for task in tasks:
+        results.FILE.check(task.results)
 
 
-def _confirm(one: Execution, request: Request) -> None:
+def _confirm(request: Request, one: Execution) -> None:
     """Show the plan and ask, where that was asked for. Raises RefusedError for a no."""
     if not request.confirm or one.forecast is None or not one.plan.sends:
         return
     style = report.Style(width=console.stderr_width(), color=console.stderr_color(), every=request.every)
-    console.say(report.PLAN_FORMATS["table"](one.forecast, style))
+    console.say(report.PLAN_FORMATS["table"]([one.forecast], style))
     if not _ask(f"Submit {len(one.plan.sends)} of {len(one.order.manifest.jobs)} jobs to {one.order.api}?"):
         raise RefusedError("not confirmed: nothing was sent")
 
@@ -187,151 +217,41 @@ def _ask(question: str) -> bool:
     return answer.strip().lower() in (b"y", b"yes")
 
 
-@dataclass(frozen=True, slots=True)
-class _Ran:
-    """An execution that has ended: what is to be told of it. `signum` is that of a signal that came at any time."""
-
-    ledger: Ledger
-    run: RunRow
-    made: Digest
-    end: End
-    signum: int | None
-
-
-def _wait(ran: _Ran, order: Order, request: Request, api: Api, path: Path) -> Exit:
-    """Follow the jobs until they are final, without holding the lock; then tell of the run, and of them."""
-    again = follow.command_line(ran.run.id if ran.run.path == "-" else ran.run.path)
-    with follow.record(order.ledger) as ledger:
-        with follow.keeping(ledger, order.api) as keep:
-            watch = Watch(following.of_run(ledger, ran.run).jobs, api, Asker(order.limits), keep)
-            try:
-                waited = follow.until_final(watch, timeout=request.wait_timeout, again=again, quiet=request.quiet)
-            finally:
-                done = replace(ran, ledger=ledger, made=results.digest(record.of_run(ledger, ran.run)))
-                code = _tell(done, path, request)
+def _wait(every: Sequence[Ran], endpoints: batch.Endpoints, wanted: Wanted, request: Request) -> Exit:
+    """Follow the jobs until they are final, without holding a lock; then tell of the runs, and of them."""
+    until = None if request.wait_timeout is None else time.monotonic() + request.wait_timeout
+    codes: list[Exit] = []
+    watches: list[Watch] = []
+    with ExitStack() as held:
+        done = [replace(ran, ledger=held.enter_context(follow.record(ran.task.order.ledger))) for ran in every]
+        try:
+            for ran in done:
+                left = None if until is None else max(0.0, until - time.monotonic())
+                with _watch(ran, endpoints) as watch:
+                    watches.append(watch)
+                    again = follow.command_line(ran.run.id if ran.run.path == "-" else ran.run.path)
+                    codes.append(follow.until_final(watch, timeout=left, again=again, quiet=request.quiet))
+        finally:
+            codes.append(telling.tell([_again(ran) for ran in done], wanted, signum=None, quiet=request.quiet))
+    for ran, watch, waited in zip(done, watches, codes, strict=False):
         if waited is not Exit.OK:
             console.say(f"{visible(ran.run.manifest)} at the API: {visible(report.status_totals(watch.sightings))}")
         follow.say_why(watch)
-        return max(code, waited, key=_RANK.index)
+    return worst(codes)
 
 
-def _announcement(one: Execution) -> str:
-    sends, total = len(one.plan.sends), len(one.order.manifest.jobs)
-    name, period = one.order.manifest.name, periods.describe(one.run.run_key)
-    if sends:
-        return f"submitting {sends} of {total} jobs of {name} to {one.order.api}, for {period}"
-    earlier = sorted({standing.run_id for standing in one.plan.match.of.values() if standing.state == "created"})
-    by = f": all that is to be was created by {', '.join(earlier[:3])}{' and others' if earlier[3:] else ''}"
-    return f"nothing to submit of {name} for {period}{by if earlier else ''}"
+@contextmanager
+def _watch(ran: Ran, endpoints: batch.Endpoints) -> Iterator[Watch]:
+    order = ran.task.order
+    with (
+        follow.keeping(ran.ledger, order.api) as keep,
+        endpoints(order.manifest) as endpoint,
+        Api(endpoint, order.limits.concurrency) as api,
+    ):
+        yield Watch(following.of_run(ran.ledger, ran.run).jobs, api, Asker(order.limits), keep)
 
 
-def _tell(ran: _Ran, path: Path, request: Request) -> Exit:
-    """Write the record, print the summary, and say what is not as it should be."""
-    code = _exit_code(ran)
-    written = _write(ran.made, path)
-    if not written:
-        code = max(code, Exit.REFUSED, key=_RANK.index)
-    where = f"results: {path}" if written else "results: not written"
-    style = report.Style(width=console.stdout_width(), color=console.stdout_color(), every=request.every)
-    if not request.quiet:
-        if not _print(report.FORMATS[request.format](ran.made, style)):
-            code = max(code, Exit.REFUSED, key=_RANK.index)
-        console.say(where)
-    elif code != Exit.OK:
-        console.say(f"{ran.run.manifest}: {report.totals(ran.made)}; {where}")
-    _advise(ran)
-    return code
-
-
-def _print(summary: str) -> bool:
-    try:
-        console.out(summary)
-    except console.OutputError as error:
-        console.fail(error)
-        return False
-    return True
-
-
-def _write(made: Digest, path: Path) -> bool:
-    try:
-        results.write(made, path)
-    except RefusedError as error:
-        console.fail(error)
-        return False
-    return True
-
-
-# What outranks what, weakest first (DESIGN, section 6).
-_RANK = (Exit.OK, Exit.FAILED, Exit.TIMED_OUT, Exit.REFUSED, Exit.IN_DOUBT, Exit.SIGTERM, Exit.SIGINT)
-
-
-def _exit_code(ran: _Ran) -> Exit:
-    if ran.signum is not None:
-        return Exit(128 + ran.signum)
-    if ran.made.summary.in_doubt:
-        return Exit.IN_DOUBT
-    if ran.end.state == "stopped" or ran.end.error is not None:
-        return Exit.REFUSED
-    only = ran.run.settings["only"]
-    missing = any(plan.not_sent(entry.job, only) is None for entry in ran.made.rest)
-    return Exit.FAILED if missing else Exit.OK
-
-
-def _advise(ran: _Ran) -> None:
-    end = ran.end
-    if end.error is not None:
-        console.fail(end.error)
-        for decided in end.unrecorded:
-            console.warn(f"not on record: {visible(decided.submission.job.name)}: {_in_short(decided.outcome)}")
-        for submission in end.unreleased:
-            console.warn(f"not on record: {visible(submission.job.name)}: not sent")
-    elif end.state != "completed":
-        console.warn(f"the run {'stopped early' if end.signum is None else 'was interrupted'}: {visible(end.why)}")
-    _advise_on_failures(ran.made.rest)
-    doubts = ran.made.summary.in_doubt
-    if doubts:
-        console.warn(
-            f"{doubts} job{' is' if doubts == 1 else 's are'} in doubt: created or not, nobody knows yet. What is in "
-            "doubt is not sent again; the next run looks it up, and so does: pixxel-runner resolve"
-        )
-    if ran.run.once_per == "run" and not all(_is_done(entry.outcome) for entry in ran.made.rest):
-        console.say(f"To finish this run, and send only what is missing: pixxel-runner run {ran.run.path} --resume")
-    unsettled = ran.ledger.unsettled(ran.run.api, ran.run.manifest)
-    earlier = sum(one.run_key != ran.run.run_key for one in unsettled)
-    if earlier:
-        console.warn(f"{earlier} of earlier runs of this manifest still in doubt: pixxel-runner resolve")
-
-
-# What to look at, for the kinds of failure that are not about a single job.
-_REMEDIES = {
-    "unreachable": "check the base URL, the proxy (HTTPS_PROXY, NO_PROXY) and the network",
-    "untrusted": "a server with a private certificate authority is trusted with --ca-bundle FILE",
-    "unauthorized": "set PIXXEL_API_KEY or --api-key-file to a key of this API",
-    "forbidden": "check the project, and what the key may do there",
-    "redirected": "check the base URL",
-}
-
-
-def _advise_on_failures(entries: Iterable[Entry]) -> None:
-    """Say once for each kind why jobs failed, and what to look at."""
-    kinds: dict[str, list[str]] = {}
-    for entry in entries:
-        if isinstance(entry.outcome, Failed):
-            kinds.setdefault(entry.outcome.error.kind, []).append(entry.outcome.error.message)
-    for kind, messages in kinds.items():
-        remedy = f" ({_REMEDIES[kind]})" if kind in _REMEDIES else ""
-        console.warn(f"{len(messages)} failed as {kind}, the first with: {visible(messages[0])}{remedy}")
-
-
-def _is_done(outcome: Outcome) -> bool:
-    return isinstance(outcome, Skipped) and outcome.reason in ("disabled", "not_selected")
-
-
-def _in_short(outcome: Created | Failed | InDoubt) -> str:
-    match outcome:
-        case Created(job_id=job_id):
-            return f"created as {visible(job_id)}"
-        case Failed(error=error):
-            return f"failed: {visible(error.message)}"
-        case InDoubt(error=error):
-            return f"in doubt: {visible(error.message)}"
+def _again(ran: Ran) -> Ran:
+    """What ran, as the ledger has it by now."""
+    made = results.digest(record.of_run(ran.ledger, ran.run))
+    return replace(ran, made=made, unwritten=batch.write(made, ran.task.results))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
 from runner import periods, record, report, results
-from runner.cli import console, options, records
+from runner.cli import completion_values, console, options, records, reports
+from runner.cli.reports import Wanted
 from runner.errors import Exit
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
@@ -18,18 +20,15 @@ from runner.text import visible
 
 
 @click.command("show")
-@click.argument("run", default=records.LAST)
+@click.argument("run", default=records.LAST, shell_complete=completion_values.last_or_runs)
 @records.place
-@click.option("--manifest", metavar="MANIFEST", help="Whose last run: a manifest's file, or its name in the ledger.")
 @click.option(
-    "--format",
-    "style",
-    envvar="PIXXEL_RUNNER_FORMAT",
-    type=click.Choice(list(report.FORMATS)),
-    default="table",
-    show_default=True,
-    help="How it is printed; json is what the results file holds.",
+    "--manifest",
+    metavar="MANIFEST",
+    shell_complete=completion_values.files,
+    help="Whose last run: a manifest's file, or its name in the ledger.",
 )
+@reports.options
 @click.option(
     "--results",
     "target",
@@ -37,28 +36,29 @@ from runner.text import visible
     metavar="PATH",
     help="Write the results file again, there.",
 )
-@click.option("--all", "every", is_flag=True, help="List every job in the table, also beyond 1,000.")
 @options.colors
 def command(
-    run: str, ledger: Path | None, sandbox: bool, manifest: str | None, style: str, target: Path | None, every: bool
+    run: str, ledger: Path | None, sandbox: bool, manifest: str | None, target: Path | None, **given: Any
 ) -> Exit:
     """Print the record of RUN (the start of a run's id, or `last`) as the ledger has it now.
 
     What was settled since then shows: a job that was in doubt and found, say. Where runs count as one, as on one day
     with once_per: day, the record is of all of them.
     """
-    with records.opened(records.path_of(manifest, ledger, sandbox=sandbox), read_only=True) as opened:
+    wanted = Wanted(**given)
+    path = records.path_of(manifest, ledger, sandbox=sandbox)
+    wanted.check([target] if target else [], [path])
+    with records.opened(path, read_only=True) as opened:
         name = None if manifest is None else records.name_of(opened, manifest)
         found, holder = records.now(opened, records.find_run(opened, run, name))
         shown = results.digest(_record(opened, found, going=holder is not None))
-        wanted = report.Style(width=console.stdout_width(), color=console.stdout_color(), every=every)
-        console.out(report.FORMATS[style](shown, wanted))
+        done = wanted.put_out(report.FORMATS, [shown])
         console.say(_about(found, holder))
         if target is not None:
             results.write(shown, target)
             console.say(f"results: {target}")
         _advise(opened, found, going=holder is not None)
-    return Exit.OK
+    return Exit.OK if done else Exit.REFUSED
 
 
 def _record(ledger: Ledger, run: RunRow, *, going: bool) -> Record:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import click
 from runner import following, report, settings
 from runner.api import Reader
 from runner.asking import Asker
-from runner.cli import console, follow, options, records
+from runner.cli import completion_values, console, follow, options, records, reports
 from runner.cli.follow import Keep
-from runner.errors import Exit, RefusedError, UsageError
+from runner.cli.reports import Wanted
+from runner.errors import Exit, RefusedError, UsageError, worst
 from runner.following import Followed
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
@@ -37,9 +39,15 @@ class Request:
     wait: bool
     wait_timeout: float | None
     format: str
+    reports: tuple[tuple[str, Path], ...]
     every: bool
     quiet: bool
     began_at: float = field(init=False, default_factory=time.monotonic)
+
+    @property
+    def wanted(self) -> Wanted:
+        """The reports that are wanted."""
+        return Wanted(self.format, self.reports, self.every)
 
     @property
     def left(self) -> float | None:
@@ -50,9 +58,14 @@ class Request:
 
 
 @click.command("status")
-@click.argument("target", metavar="[RUN|RESULTS-FILE|MANIFEST]", required=False)
+@click.argument(
+    "target",
+    metavar="[RUN|RESULTS-FILE|MANIFEST]",
+    required=False,
+    shell_complete=completion_values.files_or_runs,
+)
 @options.wait
-@options.formats
+@reports.options
 @options.connection
 @options.ledger
 @options.limits
@@ -79,9 +92,11 @@ def _status(request: Request, at: options.Connection, limits: settings.Limits) -
     home = records.home_of(target) if target is None or found is None else _home_of_results(target, found)
     if request.wait_timeout is not None and not request.wait:
         raise UsageError("--wait-timeout is for --wait", "Give both, or neither.")
-    with _followed(request, at, home, found) as (followed, keep):
+    request.wanted.check()
+    with _followed(request, at, home, found) as (followed, lines, keep):
+        tell = partial(_tell, followed, lines, request)
         if all(one.is_settled and not one.wants_reasons for one in followed.jobs):  # no question, so no key is needed
-            return _tell(followed, followed.jobs, request, Exit.OK, None)
+            return tell(followed.jobs, Exit.OK, None)
         try:
             _refuse_other_api(followed, at)
             with _connected(at, home, followed.jobs, limits) as reader:
@@ -90,8 +105,8 @@ def _status(request: Request, at: options.Connection, limits: settings.Limits) -
         except (RefusedError, UsageError):
             if any(not one.is_settled for one in followed.jobs):
                 raise
-            return _tell(followed, followed.jobs, request, Exit.OK, None)  # only why some failed is left to ask
-        return _tell(followed, watch.sightings, request, waited, watch)
+            return tell(followed.jobs, Exit.OK, None)  # only why some failed is left to ask
+        return tell(watch.sightings, waited, watch)
 
 
 def _watch(watch: Watch, target: str, request: Request) -> Exit:
@@ -103,13 +118,20 @@ def _watch(watch: Watch, target: str, request: Request) -> Exit:
 
 
 def _tell(
-    followed: Followed, sightings: Sequence[Sighting], request: Request, waited: Exit, watch: Watch | None
+    followed: Followed,
+    lines: Mapping[str, int],
+    request: Request,
+    sightings: Sequence[Sighting],
+    waited: Exit,
+    watch: Watch | None,
 ) -> Exit:
     code = waited if waited is Exit.TIMED_OUT else follow.exit_code(sightings, followed.others)
-    standing = report.Standing(followed.run_id, followed.manifest, followed.api, sightings, followed.others)
-    style = report.Style(width=console.stdout_width(), color=console.stdout_color(), every=request.every)
+    standing = report.Standing(
+        followed.run_id, followed.manifest, followed.api, sightings, followed.others, followed.manifest_path, lines
+    )
+    if not request.wanted.put_out(report.STATUS_FORMATS, [standing], quiet=request.quiet):
+        code = worst((code, Exit.REFUSED))
     if not request.quiet:
-        console.out(report.STATUS_FORMATS[request.format](standing, style))
         console.say(f"run {followed.run_id} of {visible(followed.manifest)} at {visible(followed.api)}")
     elif code is not Exit.OK:
         rest = f"; {report.others(followed.others)}" if followed.others else ""
@@ -136,24 +158,27 @@ def _connected(
 ) -> Iterator[Reader]:
     # Not the manifest itself, which may be gone: its place, and what a sandbox must know to be asked for the jobs.
     jobs = tuple(Job(one.name, one.workflow_id, one.project_id) for one in sightings)
-    with at.endpoint(Manifest("", home, "", jobs)) as endpoint, Reader(endpoint, limits.concurrency) as reader:
+    with at.endpoints()(Manifest("", home, "", jobs)) as endpoint, Reader(endpoint, limits.concurrency) as reader:
         yield reader
 
 
 @contextmanager
 def _followed(
     request: Request, at: options.Connection, home: str, found: Followed | None
-) -> Iterator[tuple[Followed, Keep]]:
-    """What is meant, and how what is final is kept. `found` is what a results file says."""
-    place = options.LedgerPlace.of(home, request.ledger, sandbox=at.sandbox)
+) -> Iterator[tuple[Followed, Mapping[str, int], Keep]]:
+    """What is meant, where its jobs stand in the manifest, and how what is final is kept.
+
+    `found` is what a results file says, which has no lines.
+    """
+    place = options.ledger_place(home, request.ledger, sandbox=at.sandbox)
     if found is not None and not place.named and not place.path.exists():
-        yield found, lambda _final: None
+        yield found, {}, lambda _final: None
         return
     records.must_exist(place.path)
     with follow.record(place.path) as ledger:
-        followed = _of_target(ledger, request) if found is None else _of_results(ledger, found)
+        followed, lines = _of_target(ledger, request) if found is None else _of_results(ledger, found)
         with follow.keeping(ledger, followed.api) as keep:
-            yield followed, keep
+            yield followed, lines, keep
 
 
 def _home_of_results(path: str, found: Followed) -> str:
@@ -162,24 +187,29 @@ def _home_of_results(path: str, found: Followed) -> str:
     return records.home_of(found.manifest_path) if beside == "-" else beside
 
 
-def _of_results(ledger: Ledger, found: Followed) -> Followed:
+def _of_results(ledger: Ledger, found: Followed) -> tuple[Followed, Mapping[str, int]]:
     """What the ledger knows by now of the run that wrote a results file; else what the file says."""
     run = next((run for run in ledger.runs(found.api, found.manifest) if run.id == found.run_id), None)
-    return found if run is None else following.of_run(ledger, run)
+    return (found, {}) if run is None else (following.of_run(ledger, run), _lines(ledger, run))
 
 
-def _of_target(ledger: Ledger, request: Request) -> Followed:
+def _of_target(ledger: Ledger, request: Request) -> tuple[Followed, Mapping[str, int]]:
     run, holder = records.now(ledger, _find(ledger, request.target))
     if holder is not None and request.wait:
         console.say(f"run {run.id} has not ended: waiting for it first; locked by {visible(holder)}")
         while holder is not None and request.left != 0:
             follow.sleep(_MOMENT)
             run, holder = records.now(ledger, run)
-    followed = following.of_run(ledger, run)
+    followed, lines = following.of_run(ledger, run), _lines(ledger, run)
     if holder is None:
-        return followed
+        return followed, lines
     console.warn(f"run {run.id} has not ended: these are its jobs so far; locked by {visible(holder)}")
-    return replace(followed, others={})
+    return replace(followed, others={}), lines
+
+
+def _lines(ledger: Ledger, run: RunRow) -> Mapping[str, int]:
+    """The line of each job in the manifest, as it was in a run."""
+    return {job.name: job.line for job in ledger.jobs_of(run)}
 
 
 def _find(ledger: Ledger, target: str | None) -> RunRow:

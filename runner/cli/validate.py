@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable
 import click
 
 from runner import manifest
-from runner.cli import console, problems
+from runner.cli import completion_values, console, problems, sources
 from runner.errors import Exit, Problem, UsageError
 from runner.manifest import Checked
 from runner.model import Manifest
 
 
 @click.command("validate")
-@click.argument("manifests", metavar="MANIFEST...", nargs=-1, required=True)
+@click.argument("manifests", metavar="MANIFEST...", nargs=-1, required=True, shell_complete=completion_values.files)
 @click.option(
     "--format",
     "style",
@@ -24,14 +24,12 @@ from runner.model import Manifest
     help="How problems are written: a line each, one JSON list, or annotations for GitHub Actions.",
 )
 def command(manifests: tuple[str, ...], style: str) -> Exit:
-    """Check manifests (files, or - for standard input) and report every problem at once. Nothing is sent.
+    """Check manifests (files, folders of *.yaml, or - for standard input) and report every problem at once.
 
-    Each problem is a line `file:line:column: field: message (hint)` on stdout. Lines and columns count from 1, and
-    so does nothing else: the first job is jobs[0]. The exit code is 0 if all manifests are valid, else 2.
+    Nothing is sent. Each problem is a line `file:line:column: field: message (hint)` on stdout. Lines and columns count
+    from 1, and so does nothing else: the first job is jobs[0]. The exit code is 0 if all manifests are valid, else 2.
     """
-    if manifests.count(manifest.STDIN) > 1:
-        raise UsageError("standard input (-) can be read only once", "Name each manifest once.")
-    results = [_check(path) for path in manifests]
+    results = [_check(path) for path in sources.paths(manifests)]
     _WRITERS[style](results)
     return Exit.USAGE if any(checked.problems for checked in results) else Exit.OK
 
@@ -40,9 +38,7 @@ def _check(path: str) -> Checked:
     try:
         data = manifest.read_source(path, console.stdin())
     except UsageError as error:
-        name = manifest.display_name(path)
-        problem = Problem(name, 0, 0, "", error.message.removeprefix(f"{name}: "), error.hint)
-        return Checked(None, (problem,), ())
+        return Checked(None, (sources.unread(path, error),), ())
     return manifest.check(data, path)
 
 

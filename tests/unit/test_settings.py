@@ -449,3 +449,14 @@ def test_a_ca_bundle_is_a_file_of_pem_certificates(tmp_path: Path, certificates:
             check_ca_bundle(path)
         assert path in caught.value.message
         assert "PEM" in caught.value.hint
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
+@pytest.mark.parametrize(("mode", "warns"), [(0o440, False), (0o400, False), (0o444, True), (0o404, True)])
+def test_a_key_that_its_group_hands_over_is_meant_so(tmp_path: Path, mode: int, warns: bool) -> None:
+    file = tmp_path / "key"
+    file.write_text("a-key", encoding="ascii")
+    file.chmod(mode)
+    os.chown(file, 65534, 0)
+    key, warnings = api_key(None, file)
+    assert (key.reveal(), bool(warnings)) == ("a-key", warns)

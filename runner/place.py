@@ -1,0 +1,57 @@
+"""Where a manifest's ledger is, and whether a run may make it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner import folder
+from runner.errors import RefusedError
+from runner.model import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerPlace:
+    """Which ledger is used, and whether a person named it: only one in its default place may be made by a run."""
+
+    path: Path
+    named: bool
+
+    @classmethod
+    def of(cls, manifest_path: str, named: Path | None = None, *, sandbox: bool = False) -> LedgerPlace:
+        """The ledger for a manifest. The sandbox has its own, whatever is named."""
+        home = folder.beside(manifest_path)
+        if sandbox:
+            return cls(home / "sandbox" / "ledger.db", named=False)
+        return cls(home / "ledger.db", named=False) if named is None else cls(named, named=True)
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that the ledger consists of."""
+        return [Path(f"{self.path}{suffix}") for suffix in ("", "-wal", "-shm")]
+
+    def make_folder(self, manifest_path: str) -> None:
+        """Make the folder of a ledger in its default place. Raises RefusedError."""
+        if not self.named:
+            folder.make(folder.beside(manifest_path))
+            self.path.parent.mkdir(mode=0o700, exist_ok=True)
+
+    def refuse_unkept(self, manifest: Manifest, *, ci: bool) -> None:
+        """CI cleans its checkouts, and with the ledger goes the knowledge of what was bought.
+
+        Raises:
+            RefusedError: in CI, with a `once_per` that lives by the record, and no ledger named.
+        """
+        if ci and manifest.once_per != "run" and not self.named:
+            raise RefusedError(
+                f"CI is set, and {manifest.path} says once_per: {manifest.once_per}, which needs a ledger that is kept",
+                "Name one with --ledger or PIXXEL_RUNNER_LEDGER in a place that outlives the checkout (make it once "
+                "with `pixxel-runner ledger init PATH`), and keep it between runs: it says what must not be bought "
+                "again.",
+            )
+
+
+def is_ci(environment: Mapping[str, str]) -> bool:
+    """Whether this is a CI system's job: nearly all of them set CI, most to `true`."""
+    return environment.get("CI", "").lower() not in ("", "false", "0", "no")
