@@ -1,0 +1,67 @@
+"""pixxel-runner as a library: `from runner import load_manifest, run`. What is here is described in docs/library.md."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runner.errors import Exit, ManifestError, Problem, RefusedError, RunnerError, UsageError
+    from runner.forecast import Forecast, Prospect
+    from runner.library import SANDBOX, Access, Choice, Result, Silent, Stop, load_manifest, preview, run
+    from runner.lock import LockedError
+    from runner.model import Created, Entry, ErrorInfo, Failed, InDoubt, Job, Manifest, Skipped
+    from runner.results import Summary
+    from runner.settings import Options
+
+__all__ = [
+    "SANDBOX",
+    "Access",
+    "Choice",
+    "Created",
+    "Entry",
+    "ErrorInfo",
+    "Exit",
+    "Failed",
+    "Forecast",
+    "InDoubt",
+    "Job",
+    "LockedError",
+    "Manifest",
+    "ManifestError",
+    "Options",
+    "Problem",
+    "Prospect",
+    "RefusedError",
+    "Result",
+    "RunnerError",
+    "Silent",
+    "Skipped",
+    "Stop",
+    "Summary",
+    "UsageError",
+    "load_manifest",
+    "preview",
+    "run",
+]
+
+# Where each name is: nothing of it is imported before it is asked for, so that the command starts as fast as without.
+_HOMES = {
+    "runner.errors": ("Exit", "ManifestError", "Problem", "RefusedError", "RunnerError", "UsageError"),
+    "runner.forecast": ("Forecast", "Prospect"),
+    "runner.lock": ("LockedError",),
+    "runner.model": ("Created", "Entry", "ErrorInfo", "Failed", "InDoubt", "Job", "Manifest", "Skipped"),
+    "runner.results": ("Summary",),
+    "runner.settings": ("Options",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = next((home for home, names in _HOMES.items() if name in names), "runner.library")
+    return getattr(importlib.import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
