@@ -5,13 +5,12 @@ It does not print: what was found or settled is in what it returns, and what can
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from runner import jobobject, lock, periods, record
+from runner import jobobject, lock, periods, record, spelling
 from runner.errors import RefusedError, UsageError
 from runner.exchange import Exchange
 from runner.ledger.rows import Decision, Standing
@@ -292,7 +291,7 @@ def _nearest(name: str, doubts: Iterable[Standing]) -> str:
     names = {one.name for one in doubts}
     if not names:
         return "Nothing is in doubt there."
-    near = difflib.get_close_matches(name, names, n=3)
+    near = spelling.near(name, names, 3)
     if near:
         return f"Did you mean {' or '.join(map(repr, near))}?"
     listed = sorted(names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +13,7 @@ from typing import Any, Literal
 
 import jsonschema
 
+from runner import spelling
 from runner.errors import Problem
 from runner.yamltext.document import Document
 from runner.yamltext.scalars import Moment, number, reading
@@ -24,7 +24,6 @@ SchemaName = Literal["manifest", "results"]
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 _PLAIN_TEXT = re.compile(r"[A-Za-z0-9_-](?:[A-Za-z0-9 ./:_-]{0,198}[A-Za-z0-9_-])?")
-_NEAR = 0.7  # of 1, as difflib measures: takes `daily` for `day`, but not `owner` for `once_per`
 _INIT_HINT = "`pixxel-runner init` writes one to start from"
 _TYPES = {
     "string": "text",
@@ -81,7 +80,7 @@ def manifest_problems(document: Document) -> list[Problem]:
     """All that the manifest's JSON Schema finds wrong, in no particular order."""
     reduced, originals = _without_plain_jobs(document.value)
     words = _Words(document, originals)
-    validator = jsonschema.Draft202012Validator(_manifest_schema())
+    validator = jsonschema.Draft7Validator(_manifest_schema())
     found = {problem: None for error in validator.iter_errors(reduced) for problem in words.problems(error)}
     return list(found)
 
@@ -276,9 +275,8 @@ def _unknown_key(key: str, known: list[str], path: FieldPath) -> tuple[str, str]
 
 def near(text: str, choices: Iterable[str]) -> str:
     """A hint: a question that names the choice that was probably meant; empty if none is near."""
-    # Each character costs time with each choice, and what is much longer than any choice is near to none.
-    matches = difflib.get_close_matches(text[:100], list(choices), n=1, cutoff=_NEAR)
-    return f"did you mean {matches[0]}?" if matches else ""
+    meant = spelling.near(text, choices)
+    return f"did you mean {meant[0]}?" if meant else ""
 
 
 def _home(key: str, path: FieldPath) -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runner import following, status
-from runner.cli import console, options
+from runner.cli import console, options, screen
 from runner.errors import Exit, RefusedError
 from runner.ledger.store import Ledger
 from runner.status import Sighting
@@ -29,7 +27,6 @@ _COLORS = {"completed": "green", "failed": "red", "cancelled": "red", "going": "
 _LEAST_NAME = 16  # columns
 _LEAST_WORDS = 9  # columns
 _GAP = 2  # columns
-_USUAL = os.terminal_size((80, 24))  # of a terminal that does not tell its size
 
 Keep = Callable[[Sequence[Sighting]], None]
 
@@ -118,8 +115,7 @@ def sleep(seconds: float) -> bool:
 def _display(watch: Watch, *, quiet: bool) -> Callable[[Sequence[Sighting]], None]:
     if quiet:
         return lambda _changed: None
-    can_redraw = console.stderr_is_terminal() and os.environ.get("TERM") != "dumb"
-    return _Live(watch).draw if can_redraw else _Lines(watch).say
+    return _Live(watch).draw if screen.can_redraw() else _Lines(watch).say
 
 
 class _Lines:
@@ -156,17 +152,12 @@ class _Live:
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
-        self._drawn = 0
+        self._drawing = screen.Drawing()
 
     def draw(self, _changed: Sequence[Sighting]) -> None:
         """Draw it as it is now, in the place where it was."""
-        size = _size()
-        lines = self._lines(size.columns - 1, max(1, size.lines - 2))
-        # Up to the first line that was drawn, and from there on everything goes.
-        back = f"\x1b[{self._drawn}F\x1b[J" if self._drawn else ""
-        self._drawn = len(lines)
-        with suppress(OSError):
-            click.echo(back + "\n".join(lines), file=sys.stderr, color=True)
+        size = screen.size()
+        self._drawing.draw(self._lines(max(1, size.columns - 1), max(1, size.lines - 2)))
 
     def _lines(self, columns: int, room: int) -> list[str]:
         sightings = self._watch.sightings
@@ -187,12 +178,3 @@ class _Live:
         text = cut(visible(_in_words(one)), max(1, columns - name_width - _GAP))
         colored = click.style(text, fg=_COLORS[one.kind]) if console.stderr_color() else text
         return f"{name}{' ' * (name_width - width(name) + _GAP)}{colored}"
-
-
-def _size() -> os.terminal_size:
-    """How large the terminal is that stderr is: stdout may be a file."""
-    try:
-        size = os.get_terminal_size(sys.stderr.fileno())
-    except (OSError, ValueError):
-        return _USUAL
-    return os.terminal_size((size.columns or _USUAL.columns, size.lines or _USUAL.lines))

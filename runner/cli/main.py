@@ -9,13 +9,16 @@ import signal
 import sys
 import threading
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from runner.cli import console
-from runner.errors import Exit, ManifestError, RunnerError
+from runner.errors import Exit, ManifestError, RunnerError, Terminated
 from runner.version import VERSION
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 _NAME = "pixxel-runner"
 _COMPLETE = "_PIXXEL_RUNNER_COMPLETE"  # what click's completion scripts set
@@ -32,6 +35,7 @@ _COMMANDS = {
     "validate": "Check manifests, and report every problem at once.",
     "schema": "Print the JSON Schema of the manifest or of the results file.",
     "init": "Write a commented manifest to start from.",
+    "completion": "Print the script that completes commands in bash, zsh or fish.",
     "sandbox": "Serve the API on loopback, to try things out.",
 }
 
@@ -47,6 +51,22 @@ class _Commands(click.Group):
             return None
         command: click.Command = importlib.import_module(f"runner.cli.{cmd_name}").command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in _COMMANDS and (args[0] == "-" or not args[0].startswith("-")) and not ctx.resilient_parsing:
+            from runner.cli import suggest  # noqa: PLC0415 - there is hardly ever one
+
+            raise click.UsageError(suggest.no_command(args, _COMMANDS), ctx)
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - for shells alone
+
+        if incomplete.startswith("-"):
+            return click.Command.shell_complete(self, ctx, incomplete)  # click.Group's would import every command
+        return [CompletionItem(name, help=words) for name, words in _COMMANDS.items() if name.startswith(incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         with formatter.section("Commands"):
@@ -78,12 +98,14 @@ def main(arguments: list[str] | None = None) -> int:
         console.fail(error)
         code = error.exit_code
     except click.ClickException as error:
-        console.usage(error)
+        from runner.cli import suggest  # noqa: PLC0415 - there is hardly ever one
+
+        console.usage(suggest.in_other_words(error))
         code = Exit.USAGE
     except (click.Abort, KeyboardInterrupt):
         console.say("interrupted")
         code = Exit.SIGINT
-    except _Terminated:
+    except Terminated:
         console.say("terminated")
         code = Exit.SIGTERM
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug ends in words and in exit code 70
@@ -96,13 +118,9 @@ def main(arguments: list[str] | None = None) -> int:
     return int(code)
 
 
-class _Terminated(BaseException):
-    """SIGTERM came while nothing was in flight."""
-
-
 def _terminate(_signum: int, _frame: FrameType | None) -> None:
     """End by a way that leaves locks and files in order. As process 1 of a container, SIGTERM would be ignored."""
-    raise _Terminated
+    raise Terminated
 
 
 def _at_sigterm(handler: Any) -> None:
@@ -114,9 +132,9 @@ def _run(arguments: list[str] | None) -> int:
     """Find the command and run it. `click.Group.main` is not used: it answers a closed pipe with an exit of its own."""
     completing = os.environ.get(_COMPLETE)
     if completing:
-        from click.shell_completion import shell_complete  # noqa: PLC0415 - for shells alone
+        from runner.cli import completion  # noqa: PLC0415 - for shells alone
 
-        return shell_complete(cli, {}, _NAME, _COMPLETE, completing)
+        return completion.answer(cli, _NAME, completing)
     try:
         with cli.make_context(_NAME, list(sys.argv[1:] if arguments is None else arguments)) as context:
             return int(cli.invoke(context) or Exit.OK)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, assert_never
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import assert_never
 
-import click
-
-from runner.cli import console
+from runner.cli import console, screen
 from runner.lookup import Finding
 from runner.model import Created, ErrorInfo, Failed, InDoubt, Outcome, Skipped, Submission
-from runner.text import visible
+from runner.text import cut, visible
 
-if TYPE_CHECKING:
-    from click._termui_impl import ProgressBar  # click names the bar's class nowhere else
+_WIDEST_BAR = 36  # columns
+_NARROWEST_BAR = 10  # columns
+_LABEL = "submitting"
 
 
 class Progress:
@@ -26,10 +24,11 @@ class Progress:
     def __init__(self, *, quiet: bool, verbose: bool, bar: bool) -> None:
         self._quiet = quiet
         self._verbose = verbose
-        self._wants_bar = bar and not quiet
+        self._wants_bar = bar and not quiet and screen.can_redraw()
         self._counts: Counter[str] = Counter()
         self._started = time.monotonic()
-        self._bar: ProgressBar[int] | None = None
+        self._total = 0
+        self._drawing: screen.Drawing | None = None
 
     @contextmanager
     def over(self, total: int) -> Iterator[None]:
@@ -38,17 +37,15 @@ class Progress:
         if not (self._wants_bar and total):
             yield
             return
-        self._bar = click.progressbar(
-            length=total, label="submitting", show_pos=True, item_show_func=self._now, file=sys.stderr
-        )
-        with suppress(OSError):
-            self._bar.__enter__()
+        self._total = total
+        self._counts.clear()
+        self._drawing = screen.Drawing(inline=True)
+        self._draw()
         try:
             yield
         finally:
-            bar, self._bar = self._bar, None
-            with suppress(OSError):
-                bar.__exit__(None, None, None)
+            self._drawing.leave()
+            self._drawing = None
 
     def note(self, text: str) -> None:
         """Something that a person wants to know and need not act on."""
@@ -73,9 +70,8 @@ class Progress:
         self._counts[word] += 1
         if self._verbose:
             self._say(f"{visible(submission.job.name)}: {word}{': ' if detail else ''}{visible(detail)}")
-        if self._bar is not None:
-            with suppress(OSError):  # a terminal that hung up must not end the run
-                self._bar.update(1, 1)
+        else:
+            self._draw()
 
     def retrying(self, submission: Submission, error: ErrorInfo, seconds: float) -> None:
         """A job that was certainly not sent is tried again in so many seconds."""
@@ -93,20 +89,45 @@ class Progress:
     def _say(self, text: str) -> None:
         if self._quiet:
             return
-        if self._bar is None:
-            console.say(text)
-            return
-        with suppress(OSError):
-            click.echo("\r\x1b[2K", file=sys.stderr, nl=False, color=True)  # the bar's line; it is drawn anew below
-            console.say(text)
-            self._bar._last_line = None  # noqa: SLF001 - click would not draw a line that has not changed
-            self._bar.render_progress()
+        if self._drawing is not None:
+            self._drawing.clear()
+        console.say(text)
+        self._draw()
 
-    def _now(self, _item: int | None) -> str:
-        elapsed = time.monotonic() - self._started
-        rate = self._counts.total() / elapsed if elapsed else 0.0
-        others = [f"{count} {word}" for word, count in sorted(self._counts.items()) if word != "created"]
-        return ", ".join([f"{rate:.1f}/s", *others])
+    def _draw(self) -> None:
+        if self._drawing is not None:
+            done, elapsed = self._counts.total(), time.monotonic() - self._started
+            others = {word: count for word, count in sorted(self._counts.items()) if word != "created"}
+            self._drawing.draw([bar(done, self._total, others, elapsed, screen.size().columns - 1)])
+
+
+def bar(done: int, total: int, others: Mapping[str, int], elapsed: float, columns: int) -> str:
+    """One line that says how far a run is, in at most so many columns: what matters least goes first.
+
+    Args:
+        done: jobs whose outcome is on record.
+        total: jobs that the run sends.
+        others: how many of them were not created, by outcome.
+        elapsed: seconds since it began.
+        columns: at least 1.
+    """
+    count = f"{done}/{total}"
+    rest = ", ".join(f"{number} {word}" for word, number in others.items())
+    rate = done / elapsed if elapsed else 0.0
+    end = ", ".join(filter(None, [f"{rate:.1f}/s", rest]))
+    left = f"{_clock((total - done) / rate)}  " if rate and done < total else ""
+    for tail in (f"  {count}  {left}{end}", f"  {count}  {end}"):
+        room = min(columns - len(f"{_LABEL}  []{tail}"), _WIDEST_BAR)
+        if room >= _NARROWEST_BAR:
+            full = room * min(done, total) // total
+            return f"{_LABEL}  [{'#' * full}{'-' * (room - full)}]{tail}"
+    shorter = (f"{_LABEL}  {count}  {end}", f"{count}  {end}", f"{count}  {rest}".rstrip())
+    return next((line for line in shorter if len(line) <= columns), cut(shorter[-1], max(1, columns)))
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{rest:02}"
 
 
 def _in_words(outcome: Outcome) -> tuple[str, str]:

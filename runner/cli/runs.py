@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from runner import periods
-from runner.cli import console, records
+from runner.cli import completion_values, console, records
 from runner.errors import Exit
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
@@ -45,7 +45,7 @@ class _Line:
 
 
 @click.command("runs")
-@click.argument("manifest", metavar="[MANIFEST]", required=False)
+@click.argument("manifest", metavar="[MANIFEST]", required=False, shell_complete=completion_values.files)
 @records.place
 @click.option(
     "--limit", type=click.IntRange(0), default=20, show_default=True, metavar="N", help="How many at most; 0: all."

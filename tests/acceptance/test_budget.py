@@ -6,8 +6,6 @@ import csv
 import io
 import json
 import os
-import pty
-import select
 import signal
 import subprocess
 import sys
@@ -16,22 +14,17 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from support import shell as shells
 from support.schemas import check_results
 from support.shell import KEY, Done, Shell
+from support.terminal import environment, on_terminal, seen
 from support.wire import PATIENCE, Request, Reset, Script, Stall, WireServer, reply
 
 Job = tuple[str, str, str]
 
-# The command, on the terminal that is its standard input and its stderr: Ctrl-C that is typed there reaches it.
-ON_TERMINAL = """
-import fcntl, os, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.executable, [sys.executable, "-P", "-m", "runner", *sys.argv[1:]])
-"""
 STARTING = 8.0  # seconds: enough for a program to start on a slow machine, and far less than a timeout
 
 JOBS: tuple[Job, ...] = (
@@ -321,53 +314,13 @@ def test_where_nobody_asked_there_is_no_estimate(shell: Shell) -> None:
 # --confirm, on a real terminal.
 
 
-def environment(shell: Shell) -> dict[str, str]:
-    kept = ("PATH", "HOME", "PYTHONPATH", "COVERAGE_PROCESS_CONFIG")
-    return {name: os.environ[name] for name in kept if name in os.environ} | shell.environment
-
-
 @contextmanager
-def on_terminal(
-    shell: Shell, *arguments: str, out: Path | None = None
+def confirming(
+    shell: Shell, *arguments: str, out: IO[bytes] | None = None
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """The command on a terminal of its own, and the end of it at which a person sits. `out`: stdout is a file."""
-    person, terminal = pty.openpty()
-    file = out.open("wb") if out else None
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", ON_TERMINAL, "run", "nightly.yaml", "--confirm", *arguments],
-            cwd=shell.folder,
-            env=environment(shell),
-            stdin=terminal,
-            stdout=file or terminal,
-            stderr=terminal,
-            start_new_session=True,
-        )
-    finally:
-        os.close(terminal)
-        if file:
-            file.close()
-    try:
-        with process:
-            yield process, person
-    finally:
-        process.kill()
-        os.close(person)
-
-
-def seen(person: int, word: str | None) -> str:
-    """What stands on the terminal until a word does; until the end without one."""
-    shown = b""
-    while word is None or word.encode() not in shown:
-        assert select.select([person], [], [], 3 * PATIENCE)[0], shown
-        try:
-            piece = os.read(person, 65_536)
-        except OSError:  # the terminal's other end is closed: Linux calls that an input error
-            piece = b""
-        if not piece:
-            break
-        shown += piece
-    return shown.decode(errors="replace")
+    """A run that asks, on a terminal. `out`: stdout is a file."""
+    with on_terminal(shell, "run", "nightly.yaml", "--confirm", *arguments, out=out) as both:
+        yield both
 
 
 @pytest.fixture
@@ -379,7 +332,7 @@ def heard() -> Iterator[None]:
 
 
 def test_a_yes_sends(shell: Shell) -> None:
-    with serving(shell, Api()) as server, on_terminal(shell) as (process, person):
+    with serving(shell, Api()) as server, confirming(shell) as (process, person):
         shown = seen(person, "[y/N]")
         assert sent(server) == []
         os.write(person, b"y\n")
@@ -394,7 +347,7 @@ def test_a_yes_sends(shell: Shell) -> None:
 
 @pytest.mark.parametrize("answer", [b"yes\n", b" Y \n"])
 def test_a_yes_in_other_words(shell: Shell, answer: bytes) -> None:
-    with serving(shell, Api()) as server, on_terminal(shell, "--only", "field-a") as (process, person):
+    with serving(shell, Api()) as server, confirming(shell, "--only", "field-a") as (process, person):
         assert "Submit 1 of 4 jobs" in seen(person, "[y/N]")
         os.write(person, answer)
         seen(person, None)
@@ -405,7 +358,7 @@ def test_a_yes_in_other_words(shell: Shell, answer: bytes) -> None:
     "answer", [b"n\n", b"\n", b"yep\n", b"\xff\n", b"\x04"], ids=["no", "enter", "other", "byte", "ctrl-d"]
 )
 def test_anything_else_sends_nothing(shell: Shell, answer: bytes) -> None:
-    with serving(shell, Api()) as server, on_terminal(shell) as (process, person):
+    with serving(shell, Api()) as server, confirming(shell) as (process, person):
         seen(person, "[y/N]")
         os.write(person, answer)
         assert "not confirmed: nothing was sent" in seen(person, None)
@@ -416,7 +369,7 @@ def test_anything_else_sends_nothing(shell: Shell, answer: bytes) -> None:
 @pytest.mark.usefixtures("heard")
 def test_control_c_sends_nothing_and_frees_the_manifest(shell: Shell) -> None:
     with serving(shell, Api()) as server:
-        with on_terminal(shell) as (process, person):
+        with confirming(shell) as (process, person):
             seen(person, "[y/N]")
             os.write(person, b"\x03")
             assert "interrupted" in seen(person, None)
@@ -425,7 +378,7 @@ def test_control_c_sends_nothing_and_frees_the_manifest(shell: Shell) -> None:
 
 
 def test_sigterm_at_the_question_sends_nothing(shell: Shell) -> None:
-    with serving(shell, Api()) as server, on_terminal(shell) as (process, person):
+    with serving(shell, Api()) as server, confirming(shell) as (process, person):
         seen(person, "[y/N]")
         process.send_signal(signal.SIGTERM)
         seen(person, None)
@@ -434,17 +387,21 @@ def test_sigterm_at_the_question_sends_nothing(shell: Shell) -> None:
 
 def test_the_question_is_talk_and_stdout_is_data(shell: Shell) -> None:
     out = shell.folder / "out.csv"
-    with serving(shell, Api()), on_terminal(shell, "--format", "csv", out=out) as (process, person):
+    with (
+        serving(shell, Api()),
+        out.open("wb") as file,
+        confirming(shell, "--format", "csv", out=file) as (process, person),
+    ):
         shown = seen(person, "[y/N]")
         os.write(person, b"y\n")
         seen(person, None)
         assert process.wait(PATIENCE) == 0
     assert "4 to submit" in shown
-    assert out.read_text(encoding="utf-8").startswith("name,workflow_id,")
+    assert out.read_text(encoding="utf-8").startswith("manifest,name,workflow_id,")
 
 
 def test_costs_that_are_not_known_are_said_before_the_question(shell: Shell) -> None:
-    with serving(shell, Api({"ndvi": 10, "turbid": 25})) as server, on_terminal(shell) as (process, person):
+    with serving(shell, Api({"ndvi": 10, "turbid": 25})) as server, confirming(shell) as (process, person):
         shown = seen(person, "[y/N]")
         os.write(person, b"n\n")
         seen(person, None)
@@ -454,7 +411,7 @@ def test_costs_that_are_not_known_are_said_before_the_question(shell: Shell) -> 
 
 
 def test_what_is_above_the_limit_is_refused_without_a_question(shell: Shell) -> None:
-    with serving(shell, Api()) as server, on_terminal(shell, "--max-cost", "84") as (process, person):
+    with serving(shell, Api()) as server, confirming(shell, "--max-cost", "84") as (process, person):
         shown = seen(person, None)
         assert (process.wait(PATIENCE), sent(server)) == (4, [])
     assert "above max_cost 84" in shown
@@ -464,7 +421,7 @@ def test_what_is_above_the_limit_is_refused_without_a_question(shell: Shell) -> 
 def test_where_there_is_nothing_to_send_nobody_is_asked(shell: Shell) -> None:
     with serving(shell, Api()) as server:
         assert run(shell).code == 0
-        with on_terminal(shell) as (process, person):
+        with confirming(shell) as (process, person):
             assert "[y/N]" not in seen(person, None)
             assert process.wait(PATIENCE) == 0
         assert (len(sent(server)), asked(server)) == (4, [])

@@ -18,13 +18,18 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "name"), [([], "manifest"), (["manifest"], "manifest"), (["results"], "results")]
+    ("arguments", "name", "draft"),
+    [
+        ([], "manifest", "http://json-schema.org/draft-07/schema#"),  # what editors know
+        (["manifest"], "manifest", "http://json-schema.org/draft-07/schema#"),
+        (["results"], "results", "https://json-schema.org/draft/2020-12/schema"),
+    ],
 )
-def test_it_prints_the_file_as_it_is(arguments: list[str], name: str) -> None:
+def test_it_prints_the_file_as_it_is(arguments: list[str], name: str, draft: str) -> None:
     done = run(*arguments)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (SCHEMAS / f"{name}.schema.json").read_text(encoding="utf-8")
-    assert json.loads(done.stdout)["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert json.loads(done.stdout)["$schema"] == draft
 
 
 def test_there_is_no_other() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
-import select
 import signal
 import subprocess
 import sys
@@ -21,6 +19,7 @@ import pytest
 from support import shell as shells
 from support.schemas import check_results
 from support.shell import KEY, Shell
+from support.terminal import on_terminal, seen
 from support.wire import PATIENCE, Request, Reset, Script, Stall, WireServer, created, reply
 
 from runner import lock
@@ -48,13 +47,6 @@ def sleep(seconds):
 
 lock.hold = functools.partial(lock.hold, sleep=sleep)
 sys.exit(main())
-"""
-
-# The command, on the terminal that is its standard input: Ctrl-C that is typed there reaches it.
-ON_TERMINAL = """
-import fcntl, os, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.executable, [sys.executable, "-P", "-m", "runner", *sys.argv[1:]])
 """
 
 JOBS = tuple((f"j{number}", "w-1", f"p-{number}") for number in range(3))
@@ -225,47 +217,6 @@ def test_a_hangup_loses_no_more_than_a_kill(shell: Shell) -> None:
 
 
 # On a terminal.
-
-
-@contextmanager
-def on_terminal(shell: Shell, *arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """The command on a terminal of its own, and the end of it at which a person sits."""
-    person, terminal = pty.openpty()
-    kept = ("PATH", "HOME", "PYTHONPATH", "COVERAGE_PROCESS_CONFIG")
-    inherited = {name: os.environ[name] for name in kept if name in os.environ}
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", ON_TERMINAL, *arguments],
-            cwd=shell.folder,
-            env={**inherited, **shell.environment},
-            stdin=terminal,
-            stdout=terminal,
-            stderr=terminal,
-            start_new_session=True,
-        )
-    finally:
-        os.close(terminal)
-    try:
-        with process:
-            yield process, person
-    finally:
-        process.kill()
-        os.close(person)
-
-
-def seen(person: int, word: str | None) -> str:
-    """What stands on the terminal until a word does; until the end without one."""
-    shown = b""
-    while word is None or word.encode() not in shown:
-        assert select.select([person], [], [], 3 * PATIENCE)[0], shown
-        try:
-            piece = os.read(person, 65_536)
-        except OSError:  # the terminal's other end is closed: Linux calls that an input error
-            piece = b""
-        if not piece:
-            break
-        shown += piece
-    return shown.decode(errors="replace")
 
 
 @pytest.mark.parametrize("twice", [False, True])

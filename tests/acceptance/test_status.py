@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 import os
-import pty
 import re
-import select
 import shlex
 import signal
-import struct
 import subprocess
 import sys
-import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +24,7 @@ from support import disks, past
 from support import shell as shells
 from support.schemas import check_results, loads_strictly
 from support.shell import KEY, Done, Shell
+from support.terminal import on_terminal, seen
 from support.wire import PATIENCE, Drip, Request, Reset, Script, Stall, WireServer, created, reply
 
 from runner import record, results
@@ -39,14 +35,11 @@ from runner.text import width
 
 SOON = 3.0  # seconds that a slow machine may take for what a program does at once
 
-# The command, but for the seconds between its looks: one and more are long for a test. With a terminal as its standard
-# input it is in the foreground there, so that Ctrl-C that is typed reaches it.
+# The command, but for the seconds between its looks: one and more are long for a test.
 COMMAND = """
-import fcntl, os, sys, termios
+import os, sys
 from runner import status
 from runner.cli.main import main
-if os.isatty(0):
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 status._FIRST_PAUSE = float(os.environ.get("PAUSE", "0.02"))
 sys.exit(main())
 """
@@ -706,53 +699,9 @@ class Screen:
                 pytest.fail(f"{found[0]!r} is nothing that the program should write")
 
 
-@contextmanager
-def on_terminal(
-    shell: Shell, *arguments: str, size: tuple[int, int], out: int | None = subprocess.PIPE
-) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """The command on a terminal of (columns, rows), and the end of it at which a person sits. `out` None: there too."""
-    person, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
-    kept = ("PATH", "HOME", "PYTHONPATH", "COVERAGE_PROCESS_CONFIG")
-    inherited = {name: os.environ[name] for name in kept if name in os.environ}
-    try:
-        process = subprocess.Popen(
-            command(arguments),
-            cwd=shell.folder,
-            env={"TERM": "xterm", **inherited, **shell.environment},
-            stdin=terminal,
-            stdout=terminal if out is None else out,
-            stderr=terminal,
-            start_new_session=True,
-        )
-    finally:
-        os.close(terminal)
-    try:
-        with process:
-            yield process, person
-    finally:
-        process.kill()
-        os.close(person)
-
-
-def seen(person: int, word: str | None = None) -> str:
-    """What is written to the terminal until a word is; until the end without one."""
-    shown = b""
-    while word is None or word.encode() not in shown:
-        assert select.select([person], [], [], PATIENCE)[0], shown
-        try:
-            piece = os.read(person, 65_536)
-        except OSError:  # the terminal's other end is closed: Linux calls that an input error
-            piece = b""
-        if not piece:
-            break
-        shown += piece
-    return shown.decode()
-
-
 def followed(shell: Shell, size: tuple[int, int], *arguments: str) -> tuple[Screen, int, str]:
     """Follow until the end; the screen, the exit code, and what came on stdout, which is no terminal."""
-    with on_terminal(shell, "status", "--wait", *arguments, size=size) as (process, person):
+    with on_terminal(shell, "status", "--wait", *arguments, size=size, out=subprocess.PIPE) as (process, person):
         text = seen(person)
         assert process.stdout is not None
         out = process.stdout.read().decode()
@@ -794,7 +743,7 @@ def test_jobs_that_go_on_come_first_where_there_is_no_room_for_all(shell: Shell)
     with WireServer(choose=choose) as server:
         shell.at(server.url)
         with_run(shell, server.url, jobs)
-        with on_terminal(shell, "status", "--wait", size=(60, 10)) as (process, person):
+        with on_terminal(shell, "status", "--wait", size=(60, 10), out=subprocess.PIPE) as (process, person):
             text = seen(person)
             assert process.wait(PATIENCE) == 0
     screen = Screen(60, 10)
@@ -837,7 +786,7 @@ def test_colors_are_for_those_who_want_them(shell: Shell) -> None:
         with_run(shell, server.url)
         texts = []
         for color in ("auto", "never"):
-            with on_terminal(shell, "status", "--wait", "--color", color, size=(80, 24)) as (_, person):
+            with on_terminal(shell, "status", "--wait", "--color", color, out=subprocess.PIPE) as (_, person):
                 texts.append(seen(person))
             shell.ledger.unlink()
             shell.ledger.parent.rmdir()
@@ -850,7 +799,7 @@ def test_a_terminal_that_cannot_redraw_gets_lines(shell: Shell) -> None:
     shell.environment["TERM"] = "dumb"
     with serving(shell, Api("running completed", "completed", "completed")) as server:
         with_run(shell, server.url)
-        with on_terminal(shell, "status", "--wait", "--color", "never", size=(80, 24)) as (_, person):
+        with on_terminal(shell, "status", "--wait", "--color", "never", out=subprocess.PIPE) as (_, person):
             text = seen(person)
     assert "\x1b" not in text
     assert text.splitlines()[:4] == [
@@ -872,7 +821,7 @@ def test_control_c_leaves_the_jobs(shell: Shell) -> None:
     shell.environment["PAUSE"] = "600"
     with serving(shell, Api()) as server:
         with_run(shell, server.url)
-        with on_terminal(shell, "status", "--wait", size=(120, 24), out=None) as (process, person):
+        with on_terminal(shell, "status", "--wait", size=(120, 24)) as (process, person):
             seen(person, "3 jobs: 3 running")
             os.write(person, b"\x03")
             text = seen(person)
@@ -1001,7 +950,7 @@ def test_run_s_table_on_a_terminal_stands_under_the_one_that_was_drawn(shell: Sh
     api.bought = [job.project_id for job in JOBS]
     with (
         serving(shell, api),
-        on_terminal(shell, "run", "nightly.yaml", "--wait", size=(100, 40), out=None) as (process, person),
+        on_terminal(shell, "run", "nightly.yaml", "--wait", size=(100, 40)) as (process, person),
     ):
         text = seen(person)
         assert process.wait(PATIENCE) == 0

@@ -240,6 +240,7 @@ class Terminal:
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
     """A terminal of 80 columns that may be coloured."""
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     terminal = Terminal(monkeypatch)
     yield terminal
@@ -436,12 +437,13 @@ def test_a_terminal_that_went_away_stops_no_run(terminal: Terminal) -> None:
         progress.decided(B, FAILED)
 
 
-def test_the_cursor_comes_back_whatever_happens(terminal: Terminal) -> None:
+def test_the_cursor_is_not_hidden_and_stands_below_the_bar_at_the_end(terminal: Terminal) -> None:
     terminal.becomes("stderr")
     with pytest.raises(ZeroDivisionError), Progress(quiet=False, verbose=False, bar=True).over(3):
         raise ZeroDivisionError
     raw = terminal.raw()
-    assert raw.rindex("\x1b[?25h") > raw.rindex("\x1b[?25l")
+    assert "\x1b[?25" not in raw
+    assert raw.endswith("\r\n")
 
 
 def test_what_a_server_says_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -392,11 +392,19 @@ def test_an_end_in_the_middle_leaves_what_was_there(tmp_path: Path, end: BaseExc
     assert list(tmp_path.iterdir()) == [path]
 
 
+_IMPORTS = """
+import os, resource
+from pathlib import Path
+from runner import results
+from runner.errors import RefusedError
+from support.records import *
+"""
+
+
 def child(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run Python in a process of its own, which may die or lose its rights, in `folder`."""
-    imports = "import os, resource\nfrom pathlib import Path\nfrom runner import results\nfrom runner.errors import RefusedError\nfrom support.records import *\n"
     return subprocess.run(
-        [sys.executable, "-c", imports + code],
+        [sys.executable, "-c", _IMPORTS + code],
         cwd=folder,
         env={**unwatched(), "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
@@ -411,7 +419,7 @@ def test_a_kill_in_the_middle_leaves_what_was_there(tmp_path: Path) -> None:
     path.write_bytes(b"old")
     code = """
 class Deadly:
-    def keys(self):
+    def items(self):
         os.kill(os.getpid(), 9)
 first = [entry(str(i), created(f"j{i}", result="x" * 1000)) for i in range(100)]
 made = record(*first, Entry(Job("last", "w", "p", Deadly()), created("last"), RUN.id))

@@ -17,7 +17,7 @@ from runner.settings import Limits
 from runner.yamltext import reader
 
 MANIFEST: dict[str, Any] = json.loads(schema.schema_text("manifest"))
-VALIDATOR = jsonschema.Draft202012Validator(MANIFEST)
+VALIDATOR = jsonschema.Draft7Validator(MANIFEST)
 
 
 def fields(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -33,7 +33,8 @@ def fields(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.parametrize("name", ["manifest", "results"])
 def test_each_schema_is_one(name: schema.SchemaName) -> None:
-    jsonschema.Draft202012Validator.check_schema(json.loads(schema.schema_text(name)))
+    found = json.loads(schema.schema_text(name))
+    jsonschema.validators.validator_for(found).check_schema(found)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,7 @@ def test_every_field_is_explained_to_an_editor(path: str, node: dict[str, Any]) 
 def test_examples_and_defaults_are_valid(path: str, node: dict[str, Any]) -> None:
     values = [*node["examples"], *([node["default"]] if "default" in node else [])]
     for value in values:
-        jsonschema.Draft202012Validator(node).validate(value)
+        jsonschema.Draft7Validator(node).validate(value)
     assert path is not None
 
 
@@ -82,7 +83,7 @@ def test_the_schema_takes_the_rates_that_pacing_takes(rate: str) -> None:
     else:
         taken = True
     node = MANIFEST["properties"]["submit"]["properties"]["rate"]
-    assert jsonschema.Draft202012Validator(node).is_valid(rate) == taken
+    assert jsonschema.Draft7Validator(node).is_valid(rate) == taken
 
 
 TEXTS = st.one_of(
@@ -133,7 +134,7 @@ def keywords(node: Any) -> Iterator[str]:
 
 def test_every_keyword_of_the_schema_has_words() -> None:
     structural = {"properties", "items", "propertyNames", "allOf", "if", "then", "not"}
-    told = {"$schema", "title", "description", "default", "examples", "patternErrorMessage"}
+    told = {"$schema", "$id", "enumDescriptions", "title", "description", "default", "examples", "patternErrorMessage"}
     document = reader.read(b"a: 1", "m.yaml")
     known = set(schema._Words(document, [])._by_keyword)
     assert set(keywords(MANIFEST)) - structural - told == known
@@ -141,7 +142,7 @@ def test_every_keyword_of_the_schema_has_words() -> None:
 
 def test_a_keyword_without_words_is_still_a_problem() -> None:
     document = reader.read(b"version: 1", "m.yaml")
-    (error,) = jsonschema.Draft202012Validator({"maxProperties": 0}).iter_errors(document.value)
+    (error,) = jsonschema.Draft7Validator({"maxProperties": 0}).iter_errors(document.value)
     (problem,) = schema._Words(document, []).problems(error)
     assert problem.message == "this does not fit the manifest's schema (maxProperties)"
 
