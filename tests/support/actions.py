@@ -1,0 +1,313 @@
+"""Runs a composite action as GitHub's runner does: its `if:`s, its scripts in bash, its files, and a cache.
+
+Of the expression language there is what the action uses: contexts, string literals, `==`, `!=`, `&&`, `||`, `!`,
+brackets and the status functions. The rules are those of the runner: without a status function in its `if:` a step is
+skipped once one has failed, its `env:` wins over what surrounds it, and only its own process gets a signal.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_TOKEN = re.compile(r"\s*(?:(?P<word>[A-Za-z_][\w.-]*)|(?P<text>'[^']*')|(?P<sign>==|!=|&&|\|\||[!()]))")
+_SHELL = ["bash", "--noprofile", "--norc", "-eo", "pipefail"]
+_STATUS = ("always", "success", "failure", "cancelled")
+
+
+class Expression:
+    """One `${{ expression }}`, evaluated over contexts given by dotted name; what a context has not is empty."""
+
+    def __init__(self, text: str, values: Mapping[str, str], *, failed: bool, cancelled: bool = False) -> None:
+        self._tokens = list(self._split(text))
+        self._values = values
+        self._functions = {
+            "always": True,
+            "success": not failed and not cancelled,
+            "failure": failed,
+            "cancelled": cancelled,
+        }
+
+    @staticmethod
+    def _split(text: str) -> Iterator[str]:
+        at = 0
+        while at < len(text.rstrip()):
+            found = _TOKEN.match(text, at)
+            assert found is not None, f"what is this in an expression: {text[at:]!r}"
+            at = found.end()
+            yield found[0].strip()
+
+    def value(self) -> str | bool:
+        result = self._either()
+        assert not self._tokens, f"left over in an expression: {self._tokens}"
+        return result
+
+    def _either(self) -> str | bool:
+        result = self._both()
+        while self._take("||"):
+            other = self._both()
+            result = result or other
+        return result
+
+    def _both(self) -> str | bool:
+        result = self._compared()
+        while self._take("&&"):
+            other = self._compared()
+            result = other if result else result
+        return result
+
+    def _compared(self) -> str | bool:
+        result = self._single()
+        while self._tokens[:1] in (["=="], ["!="]):
+            same = self._tokens.pop(0) == "=="
+            result = (str(result) == str(self._single())) is same
+        return result
+
+    def _single(self) -> str | bool:
+        token = self._tokens.pop(0)
+        if token == "!":
+            return not self._single()
+        if token == "(":
+            result = self._either()
+            assert self._take(")")
+            return result
+        if token.startswith("'"):
+            return token[1:-1]
+        if self._take("("):
+            assert self._take(")")
+            return self._functions[token]
+        assert "." in token, f"no such context: {token}"
+        return self._values.get(token, "")
+
+    def _take(self, token: str) -> bool:
+        if self._tokens[:1] != [token]:
+            return False
+        self._tokens.pop(0)
+        return True
+
+
+@dataclass
+class Cache:
+    """What `actions/cache` keeps: folders under keys that are written once, newest last.
+
+    `taking`: whether it takes what is saved; saving only warns when it does not, as the real one.
+    """
+
+    folder: Path
+    taking: Callable[[str], bool] = lambda _: True
+    keys: list[str] = field(default_factory=list)
+
+    def save(self, key: str, path: Path) -> None:
+        if not self.taking(key) or key in self.keys or not path.exists():
+            return
+        shutil.copytree(path, self.folder / str(len(self.keys)))
+        self.keys.append(key)
+
+    def find(self, key: str, prefixes: list[str]) -> str | None:
+        """The key itself, else the newest that begins with it, else the newest of the first prefix that has one."""
+        if key in self.keys:
+            return key
+        for prefix in (key, *prefixes):
+            found = [kept for kept in self.keys if kept.startswith(prefix)]
+            if found:
+                return found[-1]
+        return None
+
+    def restore(self, key: str, path: Path) -> None:
+        shutil.copytree(self.folder / str(self.keys.index(key)), path, dirs_exist_ok=True)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A use of the action that has ended: how each step did (by id or name), its outputs, and all that was said."""
+
+    outcomes: Mapping[str, str]
+    outputs: Mapping[str, str]
+    log: str
+    summary: str
+
+    @property
+    def ok(self) -> bool:
+        return "failure" not in self.outcomes.values()
+
+
+@dataclass
+class Runner:
+    """A machine that works off an action: a workspace, a folder for temporary files, and a cache.
+
+    Args:
+        action: the folder of the `action.yml`.
+        workspace: where the checkout is, and each script begins.
+        temporary: `RUNNER_TEMP`.
+        cache: what is kept from one use to the next.
+        instead: outputs of steps (by id) that are taken for done.
+        environment: the `env:` of the step that uses the action, and what else surrounds it.
+    """
+
+    action: Path
+    workspace: Path
+    temporary: Path
+    cache: Cache
+    instead: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    attempt: int = 0
+
+    def use(
+        self,
+        inputs: Mapping[str, str],
+        *,
+        event: str = "push",
+        ref: str = "refs/heads/main",
+        watch: Callable[[str, subprocess.Popen[str]], str] = lambda _name, _process: "",
+    ) -> Ended:
+        """Use the action once. `watch` gets each script's step and process while it runs; it returns what it read."""
+        self.attempt += 1
+        shutil.rmtree(self.temporary, ignore_errors=True)
+        self.temporary.mkdir()
+        action = yaml.safe_load((self.action / "action.yml").read_text(encoding="utf-8"))
+        one = _Use(self, {"GITHUB_EVENT_NAME": event, "GITHUB_REF": ref}, watch)
+        one.values["github.event.repository.default_branch"] = "" if event == "schedule" else "main"
+        for name, given in action["inputs"].items():
+            assert name in inputs or not given.get("required"), f"the input {name} is required"
+            one.values[f"inputs.{name}"] = inputs.get(name, given.get("default", ""))
+        assert set(inputs) <= set(action["inputs"])
+        for step in action["runs"]["steps"]:
+            one.step(step)
+        outputs = {name: one.filled(output["value"]) for name, output in action["outputs"].items()}
+        return Ended(one.outcomes, outputs, "".join(one.log), one.summary())
+
+
+class _Use:
+    """One use of the action, while it goes."""
+
+    def __init__(
+        self, runner: Runner, given: Mapping[str, str], watch: Callable[[str, subprocess.Popen[str]], str]
+    ) -> None:
+        self._runner = runner
+        self._watch = watch
+        self._files = runner.temporary / "_runner_file_commands"
+        self._files.mkdir()
+        self._given = {
+            "CI": "true",
+            "GITHUB_ACTIONS": "true",
+            "GITHUB_ACTION_PATH": str(runner.action),
+            "GITHUB_RUN_ID": "4711",
+            "GITHUB_RUN_ATTEMPT": str(runner.attempt),
+            "GITHUB_WORKSPACE": str(runner.workspace),
+            "RUNNER_TEMP": str(runner.temporary),
+            **given,
+        }
+        self.values: dict[str, str] = {}
+        self.outcomes: dict[str, str] = {}
+        self.log: list[str] = []
+
+    def summary(self) -> str:
+        return "".join(file.read_text(encoding="utf-8") for file in sorted(self._files.glob("*.summary")))
+
+    def filled(self, text: str) -> str:
+        return re.sub(r"\$\{\{(.*?)\}\}", lambda found: str(self._expression(found[1]).value()), text)
+
+    def _expression(self, text: str) -> Expression:
+        return Expression(text, self.values, failed="failure" in self.outcomes.values())
+
+    def step(self, step: Mapping[str, Any]) -> None:
+        name = step.get("id") or step["name"]
+        condition = step.get("if", "success()")
+        if not any(f"{function}()" in condition for function in _STATUS):
+            condition = f"success() && ({condition})"
+        if not self._expression(condition).value():
+            self.outcomes[name] = "skipped"
+            return
+        self.log.append(f"##[group]{step['name']}\n")
+        if name in self._runner.instead:
+            outputs, code = dict(self._runner.instead[name]), 0
+        elif "uses" in step:
+            outputs, code = self._uses(step), 0
+        else:
+            outputs, code = self._run(name, step)
+        self.outcomes[name] = "failure" if code else "success"
+        self.values |= {f"steps.{name}.outputs.{output}": value for output, value in outputs.items()}
+
+    def _uses(self, step: Mapping[str, Any]) -> dict[str, str]:
+        given = {name: self.filled(str(value)) for name, value in step["with"].items()}
+        path = self._runner.workspace / given["path"]
+        cache = self._runner.cache
+        if step["uses"].startswith("actions/cache/save@"):
+            cache.save(given["key"], path)
+            return {}
+        assert step["uses"].startswith("actions/cache/restore@")
+        found = cache.find(given["key"], given.get("restore-keys", "").split())
+        if found is None:
+            return {}
+        if given.get("lookup-only") != "True":
+            cache.restore(found, path)
+        return {"cache-matched-key": found, "cache-hit": str(found == given["key"]).lower()}
+
+    def _run(self, name: str, step: Mapping[str, Any]) -> tuple[dict[str, str], int]:
+        assert step["shell"] == "bash"
+        script = self._runner.temporary / f"{name}.sh"
+        script.write_text(step["run"], encoding="utf-8")
+        files = {
+            "GITHUB_OUTPUT": self._files / f"{name}.output",
+            "GITHUB_STEP_SUMMARY": self._files / f"{len(self.outcomes):02}.summary",
+        }
+        for file in files.values():
+            file.touch()
+        with subprocess.Popen(
+            [*_SHELL, script],
+            cwd=self._runner.workspace,
+            env={
+                **{
+                    kept: os.environ[kept] for kept in ("PATH", "HOME", "COVERAGE_PROCESS_CONFIG") if kept in os.environ
+                },
+                **self._given,
+                **{variable: str(file) for variable, file in files.items()},
+                **self._runner.environment,
+                **{variable: self.filled(str(value)) for variable, value in step.get("env", {}).items()},
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+        ) as process:
+            try:
+                self.log.append(self._watch(name, process))
+                assert process.stdout is not None
+                self.log.append(
+                    process.stdout.read()
+                )  # not communicate(): what `watch` has in its buffer is lost there
+                process.wait(60)
+            finally:
+                process.kill()
+        lines = files["GITHUB_OUTPUT"].read_text(encoding="utf-8").splitlines()
+        return dict(line.split("=", 1) for line in lines), process.returncode
+
+
+def script(lines: Sequence[str], folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
+    """The lines of a GitLab job as its runner gives them to a shell, one script: its exit code, and what it said."""
+    with subprocess.Popen(
+        [*_SHELL, "-c", "\n".join(lines)],
+        cwd=folder,
+        env={**_inherited(), **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+    ) as process:
+        try:
+            said = process.communicate(timeout=60)[0]
+        finally:
+            process.kill()
+    return process.returncode, said
+
+
+def _inherited() -> dict[str, str]:
+    return {name: os.environ[name] for name in ("PATH", "HOME", "COVERAGE_PROCESS_CONFIG") if name in os.environ}
