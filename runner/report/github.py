@@ -179,8 +179,8 @@ def _unsent(made: Digest) -> Iterator[Annotation]:
     for (reason, detail), entries in reasons.items():
         first = entries[0].job
         rest = f" and {count(len(entries) - 1, 'job', 'jobs')} more" if entries[1:] else ""
-        words = f"{reason}: {detail}" if detail and not detail.startswith(f"{reason}: ") else detail or reason
-        yield _at(made.run.manifest_path, first.line, "warning", f"{first.name}{rest}: not sent", words)
+        title = f"{first.name}{rest}: not sent"
+        yield _at(made.run.manifest_path, first.line, "warning", title, run.because(reason, detail))
 
 
 def _invalid(made: Digest) -> Iterator[Annotation]:
@@ -249,7 +249,9 @@ def _totals(made: Standing) -> str:
 def _at(path: str, line: int, severity: Severity, title: str, message: str) -> Annotation:
     """An annotation at a place in a manifest, of words that may be anyone's. Standard input is no place."""
     file = "" if path == manifest.STDIN else visible(path)
-    return Annotation(severity, visible(title), visible(message), file, line if file else 0)
+    return Annotation(
+        severity, visible(title), visible(message or title), file, line if file else 0
+    )  # GitHub wants one
 
 
 def _cut(text: str, most: int) -> str:

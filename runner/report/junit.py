@@ -152,7 +152,7 @@ def _of_entry(entry: Entry, about: Run) -> _Case:
         case Created():
             return _Case(job.name)
         case Skipped(reason=reason, detail=detail):
-            return _Case(job.name, "skipped", message=_because(reason, detail))
+            return _Case(job.name, "skipped", message=run.because(reason, detail))
         case Failed(error=error):
             return _Case(job.name, "failure", error.kind, error.message, _details(entry, about, outcome, "failed"))
         case InDoubt(error=error, candidates=candidates):
@@ -188,7 +188,7 @@ def _of_prospect(one: Prospect, path: str) -> _Case:
         return _Case(name)
     if one.reason == "created":
         return _Case(name, "skipped", message=f"created as {one.job_id} by {one.run_id}")
-    return _Case(name, "skipped", message=_because(one.reason.replace("_", " "), one.detail))
+    return _Case(name, "skipped", message=run.because(one.reason.replace("_", " "), one.detail))
 
 
 def _of_sighting(one: Sighting, standing: Standing) -> _Case:
@@ -213,10 +213,6 @@ def _of_others(word: str, number: int) -> _Case:
     results: Mapping[str, _Result] = {"failed": "failure", "in doubt": "error"}
     words = f"{count(number, 'job', 'jobs')} {word}: pixxel-runner show has them"
     return _Case(f"without a job to follow: {word}", results.get(word, "skipped"), word, words, (words,))
-
-
-def _because(reason: str, detail: str) -> str:
-    return detail if detail.startswith(f"{reason}: ") else f"{reason}: {detail}" if detail else reason
 
 
 def _seconds(one: Sighting) -> float:

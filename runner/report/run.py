@@ -202,9 +202,14 @@ def _detail(outcome: Outcome) -> str:
         case Failed(error=error) | InDoubt(error=error):
             return f"{error.kind}: {error.message}"
         case Skipped(reason=reason, detail=detail):
-            return detail if detail.startswith(f"{reason}: ") else f"{reason}: {detail}"
+            return because(reason, detail)
         case _:
             assert_never(outcome)
+
+
+def because(reason: str, detail: str) -> str:
+    """A word for a reason and what a person is told of it, in one: the word once."""
+    return detail if detail.startswith(f"{reason}: ") else f"{reason}: {detail}" if detail else reason
 
 
 def _remarks(outcome: Created, job: jobobject.JobObject | None) -> tuple[str, ...]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import inspect
 import io
 import json
-import os
 import re
 import sys
 import tempfile
@@ -15,10 +13,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_type_hints
-from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -31,7 +28,6 @@ from support.wire import Request, Reset, Script, Stall, WireServer, created, rep
 
 from runner import estimate, outlook
 from runner.api import Reader
-from runner.cli.main import main
 from runner.exchange import Exchange
 from runner.forecast import Forecast
 from runner.ledger.opening import create
@@ -55,21 +51,6 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
     one = Shell(tmp_path)
     one.manifest(*PAIRS, once_per="forever")
     return one
-
-
-def call(shell: Shell, *arguments: str) -> Done:
-    """The command in this process, which is much quicker than one of its own."""
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        contextlib.chdir(shell.folder),
-        patch.dict(os.environ, shell.environment, clear=True),
-        redirect_stdout(out),
-        redirect_stderr(err),
-    ):
-        code = main(list(arguments))
-    assert "bug:" not in err.getvalue(), err.getvalue()
-    assert KEY not in out.getvalue() + err.getvalue()
-    return Done(code, out.getvalue(), err.getvalue())
 
 
 class Api:
@@ -232,7 +213,7 @@ def test_costs_that_cannot_be_had_are_said_and_block_no_longer_than_a_timeout(
 ) -> None:
     with serving(shell, Api(estimate=make())) as server:
         begun = time.monotonic()
-        done = call(shell, "plan", "nightly.yaml", "--cost", "--timeout", "1")
+        done = shell.call("plan", "nightly.yaml", "--cost", "--timeout", "1")
         assert time.monotonic() - begun < 1 + LATE
         assert sent(server) == []
     assert done.code == 4  # a script is to see that it learned nothing
@@ -247,7 +228,7 @@ def test_a_check_that_cannot_be_made_is_no_good_news_and_blocks_no_longer_than_a
 ) -> None:
     with serving(shell, Api(workflow=make())) as server:
         begun = time.monotonic()
-        done = call(shell, "plan", "nightly.yaml", "--check", "--timeout", "1")
+        done = shell.call("plan", "nightly.yaml", "--check", "--timeout", "1")
         assert time.monotonic() - begun < 1 + LATE
         assert sent(server) == []
     assert done.code == 4
@@ -270,7 +251,7 @@ def test_a_check_that_cannot_be_made_is_no_good_news_and_blocks_no_longer_than_a
 def test_what_to_do_about_a_check_that_failed_is_said(shell: Shell, script: Script, said: str) -> None:
     words, hint = said.split("|")
     with serving(shell, Api(workflow=script)):
-        done = call(shell, "plan", "nightly.yaml", "--check", "--attempts", "1")
+        done = shell.call("plan", "nightly.yaml", "--check", "--attempts", "1")
     assert done.code == 4
     assert f"error: 3 workflows {words}, the first: w-1 in project p-1: " in done.err
     assert done.err.splitlines()[-1] == f"  {hint}"
@@ -280,7 +261,7 @@ def test_both_of_a_server_that_never_answers_are_waited_for_once(shell: Shell) -
     silence = Stall(threading.Event())
     with serving(shell, Api(estimate=silence, workflow=silence)):
         begun = time.monotonic()
-        done = call(shell, "plan", "nightly.yaml", "--cost", "--check", "--timeout", "2", "--concurrency", "1")
+        done = shell.call("plan", "nightly.yaml", "--cost", "--check", "--timeout", "2", "--concurrency", "1")
         assert time.monotonic() - begun < 2 + LATE
     assert done.code == 4
 
@@ -386,9 +367,9 @@ def test_a_run_that_was_limited_to_some_jobs_is_finished_for_those(shell: Shell)
     api = Api()
     api.posts = [created("job-of-a"), reply(422)]
     with serving(shell, api) as server:
-        assert call(shell, "run", "nightly.yaml", "--only", "[ab]", "--concurrency", "1").code == 1
-        assert rows(call(shell, "plan", "nightly.yaml", "--resume"))["c"].startswith("nothing not selected")
-        assert call(shell, "run", "nightly.yaml", "--resume").code == 0
+        assert shell.call("run", "nightly.yaml", "--only", "[ab]", "--concurrency", "1").code == 1
+        assert rows(shell.call("plan", "nightly.yaml", "--resume"))["c"].startswith("nothing not selected")
+        assert shell.call("run", "nightly.yaml", "--resume").code == 0
         assert [request.project for request in sent(server)] == ["p-1", "p-2", "p-2"]
 
 
@@ -405,8 +386,8 @@ def test_every_format_keeps_names_and_answers_text(shell: Shell, form: str) -> N
     api = Api(workflow=reply(404, ACTS), estimate=reply(404, ACTS))
     api.posts = [created("\x1b[31m\r\n::error::j"), reply(422, ACTS), Reset()]
     with serving(shell, api):
-        assert call(shell, "run", "nightly.yaml", "--hold", "--concurrency", "1", "--only", "[:#=]*").code == 3
-        done = call(shell, "plan", "nightly.yaml", "--cost", "--check", "--format", form)
+        assert shell.call("run", "nightly.yaml", "--hold", "--concurrency", "1", "--only", "[:#=]*").code == 3
+        done = shell.call("plan", "nightly.yaml", "--cost", "--check", "--format", form)
     assert done.code == 4  # the workflows are not there
     for said in (done.out, done.err):
         assert all(character.isprintable() for character in said.replace("\n", "").replace("\r", ""))
@@ -501,30 +482,30 @@ def test_a_plan_of_the_sandbox(shell: Shell) -> None:
 def unfinished(shell: Shell, api: Api) -> tuple[str, ...]:
     shell.manifest(*PAIRS, once_per="run")
     api.posts = [reply(422)]
-    assert call(shell, "run", "nightly.yaml").code == 1
+    assert shell.call("run", "nightly.yaml").code == 1
     return ("nightly.yaml",)
 
 
 def renamed(shell: Shell, _api: Api) -> tuple[str, ...]:
-    assert call(shell, "run", "nightly.yaml").code == 0
+    assert shell.call("run", "nightly.yaml").code == 0
     (shell.folder / "nightly.yaml").rename(shell.folder / "daily.yaml")
     return ("daily.yaml",)
 
 
 def twin(shell: Shell, _api: Api) -> tuple[str, ...]:
-    assert call(shell, "run", "nightly.yaml").code == 0
+    assert shell.call("run", "nightly.yaml").code == 0
     shell.write("other.yaml", "name: nightly\n" + (shell.folder / "nightly.yaml").read_text(encoding="utf-8"))
     return ("other.yaml",)
 
 
 def lost_ledger(shell: Shell, _api: Api) -> tuple[str, ...]:
-    assert call(shell, "run", "nightly.yaml").code == 0
+    assert shell.call("run", "nightly.yaml").code == 0
     shell.ledger.unlink()
     return ("nightly.yaml",)
 
 
 def damaged_ledger(shell: Shell, _api: Api) -> tuple[str, ...]:
-    assert call(shell, "run", "nightly.yaml").code == 0
+    assert shell.call("run", "nightly.yaml").code == 0
     shell.ledger.write_bytes(b"SQLite format 3\0" + b"x" * 5000)
     return ("nightly.yaml",)
 
@@ -539,19 +520,19 @@ def in_ci(shell: Shell, _api: Api) -> tuple[str, ...]:
 
 
 def edited_once_per(shell: Shell, _api: Api) -> tuple[str, ...]:
-    assert call(shell, "run", "nightly.yaml").code == 0
+    assert shell.call("run", "nightly.yaml").code == 0
     shell.manifest(*PAIRS, once_per="month")
     return ("nightly.yaml",)
 
 
 def new_within_a_period(shell: Shell, _api: Api) -> tuple[str, ...]:
-    assert call(shell, "run", "nightly.yaml").code == 0
+    assert shell.call("run", "nightly.yaml").code == 0
     return ("nightly.yaml", "--new")
 
 
 def again_of_what_is_in_doubt(shell: Shell, api: Api) -> tuple[str, ...]:
     api.posts = [Reset()]
-    assert call(shell, "run", "nightly.yaml", "--hold", "--concurrency", "1").code == 3
+    assert shell.call("run", "nightly.yaml", "--hold", "--concurrency", "1").code == 3
     return ("nightly.yaml", "--again", "a")
 
 
@@ -597,9 +578,9 @@ def test_what_run_would_refuse_is_refused_in_the_same_words(
     with serving(shell, api) as server:
         arguments = prepare(shell, api)
         before, posts = files(shell.folder), len(sent(server))
-        planned = call(shell, "plan", *arguments)
+        planned = shell.call("plan", *arguments)
         assert files(shell.folder) == before
-        ran = call(shell, "run", *arguments, "--hold")
+        ran = shell.call("run", *arguments, "--hold")
         assert len(sent(server)) == posts
     assert (planned.code, ran.code) == (code, code)
     assert planned.out == ""
@@ -615,7 +596,7 @@ def test_costs_that_run_would_refuse_are_shown_and_refused(
     shell: Shell, flags: tuple[str, ...], told: dict[str, Script]
 ) -> None:
     with serving(shell, Api(**told)) as server:
-        planned, ran = call(shell, "plan", "nightly.yaml", "--cost", *flags), call(shell, "run", "nightly.yaml", *flags)
+        planned, ran = shell.call("plan", "nightly.yaml", "--cost", *flags), shell.call("run", "nightly.yaml", *flags)
         assert (planned.code, ran.code, sent(server)) == (4, 4, [])
     assert error(planned) == error(ran)
     assert "3 to submit" in planned.out
@@ -623,15 +604,15 @@ def test_costs_that_run_would_refuse_are_shown_and_refused(
 
 def test_unknown_costs_that_run_would_allow_are_no_refusal(shell: Shell) -> None:
     with serving(shell, Api(estimate=reply(404))):
-        done = call(shell, "plan", "nightly.yaml", "--cost", "--max-cost", "1", "--allow-unknown-cost")
+        done = shell.call("plan", "nightly.yaml", "--cost", "--max-cost", "1", "--allow-unknown-cost")
     assert (done.code, "estimate 0 and 3 of unknown cost" in done.out) == (0, True)
 
 
 def test_what_was_spent_before_refuses_no_plan_that_sends_nothing(shell: Shell) -> None:
     with serving(shell):
-        assert call(shell, "run", "nightly.yaml", "--max-cost", "4").code == 0
+        assert shell.call("run", "nightly.yaml", "--max-cost", "4").code == 0
         for command in (("plan", "nightly.yaml", "--cost"), ("run", "nightly.yaml")):
-            assert call(shell, *command, "--max-cost", "1").code == 0
+            assert shell.call(*command, "--max-cost", "1").code == 0
 
 
 # Who is asked has no way to create a job.
@@ -670,7 +651,7 @@ def test_who_is_given_to_the_plan_is_such_a_one(
 
     monkeypatch.setattr(outlook, "look", spy)
     with serving(shell):
-        assert call(shell, "plan", "nightly.yaml", *flags).code == 0
+        assert shell.call("plan", "nightly.yaml", *flags).code == 0
     assert [type(one) for one in given] == [Reader]
     assert not hasattr(given[0], "create_job")
 
@@ -721,13 +702,13 @@ def test_run_does_what_the_plan_says(
         for listed, what, how in before:
             write_manifest(shell, listed, once_per)
             api.posts = [FATES.get(one) or created(f"job-{api.made}-{at}") for at, one in enumerate(what)]
-            call(shell, "run", "nightly.yaml", "--hold", *how)
+            shell.call("run", "nightly.yaml", "--hold", *how)
         api.posts = []
         write_manifest(shell, now, once_per)
         known, posts = files(shell.folder), len(sent(server))
-        planned = call(shell, "plan", "nightly.yaml", "--format", "json", *flag)
+        planned = shell.call("plan", "nightly.yaml", "--format", "json", *flag)
         assert (files(shell.folder), len(sent(server))) == (known, posts)
-        ran = call(shell, "run", "nightly.yaml", "--hold", *flag)
+        ran = shell.call("run", "nightly.yaml", "--hold", *flag)
         bought = Counter(f"{request.workflow}/{request.project}" for request in sent(server)[posts:])
     if planned.code:
         assert (ran.code, bought) == (planned.code, Counter())

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
+
+from runner.cli.main import main
 
 KEY = "sandbox-key"
 
@@ -56,6 +61,20 @@ class Shell:
         with self.started(*arguments, **streams) as process:
             out, err = process.communicate(timeout=60)
         return Done(process.returncode, out or "", err or "")
+
+    def call(self, *arguments: str) -> Done:
+        """The command in this process, which is much quicker than one of its own: without a signal, or a terminal."""
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            contextlib.chdir(self.folder),
+            patch.dict(os.environ, self.environment, clear=True),
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
+            code = main(list(arguments))
+        assert "bug:" not in err.getvalue(), err.getvalue()
+        assert KEY not in out.getvalue() + err.getvalue()
+        return Done(code, out.getvalue(), err.getvalue())
 
     @contextmanager
     def started(self, *arguments: str | Path, **streams: Any) -> Iterator[subprocess.Popen[str]]:
