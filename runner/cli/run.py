@@ -29,6 +29,7 @@ from runner.model import Manifest
 from runner.place import LedgerPlace
 from runner.status import Watch
 from runner.text import visible
+from runner.yamltext.reader import LIBYAML
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,10 @@ def _run(request: Request, at: options.Connection, flags: settings.Options) -> E
         raise UsageError("--wait-timeout is for --wait", "Give both, or neither.")
     if request.confirm and not console.can_ask():
         raise RefusedError("--confirm asks, and there is no terminal to answer on", "Run it without --confirm there.")
+    if request.verbose and not LIBYAML:
+        console.say(
+            "manifests are read slowly, as PyYAML has no libyaml here: its wheels bring it, a build needs libyaml-dev"
+        )
     several = sources.are_several(request.manifests)
     wanted = Wanted(request.format, request.reports, request.every, several)
     chosen = sources.read(request.manifests, request.only, request.again, quiet=request.quiet)

@@ -107,3 +107,24 @@ def test_the_code_does_not_hang_on_stderr(broken_pipe: int) -> None:
     assert run(without(2, "nonsense")).returncode == 2
     with Path("/dev/full").open("w") as stderr:
         assert run([COMMAND, "nonsense"], stderr=stderr).returncode == 2
+
+
+# PyYAML without libyaml, as it is where it was built without its headers.
+WITHOUT_LIBYAML = """
+import sys
+import yaml
+yaml.__with_libyaml__ = False
+del yaml.CSafeLoader
+from runner.cli.main import main
+sys.exit(main(["run", *sys.argv[1:], "--sandbox"]))
+"""
+
+
+@pytest.mark.parametrize(("flags", "said"), [(["--verbose"], 1), ([], 0)])
+def test_without_libyaml_it_works_and_says_once_that_it_is_slow(tmp_path: Path, flags: list[str], said: int) -> None:
+    for name in "ab":
+        text = f"version: 1\njobs: [{{workflow_id: {name}, project_id: p}}]\n"
+        (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
+    done = run([sys.executable, "-c", WITHOUT_LIBYAML, "a.yaml", "b.yaml", *flags], cwd=tmp_path)
+    assert (done.returncode, done.stdout.count("  created  ")) == (0, 2)
+    assert done.stderr.count("manifests are read slowly") == said
