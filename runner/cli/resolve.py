@@ -18,7 +18,7 @@ import click
 
 from runner import periods, resolution
 from runner.api import Reader
-from runner.cli import completion_values, console, options, records
+from runner.cli import completion_records, completion_values, console, options, records
 from runner.errors import Exit, UsageError
 from runner.ledger.rows import Standing
 from runner.ledger.store import Ledger
@@ -58,21 +58,21 @@ class Request:
     "--adopt",
     multiple=True,
     metavar="NAME=JOB_ID",
-    shell_complete=completion_values.adoptions,
+    shell_complete=completion_records.adoptions,
     help="Settle a job by hand: it is this one at the API. Repeatable.",
 )
 @click.option(
     "--absent",
     multiple=True,
     metavar="NAME",
-    shell_complete=completion_values.doubts,
+    shell_complete=completion_records.doubts,
     help="Settle a job by hand: it was not created. Repeatable.",
 )
 @click.option(
     "--run",
     default="",
     metavar="RUN",
-    shell_complete=completion_values.runs,
+    shell_complete=completion_records.runs,
     help="Only what is in doubt in this run (the start of its id).",
 )
 @options.connection

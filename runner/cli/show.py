@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from runner import periods, record, report, results
-from runner.cli import completion_values, console, options, records, reports
+from runner.cli import completion_records, completion_values, console, options, records, reports
 from runner.cli.reports import Wanted
 from runner.errors import Exit
 from runner.ledger.rows import RunRow
@@ -20,7 +20,7 @@ from runner.text import visible
 
 
 @click.command("show")
-@click.argument("run", default=records.LAST, shell_complete=completion_values.last_or_runs)
+@click.argument("run", default=records.LAST, shell_complete=completion_records.last_or_runs)
 @records.place
 @click.option(
     "--manifest",

@@ -16,7 +16,7 @@ import click
 from runner import following, report, settings
 from runner.api import Reader
 from runner.asking import Asker
-from runner.cli import completion_values, console, follow, options, records, reports
+from runner.cli import completion_records, console, follow, options, records, reports
 from runner.cli.follow import Keep
 from runner.cli.reports import Wanted
 from runner.errors import Exit, RefusedError, UsageError, worst
@@ -62,7 +62,7 @@ class Request:
     "target",
     metavar="[RUN|RESULTS-FILE|MANIFEST]",
     required=False,
-    shell_complete=completion_values.files_or_runs,
+    shell_complete=completion_records.files_or_runs,
 )
 @options.wait
 @reports.options
