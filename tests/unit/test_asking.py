@@ -317,8 +317,9 @@ def test_what_was_asked_before_the_key_was_refused_may_still_be_answered() -> No
         server.wait_for(what=lambda log: len(log.requests) == 2 and log.busy == 1)
         gate.set()
     first, second, *others = statuses(told)
-    assert (first, second, others.count(401) >= len(others) - 1) == (200, 401, True)
-    assert len(server.requests) <= 3  # one more, where the 200 is read before the 401
+    assert (first, second) == (200, 401)
+    # On a busy machine the 200 may be read before the 401, and more be asked then: nothing is after the 401.
+    assert others.count(401) == 9 - len(server.requests)
 
 
 def test_a_certificate_that_is_not_trusted_ends_it_at_once(certificates: Certificates) -> None:
