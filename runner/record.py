@@ -10,7 +10,8 @@ from itertools import islice
 from runner import plan
 from runner.journal import Decided
 from runner.ledger.rows import RunRow, Standing
-from runner.ledger.store import LARGEST_COST, Ledger
+from runner.ledger.store import Ledger
+from runner.ledger.writes import LARGEST_COST
 from runner.model import (
     Bought,
     Created,

@@ -2,103 +2,29 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Self, TypeVar, assert_never
+from typing import Any
 
 from runner import jobobject
 from runner.errors import RefusedError
-from runner.jobobject import JobObject
-from runner.journal import Claim
 from runner.ledger import rows
-from runner.ledger.opening import (
-    LedgerError,
-    connect,
-    connect_to_read,
-    explained,
-    look_through,
-    must_exist,
-    provide,
-    readable,
-)
-from runner.ledger.rows import Decision, RunRow, Standing, State
-from runner.model import Created, ErrorInfo, Failed, InDoubt, Job, RunState
+from runner.ledger.opening import readable
+from runner.ledger.rows import Decision, RunRow, Standing
+from runner.ledger.session import batches, marks
+from runner.ledger.writes import Writes, known_cost
+from runner.model import ErrorInfo, Job, RunState
 
 _SUBMISSIONS = f"SELECT {rows.STANDING_COLUMNS} FROM submissions s JOIN manifests m ON m.id = s.manifest"  # noqa: S608 - our own words
 _RUNS = f"SELECT {rows.RUN_COLUMNS} FROM runs r JOIN manifests m ON m.id = r.manifest"  # noqa: S608 - likewise
 _WHOSE = "(? IS NULL OR m.api = ?) AND (? IS NULL OR m.name = ?)"
-# Around the rows of values: many at once are one statement.
-_CLAIM = (
-    (
-        "INSERT INTO submissions (id, manifest, run_key, workflow_id, project_id, ordinal, again, api, state, name, "
-        "labels, run_id, attempts, claimed_at, timeout, estimate) VALUES"
-    ),
-    (
-        "ON CONFLICT (manifest, run_key, workflow_id, project_id, ordinal) DO UPDATE SET state = 'sending', "
-        "name = excluded.name, labels = excluded.labels, run_id = excluded.run_id, attempts = excluded.attempts, "
-        "claimed_at = excluded.claimed_at, timeout = excluded.timeout, estimate = excluded.estimate, "
-        "ended_at = NULL, error = NULL, candidates = NULL"
-    ),
-)
-_CREATE = (
-    (
-        "UPDATE submissions SET state = 'created', job_id = v.column2, created_by = v.column3, cost = v.column4, "
-        "val_errors = v.column5, recovered = v.column6, assigned = v.column7, candidates = v.column8, "
-        "ended_at = v.column9, error = NULL FROM (VALUES"
-    ),
-    ") AS v WHERE submissions.id = v.column1",
-)
-LARGEST_COST = 2**63 - 1  # SQLite has no larger integers: it stands for all that are
-_MOST_VALUES = 500  # in one statement
-_MOST_ROWS = 128  # what an engine decides at once, and what a statement's cache is good for
-
-_T = TypeVar("_T")
 
 
-class Ledger:
-    """An open ledger. A context manager; closing it folds the write-ahead log into the file.
-
-    `read_only` opens it where nothing may be written, and writes nothing.
-
-    Every method raises LedgerError when the file or the disk fails; what it was to write is then not written.
-    """
-
-    def __init__(self, path: Path, *, make: bool = False, read_only: bool = False) -> None:
-        self.path = path
-        self._connection = connect_to_read(path) if read_only else connect(path, make=make)
-        self._identity = _identity(path)
-
-    @staticmethod
-    def must_exist(path: Path) -> None:
-        """Raise LedgerError when there is no ledger at a path."""
-        must_exist(path)
-
-    @staticmethod
-    def provide(path: Path) -> bool:
-        """Make a ledger where there is none, and say whether this was who made it. Raises LedgerError."""
-        return provide(path)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Checkpoint and close. What can't be checkpointed stays in the log, which is as durable."""
-        with suppress(sqlite3.Error):
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._connection.close()
-
-    def check(self) -> None:
-        """Look through every page. Raises LedgerError when something is damaged."""
-        with explained(self.path):
-            look_through(self._connection, self.path, "integrity_check")
+class Ledger(Writes):
+    """An open ledger: what was run, where each submission stands, and what was settled later."""
 
     # Manifests and runs.
 
@@ -209,8 +135,8 @@ class Ledger:
     def held(self, api: str, job_ids: Collection[str]) -> set[str]:
         """Those of some job ids that submissions at the API have."""
         taken: set[str] = set()
-        for some in _batches(list(job_ids)):
-            query = f"SELECT job_id FROM submissions WHERE api = ? AND job_id IN ({_marks(some)})"  # noqa: S608 - marks alone
+        for some in batches(list(job_ids)):
+            query = f"SELECT job_id FROM submissions WHERE api = ? AND job_id IN ({marks(some)})"  # noqa: S608 - marks alone
             taken.update(str(rows.from_sql(job_id)) for (job_id,) in self.all(query, api, *map(rows.to_sql, some)))
         return taken
 
@@ -237,10 +163,10 @@ class Ledger:
         That is the answer that created it, and None, for one that was not found to be final yet.
         """
         known: dict[int, tuple[bytes, datetime | None]] = {}
-        for some in _batches(submissions):
+        for some in batches(submissions):
             query = (
                 "SELECT a.submission, coalesce(e.body, a.body), e.seen_at FROM answers a "  # noqa: S608 - marks alone
-                f"LEFT JOIN endings e USING (submission) WHERE a.submission IN ({_marks(some)})"
+                f"LEFT JOIN endings e USING (submission) WHERE a.submission IN ({marks(some)})"
             )
             found = self.all(query, *some)
             with readable(self.path):
@@ -256,7 +182,7 @@ class Ledger:
                     "INSERT OR REPLACE INTO endings (submission, seen_at, body) VALUES (?, ?, ?)",
                     *(submission, seen_at.isoformat(), body),
                 )
-                cost = _cost(jobobject.read(body))
+                cost = known_cost(jobobject.read(body))
                 if cost:  # a list may have 0 where the answer had more: what was spent does not shrink to nothing
                     self.write("UPDATE submissions SET cost = ? WHERE id = ?", cost, submission)
 
@@ -299,76 +225,6 @@ class Ledger:
         query = "SELECT decided_at, decided_by, what, detail FROM decisions WHERE submission = ? ORDER BY id"
         return [tuple(map(rows.from_sql, row)) for row in self.all(query, submission)]
 
-    # The writes that a transaction is made of.
-
-    def tried(self, run: RunRow) -> dict[tuple[str, str, int], int]:
-        """The submissions of a run's key that may be claimed again, by workflow, project and ordinal: their numbers."""
-        query = (
-            "SELECT s.workflow_id, s.project_id, s.ordinal, s.id FROM submissions s JOIN manifests m ON "
-            "m.id = s.manifest WHERE m.api = ? AND m.name = ? AND s.run_key = ? AND s.state IN ('failed', 'released')"
-        )
-        return {tuple(key): number for *key, number in self.all(query, run.api, run.manifest, run.run_key)}
-
-    def claim(self, run: RunRow, manifest: int, claims: Sequence[tuple[int | None, Claim]]) -> list[int]:
-        """Write intents, each with its submission's number if there was one before, and return their numbers.
-
-        What exists, or may exist, can't be claimed. All of them are one statement: between any two, all threads take
-        a turn.
-        """
-        [(last,)] = self.all("SELECT coalesce(max(id), 0) FROM submissions")  # nobody else writes meanwhile
-        fresh = itertools.count(last + 1)
-        numbers = [next(fresh) if number is None else number for number, _ in claims]
-        for some in _batches(list(zip(numbers, claims, strict=True)), _MOST_ROWS):
-            values = [
-                value for number, (before, claim) in some for value in _intent(run, manifest, number, before, claim)
-            ]
-            self.write(f"{_CLAIM[0]} {_rows_of(values, len(some))} {_CLAIM[1]}", *values)
-        [(made,)] = self.all("SELECT count(*) FROM submissions WHERE id > ?", last)
-        self._see_that_all_are_there(made, sum(number is None for number, _ in claims))
-        return numbers
-
-    def release(self, submission: int) -> None:
-        """Write that an intent was never sent."""
-        self.write("UPDATE submissions SET state = 'released' WHERE id = ?", submission)
-
-    def decide(self, decided: Sequence[tuple[int, Created | Failed | InDoubt, datetime | None]]) -> None:
-        """Write outcomes: each a submission's number, what became of it, and when its exchange was over."""
-        created: list[tuple[int, Created, str | None]] = []
-        for submission, outcome, ended_at in decided:
-            ended = None if ended_at is None else ended_at.isoformat()
-            match outcome:
-                case Created():
-                    created.append((submission, outcome, ended))
-                case Failed(error=error):
-                    self._fail("failed", submission, error, None, ended)
-                case InDoubt(error=error, candidates=candidates):
-                    self._fail("in_doubt", submission, error, candidates, ended)
-                case _:
-                    assert_never(outcome)
-        for some in _batches(created, _MOST_ROWS):
-            self._create(some)
-
-    def _fail(
-        self, state: State, submission: int, error: ErrorInfo, candidates: Sequence[str] | None, ended: str | None
-    ) -> None:
-        changed = self.write(
-            "UPDATE submissions SET state = ?, error = ?, candidates = ?, ended_at = ? WHERE id = ?",
-            *(state, rows.error_text(error), None if candidates is None else json.dumps(candidates), ended, submission),
-        )
-        self._see_that_all_are_there(changed, 1)
-
-    def _create(self, created: Sequence[tuple[int, Created, str | None]]) -> None:
-        # The bytes first, as they came: what is read of them below may fail on anything but the id.
-        bodies = [value for submission, one, _ in created for value in (submission, one.body)]
-        self.write(f"INSERT OR REPLACE INTO answers VALUES {_rows_of(bodies, len(created))}", *bodies)  # noqa: S608 - marks alone
-        values = [value for submission, one, ended in created for value in _told(submission, one, ended)]
-        changed = self.write(f"{_CREATE[0]} {_rows_of(values, len(created))} {_CREATE[1]}", *values)
-        self._see_that_all_are_there(changed, len(created))
-
-    def _see_that_all_are_there(self, changed: int, wanted: int) -> None:
-        if changed != wanted:  # an outcome would be forgotten, or be another's
-            raise LedgerError(f"the ledger {self.path} has not the submissions that this run claimed in it", "")
-
     @contextmanager
     def _one_job_a_submission(self) -> Iterator[None]:
         """Another manifest may take a job between the look at the API and the settling: then it is no longer free."""
@@ -379,91 +235,8 @@ class Ledger:
                 "a job was taken by another submission meanwhile, so nothing was settled", "Look again."
             ) from error
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All that is written inside, or nothing. Durable when it ends."""
-        with explained(self.path):
-            self._see_that_it_is_there()
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:  # on a full disk SQLite may have rolled back by itself
-                    self._connection.execute("ROLLBACK")
-                raise
-
-    def _see_that_it_is_there(self) -> None:
-        """SQLite goes on writing to a file that was deleted or replaced, and its record would be lost with it."""
-        if _identity(self.path) != self._identity:
-            raise LedgerError(
-                f"the ledger {self.path} was deleted or replaced while it was in use",
-                "Bring back the one that was there, if you can: it holds what was sent so far.",
-            )
-
-    def write(self, statement: str, *values: Any) -> int:
-        """Run one statement of a transaction; how many rows it changed."""
-        cursor = self._connection.execute(
-            statement, [rows.to_sql(value) if isinstance(value, str) else value for value in values]
-        )
-        return cursor.rowcount
-
-    def all(self, query: str, *values: Any) -> list[Any]:
-        """All rows of a query."""
-        with explained(self.path):
-            return self._connection.execute(query, values).fetchall()
-
     def _standings(self, condition: str, *values: Any) -> list[Standing]:
         found = self.all(f"{_SUBMISSIONS} WHERE {condition} ORDER BY s.id", *values)
         with readable(self.path):
             labels: dict[str, Mapping[str, str]] = {"{}": {}}
             return [rows.standing(row, labels) for row in found]
-
-
-def _batches(values: Sequence[_T], most: int = _MOST_VALUES) -> Iterator[Sequence[_T]]:
-    """The values in portions that a statement can take."""
-    for start in range(0, len(values), most):
-        yield values[start : start + most]
-
-
-def _marks(values: Sequence[Any]) -> str:
-    return ", ".join("?" * len(values))
-
-
-def _rows_of(values: Sequence[Any], count: int) -> str:
-    """Marks for so many rows that these are the values of."""
-    row = f"({', '.join('?' * (len(values) // count))})"
-    return ", ".join([row] * count)
-
-
-def _intent(run: RunRow, manifest: int, number: int, before: int | None, claim: Claim) -> tuple[Any, ...]:
-    submission, job = claim.submission, claim.submission.job
-    return (
-        number if before is None else None,  # of one that is there, the number stays
-        *(manifest, run.run_key, job.workflow_id, job.project_id, submission.ordinal, submission.again, run.api),
-        *("sending", job.name, json.dumps(dict(job.labels)) if job.labels else "{}", run.id, claim.attempt),
-        *(claim.claimed_at.isoformat(), claim.timeout, submission.estimate),
-    )
-
-
-def _told(submission: int, created: Created, ended: str | None) -> tuple[Any, ...]:
-    """The values of _CREATE."""
-    job = jobobject.read(created.body)
-    return (
-        *(submission, created.job_id, job.created_by if job else None, _cost(job), len(job.val_errors) if job else 0),
-        *(created.recovered, created.assigned, json.dumps(created.candidates) if created.candidates else "[]", ended),
-    )
-
-
-def _cost(job: JobObject | None) -> int | None:
-    """A job's cost, where the API told one; as large as SQLite can hold if it is larger: it must not count as none."""
-    return None if job is None or job.cost is None else max(-LARGEST_COST, min(LARGEST_COST, job.cost))
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file a path leads to; None when to none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

@@ -1,0 +1,150 @@
+"""The writes that the promise rests on: intents, what was not sent, and outcomes. Each is part of a transaction."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, assert_never
+
+from runner import jobobject
+from runner.jobobject import JobObject
+from runner.journal import Claim
+from runner.ledger import rows
+from runner.ledger.opening import LedgerError
+from runner.ledger.rows import RunRow, State
+from runner.ledger.session import Session, batches
+from runner.model import Created, ErrorInfo, Failed, InDoubt
+
+# Around the rows of values: many at once are one statement.
+_CLAIM = (
+    (
+        "INSERT INTO submissions (id, manifest, run_key, workflow_id, project_id, ordinal, again, api, state, name, "
+        "labels, run_id, attempts, claimed_at, timeout, estimate) VALUES"
+    ),
+    (
+        "ON CONFLICT (manifest, run_key, workflow_id, project_id, ordinal) DO UPDATE SET state = 'sending', "
+        "name = excluded.name, labels = excluded.labels, run_id = excluded.run_id, attempts = excluded.attempts, "
+        "claimed_at = excluded.claimed_at, timeout = excluded.timeout, estimate = excluded.estimate, "
+        "ended_at = NULL, error = NULL, candidates = NULL"
+    ),
+)
+_CREATE = (
+    (
+        "UPDATE submissions SET state = 'created', job_id = v.column2, created_by = v.column3, cost = v.column4, "
+        "val_errors = v.column5, recovered = v.column6, assigned = v.column7, candidates = v.column8, "
+        "ended_at = v.column9, error = NULL FROM (VALUES"
+    ),
+    ") AS v WHERE submissions.id = v.column1",
+)
+LARGEST_COST = 2**63 - 1  # SQLite has no larger integers: it stands for all that are
+_MOST_ROWS = 128  # what an engine decides at once, and what a statement's cache is good for
+
+
+class Writes(Session):
+    """A ledger that intents and outcomes are written to, inside `transaction`."""
+
+    def tried(self, run: RunRow) -> dict[tuple[str, str, int], int]:
+        """The submissions of a run's key that may be claimed again, by workflow, project and ordinal: their numbers."""
+        query = (
+            "SELECT s.workflow_id, s.project_id, s.ordinal, s.id FROM submissions s JOIN manifests m ON "
+            "m.id = s.manifest WHERE m.api = ? AND m.name = ? AND s.run_key = ? AND s.state IN ('failed', 'released')"
+        )
+        return {tuple(key): number for *key, number in self.all(query, run.api, run.manifest, run.run_key)}
+
+    def claim(self, run: RunRow, manifest: int, claims: Sequence[tuple[int | None, Claim]]) -> list[int]:
+        """Write intents, each with its submission's number if there was one before, and return their numbers.
+
+        What exists, or may exist, can't be claimed. All of them are one statement: between any two, all threads take
+        a turn.
+        """
+        [(last,)] = self.all("SELECT coalesce(max(id), 0) FROM submissions")  # nobody else writes meanwhile
+        fresh = itertools.count(last + 1)
+        numbers = [next(fresh) if number is None else number for number, _ in claims]
+        for some in batches(list(zip(numbers, claims, strict=True)), _MOST_ROWS):
+            values = [
+                value for number, (before, claim) in some for value in _intent(run, manifest, number, before, claim)
+            ]
+            self.write(f"{_CLAIM[0]} {_rows_of(values, len(some))} {_CLAIM[1]}", *values)
+        [(made,)] = self.all("SELECT count(*) FROM submissions WHERE id > ?", last)
+        self._see_that_all_are_there(made, sum(number is None for number, _ in claims))
+        return numbers
+
+    def release(self, submission: int) -> None:
+        """Write that an intent was never sent."""
+        self.write("UPDATE submissions SET state = 'released' WHERE id = ?", submission)
+
+    def decide(self, decided: Sequence[tuple[int, Created | Failed | InDoubt, datetime | None]]) -> None:
+        """Write outcomes: each a submission's number, what became of it, and when its exchange was over."""
+        created: list[tuple[int, Created, str | None]] = []
+        for submission, outcome, ended_at in decided:
+            ended = None if ended_at is None else ended_at.isoformat()
+            match outcome:
+                case Created():
+                    created.append((submission, outcome, ended))
+                case Failed(error=error):
+                    self._fail("failed", submission, error, None, ended)
+                case InDoubt(error=error, candidates=candidates):
+                    self._fail("in_doubt", submission, error, candidates, ended)
+                case _:
+                    assert_never(outcome)
+        for some in batches(created, _MOST_ROWS):
+            self._create(some)
+
+    def _fail(
+        self, state: State, submission: int, error: ErrorInfo, candidates: Sequence[str] | None, ended: str | None
+    ) -> None:
+        changed = self.write(
+            "UPDATE submissions SET state = ?, error = ?, candidates = ?, ended_at = ? WHERE id = ?",
+            *(state, rows.error_text(error), None if candidates is None else json.dumps(candidates), ended, submission),
+        )
+        self._see_that_all_are_there(changed, 1)
+
+    def _create(self, created: Sequence[tuple[int, Created, str | None]]) -> None:
+        # The bytes first, as they came: what is read of them below may fail on anything but the id.
+        bodies = [value for submission, one, _ in created for value in (submission, one.body)]
+        self.write(f"INSERT OR REPLACE INTO answers VALUES {_rows_of(bodies, len(created))}", *bodies)  # noqa: S608 - marks alone
+        values = [value for submission, one, ended in created for value in _told(submission, one, ended)]
+        changed = self.write(f"{_CREATE[0]} {_rows_of(values, len(created))} {_CREATE[1]}", *values)
+        self._see_that_all_are_there(changed, len(created))
+
+    def _see_that_all_are_there(self, changed: int, wanted: int) -> None:
+        if changed != wanted:  # an outcome would be forgotten, or be another's
+            raise LedgerError(f"the ledger {self.path} has not the submissions that this run claimed in it", "")
+
+
+def _rows_of(values: Sequence[Any], count: int) -> str:
+    """Marks for so many rows that these are the values of."""
+    row = f"({', '.join('?' * (len(values) // count))})"
+    return ", ".join([row] * count)
+
+
+def _intent(run: RunRow, manifest: int, number: int, before: int | None, claim: Claim) -> tuple[Any, ...]:
+    submission, job = claim.submission, claim.submission.job
+    return (
+        number if before is None else None,  # of one that is there, the number stays
+        *(manifest, run.run_key, job.workflow_id, job.project_id, submission.ordinal, submission.again, run.api),
+        *("sending", job.name, json.dumps(dict(job.labels)) if job.labels else "{}", run.id, claim.attempt),
+        *(claim.claimed_at.isoformat(), claim.timeout, submission.estimate),
+    )
+
+
+def _told(submission: int, created: Created, ended: str | None) -> tuple[Any, ...]:
+    """The values of _CREATE."""
+    job = jobobject.read(created.body)
+    return (
+        *(
+            submission,
+            created.job_id,
+            job.created_by if job else None,
+            known_cost(job),
+            len(job.val_errors) if job else 0,
+        ),
+        *(created.recovered, created.assigned, json.dumps(created.candidates) if created.candidates else "[]", ended),
+    )
+
+
+def known_cost(job: JobObject | None) -> int | None:
+    """A job's cost, where the API told one; as large as SQLite can hold if it is larger: it must not count as none."""
+    return None if job is None or job.cost is None else max(-LARGEST_COST, min(LARGEST_COST, job.cost))
