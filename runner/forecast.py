@@ -99,10 +99,11 @@ def make(
         limit: the tokens that the run key may use.
     """
     told, found = estimates or {}, problems or {}
-    prospects = tuple(
-        replace(one, estimate=_cost(one, told), problem=found.get(one.job.pair, ""))
-        for one in _prospects(manifest, plan, standings)
-    )
+    prospects = tuple(_prospects(manifest, plan, standings))
+    if told or found:
+        prospects = tuple(
+            replace(one, estimate=_cost(one, told), problem=found.get(one.job.pair, "")) for one in prospects
+        )
     needed = {one.job.workflow_id for one in plan.sends}
     needed |= {one.workflow_id for one in standings if one.counts_as_bought and one.expense is None}
     unpriced = {name: one.problem for name, one in told.items() if one.cost is None and name in needed}

@@ -1,7 +1,7 @@
 """A process without threads that has imported the program, and forks a child for each run: killed where it is told.
 
 A script. It reads orders as lines of JSON on stdin, and answers each with one on stdout. The child wraps the seams of
-the program from outside, counts what passes them, and ends itself with SIGKILL at the n-th of a kind.
+the program from outside, counts what passes them, and has happen there what was ordered: a SIGKILL, say.
 """
 
 from __future__ import annotations
@@ -20,42 +20,83 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import runner
-from runner import connection, exchange, pacing, results, submit
+from runner import api, connection, exchange, pacing, results, submit
 from runner.cli import interrupts, main, progress
 from runner.ledger import opening
 
 _STATEMENTS = ("CREATE", "INSERT", "UPDATE", "PRAGMA user_version =")
 
 
-class Seams:
-    """Counts what passes the seams by kind, and kills the process at one of them.
+@dataclass(frozen=True)
+class Event:
+    """What happens at the n-th pass of a seam of a kind.
 
-    `faults` are other things that happen there: a statement to SQLite that fails from the n-th of a kind on.
+    `do` is `kill`, `signal` (of the number `value`), `step` (the clock, by `value` seconds), `sqlite` (an error of the
+    name `value`) or `errno` (an error of the system of the number `value`). The last two go on until the seam was
+    passed `until` times, for ever without it.
     """
 
-    def __init__(self, kill: tuple[str, int] | None, fault: dict[str, Any] | None) -> None:
+    at: str
+    nth: int
+    do: str
+    value: Any = None
+    until: int | None = None
+
+    def meets(self, count: int) -> bool:
+        """Whether it happens at this pass."""
+        if self.do in ("sqlite", "errno"):
+            return self.nth <= count and (self.until is None or count < self.until)
+        return count == self.nth
+
+
+@dataclass
+class Skew:
+    """By how many seconds this process's clock is off the machine's."""
+
+    seconds: float
+
+
+class Seams:
+    """Counts what passes the seams by kind, and has happen there what was ordered."""
+
+    def __init__(self, events: Sequence[Event], skew: Skew) -> None:
         self.counts: Counter[str] = Counter()
-        self._kill = kill
-        self._fault = fault or {}
+        self.met: list[str] = []  # what happened: `<what> <where>`
+        self._events = events
+        self._skew = skew
         self._lock = threading.Lock()
 
-    def meets(self, kind: str) -> bool:
-        """Count one more of a kind; whether it is the one to be killed at."""
+    def meets(self, kind: str) -> Sequence[Event]:
+        """Count one more of a kind; what is to happen there."""
         with self._lock:
             self.counts[kind] += 1
-            return self._kill == (kind, self.counts[kind])
+            met = [event for event in self._events if event.at == kind and event.meets(self.counts[kind])]
+            self.met += [f"{event.do} {event.value} at {kind}" for event in met if event.do != "kill"]
+        return met
 
     def at(self, kind: str) -> None:
-        """Count one more of a kind, and end here if it is the one."""
-        if self.meets(kind):
-            die()
-        if self._fault.get("at") == kind and self.counts[kind] >= self._fault["from"]:
-            raise sqlite_error(self._fault["name"])
+        """Count one more of a kind, and have happen what was ordered for it."""
+        for event in self.meets(kind):
+            self._do(event)
+
+    def _do(self, event: Event) -> None:
+        match event.do:
+            case "kill":
+                die()
+            case "signal":
+                os.kill(os.getpid(), event.value)
+            case "step":
+                self._skew.seconds += event.value
+            case "sqlite":
+                raise sqlite_error(event.value)
+            case "errno":
+                raise OSError(event.value, os.strerror(event.value))
 
     def around(self, owner: Any, name: str, kind: str) -> None:
         """Make a function pass a seam before it begins and after it has ended."""
@@ -125,7 +166,7 @@ def _wrap_exchanges(seams: Seams) -> None:
 
     def half_or_whole(sock: Any, request: bytes) -> None:
         seams.at("before write")
-        if seams.meets("half written"):
+        if seams.meets("half written"):  # nothing but a kill is ever ordered for it
             sock.sendall(request[: len(request) // 2])
             die()
         write(sock, request)
@@ -159,19 +200,21 @@ def _wrap_files(seams: Seams) -> None:
     setattr(pathlib.Path, "write_text", begun)  # noqa: B010 - likewise
 
 
-def hurry(skew: float) -> None:
+def hurry(skew: Skew) -> None:
     """Live at another time, and wait for nothing: backoffs are short, and looks follow one another at once."""
 
     class Clock(datetime):
         @classmethod
         def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
-            return datetime.now(tz) + timedelta(seconds=skew)
+            return datetime.now(tz) + timedelta(seconds=skew.seconds)
 
     for name, module in list(sys.modules.items()):
         if name.startswith("runner.") and getattr(module, "datetime", None) is datetime:
             setattr(module, "datetime", Clock)  # noqa: B010 - likewise
     setattr(submit, "Backoff", lambda: pacing.Backoff(first=0.01, longest=0.05))  # noqa: B010 - likewise
-    setattr(interrupts.Interrupts, "wait", lambda _self, _seconds: True)  # noqa: B010 - likewise
+    setattr(interrupts.Interrupts, "wait", lambda self, _seconds: self.signum is None)  # noqa: B010 - likewise
+    setattr(api, "_TICK", 0.02)  # noqa: B010 - likewise
+    setattr(submit, "GRACE", 0.2)  # noqa: B010 - likewise
     setattr(opening, "_BUSY", 0.3)  # noqa: B010 - likewise
 
 
@@ -184,14 +227,16 @@ def child(order: dict[str, Any], report: int) -> int:
     _redirect(order["cwd"])
     if order.get("largest") is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["largest"], order["largest"]))
-    kill = order.get("kill")
-    seams = Seams((kill[0], kill[1]) if kill else None, order.get("fault"))
-    hurry(order["skew"])
+    skew = Skew(order["skew"])
+    seams = Seams([Event(**event) for event in order.get("events", ())], skew)
+    hurry(skew)
     wrap(seams)
     code: int = main.main(order["argv"])
+    for signum in (signal.SIGINT, signal.SIGTERM):  # from a worker that was left behind
+        signal.signal(signum, signal.SIG_IGN)
     sys.stdout.flush()
     sys.stderr.flush()
-    os.write(report, json.dumps(seams.counts).encode())
+    os.write(report, json.dumps({"counts": seams.counts, "met": seams.met}).encode())
     return code
 
 
@@ -223,12 +268,12 @@ def obey(order: dict[str, Any]) -> dict[str, Any]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     with os.fdopen(reader, "rb") as report:
-        counts = report.read()
+        told = report.read()
     _, status = os.waitpid(pid, 0)
     signal.sigtimedwait({signal.SIGCHLD}, 0)  # the one that nobody waited for
     return {
         "code": os.waitstatus_to_exitcode(status),
-        "counts": json.loads(counts) if counts else {},
+        **(json.loads(told) if told else {"counts": {}, "met": []}),
         "seconds": time.monotonic() - begun,
     }
 
