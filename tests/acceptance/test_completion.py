@@ -90,6 +90,7 @@ def test_commands_and_their_options(shell: Shell) -> None:
 def test_names_of_commands_are_answered_without_importing_one(shell: Shell) -> None:
     env = {**environment(shell), "COMP_WORDS": "pixxel-runner\nr", "COMP_CWORD": "1", "PYTHONPROFILEIMPORTTIME": "1"}
     env["_PIXXEL_RUNNER_COMPLETE"] = "bash_complete"
+    env.pop("COVERAGE_PROCESS_CONFIG", None)  # what coverage imports is nothing of the program's
     done = subprocess.run([PROGRAM], cwd=shell.folder, env=env, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["plain,run", "plain,resolve", "plain,runs"]
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
