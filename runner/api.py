@@ -7,11 +7,14 @@ not do is added: a deadline for the whole exchange (its timeouts start again wit
 from __future__ import annotations
 
 import http.client
+import json
 import ssl
 import threading
 from base64 import b64encode
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
+from html import escape
 from typing import Any, Self, TypeVar, cast
 from urllib.parse import quote
 
@@ -24,6 +27,7 @@ from runner.settings import Endpoint, Proxy
 from runner.verdict import Answer, Cause, Happening, NoAnswer
 
 _LEAST_KEY = 8  # characters; a shorter one, as tests have, is a part of ordinary words
+_MASK = "*" * 8
 _TICK = 0.1  # seconds between looks at the deadlines
 
 
@@ -41,6 +45,10 @@ class Reader:
         self._pools = _pool_manager(endpoint, connections)
         self._pool = cast("Pool", self._pools.connection_from_url(endpoint.base_url))
         self._origin, self._head = _framing(endpoint)
+        credentials = endpoint.proxy.credentials if endpoint.proxy is not None else ""
+        self._sent = (*_forms(endpoint.key.reveal()), *_forms(_basic(credentials)))
+        # No answer is searched for the bare password: no server has seen it, and it may be a word that stands in a job.
+        self._secrets = (*self._sent, *_forms(credentials.partition(":")[2]))
         self._active: set[Exchange] = set()
         self._closed = threading.Event()
         self._cut = False  # for good: what comes after it is ended as it begins
@@ -93,20 +101,12 @@ class Reader:
         try:
             response = self._pool.carry(request, exchange)
         except Exception as error:  # noqa: BLE001 - whatever it was, only `written` says whether the job may exist
-            return _no_answer(error, exchange)
+            silence = _no_answer(error, exchange)  # it may quote what came instead of an answer
+            return replace(silence, detail=_without(self._secrets, silence.detail))
         finally:
             self._active.discard(exchange)
-        headers = {name: self._without_key(value) for name, value in response.headers.items()}
-        return Answer(response.status, headers, self._without_key(response.body), datetime.now(UTC))
-
-    def _without_key(self, text: _Text) -> _Text:
-        """What came, without the key: a server that echoes it must not get it into a record or onto a screen."""
-        key, mask = self._endpoint.key.reveal(), "*" * 8
-        if len(key) < _LEAST_KEY:
-            return text
-        if isinstance(text, str):
-            return text.replace(key, mask)
-        return text.replace(key.encode(), mask.encode())
+        headers = {name: _without(self._sent, value) for name, value in response.headers.items()}
+        return Answer(response.status, headers, _without(self._sent, response.body), datetime.now(UTC))
 
     def _begin(self, exchange: Exchange) -> None:
         """Begin the time that an exchange may take, and have it watched."""
@@ -136,6 +136,21 @@ class Api(Reader):
 def _segment(identifier: str) -> str:
     """An id as one segment of a path, or one value of a query: all but the unreserved characters percent-encoded."""
     return quote(identifier, safe="", errors="surrogatepass")
+
+
+def _without(secrets: tuple[str, ...], text: _Text) -> _Text:
+    """What came, without secrets: a server that echoes the key must not get it into a record or onto a screen."""
+    for secret in secrets:
+        text = text.replace(secret, _MASK) if isinstance(text, str) else text.replace(secret.encode(), _MASK.encode())
+    return text
+
+
+def _forms(secret: str) -> tuple[str, ...]:
+    """A secret as it is, and as JSON (some writers escape slashes), an address or a page would quote it."""
+    if len(secret) < _LEAST_KEY:
+        return ()
+    forms = (secret, json.dumps(secret)[1:-1], secret.replace("/", r"\/"), quote(secret, safe=""), escape(secret))
+    return tuple(dict.fromkeys(forms))
 
 
 def _framing(endpoint: Endpoint) -> tuple[str, str]:
@@ -188,10 +203,10 @@ def _no_answer(error: Exception, exchange: Exchange) -> NoAnswer:
 
 
 # Met first, said first: the classes of error, whether that holds before or after a byte was written (None: both),
-# and what it is called. `{root}` is the innermost error in words.
+# and what it is called. `{root}` is the innermost error in words, `{whose}` says who is at the other end of the line.
 _CAUSES: tuple[tuple[tuple[type[BaseException], ...], bool | None, Cause, str], ...] = (
     ((TooLargeError,), None, "too_large", f"the answer is larger than {LARGEST_BODY // 2**20} MiB"),
-    ((ssl.SSLCertVerificationError,), None, "certificate", "the server's certificate is not trusted: {root}"),
+    ((ssl.SSLCertVerificationError,), None, "certificate", "the {whose} certificate is not trusted: {root}"),
     ((faults.NameResolutionError,), None, "resolve", "the host name cannot be resolved: {root}"),
     ((faults.ProxyError,), False, "proxy", "no connection through the proxy: {root}"),
     ((faults.NewConnectionError,), False, "connect", "no connection: {root}"),  # urllib3 counts it as a timeout
@@ -215,9 +230,10 @@ _CAUSES: tuple[tuple[tuple[type[BaseException], ...], bool | None, Cause, str], 
 
 def _explain(chain: list[BaseException], *, written: bool) -> NoAnswer:
     root = _in_words(chain[-1])
+    whose = "proxy's" if any(isinstance(link, faults.ProxyError) for link in chain) else "server's"
     for kinds, when, cause, words in _CAUSES:
         if when in (None, written) and any(isinstance(link, kinds) for link in chain):
-            return NoAnswer(cause, written, words.format(root=root))
+            return NoAnswer(cause, written, words.format(root=root, whose=whose))
     return NoAnswer("broken", written, root)
 
 

@@ -69,6 +69,7 @@ class Target:
         """
         with self._explained(path):
             self._refuse_special(path)
+            self._refuse_anothers(path)
             temporary, file = self._temporary(path)
             try:
                 with file:
@@ -95,6 +96,17 @@ class Target:
             mode = path.stat().st_mode
             if not stat.S_ISREG(mode):
                 raise RefusedError(f"{self.what} {path} would replace {_special(mode)}", hint)
+
+    def _refuse_anothers(self, path: Path) -> None:
+        """Refuse what a folder that all may write in, such as /tmp, lets only its owner replace."""
+        folder, user = path.parent.stat(), os.geteuid()
+        if folder.st_mode & stat.S_ISVTX and user not in (0, folder.st_uid):
+            with suppress(FileNotFoundError):
+                if path.lstat().st_uid != user:
+                    raise RefusedError(
+                        f"{self.what} {path} is another user's, and nobody else can replace it in {path.parent}",
+                        f"name a file elsewhere with {self.way}",
+                    )
 
     def _temporary(self, path: Path) -> tuple[Path, IO[str]]:
         """Open a new file beside `path`, which nobody could have made before us."""

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from signal import SIGTERM
@@ -94,9 +94,9 @@ class Result:
         """Whether everything that was to be submitted exists."""
         return self.code is Exit.OK
 
-    def write(self, path: Path) -> None:
+    def write(self, path: str | os.PathLike[str]) -> None:
         """Write the results file, whole or not at all. Raises RefusedError when it can't be."""
-        results.write(results.digest(Record(self.run, self.entries)), path)
+        results.write(results.digest(Record(self.run, self.entries)), Path(path))
 
 
 class Stop:
@@ -172,7 +172,8 @@ def load_manifest(path: str | os.PathLike[str]) -> Manifest:
         ManifestError: it has problems: `problems` has all of them, each with its place.
         UsageError: it cannot be read.
     """
-    return manifest.load(os.fspath(path), io.BytesIO())
+    # By its absolute path: its ledger stays the one beside it, wherever the program goes meanwhile.
+    return replace(manifest.load(os.fspath(path), io.BytesIO()), path=os.path.abspath(path))  # noqa: PTH100 - no link is to be followed
 
 
 def run(
@@ -181,7 +182,7 @@ def run(
     *,
     choice: Choice = _EVERY,
     options: Options = _AS_WRITTEN,
-    ledger: Path | None = None,
+    ledger: str | os.PathLike[str] | None = None,
     git_commit: str | None = None,
     watcher: Watcher | None = None,
     stop: Stop | None = None,
@@ -203,7 +204,7 @@ def run(
         RefusedError: it may not run as things are; nothing was sent.
         UsageError: something given makes no sense; nothing was sent.
     """
-    place = _place(wanted, access, choice, ledger)
+    place = _place(wanted, access, choice, options, ledger)
     place.make_folder(wanted.path)
     ender = stop or Stop()
     order = Order(
@@ -241,7 +242,7 @@ def preview(
     *,
     choice: Choice = _EVERY,
     options: Options = _AS_WRITTEN,
-    ledger: Path | None = None,
+    ledger: str | os.PathLike[str] | None = None,
     cost: bool = False,
     check: bool = False,
 ) -> Forecast:
@@ -254,7 +255,7 @@ def preview(
         RefusedError: `run` would be refused.
         UsageError: something given makes no sense.
     """
-    place = _place(wanted, access, choice, ledger)
+    place = _place(wanted, access, choice, options, ledger)
     limits = settings.limits(options, wanted)
     question = Question(wanted, _identity(access), limits, choice.only, choice.again, choice.resume, choice.new)
     outlook.check_free(place, question)
@@ -265,18 +266,25 @@ def preview(
             return outlook.look(question, known, reader, cost=cost, check=check)[0]
 
 
-def _place(wanted: Manifest, access: Access, choice: Choice, ledger: Path | None) -> LedgerPlace:
+def _place(
+    wanted: Manifest, access: Access, choice: Choice, options: Options, ledger: str | os.PathLike[str] | None
+) -> LedgerPlace:
+    """Where the record is, once all that was given makes sense."""
+    settings.check(options)
+    for name in ("only", "again"):
+        if isinstance(getattr(choice, name), str):
+            raise UsageError(f"{name} is a text, and would be read as its letters", "Give a tuple of names.")
     runkey.refuse_two_answers(wanted, choice.again, resume=choice.resume, new=choice.new)
-    if access is SANDBOX and ledger is not None:
+    if access == SANDBOX and ledger is not None:
         raise UsageError("a ledger goes with the real API", "The sandbox has its own, beside the manifest.")
-    place = LedgerPlace.of(wanted.path, ledger, sandbox=access is SANDBOX)
-    place.refuse_unkept(wanted, ci=access is not SANDBOX and is_ci(os.environ))
+    place = LedgerPlace.of(wanted.path, None if ledger is None else Path(ledger), sandbox=access == SANDBOX)
+    place.refuse_unkept(wanted, ci=access != SANDBOX and is_ci(os.environ))
     return place
 
 
 def _identity(access: Access) -> str:
-    return settings.SANDBOX if access is SANDBOX else access.identity
+    return settings.SANDBOX if access == SANDBOX else access.identity
 
 
 def _endpoint(access: Access, wanted: Manifest) -> AbstractContextManager[Endpoint]:
-    return beside.serving(wanted) if access is SANDBOX else nullcontext(access.endpoint())
+    return beside.serving(wanted) if access == SANDBOX else nullcontext(access.endpoint())

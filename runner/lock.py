@@ -24,6 +24,7 @@ _MOMENTS = 100
 _LARGEST_TEXT = 4096  # bytes
 _LONGEST_ABOUT = 200  # characters
 _LARGEST_PID = 2**31 - 1
+_LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe in its place is not waited for
 _UNSUPPORTED = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS})
 _NOT_PLAIN = re.compile(r"[^a-z0-9]+")
 
@@ -101,7 +102,7 @@ def holder(ledger: Path, api: str, manifest: str) -> str | None:
     """
     path = _path(ledger, api, manifest)
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        handle = os.open(path, _LOOK)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -234,7 +235,7 @@ def _locked_error(path: Path, api: str, manifest: str, timeout: float) -> Locked
 
 def _words_at(path: Path) -> str:
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        handle = os.open(path, _LOOK)
     except OSError:
         return _words_of(b"")
     try:

@@ -23,6 +23,9 @@ from runner.verdict import Answer, Happening
 
 SETTLE = timedelta(minutes=15)
 _SLACK = timedelta(seconds=10)  # `Date` and `created_at` are rounded, and the clocks drift while a run goes
+# A machine's clock is set by hand, or by the network after a run: until the server has told the time, it may have been
+# off by as much as the wrong timezone makes it. One that is off by more trusts no certificate.
+_ASTRAY = timedelta(days=1)
 _PAGE = 50  # where the API cuts its other lists off
 
 
@@ -74,9 +77,9 @@ class Window:
         sent = doubt.ended_at or doubt.claimed_at + timedelta(seconds=doubt.timeout)
         return cls(doubt.claimed_at - _SLACK, sent, sent + settle + _SLACK)
 
-    def holds(self, moment: datetime | None) -> bool:
-        """Whether a job of that time may be the one; one of unknown time may."""
-        return moment is None or self.start <= moment <= self.end
+    def holds(self, moment: datetime | None, astray: timedelta = timedelta(0)) -> bool:
+        """Whether a job of that time may be the one, if our clock was astray; one of unknown time may."""
+        return moment is None or self.start - astray <= moment <= self.end + astray
 
 
 def judge(
@@ -113,6 +116,7 @@ def judge(
             doubts=[one for one in together if one.job_id is None],
             found=[one for one in together if one.job_id is not None],
             candidates=[job for job in free if _may_be_of(job, together, listing, creators, windows)],
+            near=[job for job in free if _may_be_of(job, together, listing, creators, windows, _ASTRAY)],
             windows=windows,
             listing=listing,
         )
@@ -127,9 +131,10 @@ def _may_be_of(
     listing: Listing,
     creators: Mapping[str, Collection[str]],
     windows: Mapping[int, Window],
+    astray: timedelta = timedelta(0),
 ) -> bool:
     moment = listing.created_at(job)
-    return any(windows[one.id].holds(moment) and _by_us(job, creators.get(one.run_id, ())) for one in group)
+    return any(windows[one.id].holds(moment, astray) and _by_us(job, creators.get(one.run_id, ())) for one in group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +142,14 @@ class _Group:
     """Sends of one workflow whose windows overlap: any job of one of them may be of any other.
 
     `found` are those whose job an earlier look found. Which of the group's jobs they were given was open then, so they
-    still count when one shows that the list was late with: it may be theirs, and what they have, another's.
+    still count when one shows that the list was late with: it may be theirs, and what they have, another's. `near` are
+    the candidates if our clock was wrong when they were sent: they keep a send from being said to be absent.
     """
 
     doubts: Sequence[Standing]
     found: Sequence[Standing]
     candidates: Sequence[JobObject]
+    near: Sequence[JobObject]
     windows: Mapping[int, Window]
     listing: Listing
 
@@ -187,6 +194,9 @@ class _Group:
     def _absent(self, doubt: Standing, *, whole: bool, settled: datetime) -> Finding:
         if not whole:
             return _left(doubt, (), "the API's list of jobs can't be relied on to be complete")
+        if self.near and not _was_right(doubt, self.listing):
+            ids = tuple(job.id for job in self.near)
+            return _left(doubt, ids, f"{len(ids)} at the API may be it, if this machine's clock was wrong then")
         last = max(self.windows[one.id].sent for one in [doubt, *self.found])
         if last > settled:
             until = self.windows[doubt.id].end - _SLACK + (last - self.windows[doubt.id].sent)
@@ -349,11 +359,22 @@ def _detail(finding: Finding) -> str:
             return error.message
 
 
+def _was_right(doubt: Standing, listing: Listing) -> bool:
+    """Whether the server's answer to a send tells that our clock was then as it is now."""
+    date = _date(doubt.error.date if doubt.error else None)
+    return date is not None and doubt.ended_at is not None and abs(date - doubt.ended_at - listing.ahead) <= _SLACK
+
+
 def _ahead(answer: Answer, asked: datetime) -> timedelta:
     """How far the server's clock is ahead of ours; 0 when it does not say."""
+    date = _date(answer.headers.get("date"))
+    return timedelta(0) if date is None else date - (asked + (answer.received_at - asked) / 2)
+
+
+def _date(text: str | None) -> datetime | None:
+    """The time that a `Date` tells; None when it tells none."""
     try:
-        date = parsedate_to_datetime(answer.headers["date"])
-    except (KeyError, ValueError, TypeError, IndexError):
-        return timedelta(0)
-    date = date if date.tzinfo else date.replace(tzinfo=UTC)
-    return date - (asked + (answer.received_at - asked) / 2)
+        date = parsedate_to_datetime(text or "")
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)

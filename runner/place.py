@@ -20,8 +20,14 @@ class LedgerPlace:
 
     @classmethod
     def of(cls, manifest_path: str, named: Path | None = None, *, sandbox: bool = False) -> LedgerPlace:
-        """The ledger for a manifest. The sandbox has its own, whatever is named."""
+        """The ledger for a manifest. The sandbox has its own, whatever is named.
+
+        Raises:
+            RefusedError: it would be in a folder that another user has put beside the manifest.
+        """
         home = folder.beside(manifest_path)
+        if sandbox or named is None:
+            folder.refuse_planted(home)
         if sandbox:
             return cls(home / "sandbox" / "ledger.db", named=False)
         return cls(home / "ledger.db", named=False) if named is None else cls(named, named=True)
@@ -35,7 +41,7 @@ class LedgerPlace:
         """Make the folder of a ledger in its default place. Raises RefusedError."""
         if not self.named:
             folder.make(folder.beside(manifest_path))
-            self.path.parent.mkdir(mode=0o700, exist_ok=True)
+            folder.make_within(self.path.parent)
 
     def refuse_unkept(self, manifest: Manifest, *, ci: bool) -> None:
         """CI cleans its checkouts, and with the ledger goes the knowledge of what was bought.

@@ -6,7 +6,7 @@ key, n − c are sent. Names only choose which entries those are, so that renami
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -195,11 +195,17 @@ def _again_ordinal(job: Job, standings: Iterable[Standing]) -> int | None:
 
 def check_names(jobs: Sequence[Job], only: Sequence[str], again: Sequence[str] = ()) -> None:
     """See that every glob matches a job, and that every name is one's. Raises UsageError."""
-    names = {job.name: None for job in jobs}
+    counts = Counter(job.name for job in jobs)  # of one manifest each is there once
+    names = list(counts)
     for glob in only:
         if not any(_selects(glob, name) for name in names):
             raise UsageError(f"--only {glob!r} matches no job of the manifest", _nearest(glob, names))
     for name in again:
+        if counts[name] > 1:
+            raise UsageError(
+                f"--again {name!r}: {counts[name]} of these manifests have such a job",
+                "Each would be bought once more: name the manifest that is meant.",
+            )
         if name not in names:
             raise UsageError(f"--again {name!r}: no such job in the manifest", _nearest(name, names))
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
+from pathlib import Path
 
 from runner import plan
 from runner.journal import Decided
@@ -32,15 +33,18 @@ _BATCH = 100  # answers that are read at once: of some kilobytes each, and 8 MiB
 KILLED = ErrorInfo("interrupted", "the process ended while it was being sent; the job may have been created")
 
 
-def of_run(ledger: Ledger, run: RunRow, unrecorded: Sequence[Decided] = ()) -> Record:
+def of_run(
+    ledger: Ledger, run: RunRow, unrecorded: Sequence[Decided] = (), unreleased: Sequence[Submission] = ()
+) -> Record:
     """The record of a run's key, with the manifest's jobs as they were in that run.
 
     A run that never ended is told as interrupted: call this for one that has ended, or whose process is gone.
-    `unrecorded` are outcomes that are known and could not be written to the ledger.
+    `unrecorded` are outcomes that are known and could not be written to the ledger; `unreleased` are claimed in it, and
+    certainly were not sent.
     """
     jobs = ledger.jobs_of(run)
     matched = plan.match(jobs, ledger.standings(run.api, run.manifest, run.run_key))
-    return of_match(ledger, run, jobs, matched, unrecorded)
+    return of_match(ledger, run, jobs, matched, unrecorded, unreleased)
 
 
 def of_match(
@@ -59,6 +63,27 @@ def of_match(
     known |= {one.job.name: Skipped(run.reason or "stopped", run.why) for one in unreleased}
     entries = Entries(ledger, run, jobs, matched, known)
     return Record(_about(run), entries, entries.outline)
+
+
+@dataclass(frozen=True, slots=True)
+class Reopened:
+    """The entries of a record whose ledger is opened each time through: of very many records none is held open.
+
+    Going through raises RefusedError when the ledger cannot be read any more.
+    """
+
+    ledger: Path
+    run: RunRow
+    number: int
+    unrecorded: Sequence[Decided] = ()
+    unreleased: Sequence[Submission] = ()
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __iter__(self) -> Iterator[Entry]:
+        with Ledger(self.ledger, read_only=True) as ledger:
+            yield from of_run(ledger, self.run, self.unrecorded, self.unreleased).entries
 
 
 @dataclass(frozen=True, slots=True)

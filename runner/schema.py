@@ -97,8 +97,31 @@ def _without_plain_jobs(manifest: Any) -> tuple[Any, list[int]]:
     defaults = manifest.get("defaults")
     given = defaults.keys() if isinstance(defaults, dict) else ()
     needed = {"workflow_id", "project_id"}.difference(given)
-    kept = [index for index, job in enumerate(jobs) if not is_plain_job(job, needed)] or [0]
-    return {**manifest, "jobs": [jobs[index] for index in kept]}, kept
+    once = list(_without_repeats(jobs))
+    kept = [index for index, job in enumerate(once) if not is_plain_job(job, needed)] or [0]
+    return {**manifest, "jobs": [once[index] for index in kept]}, kept
+
+
+def _without_repeats(jobs: Iterable[Any]) -> Iterator[Any]:
+    """The jobs, without what an alias repeats of them: its problems stand where its anchor does, and are told there.
+
+    Some kilobytes of aliases could have jsonschema find millions of problems, all of them the same few.
+    """
+    whole: set[int] = set()
+    labels: set[int] = set()
+    for job in jobs:
+        if not isinstance(job, dict):
+            yield job
+        elif id(job) in whole:  # only what is missing is told of each
+            yield {key: "-" for key in ("workflow_id", "project_id") if key in job}
+        elif id(job.get("labels")) in labels:
+            yield {**job, "labels": {}}
+        else:
+            yield job
+        if isinstance(job, dict):
+            whole.add(id(job))
+            if isinstance(job.get("labels"), dict):
+                labels.add(id(job["labels"]))
 
 
 def is_plain_job(job: Any, needed: Iterable[str]) -> bool:
@@ -207,9 +230,11 @@ class _Words:
             yield self._problem(error, path, "this is empty", "write a value, or remove the key")
 
     def _pattern(self, error: Any, path: FieldPath) -> Iterator[Problem]:
-        if error.instance:  # that it is empty is another problem
+        if error.instance:
             message = f"{shown(error.instance)} {error.schema['patternErrorMessage']}"
             yield self._problem(error, path, message, _pattern_hint(error))
+        elif "minLength" not in error.schema:  # else that it is empty is another problem
+            yield self._problem(error, path, "this is empty", "write a value, or remove the key")
 
     def _empty_list(self, error: Any, path: FieldPath) -> Iterator[Problem]:  # noqa: ARG002 - one signature for all
         yield self._document.problem(path, "there are no jobs", "list at least one: `- workflow_id: ...`")

@@ -19,6 +19,8 @@ from runner.version import VERSION
 
 PRODUCTION = "https://api.pixxel.space"
 SANDBOX = "sandbox"
+MOST_AT_A_TIME = 64
+LONGEST = 10.0**9  # seconds: 30 years, which nobody waits
 _LARGEST_KEY = 65_536  # bytes: more than any server takes in a header
 
 _LAST_LINE_BREAK = re.compile(r"\r?\n\Z")
@@ -104,6 +106,30 @@ class Limits:
         return None if self.rate is None else Rate.parse(self.rate)
 
 
+def check(options: Options) -> None:
+    """See that a program's options are such as the command would take. Raises UsageError."""
+    for name, kind, least in (
+        ("concurrency", int, 1),
+        ("attempts", int, 1),
+        ("timeout", int | float, 0),
+        ("stop_after", int, 0),
+        ("max_pause", int | float, 0),
+        ("max_cost", int, 0),
+    ):
+        value = getattr(options, name)
+        if value is not None and not (isinstance(value, kind) and not isinstance(value, bool) and value >= least):
+            raise UsageError(f"{name} is {value!r}", f"Give a number from {least} up.")
+    if options.concurrency is not None and options.concurrency > MOST_AT_A_TIME:
+        raise UsageError(f"concurrency is {options.concurrency}", f"Give a number from 1 to {MOST_AT_A_TIME}.")
+    if options.timeout is not None and not 0 < options.timeout < LONGEST:
+        raise UsageError(f"timeout is {options.timeout!r}", "Give the seconds that an exchange may take.")
+    if options.rate is not None:
+        try:
+            Rate.parse(options.rate)
+        except (TypeError, ValueError):
+            raise UsageError(f"rate is {options.rate!r}", "Give it as N/s, N/min or N/h, such as 5/s.") from None
+
+
 def limits(options: Options, manifest: Manifest) -> Limits:
     """Settle each limit: flag or environment, else the manifest, else the default."""
     default, written = Limits(), manifest.submit
@@ -143,9 +169,7 @@ def base_url(text: str, *, allow_http: bool) -> str:
             "A name with letters beyond ASCII is written in its xn-- form.",
         )
     if parts.path not in ("", "/") or parts.query or parts.fragment or text.endswith(("?", "#")):
-        raise UsageError(
-            f"the base URL {text!r} has a path, a query or a fragment", f"Give the origin alone: {_origin(parts)}"
-        )
+        raise UsageError(f"the base URL {_shown(text)!r} has a path, a query or a fragment", _alone(text, parts))
     if parts.scheme == "http" and not allow_http and not is_loopback(parts.hostname):
         raise UsageError(
             f"the base URL {text!r} is plain http: the key would cross the network readable by all",
@@ -164,6 +188,11 @@ def _split(text: str) -> SplitResult:
     except ValueError:
         raise unreadable from None
     return parts
+
+
+def _alone(text: str, parts: SplitResult) -> str:
+    """What to write instead. Before an `@` in a path may stand a password with a slash in it, which no one is shown."""
+    return "Give the origin alone" + (f": {_origin(parts)}" if "@" not in text else ", and no credentials.")
 
 
 def _shown(url: str) -> str:

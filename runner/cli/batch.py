@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 
-from runner import execution, periods, results
+from runner import execution, periods, record, results
 from runner.api import Api
-from runner.cli import console
+from runner.cli import console, options
 from runner.cli.interrupts import Interrupts
 from runner.cli.progress import Progress
 from runner.errors import Exit, RefusedError, RunnerError, Terminated
 from runner.execution import Execution, Order
+from runner.journal import Decided
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
-from runner.model import Manifest
+from runner.model import Manifest, Record, Submission
+from runner.record import Reopened
 from runner.results import Digest
 from runner.settings import Endpoint
 from runner.submit import End
@@ -36,21 +38,29 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """An execution that has ended: what is to be told of it. `unwritten`: why its results file is not there."""
+    """An execution that has ended: what is to be told of it. `unwritten`: why its results file is not there.
+
+    `earlier` counts doubts of earlier runs of the manifest; None where the ledger could not tell.
+    """
 
     task: Task
-    ledger: Ledger
     run: RunRow
     made: Digest
     end: End
     unwritten: RefusedError | None
+    earlier: int | None
+
+
+class UntoldError(RefusedError):
+    """Jobs were sent, and what became of them cannot be read in the ledger."""
 
 
 @dataclass(slots=True)
 class Batch:
     """Manifests that are run one after another. `signum` is that of a signal that came at any time.
 
-    `refused` has an exit code for each that was not run. Locks and ledgers are held until the batch is left.
+    `refused` has an exit code for each that may not run, and `missed` all that were not run. The lock and the ledger of
+    a single one are held until the batch is left, so that what is told of it is what it left.
     """
 
     endpoints: Endpoints
@@ -59,6 +69,7 @@ class Batch:
     quiet: bool = False
     ran: list[Ran] = field(default_factory=list)
     refused: list[Exit] = field(default_factory=list)
+    missed: list[Task] = field(default_factory=list)
     _held: ExitStack = field(default_factory=ExitStack)
     _caught: ExitStack = field(default_factory=ExitStack)
     _interrupts: Interrupts | None = None
@@ -79,25 +90,30 @@ class Batch:
         with self._held, self._caught:
             for index, task in enumerate(tasks):
                 if not self._goes_on(task, alone=len(tasks) == 1):
-                    _tell_left(tasks[index + 1 :])
+                    # A signal may have come before this one began.
+                    left = tasks[index if self._signum else index + 1 :]
+                    self.missed += left
+                    _tell_left(left)
                     break
             yield
 
     def _goes_on(self, task: Task, *, alone: bool) -> bool:
         """Run one, and say whether the next one may follow."""
         try:
-            ran = self._run(task)
+            ran = self._run(task, alone=alone)
         except RunnerError as error:
             if alone:
                 raise
-            name = visible(task.order.manifest.path)
+            untold = isinstance(error, UntoldError)
+            about = f"{visible(task.order.manifest.path)}: {'run, and not told of' if untold else 'not run'}"
             if self.quiet:
-                console.say(f"{name}: not run: {visible(error.in_a_line)}")
+                console.say(f"{about}: {visible(error.in_a_line)}")
             else:
-                console.say(f"{name}: not run")
+                console.say(about)
                 console.fail(error)
             self.refused.append(error.exit_code)
-            return True
+            self.missed.append(task)
+            return not untold
         except (KeyboardInterrupt, Terminated) as signal:
             if not self.ran:
                 raise
@@ -107,20 +123,63 @@ class Batch:
         # What stops a run is trouble with the API as a whole, which the next would meet too; but for its own budget.
         return self.signum is None and (ran.end.state == "completed" or ran.end.reason == "budget")
 
-    def _run(self, task: Task) -> Ran:
+    def _run(self, task: Task, *, alone: bool) -> Ran:
         self._caught.close()  # a signal in `prepare` ends the program as any other: nothing was sent
         order = task.order
-        with self.endpoints(order.manifest) as endpoint, Api(endpoint, order.limits.concurrency) as api:
-            self._interrupts = interrupts = Interrupts(api)
-            one = self._held.enter_context(execution.opened(order, api, self.progress, interrupts.wait))
-            one.prepare()
-            self.confirm(one)
-            self.progress.note(_announcement(one))
-            self._caught.enter_context(interrupts.caught())
-            with self.progress.over(len(one.plan.sends)):
-                end = one.submit(interrupts)
-        made = results.digest(one.record())
-        return Ran(task, one.ledger, one.run, made, end, write(made, task.results))
+        with ExitStack() as own:
+            with self.endpoints(order.manifest) as endpoint, Api(endpoint, order.limits.concurrency) as api:
+                self._interrupts = interrupts = Interrupts(api)
+                held = self._held if alone else own
+                one = held.enter_context(execution.opened(order, api, self.progress, interrupts.wait))
+                one.prepare()
+                self.confirm(one)
+                self.progress.note(_announcement(one))
+                self._caught.enter_context(interrupts.caught())
+                with self.progress.over(len(one.plan.sends)):
+                    end = one.submit(interrupts)
+            try:
+                made = results.digest(one.record())
+            except RefusedError as error:
+                raise UntoldError(
+                    f"{order.manifest.path} was run, and its record cannot be read: {error.message}",
+                    "When the ledger can be read again: pixxel-runner show",
+                ) from error
+            unwritten = write(made, task.results)
+            earlier = doubts_of_earlier(one.ledger, one.run)
+        kept = made if alone else without_ledger(made, order, one.run, one.unrecorded, one.unreleased)
+        return Ran(task, one.run, kept, end, unwritten, earlier)
+
+
+def doubts_of_earlier(ledger: Ledger, run: RunRow) -> int | None:
+    """How many jobs of earlier runs of a run's manifest are in doubt; None where the ledger can't be read."""
+    try:
+        return sum(one.run_key != run.run_key for one in ledger.unsettled(run.api, run.manifest))
+    except RefusedError:
+        return None
+
+
+def without_ledger(
+    made: Digest,
+    order: Order,
+    run: RunRow,
+    unrecorded: Sequence[Decided] = (),
+    unreleased: Sequence[Submission] = (),
+) -> Digest:
+    """The same, whose ledger need not stay open."""
+    return replace(made, record=Record(made.run, Reopened(order.ledger, run, made.jobs, unrecorded, unreleased)))
+
+
+def last_told(task: Task) -> Digest | None:
+    """What the last run of a manifest came to, which is not this one; None where there is none, or it can't be read."""
+    order = task.order
+    try:
+        with Ledger(order.ledger, read_only=True) as ledger:
+            run = next(ledger.runs(order.api, order.manifest.name), None)
+            if run is None:
+                return None
+            return without_ledger(results.digest(record.of_run(ledger, run)), order, run)
+    except RefusedError:
+        return None
 
 
 def write(made: Digest, path: Path) -> RefusedError | None:
@@ -144,5 +203,6 @@ def _announcement(one: Execution) -> str:
 
 def _tell_left(tasks: Sequence[Task]) -> None:
     if tasks:
-        left = ", ".join(task.order.manifest.path for task in tasks)
-        console.warn(f"not begun, as the run before it was not completed: {visible(left)}")
+        paths = [task.order.manifest.path for task in tasks]
+        go_on = options.command_line("run", *paths)
+        console.warn(f"not begun, as what went before was not completed: {visible(', '.join(paths))}. To run: {go_on}")

@@ -67,6 +67,6 @@ def files_or_runs(ctx: click.Context, parameter: click.Parameter, incomplete: st
 def _ledger(ctx: click.Context, manifest: str | None) -> Iterator[Ledger]:
     """The ledger that the line speaks of, for reading."""
     given: dict[str, Any] = ctx.params
-    place = records.path_of(manifest, given.get("ledger"), sandbox=bool(given.get("sandbox")))
+    place = records.place_of(manifest, given.get("ledger"), sandbox=bool(given.get("sandbox"))).path
     with records.opened(place, read_only=True) as ledger:
         yield ledger

@@ -82,7 +82,7 @@ def bug(error: Exception, trace: str) -> None:
     say(f"{click.style('bug:', fg='red')} {type(error).__name__}: {visible(str(error))}")
     say("  This is a fault of pixxel-runner: please report it with the command. PIXXEL_RUNNER_DEBUG=1 shows where.")
     if os.environ.get("PIXXEL_RUNNER_DEBUG"):
-        say(trace)
+        say("\n".join(map(visible, trace.splitlines())))
 
 
 def color_choice(choice: str) -> bool | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections import Counter, defaultdict
@@ -59,7 +60,7 @@ def check(ledger: Path | None, sandbox: bool) -> Exit:
 
     The exit code is 0 if it is whole, else 4.
     """
-    with records.opened(records.path_of(None, ledger, sandbox=sandbox), read_only=True) as opened:
+    with records.opened(records.place_of(None, ledger, sandbox=sandbox).path, read_only=True) as opened:
         opened.check()
         console.out("\n\n".join(_sections(opened)))
     return Exit.OK
@@ -72,7 +73,7 @@ def export(ledger: Path | None, sandbox: bool) -> Exit:
 
     It reads what can be read of a damaged ledger, says on stderr what cannot, and then exits with 4.
     """
-    path = records.path_of(None, ledger, sandbox=sandbox)
+    path = records.place_of(None, ledger, sandbox=sandbox).path
     records.must_exist(path)
     with salvage.opened(path) as opened:
         for found in opened.submissions():
@@ -133,7 +134,8 @@ def _row(whose: _Whose, used: Sequence[str]) -> tuple[str, ...]:
 def _file(path: str) -> str:
     if path == _STDIN:
         return "standard input"
-    return visible(path) if Path(path).exists() else f"{visible(path)} (gone)"
+    is_there = os.path.exists(path)  # noqa: PTH110 - Path.exists raises for a name too long to be one
+    return visible(path) if is_there else f"{visible(path)} (gone)"
 
 
 def _size(path: Path) -> str:

@@ -22,7 +22,6 @@ from runner.sandbox import beside
 from runner.text import visible
 
 _WHERE = ("sandbox", "base_url", "api_key_file", "ca_bundle", "allow_http", "ledger")
-_LONGEST = 10.0**9  # seconds: 30 years
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -36,6 +35,11 @@ class Connection:
     api_key_file: Path | None
     ca_bundle: str | None
     allow_http: bool
+
+    @property
+    def ca_file(self) -> Path | None:
+        """The file of certificates, if there is one."""
+        return None if self.ca_bundle is None else Path(self.ca_bundle)
 
     def endpoints(self) -> Callable[[Manifest], AbstractContextManager[settings.Endpoint]]:
         """For each manifest, the API, reachable while the context lasts.
@@ -116,7 +120,7 @@ class Seconds(click.FloatRange):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Read it, or fail in click's way."""
         seconds = float(super().convert(value, param, ctx))
-        if not seconds <= _LONGEST:
+        if not seconds <= settings.LONGEST:
             self.fail(f"{value} is not a time that anybody waits", param, ctx)
         return seconds
 
@@ -213,7 +217,7 @@ def limits(command: _Command) -> _Command:
             click.option(
                 "--concurrency",
                 envvar="PIXXEL_RUNNER_CONCURRENCY",
-                type=click.IntRange(1, 64),
+                type=click.IntRange(1, settings.MOST_AT_A_TIME),
                 help="Requests at a time.  [default: 8]",
             ),
             click.option(
@@ -256,7 +260,7 @@ def max_cost(command: _Command) -> _Command:
         envvar="PIXXEL_RUNNER_MAX_COST",
         type=click.IntRange(0),
         metavar="TOKENS",
-        help="Submit nothing when the estimate is above it.  [default: no limit]",
+        help="For each manifest: submit nothing when its estimate is above it.  [default: no limit]",
     )(command)
 
 

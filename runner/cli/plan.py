@@ -70,7 +70,8 @@ def _plan(request: Request, at: options.Connection, flags: settings.Options) -> 
     wanted = Wanted(request.format, request.reports, request.every, several)
     chosen = sources.read(request.manifests, request.only, request.again)
     asked = [(_question(source, request, at, flags), _place(source, request, at)) for source in chosen]
-    wanted.check([], [file for _, place in asked for file in place.files])
+    needed = [at.api_key_file, at.ca_file, *(Path(source.manifest.path) for source in chosen)]
+    wanted.check([], [*needed, *(file for _, place in asked for file in place.files)])
     made: list[Forecast] = []
     codes: list[Exit] = []
     for question, place in asked:

@@ -17,6 +17,7 @@ from runner.cli import options
 from runner.errors import ManifestError, RefusedError, UsageError
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
+from runner.place import LedgerPlace
 from runner.text import visible, width
 
 LAST = "last"
@@ -35,15 +36,22 @@ def home_of(given: str | None) -> str:
     """The path beside which the folder for a manifest is; `-` for the working directory's.
 
     A name has no folder of its own, but the path of a manifest that is gone may have.
+
+    Raises:
+        UsageError: it is a folder.
     """
     if given is None:
         return "-"
+    if os.path.isdir(given):  # noqa: PTH112 - as `_is_file`
+        raise UsageError(
+            f"{given} is a folder, and this is about one manifest", f"Name it: {Path(given) / 'NAME.yaml'}"
+        )
     return given if _is_file(given) or os.path.isdir(folder.beside(given)) else "-"  # noqa: PTH112 - as `_is_file`
 
 
-def path_of(given: str | None, named: Path | None, *, sandbox: bool) -> Path:
-    """The ledger's path: the one named, else the one beside a manifest's file, else the working directory's."""
-    return options.ledger_place(home_of(given), named, sandbox=sandbox).path
+def place_of(given: str | None, named: Path | None, *, sandbox: bool) -> LedgerPlace:
+    """The ledger: the one named, else the one beside a manifest's file, else the working directory's."""
+    return options.ledger_place(home_of(given), named, sandbox=sandbox)
 
 
 @contextmanager
@@ -63,6 +71,8 @@ def must_exist(path: Path) -> None:
     """Raise RefusedError, with what to do, when a path is no ledger's."""
     if path.is_dir():
         raise RefusedError(f"{path} is a folder", f"Name the ledger's file in it, such as {path / 'ledger.db'}.")
+    if path.is_fifo():
+        raise RefusedError(f"{path} is a pipe", "Name the ledger's file.")
     if not path.exists():
         raise RefusedError(
             f"there is no ledger at {path}",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from runner import report
+from runner import folder, report
 from runner.atomic import Target
 from runner.cli import console
 from runner.errors import RefusedError, UsageError
@@ -86,45 +86,81 @@ class Wanted:
             UsageError: two outputs would go to one file, or one to a file that is needed.
             RefusedError: a report could not be written.
         """
-        targets = [*results, *self.paths]
-        spared = [path for path in needed if path is not None]
-        for index, target in enumerate(targets):
-            if any(_is_same(target, path) for path in spared):
-                raise UsageError(f"{target} would be overwritten, and is a file that the run needs", "Name another.")
-            if any(_is_same(target, path) for path in targets[:index]):
+        seen = {name for path in needed if path is not None for name in _names(path)}
+        written: set[Hashable] = set()
+        for target in (*results, *self.paths):
+            if folder.NAME in target.resolve().parts[:-1]:
+                raise UsageError(
+                    f"{target} is in {folder.NAME}, where the program keeps its own", "Name another place."
+                )
+            if target.name == "-":
+                raise UsageError("a report goes to a file, and - is none", "--format is what is printed.")
+            names = _names(target)
+            if names & seen:
+                raise UsageError(f"{target} would be overwritten, and is a file that is needed", "Name another.")
+            if names & written:
                 raise UsageError(f"two outputs would be written to {target}", "Give each a file of its own.")
+            written |= names
         for path in self.paths:
             _FILE.check(path)
 
-    def put_out(self, table: Mapping[str, report.Report[_T]], made: _T, *, quiet: bool = False) -> bool:
-        """Print and write what is wanted; `quiet` prints nothing. Whether all of it could be written."""
+    def put_out(
+        self,
+        table: Mapping[str, report.Report[Sequence[_T]]],
+        made: Sequence[_T],
+        *,
+        quiet: bool = False,
+        before: Callable[[], Sequence[_T]] = tuple,
+    ) -> bool:
+        """Print and write what is wanted; `quiet` prints nothing. Whether all of it could be written.
+
+        `before` gives what was made earlier of what nothing was made of now: for `prometheus`, where what is not told
+        of would be missed by nobody.
+        """
         done = True
         for name, path in self.reports:
-            text = table[name](made, report.Style(every=True, several=self.several))
-            done = _tried(_FILE.write, path, (text, "\n")) and done
+            what = [*made, *before()] if name == "prometheus" else made
+            style = report.Style(every=True, several=self.several)
+            done = _tried(_write, path, table[name], what, style) and done
         if not quiet:
             style = report.Style(console.stdout_width(), console.stdout_color(), self.every, self.several)
-            done = _tried(console.out, table[self.format](made, style)) and done
+            done = _tried(_print, table[self.format], made, style) and done
         target = os.environ.get(_SUMMARY)
         if target and "github" in (self.format, *(name for name, _ in self.reports)):
-            done = _tried(_append, Path(target), table["markdown"](made, report.Style(several=self.several))) and done
+            done = _tried(_append, Path(target), table["markdown"], made, report.Style(several=self.several)) and done
         return done
 
 
-def _is_same(path: Path, other: Path) -> bool:
+def _write(path: Path, make: report.Report[_T], made: _T, style: report.Style) -> None:
+    _FILE.write(path, (make(made, style), "\n"))
+
+
+def _print(make: report.Report[_T], made: _T, style: report.Style) -> None:
+    console.out(make(made, style))
+
+
+def _names(path: Path) -> set[Hashable]:
+    """What a file is known by: its real path, and where it is there, which file of the disk it is."""
+    names: set[Hashable] = {path.resolve()}
     try:
-        return path.resolve() == other.resolve() or path.samefile(other)
+        found = path.stat()
     except OSError:  # there is none yet
-        return False
+        return names
+    return {*names, (found.st_dev, found.st_ino)}
 
 
-def _append(path: Path, text: str) -> None:
+def _append(path: Path, make: report.Report[_T], made: _T, style: report.Style) -> None:
     """Add to the summary that GitHub shows of a step: other commands of the step may have written there before."""
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(github.summary(text, file.tell()) + "\n")
+        # A pipe that nobody reads is an error, and is not waited for: the record is written, and the run to end.
+        with open(path, "a", encoding="utf-8", opener=_without_waiting) as file:
+            file.write(github.summary(make(made, style), file.tell()) + "\n")
     except OSError as error:
         raise RefusedError(f"{_SUMMARY} {path} cannot be written: {error.strerror}") from error
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
 
 
 def _tried(put: Callable[..., None], *values: Any) -> bool:

@@ -100,7 +100,7 @@ def command(**given: Any) -> Exit:
 
 def _resolve(request: Request, at: options.Connection) -> Exit:
     api = at.identity
-    with records.opened(records.path_of(request.manifest, request.ledger, sandbox=at.sandbox)) as ledger:
+    with records.opened(records.place_of(request.manifest, request.ledger, sandbox=at.sandbox).path) as ledger:
         name = None if request.manifest is None else records.name_of(ledger, request.manifest, api)
         scope = Scope(api, name, request.run)
         resolver = Resolver(

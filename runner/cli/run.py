@@ -6,7 +6,7 @@ import sys
 import termios
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -132,8 +132,8 @@ def _run(request: Request, at: options.Connection, flags: settings.Options) -> E
     ran = Batch(endpoints, partial(_confirm, request), progress, request.quiet)
     with ran.over(tasks):
         if not request.wait or ran.signum is not None or not ran.ran or any(one.end.error for one in ran.ran):
-            return worst((*ran.refused, telling.tell(ran.ran, wanted, signum=ran.signum, quiet=request.quiet)))
-    return worst((*ran.refused, _wait(ran.ran, endpoints, wanted, request)))
+            return worst((*ran.refused, _tell(ran, wanted, request)))
+    return worst((*ran.refused, _wait(ran, wanted, request)))
 
 
 def _place(wanted: Manifest, request: Request, at: options.Connection) -> LedgerPlace:
@@ -191,7 +191,7 @@ def _check_outputs(
                 "Give each a `name:` of its own.",
             )
         known[whose] = path
-    needed = [at.api_key_file, *(Path(task.order.manifest.path) for task in tasks)]
+    needed = [at.api_key_file, at.ca_file, *(Path(task.order.manifest.path) for task in tasks)]
     needed += [file for place in places for file in place.files]
     wanted.check([task.results for task in tasks], needed)
     for task in tasks:
@@ -204,7 +204,8 @@ def _confirm(request: Request, one: Execution) -> None:
         return
     style = report.Style(width=console.stderr_width(), color=console.stderr_color(), every=request.every)
     console.say(report.PLAN_FORMATS["table"]([one.forecast], style))
-    if not _ask(f"Submit {len(one.plan.sends)} of {len(one.order.manifest.jobs)} jobs to {one.order.api}?"):
+    name = visible(one.order.manifest.name)
+    if not _ask(f"Submit {len(one.plan.sends)} of {len(one.order.manifest.jobs)} jobs of {name} to {one.order.api}?"):
         raise RefusedError("not confirmed: nothing was sent")
 
 
@@ -222,25 +223,28 @@ def _ask(question: str) -> bool:
     return answer.strip().lower() in (b"y", b"yes")
 
 
-def _wait(every: Sequence[Ran], endpoints: batch.Endpoints, wanted: Wanted, request: Request) -> Exit:
+def _tell(ran: Batch, wanted: Wanted, request: Request) -> Exit:
+    return telling.tell(ran.ran, wanted, signum=ran.signum, quiet=request.quiet, missed=ran.missed)
+
+
+def _wait(ran: Batch, wanted: Wanted, request: Request) -> Exit:
     """Follow the jobs until they are final, without holding a lock; then tell of the runs, and of them."""
     until = None if request.wait_timeout is None else time.monotonic() + request.wait_timeout
     codes: list[Exit] = []
     watches: list[Watch] = []
-    with ExitStack() as held:
-        done = [replace(ran, ledger=held.enter_context(follow.record(ran.task.order.ledger))) for ran in every]
-        try:
-            for ran in done:
-                left = None if until is None else max(0.0, until - time.monotonic())
-                with _watch(ran, endpoints) as watch:
-                    watches.append(watch)
-                    again = follow.command_line(ran.run.id if ran.run.path == "-" else ran.run.path)
-                    codes.append(follow.until_final(watch, timeout=left, again=again, quiet=request.quiet))
-        finally:
-            codes.append(telling.tell([_again(ran) for ran in done], wanted, signum=None, quiet=request.quiet))
-    for ran, watch, waited in zip(done, watches, codes, strict=False):
+    try:
+        for one in ran.ran:
+            left = None if until is None else max(0.0, until - time.monotonic())
+            with _watch(one, ran.endpoints) as watch:
+                watches.append(watch)
+                again = follow.command_line(one.run.id if one.run.path == "-" else one.run.path)
+                codes.append(follow.until_final(watch, timeout=left, again=again, quiet=request.quiet))
+    finally:
+        told = list(map(_again, ran.ran))
+        codes.append(telling.tell(told, wanted, signum=None, quiet=request.quiet, missed=ran.missed))
+    for one, watch, waited in zip(ran.ran, watches, codes, strict=False):
         if waited is not Exit.OK:
-            console.say(f"{visible(ran.run.manifest)} at the API: {visible(report.status_totals(watch.sightings))}")
+            console.say(f"{visible(one.run.manifest)} at the API: {visible(report.status_totals(watch.sightings))}")
         follow.say_why(watch)
     return worst(codes)
 
@@ -249,14 +253,19 @@ def _wait(every: Sequence[Ran], endpoints: batch.Endpoints, wanted: Wanted, requ
 def _watch(ran: Ran, endpoints: batch.Endpoints) -> Iterator[Watch]:
     order = ran.task.order
     with (
-        follow.keeping(ran.ledger, order.api) as keep,
+        follow.record(order.ledger) as ledger,
+        follow.keeping(ledger, order.api) as keep,
         endpoints(order.manifest) as endpoint,
         Api(endpoint, order.limits.concurrency) as api,
     ):
-        yield Watch(following.of_run(ran.ledger, ran.run).jobs, api, Asker(order.limits), keep)
+        yield Watch(following.of_run(ledger, ran.run).jobs, api, Asker(order.limits), keep)
 
 
 def _again(ran: Ran) -> Ran:
     """What ran, as the ledger has it by now."""
-    made = results.digest(record.of_run(ran.ledger, ran.run))
-    return replace(ran, made=made, unwritten=batch.write(made, ran.task.results))
+    with follow.record(ran.task.order.ledger) as ledger:
+        made = results.digest(record.of_run(ledger, ran.run))
+        unwritten = batch.write(made, ran.task.results)
+        earlier = batch.doubts_of_earlier(ledger, ran.run)
+    made = batch.without_ledger(made, ran.task.order, ran.run)
+    return replace(ran, made=made, unwritten=unwritten, earlier=earlier)

@@ -64,7 +64,7 @@ def command(manifest: str | None, ledger: Path | None, sandbox: bool, limit: int
     The counts are of the jobs that a run itself sent, as they stand now: a later look-up, or a retry by another run,
     shows there.
     """
-    with records.opened(records.path_of(manifest, ledger, sandbox=sandbox), read_only=True) as opened:
+    with records.opened(records.place_of(manifest, ledger, sandbox=sandbox).path, read_only=True) as opened:
         name = None if manifest is None else records.name_of(opened, manifest)
         lines, total = _lines(opened, name, limit)
     if style == "json":

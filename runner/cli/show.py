@@ -46,9 +46,9 @@ def command(
     with once_per: day, the record is of all of them.
     """
     wanted = Wanted(**given)
-    path = records.path_of(manifest, ledger, sandbox=sandbox)
-    wanted.check([target] if target else [], [path])
-    with records.opened(path, read_only=True) as opened:
+    place = records.place_of(manifest, ledger, sandbox=sandbox)
+    wanted.check([target] if target else [], [*place.files, Path(manifest or "")])
+    with records.opened(place.path, read_only=True) as opened:
         name = None if manifest is None else records.name_of(opened, manifest)
         found, holder = records.now(opened, records.find_run(opened, run, name))
         shown = results.digest(_record(opened, found, going=holder is not None))

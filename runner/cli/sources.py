@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,16 +31,16 @@ def are_several(given: Sequence[str]) -> bool:
     return len(given) > 1 or any(Path(one).is_dir() for one in given)
 
 
-def paths(given: Sequence[str]) -> list[str]:
+def paths(given: Sequence[str], *, quiet: bool = False) -> list[str]:
     """The manifests' files: for a folder its `*.yaml`, sorted, without hidden ones and without its folders.
 
     Raises:
         UsageError: a file is named twice, or a folder has none.
     """
-    found = [path for one in given for path in _files(one)]
-    seen: dict[str, str] = {}
+    found = [path for one in given for path in _files(one, quiet=quiet)]
+    seen: dict[Hashable, str] = {}
     for path in found:
-        real = path if path == STDIN else str(Path(path).resolve())
+        real = _identity(path)
         if real in seen:
             if path == STDIN:
                 raise UsageError("standard input (-) can be read only once", "Name each manifest once.")
@@ -49,7 +49,16 @@ def paths(given: Sequence[str]) -> list[str]:
     return found
 
 
-def _files(given: str) -> Iterator[str]:
+def _identity(path: str) -> Hashable:
+    """Which file a path leads to; the path itself where there is none, or it is standard input."""
+    try:
+        found = Path(path).stat()
+    except (OSError, ValueError):
+        return path
+    return path if path == STDIN else (found.st_dev, found.st_ino)
+
+
+def _files(given: str, *, quiet: bool) -> Iterator[str]:
     folder = Path(given)
     if given == STDIN or not folder.is_dir():
         yield given
@@ -63,7 +72,7 @@ def _files(given: str) -> Iterator[str]:
     if not files:
         also = f" (it has {visible(others[0])}: manifests in a folder end in {_SUFFIX})" if others else ""
         raise UsageError(f"the folder {given} has no *{_SUFFIX}{also}", "Name a manifest, or a folder with some in it.")
-    if others:
+    if others and not quiet:
         console.warn(f"{given}: {visible(', '.join(others))} not read: manifests in a folder end in {_SUFFIX}")
     yield from map(str, files)
 
@@ -81,7 +90,7 @@ def read(
     """
     sources: list[Source] = []
     wrong: list[Problem] = []
-    for path in paths(given):
+    for path in paths(given, quiet=quiet):
         data = manifest.read_source(path, console.stdin())
         checked = manifest.check(data, path)
         if not quiet:

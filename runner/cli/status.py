@@ -24,6 +24,7 @@ from runner.following import Followed
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
 from runner.model import Job, Manifest
+from runner.place import LedgerPlace
 from runner.status import Sighting, Watch
 from runner.text import visible
 
@@ -92,8 +93,10 @@ def _status(request: Request, at: options.Connection, limits: settings.Limits) -
     home = records.home_of(target) if target is None or found is None else _home_of_results(target, found)
     if request.wait_timeout is not None and not request.wait:
         raise UsageError("--wait-timeout is for --wait", "Give both, or neither.")
-    request.wanted.check()
-    with _followed(request, at, home, found) as (followed, lines, keep):
+    place = options.ledger_place(home, request.ledger, sandbox=at.sandbox)
+    named = None if target is None else Path(target)
+    request.wanted.check([], [*place.files, named, at.api_key_file, at.ca_file])
+    with _followed(request, place, found) as (followed, lines, keep):
         tell = partial(_tell, followed, lines, request)
         if all(one.is_settled and not one.wants_reasons for one in followed.jobs):  # no question, so no key is needed
             return tell(followed.jobs, Exit.OK, None)
@@ -164,13 +167,12 @@ def _connected(
 
 @contextmanager
 def _followed(
-    request: Request, at: options.Connection, home: str, found: Followed | None
+    request: Request, place: LedgerPlace, found: Followed | None
 ) -> Iterator[tuple[Followed, Mapping[str, int], Keep]]:
     """What is meant, where its jobs stand in the manifest, and how what is final is kept.
 
     `found` is what a results file says, which has no lines.
     """
-    place = options.ledger_place(home, request.ledger, sandbox=at.sandbox)
     if found is not None and not place.named and not place.path.exists():
         yield found, {}, lambda _final: None
         return

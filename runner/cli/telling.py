@@ -10,19 +10,25 @@ import click
 
 from runner import execution, report
 from runner.cli import console, problems
-from runner.cli.batch import Ran
+from runner.cli.batch import Ran, Task, last_told
 from runner.cli.reports import Wanted
 from runner.errors import Exit, ManifestError, RunnerError, worst
 from runner.model import Created, Entry, Failed, InDoubt, Outcome, Skipped
+from runner.results import Digest
 from runner.text import visible
 
 
-def tell(every: Sequence[Ran], wanted: Wanted, *, signum: int | None, quiet: bool) -> Exit:
-    """Print the summary of all, and say of each what is not as it should be. Returns the worst exit code."""
+def tell(every: Sequence[Ran], wanted: Wanted, *, signum: int | None, quiet: bool, missed: Sequence[Task] = ()) -> Exit:
+    """Print the summary of all, and say of each what is not as it should be. Returns the worst exit code.
+
+    `missed` were not run.
+    """
     codes = [_exit_code(ran, signum) for ran in every]
     made = [ran.made for ran in every]
-    if made and not wanted.put_out(report.FORMATS, made, quiet=quiet):
+    if made and not wanted.put_out(report.FORMATS, made, quiet=quiet, before=lambda: _last_told(missed)):
         codes.append(Exit.REFUSED)
+        if not quiet:  # what is counted is known, also where the ledger can't be read any more
+            console.say(report.totals(made))
     for ran, code in zip(every, codes, strict=False):
         where = "results: not written" if ran.unwritten else f"results: {visible(str(ran.task.results))}"
         remarks = list(_remarks(ran))
@@ -34,6 +40,10 @@ def tell(every: Sequence[Ran], wanted: Wanted, *, signum: int | None, quiet: boo
             totals = f"{visible(ran.run.manifest)}: {report.totals([ran.made])}"
             console.say("; ".join([totals, *(remark.text for remark in remarks), where]))
     return worst(codes)
+
+
+def _last_told(missed: Sequence[Task]) -> list[Digest]:
+    return [one for one in map(last_told, missed) if one is not None]
 
 
 def fail_in_a_line(error: RunnerError) -> None:
@@ -93,10 +103,10 @@ def _remarks(ran: Ran) -> Iterator[_Remark]:
         yield _Remark(
             f"To finish this run, and send only what is missing: pixxel-runner run {ran.run.path} --resume", advice=True
         )
-    unsettled = ran.ledger.unsettled(ran.run.api, ran.run.manifest)
-    earlier = sum(one.run_key != ran.run.run_key for one in unsettled)
-    if earlier:
-        yield _Remark(f"{earlier} of earlier runs of this manifest still in doubt: pixxel-runner resolve")
+    if ran.earlier is None:  # of this run all is said: how it ended does not hang on others
+        yield _Remark("whether jobs of earlier runs are in doubt is not known: the ledger cannot be read")
+    elif ran.earlier:
+        yield _Remark(f"{ran.earlier} of earlier runs of this manifest still in doubt: pixxel-runner resolve")
 
 
 # What to look at, for the kinds of failure that are not about a single job.

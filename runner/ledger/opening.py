@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
+import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -79,6 +80,7 @@ def connect(path: Path, *, make: bool) -> sqlite3.Connection:
         if missing:
             provide(path)
     with explained(path):
+        _refuse_special(path)
         _refuse_cut_off(path)
         connection = _connect(path)
         try:
@@ -99,6 +101,7 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
     """
     must_exist(path)
     with explained(path):
+        _refuse_special(path)
         _refuse_cut_off(path)
         how = _how_to_read(path)
         connection = sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True, timeout=_BUSY, isolation_level=None)
@@ -139,6 +142,29 @@ def provide(path: Path) -> bool:
             raise
         return False
     return True
+
+
+def _refuse_special(path: Path) -> None:
+    """Refuse a pipe, which would be waited for without end, and whatever else no ledger is; links in a log's place too.
+
+    The ledger itself may be reached by a link. What SQLite keeps beside it is never one unless somebody planted it.
+    """
+    modes = {path: path.stat().st_mode}
+    for one in _beside(path):
+        with suppress(FileNotFoundError):
+            modes[one] = one.lstat().st_mode
+    for one, mode in modes.items():
+        if not stat.S_ISREG(mode):
+            raise LedgerError(
+                f"the ledger {path} cannot be used: {one} is no plain file",
+                "Name another with --ledger, or see who put that there.",
+            )
+
+
+def _beside(path: Path) -> tuple[Path, Path]:
+    """The files that SQLite keeps beside a ledger while it is in use: by a link, those of the ledger itself."""
+    real = path.resolve()
+    return Path(f"{real}-wal"), Path(f"{real}-shm")
 
 
 def _refuse_cut_off(path: Path) -> None:
@@ -230,15 +256,22 @@ def readable(path: Path) -> Iterator[None]:
     """Turn a value that this program did not write into words."""
     try:
         yield
-    except (ValueError, TypeError, KeyError, LookupError, zlib.error) as error:
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError, zlib.error) as error:
         raise LedgerError(f"the ledger {path} is damaged: it holds a value that is none ({error})", _DAMAGED) from error
 
 
 def look_through(connection: sqlite3.Connection, path: Path, pragma: str) -> None:
-    """Look through the file with `quick_check` or `integrity_check`. Raises LedgerError when it is not whole."""
+    """Look through the file with `quick_check` or `integrity_check`, and see that nothing in it refers to nothing.
+
+    Raises LedgerError when it is not whole.
+    """
     words = [row[0] for row in connection.execute(f"PRAGMA {pragma}(3)")]
     if words != ["ok"]:
         raise LedgerError(f"the ledger {path} is damaged: {'; '.join(words)}", _DAMAGED)
+    stray = connection.execute("PRAGMA foreign_key_check").fetchone()
+    if stray is not None:
+        what = f"something in `{stray[0]}` belongs to what is not in `{stray[2]}`"
+        raise LedgerError(f"the ledger {path} is damaged: {what}", _DAMAGED)
 
 
 _NETWORK = "It must be on a disk of this machine: network file systems are not supported."

@@ -7,7 +7,8 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from functools import cache
+from typing import Any, Literal, NamedTuple, get_args
 
 from runner.model import Created, ErrorInfo, Failed, InDoubt, Job, OncePer, RunState
 
@@ -125,35 +126,103 @@ RUN_COLUMNS = (
     "r.path, r.sha256, r.git_commit, r.settings"
 )
 
+_TEXT, _NUMBER, _NULL = (str,), (int,), type(None)
+_MAYBE_TEXT, _MAYBE_NUMBER = (str, _NULL), (int, _NULL)
+_ODD_TEXT = (str, bytes, _NULL)  # a blob where it is not valid Unicode
+# What SQLite may have in each of these columns; it would take anything else as well.
+_STANDING_TYPES = (
+    _NUMBER, _TEXT, _TEXT, _TEXT, _TEXT, _TEXT, _TEXT, _TEXT, _NUMBER, _NUMBER, _TEXT,
+    _TEXT, _NUMBER, _TEXT, _MAYBE_TEXT, (float,), _MAYBE_NUMBER, _ODD_TEXT, _MAYBE_NUMBER, _MAYBE_NUMBER,
+    _NUMBER, _NUMBER, _MAYBE_TEXT, _MAYBE_TEXT,
+)  # fmt: skip
+_RUN_TYPES = (
+    _TEXT, _TEXT, _TEXT, _TEXT, _TEXT, _TEXT, _TEXT, (str, bytes), _TEXT, _MAYBE_TEXT, _TEXT,
+    (str, bytes), _TEXT, _MAYBE_TEXT, _TEXT,
+)  # fmt: skip
+_LONGEST = 1e9  # seconds
+_YEARS = range(1970, 9000)  # that times can be reckoned with
+
 
 def standing(row: Sequence[Any], labels: dict[str, Mapping[str, str]]) -> Standing:
-    """Read the columns of STANDING_COLUMNS. `labels` keeps what labels are read as: many jobs have the same."""
+    """Read the columns of STANDING_COLUMNS. `labels` keeps what labels are read as: many jobs have the same.
+
+    Raises ValueError or TypeError for a value that no ledger of this program holds.
+    """
     values = list(row)
+    _expect(_are(tuple(map(type, row)), _STANDING_TYPES) and 0 <= values[15] <= _LONGEST, "of a submission")
     if values[10] not in labels:
-        labels[values[10]] = json.loads(values[10])
+        labels[values[10]] = _labels(values[10])
     values[9], values[20], values[21] = bool(values[9]), bool(values[20]), bool(values[21])
     values[10] = labels[values[10]]
-    values[13] = datetime.fromisoformat(values[13])
+    values[13] = _time(values[13])
     values[14] = _moment(values[14])
     values[17] = from_sql(values[17])
     values[19] = values[19] or 0
-    values[22] = ErrorInfo(**json.loads(values[22])) if values[22] else None
-    values[23] = () if values[23] in (None, "", "[]") else tuple(json.loads(values[23]))
+    values[22] = _error(values[22]) if values[22] else None
+    values[23] = () if values[23] in (None, "", "[]") else tuple(_texts(json.loads(values[23])))
     return Standing._make(values)
 
 
 def run(row: Sequence[Any]) -> RunRow:
-    """Read the columns of RUN_COLUMNS."""
+    """Read the columns of RUN_COLUMNS. Raises ValueError or TypeError as `standing` does."""
     values = list(row)
+    known = values[4] in get_args(OncePer) and values[5] in ("running", *get_args(RunState))
+    _expect(known and _are(tuple(map(type, row)), _RUN_TYPES), "of a run")
     values[7], values[11] = from_sql(values[7]), from_sql(values[11])
-    values[8] = datetime.fromisoformat(values[8])
+    values[8] = _time(values[8])
     values[9] = _moment(values[9])
     values[14] = json.loads(values[14])
+    _expect(isinstance(values[14], dict), "of settings")
+    _texts(values[14]["only"])
     return RunRow(*values)
 
 
+def count(row: Sequence[Any]) -> tuple[str, str, int | None, int]:
+    """Read how many submissions a run was the last to claim, in a state and of a cost. Raises as `standing` does."""
+    run_id, state, cost, number = row
+    _expect(_are(tuple(map(type, row)), (_TEXT, _TEXT, _MAYBE_NUMBER, _NUMBER)), "of a count")
+    return run_id, state, cost, number
+
+
+@cache
+def _are(types: tuple[type, ...], wanted: tuple[tuple[type, ...], ...]) -> bool:
+    """Whether each type is one of those wanted there. There are few different rows in this respect."""
+    return all(one in allowed for one, allowed in zip(types, wanted, strict=True))
+
+
+def _expect(met: bool, what: str) -> None:
+    if not met:
+        raise ValueError(what)
+
+
 def _moment(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
+    return None if text is None else _time(text)
+
+
+def _time(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
+    _expect(time.tzinfo is not None and time.year in _YEARS, "of a time")
+    return time
+
+
+def _labels(text: str) -> dict[str, str]:
+    labels = json.loads(text)
+    _expect(isinstance(labels, dict), "of labels")
+    _texts(list(labels.values()))
+    return dict(labels)
+
+
+def _texts(values: Any) -> list[str]:
+    _expect(isinstance(values, list) and all(isinstance(value, str) for value in values), "of a list of texts")
+    return list(values)
+
+
+def _error(text: str) -> ErrorInfo:
+    error = ErrorInfo(**json.loads(text))
+    words = (error.kind, error.message, error.request_id or "", error.date or "", error.retry_after or "")
+    _texts([*words, error.body or ""])
+    _expect(error.http_status is None or type(error.http_status) is int, "of an error")
+    return error
 
 
 def error_text(error: ErrorInfo) -> str:

@@ -6,6 +6,7 @@ Nothing is checked, repaired or brought to another version first, so that a dama
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator
@@ -19,8 +20,8 @@ from runner.ledger.opening import LedgerError
 
 _LEAST_ROW = 64  # bytes: no submission is smaller, which bounds how many a file can have
 _JSON = ("labels", "error", "candidates")
+_BROKEN = (sqlite3.DatabaseError, UnicodeError)  # the latter of SQLite's own words about a page that is garbled
 _FLAGS = ("again", "recovered", "assigned")
-_TEXTS = ("job_id", "created_by")  # blobs where they are not valid Unicode
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +45,25 @@ class Salvage:
         manifests = {row["id"]: row for row in self._walk("manifests", "id")}
         decisions: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
         for row in self._walk("decisions", "id"):
-            decisions[row["submission"]].append({name: row[name] for name in row if name not in ("id", "submission")})
+            told = {name: _read(name, row[name]) for name in row if name not in ("id", "submission")}
+            decisions[row["submission"]].append(told)
         for row in self._walk("submissions", "id"):
             whose = manifests.get(row["manifest"])
             fields = {name: _read(name, value) for name, value in row.items()}
-            fields["manifest"] = whose["name"] if whose else None
+            fields["manifest"] = _read("name", whose["name"]) if whose else None
             yield Found(fields, self._body(row["id"]), decisions[row["id"]])
 
     def _body(self, submission: int) -> bytes | None:
         try:
             found = self.connection.execute("SELECT body FROM answers WHERE submission = ?", (submission,)).fetchone()
-        except sqlite3.DatabaseError as error:
+        except _BROKEN as error:
             self.losses.append(f"the API's answer for submission {submission}: {error}")
             return None
-        return found["body"] if found else None
+        body = found["body"] if found else None
+        if body is not None and not isinstance(body, bytes):
+            self.losses.append(f"the API's answer for submission {submission}: it is not bytes")
+            return None
+        return body
 
     def _walk(self, table: str, key: str) -> Iterator[dict[str, Any]]:
         """The rows of a table in the order of their numbers: in one go, and one by one from where that fails."""
@@ -66,7 +72,7 @@ class Salvage:
             for row in self.connection.execute(f"SELECT * FROM {table} ORDER BY {key}"):  # noqa: S608 - our own words
                 last = row[key]
                 yield dict(row)
-        except sqlite3.DatabaseError as error:
+        except _BROKEN as error:
             self.losses.append(f"some {table} after number {last}: {error}")
         else:
             return
@@ -79,7 +85,7 @@ class Salvage:
         query = f"SELECT * FROM {table} WHERE {key} = ?"  # noqa: S608 - our own words
         try:
             row = self.connection.execute(query, (number,)).fetchone()
-        except sqlite3.DatabaseError:
+        except _BROKEN:
             return None
         return dict(row) if row else None
 
@@ -87,7 +93,7 @@ class Salvage:
         """A number that no row of the table is above."""
         try:
             return int(self.connection.execute(f"SELECT max({key}) FROM {table}").fetchone()[0] or 0)  # noqa: S608 - our own words
-        except sqlite3.DatabaseError:
+        except _BROKEN:
             [pages] = self.connection.execute("PRAGMA page_count").fetchone()
             [size] = self.connection.execute("PRAGMA page_size").fetchone()
             return int(pages * size // _LEAST_ROW)
@@ -102,7 +108,7 @@ def opened(path: Path) -> Iterator[Salvage]:
     """
     try:
         connection = _connect(path)
-    except sqlite3.DatabaseError as error:
+    except _BROKEN as error:
         raise _unreadable(path, str(error)) from error
     with closing(connection):
         yield Salvage(connection)
@@ -141,14 +147,28 @@ def _unreadable(path: Path, why: str) -> LedgerError:
 
 
 def _read(name: str, value: Any) -> Any:
-    """A field's value as it is meant; as it is kept where that can't be made of it."""
+    """A field's value as it is meant; as it is kept, or as text, where that can't be made of it. JSON can hold it."""
     if name in _FLAGS:
         return bool(value)
-    if name in _TEXTS:
-        return rows.from_sql(value)
     if name in _JSON and isinstance(value, str):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
+        return _from_json(value)
+    if isinstance(value, bytes):
+        return _from_blob(value)
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _from_json(text: str) -> Any:
+    try:
+        value = json.loads(text)
+        json.dumps(value, allow_nan=False)  # 1e999 would be Infinity, which is no JSON
+    except (ValueError, RecursionError):
+        return text
     return value
+
+
+def _from_blob(value: bytes) -> str | None:
+    """Text that is not valid Unicode is kept as a blob."""
+    try:
+        return rows.from_sql(value)
+    except UnicodeDecodeError:
+        return value.decode("utf-8", "surrogateescape")

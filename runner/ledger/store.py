@@ -118,7 +118,9 @@ class Ledger(Writes):
 
         Costs are left to be added up by the caller: SQLite's sum of integers can overflow.
         """
-        return self.all("SELECT run_id, state, cost, count(*) FROM submissions GROUP BY run_id, state, cost")
+        found = self.all("SELECT run_id, state, cost, count(*) FROM submissions GROUP BY run_id, state, cost")
+        with readable(self.path):
+            return [rows.count(row) for row in found]
 
     def everything(self) -> list[Standing]:
         """Every submission of the ledger."""

@@ -68,7 +68,9 @@ class JobFile:
         self._lines = 0
         with self._explained():
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._handle: int | None = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+            # A link is followed where a person names it, and not where nobody but this program has put the file.
+            unfollowed = 0 if self.path == path else os.O_NOFOLLOW
+            self._handle: int | None = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | unfollowed, 0o600)
 
     def news(self) -> list[SandboxJob]:
         """The jobs that are in the file and were not told yet.

@@ -26,11 +26,13 @@ from runner.yamltext.words import field_path, shown
 # Bounds. Each is far above any real manifest, and keeps a hostile one from taking the machine.
 MAX_DEPTH = 20
 MAX_SCALAR = 10_000  # characters
-MAX_EXPANDED = 5_000_000  # values that aliases repeat
+MAX_EXPANDED = 2_000_000  # values that aliases repeat
+_AS_A_VALUE = 20  # characters: long text that aliases repeat counts as so many values
 
 Event = Any  # one of PyYAML's classes, whose stubs do not say which attributes each has
 
 _BLOCK_HEADER = re.compile(r"[|>][-+0-9]*(?: +#[^\r\n]*| *)(?:[\r\n]|\Z)")
+_IN_ANCHORS = (":", "?", "%", "@", "`")  # what YAML 1.2 takes for a part of an anchor's name, and 1.1 for its end
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -122,6 +124,12 @@ class Composer:
         return self._scalar(event) if type(event) is ScalarEvent else self._collection(event)
 
     def _anchored(self, event: Event) -> tuple[Any, Place]:
+        mark = f"&{event.anchor}"
+        offset = event.start_mark.index
+        if self._text.startswith(mark, offset) and self._text[offset + len(mark) :][:1] in _IN_ANCHORS:
+            self._doubt()
+            hint = "name the anchor with letters, digits, `-` and `_` alone"
+            self._problem(offset, f"readers of YAML differ in where the name of the anchor {shown(mark)} ends", hint)
         anchor = self._anchors[event.anchor] = _Anchor()
         count, deepest = self._count, self._deepest
         self._deepest = self._depth
@@ -156,6 +164,8 @@ class Composer:
         offset: int = event.start_mark.index
         if len(text) > MAX_SCALAR:
             self._problem(offset, f"this value has {len(text):,} characters", f"{MAX_SCALAR:,} is the most")
+            text = text[:MAX_SCALAR]  # each alias would have all of it looked at once more
+        self._count += len(text) // _AS_A_VALUE
         if event.implicit[0]:
             if not text and self._flow_depth:
                 self._doubt()
@@ -217,6 +227,10 @@ class Composer:
 
     def _key(self, event: Event, earlier: dict[str, tuple[int, Place]]) -> str | None:
         """The key's text; None, with a problem, if the entry has to be left out."""
+        offset = event.start_mark.index
+        if self._flow_depth and self._text[max(0, offset - 1) : offset] == "?":
+            hint = "write the key in quotes if the `?` belongs to it"
+            self._problem(offset - 1, "readers of YAML differ in whether this `?` belongs to the key", hint)
         value, _ = self._node(event)
         if type(event) is not ScalarEvent:
             self._odd_key(event)

@@ -1,9 +1,9 @@
 """YAML bytes into plain values with positions, or every surprise in them as a problem.
 
 The reference is PyYAML's parser in Python; libyaml is an accelerator that is believed only where the two are known
-to agree. Whatever libyaml refuses, and whatever makes the composer doubt (a tag, a tab, a `?` in a flow mapping), is
-read again by the reference, which has the last word. So the verdict and the position do not depend on how PyYAML
-was built.
+to agree. Whatever libyaml refuses, and whatever is or makes the composer doubt (a tab, a directive, a tag, a `?` in a
+flow mapping), is read by the reference, which has the last word. So the verdict and the position do not depend on how
+PyYAML was built.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ LIBYAML: bool = yaml.__with_libyaml__
 # What YAML forbids (both parsers would), and what it takes for a line break although no editor does.
 _FORBIDDEN = re.compile("[^\t\n\r -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 _TAB_OUTSIDE_COMMENT = re.compile(r"(?:\A|[\r\n])(?! *#)[^\r\n]*\t")
+_DIRECTIVE = re.compile(r"(?:\A|[\r\n])%")
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
 _WIDE_MARKS = (
     (b"\xff\xfe\0\0", "UTF-32"),
@@ -46,7 +47,7 @@ def read(data: bytes, file: str, *, libyaml: bool = LIBYAML) -> Document:
     """
     text = _decode(data, file)
     lines = Lines(text)
-    if libyaml and not _has_structural_tab(text):
+    if libyaml and not _has_structural_tab(text) and not _has_directive(text):
         with contextlib.suppress(DoubtError, yaml.YAMLError):
             return Composer(text, file, lines, trusted=False).document()
     return _reference(text, file, lines)
@@ -67,6 +68,11 @@ def _reference(text: str, file: str, lines: Lines) -> Document:
 def _has_structural_tab(text: str) -> bool:
     """Whether a tab stands where libyaml takes it for a space and the reference does not."""
     return "\t" in text and _TAB_OUTSIDE_COMMENT.search(text) is not None
+
+
+def _has_directive(text: str) -> bool:
+    """Whether there is a `%YAML` line or the like, after which libyaml is less strict than the reference."""
+    return "%" in text and _DIRECTIVE.search(text) is not None
 
 
 def _decode(data: bytes, file: str) -> str:

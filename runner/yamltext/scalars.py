@@ -111,9 +111,10 @@ def _integer(found: re.Match[str]) -> int | float:
 def _sixties(text: str) -> int | float:
     """The value of `12:30:45` in base 60, by which YAML 1.1 wanted to read times of day."""
     sign = -1 if text.startswith("-") else 1
-    total: int | float = 0.0 if "." in text else 0
+    read: type[int | float] = float if "." in text else int  # a float has no most digits
+    total: int | float = 0
     for part in text.lstrip("-+").replace("_", "").split(":"):
-        total = total * 60 + (float(part) if "." in part else int(part))
+        total = total * 60 + read(part)
     return sign * total
 
 

@@ -341,7 +341,7 @@ def test_a_yes_sends(shell: Shell) -> None:
         assert len(sent(server)) == 4
     for words in ("job ", "submit", "coast-a", "4 jobs: 4 to submit, 0 to look up", "estimate 85", "for ever"):
         assert words in shown
-    assert f"Submit 4 of 4 jobs to {server.url}? [y/N]" in shown
+    assert f"Submit 4 of 4 jobs of nightly to {server.url}? [y/N]" in shown
     assert results(shell)["summary"]["estimate"] == 85
 
 

@@ -345,6 +345,17 @@ def test_without_a_ledger_nothing_is_sent(validated: Runner) -> None:
     assert validated.cache.keys == []
 
 
+def test_a_ledger_is_given_once(validated: Runner) -> None:
+    """A re-run has the same inputs, and would take the ledger from before the first attempt for the newest."""
+    manifest(validated.workspace / "jobs", "p-1")
+    with serving(validated, Api()) as server:
+        validated.attempt = 2
+        ended = use(validated, ledger_if_lost="given")
+        assert ended.outcomes["decide"] == "failure"
+        assert "A ledger is given once" in ended.log
+        assert posts(server) == []
+
+
 def test_after_a_run_that_did_not_save_its_ledger_nothing_is_sent(validated: Runner) -> None:
     """The machine is lost in the middle of a run, or the cache fails at its end."""
     manifest(validated.workspace / "jobs", "p-1")

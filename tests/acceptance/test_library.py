@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import doctest
 import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.pages import CHECKOUT
@@ -125,3 +127,45 @@ def test_two_at_once_and_a_stop_from_another_thread() -> None:
         143,
     )
     assert len(server.requests) == 1
+
+
+def test_the_ledger_stays_beside_the_manifest_wherever_the_program_goes(folder: Path) -> None:
+    manifest = load_manifest("fields.yaml")
+    with WireServer(choose=lambda request: created(f"job-{request.workflow}")) as server:
+        assert run(manifest, Access("key", server.url)).summary.created == 2
+        (folder / "sub").mkdir()
+        with contextlib.chdir(folder / "sub"):
+            again = run(manifest, Access("key", server.url))
+    assert (again.summary.created_earlier, len(server.requests)) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"options": Options(concurrency=0)},
+        {"options": Options(concurrency=65)},
+        {"options": Options(concurrency="4")},  # type: ignore[arg-type]
+        {"options": Options(attempts=0)},
+        {"options": Options(timeout=0)},
+        {"options": Options(timeout=float("nan"))},
+        {"options": Options(rate="x")},
+        {"options": Options(rate=3)},  # type: ignore[arg-type]
+        {"options": Options(max_cost=-1)},
+        {"choice": Choice(only="north")},  # type: ignore[arg-type]
+    ],
+)
+@pytest.mark.usefixtures("folder")
+def test_what_makes_no_sense_is_said_and_nothing_is_sent(wrong: dict[str, Any]) -> None:
+    with WireServer() as server, pytest.raises(runner.UsageError):
+        run(load_manifest("fields.yaml"), Access("key", server.url), **wrong)
+    assert server.requests == []
+
+
+@pytest.mark.usefixtures("folder")
+def test_paths_may_be_texts_and_the_sandbox_a_copy() -> None:
+    create(Path("kept.db"))
+    with WireServer(choose=lambda request: created(f"job-{request.workflow}")) as server:
+        result = run(load_manifest("fields.yaml"), Access("key", server.url), ledger="kept.db")
+    result.write("out.json")
+    assert check_results(Path("out.json"))["summary"]["created"] == 2
+    assert run(load_manifest("fields.yaml"), copy.copy(runner.SANDBOX)).ok

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import sys
 import threading
@@ -21,6 +22,8 @@ from runner import lock
 from runner.ledger.opening import create
 from runner.sandbox.server import Sandbox
 from runner.sandbox.world import World
+
+PAIR = "  - {name: more, workflow_id: w-2, project_id: p-2}\n"
 
 
 def command(arguments: Sequence[str | Path]) -> list[str]:
@@ -171,7 +174,10 @@ def test_trouble_with_the_api_ends_all_of_them(shell: Shell) -> None:
         done = shell("run", "jobs", "--concurrency", "1")
     assert done.code == 4
     assert len(server.requests) == 1
-    assert "not begun, as the run before it was not completed: jobs/b.yaml" in done.err
+    assert (
+        "not begun, as what went before was not completed: jobs/b.yaml. To run: pixxel-runner run jobs/b.yaml"
+        in done.err
+    )
     assert not (shell.folder / "b.results.json").exists()
 
 
@@ -187,7 +193,7 @@ def test_ctrl_c_ends_all_of_them_and_tells_of_those_that_ran(shell: Shell) -> No
             out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "0: 1 job: 1 created" in out
-    assert "not begun, as the run before it was not completed: jobs/b.yaml" in err
+    assert "not begun, as what went before was not completed: jobs/b.yaml. To run: pixxel-runner run jobs/b.yaml" in err
     assert check_results(shell.folder / "0.results.json")["summary"]["created"] == 1
     assert check_results(shell.folder / "a.results.json")["summary"]["in_doubt"] == 1
     assert {request.project for request in server.requests} <= {"p-9", "p-1"}
@@ -258,3 +264,94 @@ def test_a_report_is_asked_for_as_format_and_path(desk: Desk, given: str) -> Non
     done = desk("run", "jobs", "--report", given)
     assert (done.code, desk.world.created) == (2, 0)
     assert "give it as FORMAT=PATH, where FORMAT is table, markdown, csv, json" in done.err
+
+
+NEEDED = ("jobs/.pixxel-runner/ledger.db", "jobs/.pixxel-runner/ledger.db-wal", "jobs/.pixxel-runner/.gitignore")
+
+
+@pytest.mark.parametrize("target", [*NEEDED, "jobs/a.yaml", "key", "linked.yaml"])
+@pytest.mark.parametrize("name", ["run", "plan", "show", "status"])
+def test_no_report_replaces_what_is_needed(desk: Desk, name: str, target: str) -> None:
+    folder = desk.shell.folder
+    assert desk("run", "jobs/a.yaml").code == 0
+    desk.shell.write("key", KEY).chmod(0o600)
+    (folder / "linked.yaml").hardlink_to(folder / "jobs" / "a.yaml")
+    if name == "show" and target == "key":
+        return  # it has no key
+    arguments = {"show": ["--manifest", "jobs/a.yaml"]}.get(name, ["jobs/a.yaml", "--api-key-file", "key"])
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    done = desk(name, *arguments, "--report", f"html={target}")
+    assert done.code == 2
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_report_is_a_file_and_not_standard_output(desk: Desk) -> None:
+    done = desk("run", "jobs", "--report", "html=-")
+    assert (done.code, desk.world.created) == (2, 0)
+    assert "--format is what is printed" in done.err
+
+
+def test_one_more_is_of_one_manifest(desk: Desk) -> None:
+    desk.shell.manifest(("north", "w-1", "p-2"), path="jobs/c.yaml")
+    assert desk("run", "jobs").code == 0
+    done = desk("run", "jobs", "--again", "north")
+    assert (done.code, desk.world.created) == (2, 4)
+    assert "2 of these manifests have such a job" in done.err
+
+
+def test_a_file_under_two_names_is_one(desk: Desk) -> None:
+    (desk.shell.folder / "jobs" / "z.yaml").hardlink_to(desk.shell.folder / "jobs" / "a.yaml")
+    done = desk("run", "jobs")
+    assert (done.code, desk.world.created) == (2, 0)
+    assert "jobs/z.yaml is the same file as jobs/a.yaml" in done.err
+
+
+def test_one_that_may_not_run_stays_in_the_monitoring_with_its_last_run(desk: Desk) -> None:
+    report = ("--report", "prometheus=all.prom", "--quiet")
+    assert desk("run", "jobs", *report).code == 0
+    first = (desk.shell.folder / "all.prom").read_text("utf-8")
+    text = (desk.shell.folder / "jobs" / "b.yaml").read_text("utf-8")
+    desk.shell.write("jobs/b.yaml", text.replace("version: 1", "version: 1\nmax_cost: 0") + PAIR)
+    done = desk("run", "jobs", *report)
+    assert done.code == 4
+    assert done.err.count("\n") == 1
+    now = (desk.shell.folder / "all.prom").read_text("utf-8")
+    finished = [line for line in first.splitlines() if "run_end_timestamp" in line and 'manifest="b"' in line]
+    assert len(finished) == 1
+    assert finished[0] in now.splitlines()
+
+
+def test_success_is_silent_although_something_is_not_read(desk: Desk) -> None:
+    desk.shell.write("jobs/c.yml", "no manifest")
+    done = desk("run", "jobs", "--quiet")
+    assert (done.code, done.out, done.err) == (0, "", "")
+
+
+@pytest.mark.parametrize("arguments", [("status", "jobs"), ("show", "--manifest", "jobs"), ("runs", "jobs")])
+def test_what_is_about_one_manifest_takes_no_folder(desk: Desk, arguments: tuple[str, ...]) -> None:
+    assert desk("run", "jobs").code == 0
+    done = desk(*arguments)
+    assert done.code == 2
+    assert "jobs is a folder, and this is about one manifest" in done.err
+    assert "Name it: jobs/NAME.yaml" in done.err
+
+
+def test_very_many_need_no_more_open_files_than_one(desk: Desk) -> None:
+    for number in range(60):
+        desk.shell.manifest(("one", "w-1", "p-1"), path=f"many/{number:02}.yaml")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = len(list(Path("/proc/self/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (taken + 40, hard))
+    try:
+        done = desk("run", "many")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (done.code, desk.world.created) == (0, 60), done.err
+    assert "60 jobs: 60 created" in done.out
+
+
+def test_a_sandbox_whose_folder_cannot_be_made_is_said(shell: Shell) -> None:
+    shell.write("jobs/.pixxel-runner/sandbox", "a file")
+    done = shell.call("run", "jobs/a.yaml", "--sandbox")
+    assert done.code == 4
+    assert "the folder jobs/.pixxel-runner/sandbox cannot be made" in done.err

@@ -158,7 +158,8 @@ class Runner:
     cache: Cache
     instead: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
-    attempt: int = 0
+    uses: int = 0
+    attempt: int = 1
 
     def use(
         self,
@@ -169,7 +170,7 @@ class Runner:
         watch: Callable[[str, subprocess.Popen[str]], str] = lambda _name, _process: "",
     ) -> Ended:
         """Use the action once. `watch` gets each script's step and process while it runs; it returns what it read."""
-        self.attempt += 1
+        self.uses += 1
         shutil.rmtree(self.temporary, ignore_errors=True)
         self.temporary.mkdir()
         action = yaml.safe_load((self.action / "action.yml").read_text(encoding="utf-8"))
@@ -199,7 +200,7 @@ class _Use:
             "CI": "true",
             "GITHUB_ACTIONS": "true",
             "GITHUB_ACTION_PATH": str(runner.action),
-            "GITHUB_RUN_ID": "4711",
+            "GITHUB_RUN_ID": str(4710 + runner.uses),
             "GITHUB_RUN_ATTEMPT": str(runner.attempt),
             "GITHUB_WORKSPACE": str(runner.workspace),
             "RUNNER_TEMP": str(runner.temporary),
