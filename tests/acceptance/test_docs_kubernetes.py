@@ -68,10 +68,8 @@ def test_what_the_image_is_made_of_is_there_and_is_let_through() -> None:
         assert f"!{source}" in ignored
     assert sum(line.startswith("!") for line in ignored) == len(sources)
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))
-    folders = project["tool"]["setuptools"]["package-dir"]
-    for package in project["tool"]["setuptools"]["packages"]:
-        folder = Path(folders.get(package, package.replace(".", "/")))
-        assert any(folder.is_relative_to(source) for source in sources), package
+    for pattern in project["tool"]["hatch"]["build"]["include"]:
+        assert any(Path(pattern.removeprefix("/")).is_relative_to(source) for source in sources), pattern
     assert Path(project["project"]["readme"]) in sources
     minor = [line.removeprefix("PYTHON=") for line in instructions("ARG")]
     assert [f"Programming Language :: Python :: {one}" in project["project"]["classifiers"] for one in minor] == [True]

@@ -1,0 +1,76 @@
+"""Makes the list of what an installation is made of, as CycloneDX (SBOM), from what requirements/runtime.txt pins.
+
+    python -m support.sbom SCRATCH FILE
+
+`tox -e sbom` runs it. The pinned releases are installed in a fresh environment, each checked by its hash; cyclonedx-py
+reads their metadata and validates what it writes against the schema of CycloneDX. Made twice it is the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import venv
+from pathlib import Path
+from typing import Any
+
+from packaging.utils import canonicalize_name
+from support import locks
+from support.pages import CHECKOUT
+
+DYNAMIC = 'dynamic = ["version"]\n'
+
+
+def main(scratch: Path, file: Path) -> None:
+    """Make and check it; raises on the first thing that is wrong."""
+    environment = scratch / "run"
+    venv.create(environment, clear=True, with_pip=False)
+    run(
+        *("pip", "--python", environment, "install", "--quiet"),
+        *("--require-hashes", "--requirement", locks.FOLDER / "runtime.txt"),
+    )
+    file.parent.mkdir(exist_ok=True)
+    run(
+        *("cyclonedx_py", "environment", "--pyproject", project(scratch), "--mc-type", "application"),
+        *("--output-reproducible", "--validate", "--output-file", file, environment),
+    )
+    check(json.loads(file.read_text(encoding="utf-8")))
+    sys.stdout.write(f"{file}: valid, and of what requirements/runtime.txt pins\n")
+
+
+def project(scratch: Path) -> Path:
+    """pyproject.toml with the version in it, which cyclonedx-py does not find where it is."""
+    text = (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
+    if DYNAMIC not in text:
+        raise SystemExit(f"pyproject.toml has no line {DYNAMIC!r}")
+    path = scratch / "pyproject.toml"
+    path.write_text(text.replace(DYNAMIC, f"version = {json.dumps(version())}\n"), encoding="utf-8")
+    return path
+
+
+def version() -> str:
+    """The program's version, which is not installed here."""
+    names: dict[str, Any] = {}
+    exec((CHECKOUT / "runner" / "version.py").read_text(encoding="utf-8"), names)  # noqa: S102 - our own file
+    return str(names["VERSION"])
+
+
+def check(document: dict[str, Any]) -> None:
+    """See that it names exactly what is pinned for this Python, each with a licence, and no path of this machine."""
+    listed = {canonicalize_name(component["name"]): component["version"] for component in document["components"]}
+    pinned = {name: pin.version for name, pin in locks.read("runtime.txt").items() if pin.applies}
+    unlicensed = [component["name"] for component in document["components"] if not component.get("licenses")]
+    if listed != pinned or unlicensed or document["metadata"]["component"]["version"] != version():
+        raise SystemExit(f"sbom: listed {listed}, pinned {pinned}, without a licence {unlicensed}")
+    if "file:" in json.dumps(document):
+        raise SystemExit("sbom: it names files of this machine")
+
+
+def run(*words: str | Path) -> None:
+    """Run a module of this Python."""
+    subprocess.run([sys.executable, "-m", *map(str, words)], cwd=CHECKOUT, check=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
