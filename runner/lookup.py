@@ -291,23 +291,26 @@ class Look:
         The locks of the doubts' manifests must be held.
         """
         findings: list[Finding] = []
+        creators: dict[str, set[str]] = {}  # asked once a run: that reads all that the run sent
         for workflow_id, group in groupby(sorted(doubts, key=lambda one: one.workflow_id), lambda one: one.workflow_id):
-            findings += self._in_workflow(workflow_id, list(group))
+            findings += self._in_workflow(workflow_id, list(group), creators)
         self._keep(findings)
         return findings
 
-    def _in_workflow(self, workflow_id: str, doubts: list[Standing]) -> list[Finding]:
+    def _in_workflow(self, workflow_id: str, doubts: list[Standing], creators: dict[str, set[str]]) -> list[Finding]:
         listing = self._list(workflow_id)
         if isinstance(listing, str):
             return [_left(one, one.candidates, listing) for one in doubts]
         standings = self.ledger.of_workflow(self.api, workflow_id)
+        for run_id in {one.run_id for one in standings} - creators.keys():
+            creators[run_id] = self.ledger.creators(run_id)
         findings = judge(
             ours={one.id for one in doubts},
             unsettled=[one for one in standings if one.state in ("in_doubt", "sending")],
             known=[one for one in standings if one.job_id is not None],
             listing=listing,
             taken=self.ledger.held(self.api, [job.id for job in listing.jobs]),
-            creators={one.run_id: self.ledger.creators(one.run_id) for one in standings},
+            creators=creators,
             now=self.now(),
             settle=self.settle,
         )

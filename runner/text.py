@@ -15,6 +15,9 @@ _ELLIPSIS = "…"
 # A base and its marks share a cell, but no script needs as many marks as it takes to paint over other lines.
 _MOST_MARKS = 4
 
+# What is not simply ASCII, with the letter on which marks may stand: only that is gone through letter by letter.
+_ODD = re.compile(r"[ -~]?[^ -~]+")
+
 # GitHub Actions takes `::command::` at the start of a line and `##[command]` anywhere, Azure `##vso[command]`.
 _COMMAND = re.compile(r"##(?=\[|vso\[)")
 _LEADING_COMMAND = re.compile(r"(\s*):(?=:)")
@@ -28,7 +31,7 @@ def visible(text: str) -> str:
     start of a CI log's command. Spaces of any width stay.
     """
     if not (text.isascii() and text.isprintable()):
-        text = "".join(_shown(text))
+        text = _ODD.sub(_escaped, text)
     text = _COMMAND.sub(r"\\x23#", text)
     return _LEADING_COMMAND.sub(r"\1\\x3a", text, count=1) if text.lstrip().startswith("::") else text
 
@@ -63,6 +66,10 @@ def clusters(text: str) -> Iterator[str]:
             start = end
     if text:
         yield text[start:]
+
+
+def _escaped(run: re.Match[str]) -> str:
+    return "".join(_shown(run[0]))
 
 
 def _shown(text: str) -> Iterator[str]:

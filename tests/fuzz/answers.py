@@ -1,0 +1,234 @@
+"""What may be said of any bytes as the API's answers: they are read, or they are doubt; nobody breaks on them.
+
+An example is how the bytes arrive (the first byte: the request's method, and where they are cut) and the bytes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any, Literal
+
+from fuzz.bounds import soon
+
+from runner import api, connection, jobobject, results, verdict
+from runner.estimate import ask
+from runner.exchange import Exchange
+from runner.ledger.rows import Standing
+from runner.lookup import Look, judge
+from runner.model import Created, Entry, ErrorInfo, Failed, InDoubt, Job, Outcome, Record, Run
+from runner.status import Sighting
+from runner.verdict import Accepted, Answer, Happening, NoAnswer, NotSent, Throttled
+
+LONGEST = 2048
+SENT = datetime(2026, 10, 20, 1, 0, tzinfo=UTC)
+_METHODS: tuple[Literal["POST", "GET"], ...] = ("POST", "GET")
+
+_JOB = b'{"id": "j-1", "status": "completed", "cost": 12, "created_at": "2026-10-20T01:00:01.123456789Z", "tasks": []}'
+_BODIES = (
+    b"",
+    _JOB,
+    b'{"jobs": [' + _JOB + b', {"id": "j-2"}]}',
+    b'{"jobs": null}',
+    b'{"estimated_cost": 12}',
+    b'{"error": {"code": "forbidden", "message": "no", "details": [1]}}',
+    b'{"id": "j", "result": ' + b"[" * 300 + b"]" * 300 + b', "cost": 1e400, "val_errors": [{"a": NaN}]}',
+    b'{"id": "\\ud800", "cost": ' + b"9" * 400 + b"}",
+)
+_LINES = (
+    b"Content-Type: application/json",
+    b"Date: Tue, 20 Oct 2026 01:00:05 GMT",
+    b"Retry-After: 120",
+    b"Retry-After: Tue, 20 Oct 2026 01:02:05 GMT",
+    b"X-Request-Id: q-1",
+    b"Location: https://elsewhere.example/",
+    b"Connection: close",
+)
+
+
+def seeds() -> Iterator[bytes]:
+    for number, body in enumerate(_BODIES):
+        for status in (200, 201, 204, 301, 401, 404, 409, 429, 500):
+            line = _LINES[(number + status) % len(_LINES)]
+            yield b"\x00" + _plain(status, body, line)
+        yield b"\x03" + _plain(200, body, *_LINES)
+        yield b"\x11" + _chunked(body, _LINES[1])
+        yield b"\x81" + _plain(200, gzip.compress(body), b"Content-Encoding: gzip")
+        yield b"\x01HTTP/1.1 100 Continue\r\n\r\n" + _plain(200, body)
+
+
+def _plain(status: int, body: bytes, *lines: bytes) -> bytes:
+    return b"\r\n".join([b"HTTP/1.1 %d Such" % status, *lines, b"Content-Length: %d" % len(body), b"", body])
+
+
+def _chunked(body: bytes, *lines: bytes) -> bytes:
+    head = b"\r\n".join([b"HTTP/1.1 200 OK", *lines, b"Transfer-Encoding: chunked", b"", b""])
+    return head + (b"%x\r\n%s\r\n" % (len(body), body) if body else b"") + b"0\r\n\r\n"
+
+
+class Wire:
+    """A socket from which pieces come; after them the other side has closed."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = [piece for piece in pieces if piece]
+
+    def recv(self, size: int) -> bytes:
+        if not self._pieces:
+            return b""
+        piece, rest = self._pieces[0][:size], self._pieces[0][size:]
+        self._pieces[:1] = [rest] if rest else []
+        return piece
+
+
+@dataclass(frozen=True)
+class Teller:
+    """An API that answers the same to every question."""
+
+    happening: Happening
+    bearer: bool = False
+
+    def get_workflow(self, _workflow_id: str, _project_id: str, _exchange: Exchange) -> Happening:
+        return self.happening
+
+    def get_estimate(self, _workflow_id: str, _exchange: Exchange) -> Happening:
+        return self.happening
+
+    def list_jobs(self, _workflow_id: str, _exchange: Exchange) -> Happening:
+        return self.happening
+
+    def get_job(self, _workflow_id: str, _job_id: str, _exchange: Exchange) -> Happening:
+        return self.happening
+
+
+class Asked:
+    """Asks each question once."""
+
+    def ask(self, questions: Any, _within: float | None = None) -> list[Happening]:
+        return [question(Exchange(1.0)) for question in questions]
+
+
+def check(data: bytes) -> None:
+    began = time.process_time()
+    how, came = (data[0] if data else 0), data[1:]
+    happening = _happening(came, _METHODS[how & 1], how >> 1)
+    _as_of_a_job_sent(happening)
+    _as_told_to_a_question(happening)
+    _as_a_body(came)
+    soon(began)
+
+
+def _happening(came: bytes, method: str, cuts: int) -> Happening:
+    at = [0, *sorted((len(came) * part // 8) for part in range(1, 8) if cuts >> (part - 1) & 1), len(came)]
+    exchange = Exchange(1.0)
+    exchange.written = 0.0
+    try:
+        response, _ = connection._read(Wire([came[start:end] for start, end in pairwise(at)]), method)
+    except Exception as error:  # noqa: BLE001 - as `Reader._send` has it
+        return _silence(error, exchange)
+    assert len(response.body) <= connection.LARGEST_BODY
+    return Answer(response.status, response.headers, response.body, SENT + timedelta(seconds=5))
+
+
+def _silence(error: Exception, exchange: Exchange) -> NoAnswer:
+    """What came of an answer that is none. One that nobody foresaw would be `broken`."""
+    silence = api._no_answer(error, exchange)
+    assert silence.cause in ("closed", "truncated", "garbage", "too_large"), (silence, error)
+    return silence
+
+
+def _as_of_a_job_sent(happening: Happening) -> None:
+    made = verdict.judge(happening, lambda job_id: job_id == "j-2")
+    if isinstance(made, Throttled):
+        assert made.retry_after is None or made.retry_after >= 0
+    elif isinstance(made, Accepted):
+        assert made.job_id
+        assert isinstance(happening, Answer)
+        assert made.body == happening.body
+        _as_recorded(Created(made.job_id, made.body, 1, SENT))
+    else:
+        assert not isinstance(made, NotSent)  # a byte was written
+        kind = InDoubt if isinstance(made, verdict.Doubt) else Failed
+        _as_recorded(kind(made.error, 1, SENT))
+
+
+def _as_recorded(outcome: Outcome) -> None:
+    """The record is JSON in ASCII, whatever is in the answer."""
+    record = Record(_RUN, (Entry(Job("a", "w", "p"), outcome, "r-1"),))
+    text = "".join(results.chunks(results.digest(record)))
+    assert text.isascii()
+    json.loads(text, parse_constant=_refuse)
+
+
+def _refuse(constant: str) -> None:
+    raise AssertionError(constant)
+
+
+def _as_told_to_a_question(happening: Happening) -> None:
+    verdict.without_use(happening)
+    teller: Any = Teller(happening)
+    asker: Any = Asked()
+    ask(asker, teller, ["w"], [("w", "p")])
+    listing = Look(None, teller, "api", "me")._list("w")  # type: ignore[arg-type]  # it has nothing to settle
+    if not isinstance(listing, str):
+        findings = judge([1], [_DOUBT], [], listing, (), {}, SENT + timedelta(hours=1))
+        assert [finding.doubt.id for finding in findings] == [1]
+
+
+def _as_a_body(body: bytes) -> None:
+    seen = Sighting("a", "w", "p", "j-1", body)
+    assert seen.kind
+    for told in (seen.progress, seen.created_at, seen.started_at, seen.finished_at, seen.is_final):
+        assert told is None or isinstance(told, str | datetime | bool)
+    for job in jobobject.listed(body) or ():
+        assert jobobject.read(jobobject.updated(body, job)) is not None
+    if jobobject.embeddable(body):
+        json.loads(body.decode(), parse_constant=_refuse)
+    if isinstance(seen.job, jobobject.JobObject):
+        _as_recorded(Created(seen.job.id, body, 1, SENT))
+
+
+_RUN = Run(
+    id="r-1",
+    key="run:r-1",
+    state="completed",
+    started_at=SENT,
+    finished_at=SENT,
+    runner="0",
+    manifest_name="nightly",
+    manifest_path="nightly.yaml",
+    manifest_sha256="ab" * 32,
+    git_commit=None,
+    base_url="https://api.example",
+    settings={},
+)
+_DOUBT = Standing(
+    id=1,
+    api="api",
+    manifest="nightly",
+    run_key="run:r-1",
+    run_id="r-1",
+    name="a",
+    workflow_id="w",
+    project_id="p",
+    ordinal=1,
+    again=False,
+    labels={},
+    state="in_doubt",
+    attempts=1,
+    claimed_at=SENT,
+    ended_at=SENT + timedelta(seconds=5),
+    timeout=30.0,
+    estimate=None,
+    job_id=None,
+    cost=None,
+    val_errors=0,
+    recovered=False,
+    assigned=True,
+    error=ErrorInfo("timeout", "no answer in time"),
+    candidates=(),
+)

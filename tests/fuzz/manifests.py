@@ -1,0 +1,34 @@
+"""What may be said of any bytes as a manifest: it is one, or its problems are told, soon, and within bounds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+from fuzz.bounds import soon
+
+from runner import manifest
+from runner.cli import problems
+
+CASES = Path(__file__).parents[1] / "cases" / "manifest"
+LONGEST = 4096
+
+
+def seeds() -> Iterator[bytes]:
+    for path in sorted(CASES.glob("*/*.yaml")):
+        data = path.read_bytes()
+        if len(data) <= LONGEST:
+            yield data
+
+
+def check(data: bytes) -> None:
+    began = time.process_time()
+    checked = manifest.check(data, "jobs.yaml")
+    soon(began)
+    assert (checked.manifest is None) == bool(checked.problems)
+    for problem in (*checked.problems, *checked.warnings):
+        assert problems.text(problem).isprintable(), problem
+    if yaml.__with_libyaml__:
+        assert checked == manifest.check(data, "jobs.yaml", libyaml=False)

@@ -1,0 +1,77 @@
+"""Runs the fuzzers, each for a while and in a process of its own: `tox -e fuzz -- --seconds 240 manifests`.
+
+It is coverage-guided (atheris), begins with the cases of the tests, and stops at the first find, which it writes to a
+file. `python -m fuzz.run --example FILE manifests` shows it again. What is found becomes an example of
+`tests/unit/test_fuzz_*.py`, which try the same checks on examples by chance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+NAMES = ("manifests", "answers", "ledgers")
+_MEMORY = 1536  # MiB that the process may have at once: the fuzzer's own maps take some hundreds
+_HANG = 10  # seconds of the wall clock; each check is stricter with the processor's time
+
+
+def main() -> int:
+    options = _options()
+    if options.inner:
+        _fuzz(options.names[0], options.seconds, Path(options.inner))
+    if options.example:
+        _target(options.names[0]).check(options.example.read_bytes())
+        return 0
+    with tempfile.TemporaryDirectory() as scratch:
+        return max([_one(name, options.seconds, Path(scratch)) for name in options.names or NAMES])
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m fuzz.run", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="which; all when none is named")
+    parser.add_argument("--seconds", type=int, default=60, help="for each of them")
+    parser.add_argument("--example", type=Path, help="try the bytes of a file, and nothing else")
+    parser.add_argument("--inner", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _target(name: str) -> Any:
+    return importlib.import_module(f"fuzz.{name}")
+
+
+def _one(name: str, seconds: int, scratch: Path) -> int:
+    corpus = scratch / name
+    corpus.mkdir()
+    command = [sys.executable, "-P", "-m", "fuzz.run", "--inner", str(corpus), "--seconds", str(seconds), name]
+    sys.stdout.write(f"{name}:\n")
+    sys.stdout.flush()
+    return subprocess.run(command, check=False).returncode
+
+
+def _fuzz(name: str, seconds: int, corpus: Path) -> None:
+    atheris: Any = importlib.import_module("atheris")
+    with atheris.instrument_imports(include=["runner", "yaml"]):
+        target = _target(name)
+    for number, seed in enumerate(target.seeds()):
+        (corpus / f"seed-{number}").write_bytes(seed)
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY * 2**20 * 4, _MEMORY * 2**20 * 4))
+    flags = {
+        "max_len": target.LONGEST,
+        "max_total_time": seconds,
+        "timeout": _HANG,
+        "rss_limit_mb": _MEMORY,
+        "print_final_stats": 1,
+        "artifact_prefix": f"{name}-",
+    }
+    atheris.Setup([sys.argv[0], *(f"-{flag}={value}" for flag, value in flags.items()), str(corpus)], target.check)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
