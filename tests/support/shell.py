@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from support import canary
+
 from runner.cli.main import main
 
-KEY = "sandbox-key"
+KEY = canary.KEY
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Shell:
         ):
             code = main(list(arguments))
         assert "bug:" not in err.getvalue(), err.getvalue()
-        assert KEY not in out.getvalue() + err.getvalue()
+        assert not canary.found(out.getvalue() + err.getvalue())
         return Done(code, out.getvalue(), err.getvalue())
 
     @contextmanager

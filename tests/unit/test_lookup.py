@@ -6,7 +6,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from runner.model import Created, Failed, InDoubt, Outcome
 from runner.verdict import Answer, Happening, NoAnswer
 
 MINUTES = 60.0
+DAY = 24 * 60 * MINUTES
 SETTLED = 10 * 60 * MINUTES  # any time at which nothing can still be created
 
 
@@ -61,6 +62,12 @@ def doubt(number: int, claimed: float = 0, project: str = "p-1", **members: Any)
         candidates=(),
         **given,
     )
+
+
+def answered(ahead: float | None = 0) -> Standing:
+    """The first, with an answer that left it open, from a server whose clock was so far ahead, or did not tell."""
+    date = "soon" if ahead is None else format_datetime(at(5 + ahead), usegmt=True)
+    return doubt(1, error=replace(past.LOST, date=date))
 
 
 def theirs(number: int, claimed: float = 0, project: str = "p-1", **members: Any) -> Standing:
@@ -165,13 +172,19 @@ ROWS: list[Row] = [
     ("more-than-two", TWO, [X, Y, Z], {}, {1: "doubt x y z", 2: "doubt x y z"}),
     # Windows.
     ("at-its-start", ONE, [listed("x", -10)], {}, {1: "created x"}),
-    ("before-it", ONE, [listed("x", -11)], {}, {1: "absent"}),
+    ("before-it", (answered(),), [listed("x", -11)], {}, {1: "absent"}),
     ("at-its-end", ONE, [listed("x", END)], {}, {1: "created x"}),
-    ("after-it", ONE, [listed("x", END + 1)], {}, {1: "absent"}),
+    ("after-it", (answered(),), [listed("x", END + 1)], {}, {1: "absent"}),
     ("killed-while-it-was-sent", (doubt(1, ended_at=None),), [listed("x", 30 + END - 5)], {}, {1: "created x"}),
     ("others-before-and-after", ONE, [listed("a", -99), X, listed("b", 5000)], {}, {1: "created x"}),
     ("windows-apart", APART, [listed("y", 2003), X], {}, {1: "created x", 2: "created y"}),
-    ("windows-apart-one-is-not-there", APART, [listed("y", 2003)], {}, {1: "absent", 2: "created y"}),
+    (
+        "windows-apart-one-is-not-there",
+        (answered(), doubt(2, 2000, "p-2")),
+        [listed("y", 2003)],
+        {},
+        {1: "absent", 2: "created y"},
+    ),
     (
         "windows-that-touch-are-one",
         (doubt(1), doubt(2, END + 10, "p-2")),
@@ -182,6 +195,13 @@ ROWS: list[Row] = [
     # Clocks and times.
     ("server-an-hour-ahead", ONE, [listed("x", 3603), listed("y", 3)], {"ahead": 3600}, {1: "created x"}),
     ("server-an-hour-behind", ONE, [listed("x", -3597), listed("y", 3)], {"ahead": -3600}, {1: "created x"}),
+    ("our-clock-was-an-hour-behind", ONE, [listed("x", 3603)], {}, {1: "doubt x"}),
+    ("our-clock-was-a-day-ahead", ONE, [listed("x", 3 - DAY)], {}, {1: "doubt x"}),
+    ("no-clock-is-that-wrong", ONE, [listed("x", -11 - DAY), listed("y", END + 1 + DAY)], {}, {1: "absent"}),
+    ("our-clock-was-wrong-and-a-colleague-is-right", ONE, [listed("c", 3603, by="ann")], {}, {1: "absent"}),
+    ("the-answer-says-that-our-clock-was-wrong", (answered(3600),), [listed("x", 3603)], {}, {1: "doubt x"}),
+    ("the-answer-says-that-both-clocks-were-as-now", (answered(3600),), [Y], {"ahead": 3600}, {1: "absent"}),
+    ("the-answer-s-date-is-none", (answered(None),), [listed("x", 3603)], {}, {1: "doubt x"}),
     ("no-time", ONE, [listed("x", None)], {}, {1: "created x"}),
     ("no-time-one-of-two", ONE, [listed("x", None), Y], {}, {1: "doubt x y"}),
     ("unreadable-time", ONE, [listed("x", "yesterday"), Y], {}, {1: "doubt x y"}),
@@ -565,7 +585,7 @@ def test_an_empty_list_is_a_list(ledger: Ledger, body: bytes) -> None:
     ("date", "created_at", "found"),
     [
         (LONG_AFTER + timedelta(hours=1), 3603, True),
-        (LONG_AFTER + timedelta(hours=1), 3, False),
+        (LONG_AFTER + timedelta(hours=1), 3 - DAY, False),
         (LONG_AFTER - timedelta(hours=1), -3597, True),
         (LONG_AFTER, 3, True),
         (None, 3, True),
@@ -609,6 +629,27 @@ def test_each_workflow_is_asked_once_and_judged_by_itself(ledger: Ledger) -> Non
     api = Api({"w-1": answer([listed("x"), listed("y")]), "w-2": answer([], 403)})
     assert look(ledger, api) == {"a": "created x of x y", "b": "created y of x y", "c": "doubt old"}
     assert api.asked == ["w-1", "w-1/x", "w-1/y", "w-2"]
+
+
+def test_who_created_the_jobs_of_a_run_is_asked_once(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads all that the run sent: for each doubt anew, a thousand doubts of 100,000 jobs took an hour.
+
+    Found by the load.
+    """
+    jobs = [past.job(name, workflow, name) for workflow in ("w-1", "w-2", "w-3") for name in ("a", "b")]
+    run = past.begin(ledger, "run-1", jobs)
+    for one in jobs:
+        past.send(ledger, run, one, past.lost("old"))
+    asked: list[str] = []
+    creators = Ledger.creators
+
+    def counted(self: Ledger, run_id: str) -> set[str]:
+        asked.append(run_id)
+        return creators(self, run_id)
+
+    monkeypatch.setattr(Ledger, "creators", counted)
+    look(ledger, Api({workflow: answer([]) for workflow in ("w-1", "w-2", "w-3")}))
+    assert asked == ["run-1"]
 
 
 def test_what_another_manifest_got_while_the_list_was_on_its_way_is_not_taken(ledger: Ledger) -> None:
