@@ -102,6 +102,8 @@ def test_what_only_becomes_loopback_once_it_is_normalised_is_none(host: str) -> 
         ("https://:443", "not an http or https address"),
         ("https://api.pixxel.space/v0", "has a path"),
         ("https://api.pixxel.space//", "has a path"),
+        ("https://api.pixxel.space.", "ends in a dot"),
+        ("https://api.pixxel.space.:443/", "ends in a dot"),
         ("https://api.pixxel.space/?a=1", "a query"),
         ("https://api.pixxel.space?", "a query"),
         ("https://api.pixxel.space#part", "a fragment"),
