@@ -6,6 +6,7 @@ It says what happens through its observer and its results alone: it does not pri
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -96,6 +97,7 @@ class Execution:
     run_id: str
     started_at: datetime
     wait: Callable[[float], bool]  # sleeps so many seconds; False when the run was interrupted meanwhile
+    now: Callable[[], datetime]
     run: RunRow = field(init=False)
     plan: plan.Plan = field(init=False)
     forecast: Forecast | None = field(init=False, default=None)
@@ -191,6 +193,7 @@ class Execution:
             self.watcher,
             budget=self._budget,
             pace=self._pace,
+            now=self.now,
         )
         interrupter.engine_made(engine)
         end = engine.run()
@@ -207,7 +210,7 @@ class Execution:
         return record.of_match(self.ledger, self.run, order.manifest.jobs, matched, self.unrecorded, self.unreleased)
 
     def _keep_end(self, end: End) -> None:
-        finished = datetime.now(UTC)
+        finished = self.now()
         self.run = replace(self.run, state=end.state, reason=end.reason, why=end.why, finished_at=finished)
         self.ledger.end_run(self.run.id, end.state, end.reason, end.why, finished)
 
@@ -221,7 +224,13 @@ class Execution:
         if not doubts or self.order.hold:
             return []
         look = Look(
-            self.ledger, self.api, self.order.api, f"run {self.run_id}", self.order.settle, self.order.limits.timeout
+            self.ledger,
+            self.api,
+            self.order.api,
+            f"run {self.run_id}",
+            self.order.settle,
+            self.order.limits.timeout,
+            self.now,
         )
         findings = look.at(doubts)
         self.watcher.found(findings)
@@ -279,4 +288,15 @@ def opened(order: Order, api: Api, watcher: Watcher, wait: Callable[[float], boo
         Ledger(order.ledger) as ledger,
     ):
         # The period is fixed now that nobody else can be in it: waiting for the lock may have taken us past midnight.
-        yield Execution(order, ledger, api, watcher, run_id, datetime.now(UTC), wait)
+        begun = datetime.now(UTC)
+        yield Execution(order, ledger, api, watcher, run_id, begun, wait, _steady(begun))
+
+
+def _steady(begun: datetime) -> Callable[[], datetime]:
+    """A clock that goes on from now. When the machine's is set in mid-run, the times of sends still compare.
+
+    It goes on while the machine sleeps.
+    """
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    start = time.clock_gettime(clock)
+    return lambda: begun + timedelta(seconds=time.clock_gettime(clock) - start)

@@ -325,7 +325,7 @@ class Look:
         jobs = jobobject.listed(answer.body) if answer.status == 200 else None  # noqa: PLR2004 - a status is its own name
         if jobs is None:
             return f"the API's list of jobs could not be read (HTTP {answer.status})"
-        return Listing(jobs, _ahead(answer, asked))
+        return Listing(jobs, _ahead(answer, asked, self.now()))
 
     def _with_body(self, finding: Finding, listing: Listing) -> Finding:
         """A found job whole, as the API tells it; as it was listed when that fails: it exists all the same."""
@@ -368,10 +368,10 @@ def _was_right(doubt: Standing, listing: Listing) -> bool:
     return date is not None and doubt.ended_at is not None and abs(date - doubt.ended_at - listing.ahead) <= _SLACK
 
 
-def _ahead(answer: Answer, asked: datetime) -> timedelta:
+def _ahead(answer: Answer, asked: datetime, received: datetime) -> timedelta:
     """How far the server's clock is ahead of ours; 0 when it does not say."""
     date = _date(answer.headers.get("date"))
-    return timedelta(0) if date is None else date - (asked + (answer.received_at - asked) / 2)
+    return timedelta(0) if date is None else date - (asked + (received - asked) / 2)
 
 
 def _date(text: str | None) -> datetime | None:

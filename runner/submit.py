@@ -8,7 +8,7 @@ journal before anyone is told of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from signal import Signals
@@ -68,7 +68,7 @@ class End:
 class Engine:
     """Sends the submissions of one run. `run` once; `interrupt` from a signal handler or another thread."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that tests drive is passed in
         self,
         submissions: Sequence[Submission],
         sender: Sender,
@@ -79,14 +79,19 @@ class Engine:
         budget: Budget | None = None,
         pace: Pace | None = None,
         backoff: Backoff | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`pace` is shared with what was asked before; without a `budget` nothing is too dear."""
+        """`pace` is shared with what was asked before; without a `budget` nothing is too dear.
+
+        `now` tells the times for the record.
+        """
         self._journal = journal
         self._limits = limits
         self._observer = observer
         self._bearer = sender.bearer
         self._backoff = backoff or Backoff()
         self._clock = time.monotonic
+        self._now = now
 
         self._backlog = Backlog(submissions)
         self._workers = Workers(sender, min(limits.concurrency, len(submissions)))
@@ -137,7 +142,7 @@ class Engine:
             waiting = self._backlog.take(now)
             self._budget.take(waiting.submission)
             exchange = Exchange(self._limits.timeout, turn=self._pace.take(now))
-            flights.append(Flight(waiting, exchange, datetime.now(UTC)))
+            flights.append(Flight(waiting, exchange, self._now()))
         return flights
 
     def _commit(self, flights: Sequence[Flight]) -> None:
@@ -256,7 +261,7 @@ class Engine:
 
     def _decide(self, flight: Flight, outcome: Created | Failed | InDoubt) -> None:
         self._budget.settle(flight.submission, outcome)
-        self._decided.append(Decided(flight.submission, outcome, datetime.now(UTC)))
+        self._decided.append(Decided(flight.submission, outcome, self._now()))
         if self._trouble.meets(outcome):
             last = "" if isinstance(outcome, Created) else f" (last: {outcome.error.message})"
             self._stop(f"{self._trouble.kind}, {self._trouble.count} times in a row{last}")
@@ -284,7 +289,7 @@ class Engine:
             return
         self._budget.settle(flight.submission, outcome)
         # On record as failed until it is claimed again: whatever happens meanwhile, it was certainly not created.
-        self._decided.append(Decided(flight.submission, outcome, datetime.now(UTC), final=False))
+        self._decided.append(Decided(flight.submission, outcome, self._now(), final=False))
         seconds = self._backoff.seconds(flight.attempt)
         self._backlog.try_again(Waiting(now + seconds, flight.attempt + 1, flight.submission, outcome))
         self._observer.retrying(flight.submission, verdict.error, seconds)
@@ -338,7 +343,7 @@ class Engine:
             flight.exchange.turn.left = flight.exchange.turn.left or self._clock()
             self._backlog.put_back(flight.waiting)
             if claimed and flight.waiting.outcome is not None:  # its earlier attempt failed, and that still holds
-                self._decided.append(Decided(flight.submission, flight.waiting.outcome, datetime.now(UTC), final=False))
+                self._decided.append(Decided(flight.submission, flight.waiting.outcome, self._now(), final=False))
             elif claimed:
                 self._released.append(flight.submission)
 

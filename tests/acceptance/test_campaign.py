@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from support.faults_ledger import DAMAGES
 from support.faults_table import GET_FAULTS, POST_FAULTS
 from support.schemas import check_results
 
+from runner.ledger.store import Ledger
 from runner.sandbox.timeline import SandboxJob
 from runner.sandbox.world import World
 
@@ -106,6 +107,23 @@ def test_a_clock_that_is_set_right_after_a_crash_makes_no_job_be_sent_again(tmp_
         assert scene("resolve", "m.yaml", "--adopt", f"j0={job_id}").code == 0
         assert scene.run().code == 0
         scene.promise.check_kept()
+
+
+def test_a_clock_that_is_set_in_mid_run_leaves_the_times_of_sends_comparable(tmp_path: Path) -> None:
+    """A send that ends a day before it began has no time at which its job could be looked for.
+
+    Found by the mixed campaign: seed 1000007.
+    """
+    with Zygote() as zygote, Scene(tmp_path, zygote, count=3) as scene:
+        scene.env["PIXXEL_RUNNER_CONCURRENCY"] = "1"
+        done = scene.run(events=[{"at": "after write", "nth": 2, "do": "step", "value": -86_400.0}])
+        assert done.code == 0, done.err
+        with Ledger(scene.ledger) as ledger:
+            sends = [(one.claimed_at, one.ended_at) for one in ledger.everything()]
+    times = [time for send in sends for time in send if time is not None]
+    assert len(times) == 6
+    assert all(ended is not None and claimed <= ended for claimed, ended in sends)
+    assert max(times) - min(times) < timedelta(seconds=PATIENCE)
 
 
 def test_a_ledger_that_cannot_be_read_at_the_end_does_not_make_a_run_one_that_was_not(tmp_path: Path) -> None:

@@ -20,13 +20,13 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import runner
-from runner import api, connection, exchange, pacing, results, submit
+from runner import api, atomic, connection, exchange, pacing, submit
 from runner.cli import interrupts, main, progress
 from runner.ledger import opening
 
@@ -181,14 +181,17 @@ def _wrap_files(seams: Seams) -> None:
     for name in ("fsync", "link", "replace", "unlink", "mkdir", "open", "ftruncate", "pwrite"):
         seams.around(os, name, name)
     seams.around(fcntl, "flock", "lock")
-    pieces = results.chunks
+    write = atomic.Target.write
 
-    def counted(record: Any) -> Iterator[str]:
-        for piece in pieces(record):
-            seams.at("writing results")
+    def counted(self: atomic.Target, path: pathlib.Path, text: Iterable[str]) -> None:
+        write(self, path, pieces(text))
+
+    def pieces(text: Iterable[str]) -> Iterator[str]:
+        for piece in text:
+            seams.at("writing a piece")
             yield piece
 
-    setattr(results, "chunks", counted)  # noqa: B010 - likewise
+    setattr(atomic.Target, "write", counted)  # noqa: B010 - likewise
     write_text = pathlib.Path.write_text
 
     def begun(self: pathlib.Path, *args: Any, **kwargs: Any) -> int:

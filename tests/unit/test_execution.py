@@ -59,6 +59,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
     for module in (execution, lookup, submit):
         monkeypatch.setattr(module, "datetime", Driven)
+    monkeypatch.setattr(execution, "_steady", lambda _begun: lambda: Driven.now(UTC))
     return driven
 
 

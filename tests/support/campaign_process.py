@@ -1,0 +1,60 @@
+"""The process that forks a child for each run of a campaign, as the campaign sees it: orders in, ends out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+_ZYGOTE = Path(__file__).with_name("zygote.py")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended: its exit code (negative for a signal), what passed each seam, and how long it took.
+
+    `met` is what happened at seams; neither is told of a run that was killed.
+    """
+
+    code: int
+    counts: Mapping[str, int]
+    met: Sequence[str]
+    seconds: float
+
+
+class Zygote:
+    """Runs the command in children of one process that has imported it already."""
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", str(_ZYGOTE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+    def run(self, folder: Path, env: Mapping[str, str], arguments: Sequence[str], **how: Any) -> Ended:
+        """Run the command in a folder; its streams go to files there.
+
+        `skew` is in seconds; `events` are those of the zygote's `Event`, `after` the seconds until a kill at any
+        moment, `largest` the bytes that a file may have.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        order = {"cwd": str(folder), "env": dict(env), "argv": list(arguments), **how}
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        answer = json.loads(self._process.stdout.readline())
+        return Ended(answer["code"], answer["counts"], answer["met"], answer["seconds"])

@@ -1,0 +1,144 @@
+"""Where a campaign plays: a server that can be waited for, and a person's folder in a time of its own."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from support.campaign_process import Zygote
+from support.campaign_record import Pair, Promise
+
+from runner.sandbox.faults import Fault
+from runner.sandbox.server import Sandbox
+from runner.sandbox.world import World
+
+KEY = "key-of-the-campaign"
+NOON = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)  # when it all happens: far from midnight, whenever it is run
+PATIENCE = 30.0
+
+Shape = Literal["apart", "alike", "projects"]
+
+SHAPES: tuple[Shape, ...] = ("apart", "alike", "projects")
+
+
+class Shop(Sandbox):
+    """A sandbox that can be waited for: a process that was killed may have left a request in its queue."""
+
+    def __init__(self, world: World, faults: Sequence[Fault] = (), seed: int = 0) -> None:
+        super().__init__(world, key=KEY, faults=faults, seed=seed, log=self._keep)
+        self.posts = 0
+        self._gone = threading.Condition(self._lock)
+
+    def _keep(self, line: str) -> None:
+        with self._gone:
+            self.posts += line.startswith("POST ")
+
+    def _forget(self, thread: threading.Thread) -> None:
+        super()._forget(thread)
+        with self._gone:
+            self._gone.notify_all()
+
+    def wait_until_idle(self) -> None:
+        """Wait until nothing that was ever sent can still create a job."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as last:  # after all in the queue
+            last.sendall(b"GET /ping HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+            while last.recv(65_536):
+                pass
+        with self._gone:
+            assert self._gone.wait_for(lambda: not self._connections, PATIENCE)
+
+
+def pairs_of(shape: Shape, size: int) -> list[Pair]:
+    """What a manifest lists: each pair as often as it lists it."""
+    match shape:
+        case "apart":
+            return [(f"w-{number}", "p-0") for number in range(size)]
+        case "alike":
+            return [("w-0", "p-0")] * size + [("w-1", "p-0")]
+        case "projects":
+            return [("w-0", f"p-{number}") for number in range(size)]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A run that has ended, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Scene:
+    """A person's folder, a server that tells the truth, and a time that passes when the test says so.
+
+    `world` may be another than the plain one, with the pairs not yet admitted. A context manager.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        zygote: Zygote,
+        count: int = 6,
+        world: World | None = None,
+        faults: Sequence[Fault] = (),
+    ) -> None:
+        self.folder = folder
+        self.pairs = pairs_of("apart", count)
+        self.zygote = zygote
+        self.skew = (NOON - datetime.now(UTC)).total_seconds()
+        self.world = world or World(clock=self.now)
+        self.world.admit(self.pairs)
+        self.shop = Shop(self.world, faults)
+        self.ledger = folder / ".pixxel-runner" / "ledger.db"
+        self.env = {"PIXXEL_API_KEY": KEY, "PIXXEL_RUNNER_CONCURRENCY": "2"}
+        jobs = "".join(
+            f"  - {{name: j{at}, workflow_id: {w}, project_id: {p}}}\n" for at, (w, p) in enumerate(self.pairs)
+        )
+        (folder / "m.yaml").write_text(f"version: 1\nonce_per: forever\njobs:\n{jobs}", encoding="utf-8")
+
+    def now(self) -> datetime:
+        """The time in this scene."""
+        return datetime.now(UTC) + timedelta(seconds=self.skew)
+
+    def __enter__(self) -> Self:
+        self.shop.__enter__()
+        self.env["PIXXEL_BASE_URL"] = self.shop.base_url
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shop.__exit__(kind, error, trace)
+
+    @property
+    def promise(self) -> Promise:
+        """What must be true."""
+        return Promise(self.world, self.ledger, self.pairs)
+
+    def use(self, ledger: Path) -> None:
+        """Work with a ledger elsewhere from now on."""
+        self.ledger = ledger
+        self.env["PIXXEL_RUNNER_LEDGER"] = str(ledger)
+
+    def __call__(self, *arguments: str, **how: Any) -> Done:
+        """Run the command; `how` is as for `Zygote.run`. Whatever happens, it ends in words and in a code it has."""
+        ended = self.zygote.run(self.folder, self.env, arguments, skew=self.skew, **how)
+        self.shop.wait_until_idle()
+        out, err = ((self.folder / name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
+        assert ended.code in (0, 1, 2, 3, 4, 5), err
+        assert "Traceback" not in err, err
+        return Done(ended.code, out, err)
+
+    def run(self, **how: Any) -> Done:
+        """Run the manifest, with a server that is never slow."""
+        return self("run", "m.yaml", "--settle", "0", **how)
+
+    def pass_time(self) -> None:
+        """Let more time pass than any send may take."""
+        self.skew += 120.0

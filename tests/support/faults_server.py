@@ -1,0 +1,142 @@
+"""A server that misbehaves: dice from a seed say which request meets which fault of faults_table.py."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from http import HTTPStatus
+from types import TracebackType
+from typing import Self
+
+from support.campaign_scene import KEY, Shop
+from support.faults_table import GET_FAULTS, POST_FAULTS, Fault, Line
+
+from runner.sandbox import endpoints, wire
+from runner.sandbox.world import World
+
+_PEEKED = 2**12
+
+
+@dataclass
+class Dice:
+    """Throws which fault a request meets: the same one for the n-th request of its kind, whatever came before it.
+
+    `share` of the POSTs meet one of `kinds`, and `asked` of the GETs one of `questions`; none does from when it is
+    `calm`. It keeps the server's own record too: the number of the `run` in which each job was created, how many
+    POSTs began to come, and faults by kind.
+    """
+
+    seed: int
+    share: float
+    kinds: Collection[str]
+    questions: Collection[str] = ()
+    asked: float = 0.0
+    calm: bool = False
+    run: int = 0
+    posts: int = 0
+    known: Sequence[str] = ()
+    created_in: dict[str, int] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    _thrown: Counter[str] = field(default_factory=Counter)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def throw(self, method: str, target: str) -> tuple[Fault | None, random.Random]:
+        """The fault that this request meets, and what else is random about it."""
+        with self._lock:
+            what = f"{method} {target}"
+            self._thrown[what] += 1
+            self.posts += method == "POST"
+            dice = random.Random(f"{self.seed} {what} {self._thrown[what]}")  # noqa: S311 - to be repeatable
+        posts = (POST_FAULTS, self.kinds, self.share)
+        faults, kinds, share = posts if method == "POST" else (GET_FAULTS, self.questions, self.asked)
+        if self.calm or dice.random() >= share:
+            return None, dice
+        return dice.choice([fault for fault in faults if fault.kind in kinds]), dice
+
+    def met(self, kind: str) -> None:
+        """Count a fault."""
+        with self._lock:
+            self.counts[kind] += 1
+
+    def created(self, job_id: str) -> None:
+        """Keep that a job was created in this run."""
+        with self._lock:
+            self.created_in[job_id] = self.run
+
+
+class Rogue(Shop):
+    """A sandbox on a given port that misbehaves as the dice say."""
+
+    def __init__(self, world: World, dice: Dice, port: int) -> None:
+        super().__init__(world)
+        self._port = port
+        self.dice_thrown = dice
+        self.is_open = False
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.is_open = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.is_open = False
+        super().__exit__(kind, error, trace)
+
+    def _exchange(self, connection: socket.socket, reader: wire.Reader) -> bool:
+        begun = connection.recv(_PEEKED, socket.MSG_PEEK)
+        method, _, rest = begun.partition(b" ")
+        target = rest.partition(b" ")[0].decode("latin-1")
+        if not begun or target == "/ping":
+            return super()._exchange(connection, reader)
+        fault, dice = self.dice_thrown.throw(method.decode("latin-1"), target)
+        if fault is not None and fault.unread:
+            self.dice_thrown.met(f"{method.decode()} {fault.kind}")
+            return fault.play(self._line(connection, dice, None, lambda: None))
+        request = reader.request()
+        if request is None:
+            return False
+        self._tell(request, fault.kind if fault else "")
+        if fault is None:
+            response = self._answer(request)
+            connection.sendall(self._render(response, close=False, head_only=False))
+            return True
+        self.dice_thrown.met(f"{request.method} {fault.kind}")
+        creates = request.method != "POST" or dice.choice(fault.creates)
+        answer = self._answer(request) if creates else None
+        return fault.play(self._line(connection, dice, answer, partial(self._answer, request)))
+
+    def _line(
+        self, sock: socket.socket, dice: random.Random, answer: wire.Response | None, create: Callable[[], object]
+    ) -> Line:
+        return Line(sock, dice, self, answer or wire.Response(HTTPStatus.OK, b""), create, self.dice_thrown.known)
+
+    def _answer(self, request: wire.Request) -> wire.Response:
+        response = endpoints.answer(self.world, KEY, request)
+        if request.method == "POST":
+            assert response.status == HTTPStatus.OK, response
+            self.dice_thrown.created(json.loads(response.body)["id"])
+        return response
+
+
+class Port:
+    """A port that nobody else is given, where a server may come and go: while none listens, it refuses."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", 0))
+        self.number: int = self._socket.getsockname()[1]
+
+    def close(self) -> None:
+        """Give it back."""
+        with suppress(OSError):
+            self._socket.close()
