@@ -168,8 +168,9 @@ def base_url(text: str, *, allow_http: bool) -> str:
             f"the base URL {_shown(text)!r} has a host name that is none",
             "A name with letters beyond ASCII is written in its xn-- form.",
         )
-    if parts.hostname.endswith(".") and not is_loopback(parts.hostname):  # the same place under another name, which would have a record of its own
-        raise UsageError(f"the base URL {_shown(text)!r} has a host name that ends in a dot", "Leave the dot out.")
+    if parts.hostname.endswith(".") and not is_loopback(parts.hostname):
+        # The same place under another name, which would have a record of its own.
+        raise UsageError(f"the base URL {text!r} has a host name that ends in a dot", "Leave the dot out.")
     if parts.path not in ("", "/") or parts.query or parts.fragment or text.endswith(("?", "#")):
         raise UsageError(f"the base URL {_shown(text)!r} has a path, a query or a fragment", _alone(text, parts))
     if parts.scheme == "http" and not allow_http and not is_loopback(parts.hostname):
