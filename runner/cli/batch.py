@@ -118,6 +118,8 @@ class Batch:
             if not self.ran:
                 raise
             self._signum = SIGINT if isinstance(signal, KeyboardInterrupt) else SIGTERM
+            if self._interrupts is not None:  # another one does not keep those that ran from being told of
+                self._caught.enter_context(self._interrupts.caught())
             return False
         self.ran.append(ran)
         # What stops a run is trouble with the API as a whole, which the next would meet too; but for its own budget.

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import campaign
 from support.campaign import Kind
-from support.campaign_process import Zygote
+from support.campaign_process import Ended, Zygote
 from support.campaign_scene import KEY, NOON, Scene
 from support.campaign_telling import check_document
 from support.faults_ledger import DAMAGES
@@ -124,6 +126,31 @@ def test_a_clock_that_is_set_in_mid_run_leaves_the_times_of_sends_comparable(tmp
     assert len(times) == 6
     assert all(ended is not None and claimed <= ended for claimed, ended in sends)
     assert max(times) - min(times) < timedelta(seconds=PATIENCE)
+
+
+def test_a_second_signal_between_two_manifests_keeps_nothing_from_being_told(tmp_path: Path) -> None:
+    """Found by the mixed campaign: seed 1000201."""
+    first = {"at": "before lock", "nth": 3, "do": "signal", "value": signal.SIGTERM}  # the second manifest's
+
+    def interrupted(name: str, *events: dict[str, Any]) -> tuple[Ended, str]:
+        here = tmp_path / name
+        here.mkdir()
+        with Scene(here, zygote, count=1) as scene:
+            (here / "n.yaml").write_text("version: 1\njobs:\n  - {workflow_id: w-0, project_id: p-0}\n")
+            command = ("run", "m.yaml", "n.yaml", "--report", "prometheus=metrics.prom")
+            ended = zygote.run(here, scene.env, command, skew=scene.skew, events=events)
+            scene.shop.wait_until_idle()
+            assert scene.world.created == 1
+        return ended, (here / "stdout").read_text(encoding="utf-8")
+
+    with Zygote() as zygote:
+        once, told = interrupted("once", first)
+        last = {"at": "before select", "nth": once.counts["before select"], "do": "signal", "value": signal.SIGTERM}
+        twice, told_twice = interrupted("twice", first, last)
+    assert once.code == twice.code == 143
+    assert len(twice.met) == 2
+    assert "1 job: 1 created" in told
+    assert "1 job: 1 created" in told_twice
 
 
 def test_a_ledger_that_cannot_be_read_at_the_end_does_not_make_a_run_one_that_was_not(tmp_path: Path) -> None:
