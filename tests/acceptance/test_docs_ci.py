@@ -572,7 +572,7 @@ def test_gitlab_runs_one_at_a_time_and_starts_none_again_by_itself() -> None:
     job = template["pixxel:run"]
     assert [job[name] for name in ("resource_group", "interruptible", "retry")] == ["pixxel", False, 0]
     assert "cache" not in job
-    assert [line.split()[0] for line in template[".pixxel"]["before_script"]] == ["env", "env", "export"]
+    assert [line.split()[0] for line in template[".pixxel"]["before_script"]] == ["test", "env", "env", "export"]
 
 
 def test_the_include_gives_only_variables_that_the_template_has() -> None:
