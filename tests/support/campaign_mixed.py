@@ -65,7 +65,9 @@ _ERRNO_AT = (
 )
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SIZES = (0, 4096, 20_000, 50_000, 90_000, 150_000)
-_STEPS = (-86_400.0, -3600.0, -90.0, -4.0, 4.0, 90.0, 3600.0, 86_400.0)
+# Three may come together: the clock is wrong, and steps in two runs. What is promised is promised for less than a day.
+_STEPS = (-25_200.0, -3600.0, -90.0, -4.0, 4.0, 90.0, 3600.0, 25_200.0)
+_BEGINNINGS = (0.0, 41_400.0)  # seconds after noon: far from the end of a day, and near
 
 _Event = dict[str, Any]
 
@@ -119,7 +121,7 @@ class Mix:
         self.stop_after = self.random.choice((0, 2, 10))
         self.concurrency = self.random.choice((1, 2, 3, 8))
 
-        self.skew = (NOON - datetime.now(UTC)).total_seconds()
+        self.skew = (NOON - datetime.now(UTC)).total_seconds() + self.random.choice(_BEGINNINGS)
         self.off = self.random.choice(_STEPS) if self.random.random() < 0.25 else 0.0  # seconds: the runs' clock
         self.world = World(clock=lambda: datetime.now(UTC) + timedelta(seconds=self.skew))
         self.world.admit(pair for plan in self.plans for pair in (*plan.pairs, *plan.disabled))
