@@ -162,18 +162,18 @@ def verbatim(body: bytes) -> str | None:
     if found is None or not isinstance(found[1], dict):
         return None
     job_id = found[1].get("id")
-    return found[0].strip(_SPACE) if isinstance(job_id, str) and job_id else None
+    return found[0] if isinstance(job_id, str) and job_id else None
 
 
 def _strictly(body: bytes) -> tuple[str, Any] | None:
-    """The text and what it says, if any ordinary reader of JSON would take it; numbers with a point stay text."""
+    """The JSON and what it says, if any ordinary reader would take it; numbers with a point stay text."""
     try:
         # Decoded here: given bytes, the json module would guess at UTF-16 and UTF-32 as well.
-        text = body.decode("utf-8")
-        value = _STRICT.decode(text)
+        text = body.decode("utf-8").strip(_SPACE)
+        value, end = _STRICT.raw_decode(text)
     except (ValueError, RecursionError):
         return None
-    return None if _too_deep(body) else (text, value)
+    return None if end < len(text) or _too_deep(body) else (text, value)
 
 
 def as_text(body: bytes) -> str:
@@ -196,17 +196,13 @@ def _nothing(_constant: str) -> None:
     return None
 
 
-def _keep(digits: str) -> str:
-    return digits
-
-
 def _refuse(constant: str) -> None:
     raise ValueError(constant)
 
 
 # Made once: `json.loads` makes a decoder for each call that asks for anything special.
 _LENIENT = json.JSONDecoder(strict=False, parse_int=_integer, parse_constant=_nothing)
-_STRICT = json.JSONDecoder(parse_float=_keep, parse_constant=_refuse)
+_STRICT = json.JSONDecoder(parse_float=str, parse_constant=_refuse)
 
 
 def _too_deep(body: bytes) -> bool:

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 
 from runner import spelling
 from runner.errors import UsageError
@@ -155,13 +156,19 @@ class _Ordinals:
     """Numbers for new submissions of each pair: never one that was given before."""
 
     def __init__(self, standings: Iterable[Standing]) -> None:
-        self._last: dict[_Pair, int] = defaultdict(int)
-        for standing in standings:
-            self._last[standing.pair] = max(self._last[standing.pair], standing.ordinal)
+        self._standings = standings
 
     def next(self, pair: _Pair) -> int:
         self._last[pair] += 1
         return self._last[pair]
+
+    @cached_property
+    def _last(self) -> dict[_Pair, int]:
+        """The last number of each pair: when it is asked for, as most often nothing is new."""
+        last: dict[_Pair, int] = defaultdict(int)
+        for standing in self._standings:
+            last[standing.pair] = max(last[standing.pair], standing.ordinal)
+        return last
 
 
 def _again(manifest: Manifest, matched: Match, names: Sequence[str]) -> list[Job]:
@@ -195,6 +202,8 @@ def _again_ordinal(job: Job, standings: Iterable[Standing]) -> int | None:
 
 def check_names(jobs: Sequence[Job], only: Sequence[str], again: Sequence[str] = ()) -> None:
     """See that every glob matches a job, and that every name is one's. Raises UsageError."""
+    if not only and not again:
+        return
     counts = Counter(job.name for job in jobs)  # of one manifest each is there once
     names = list(counts)
     for glob in only:

@@ -18,7 +18,6 @@ from runner.errors import UsageError
 from runner.model import Manifest
 from runner.pacing import Rate
 from runner.place import LedgerPlace, is_ci
-from runner.sandbox import beside
 from runner.text import visible
 
 _WHERE = ("sandbox", "base_url", "api_key_file", "ca_bundle", "allow_http", "ledger")
@@ -49,6 +48,8 @@ class Connection:
             RefusedError: there is no key.
         """
         if self.sandbox:
+            from runner.sandbox import beside  # noqa: PLC0415 - of no use to most runs, and 10 ms of their start
+
             return beside.serving
         reached = endpoint.real(self.base_url, self.api_key_file, self.ca_bundle, allow_http=self.allow_http)
         return lambda _manifest: nullcontext(reached)

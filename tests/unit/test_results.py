@@ -237,6 +237,20 @@ def test_what_a_terminal_acts_on_is_escaped_inside_a_job_object() -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "written"),
+    [
+        (b'{"id":\t"j"}', '{"id": "j"}'),
+        (b'{"id":\r"j"}', '{"id": "j"}'),
+        (b'{"id": "j\x7f"}', '{"id": "j\\u007f"}'),
+        (b'{"id": "j", "a": "##[group]"}', '{"id": "j", "a": "\\u0023#[group]"}'),
+    ],
+    ids=["tab", "return", "delete", "command"],
+)
+def test_what_of_ascii_a_terminal_acts_on_is_escaped_too(body: bytes, written: str) -> None:
+    assert f'"job": {written}\n    }}' in "".join(results.chunks(results.digest(of_body(body))))
+
+
+@pytest.mark.parametrize(
     ("body", "job"),
     [
         (b'{"id": "j", "cost": NaN, "status": "running"}', {"id": "j", "cost": None, "status": "running"}),
