@@ -50,7 +50,9 @@ _VERSION_1 = (
         settings TEXT NOT NULL -- JSON
     )
     """,
-    "CREATE INDEX runs_by_manifest ON runs (manifest, started_at)",
+    # What an index holds as well as its table is compared when a ledger is opened. So each of these has what decides
+    # whether a job is sent, and not only what is searched for: a bit that a disk flips there is noticed.
+    "CREATE INDEX runs_by_manifest ON runs (manifest, started_at, run_key, once_per, state)",
     """
     CREATE TABLE submissions (
         id INTEGER PRIMARY KEY,
@@ -84,8 +86,10 @@ _VERSION_1 = (
     )
     """,
     "CREATE UNIQUE INDEX one_submission_a_job ON submissions (api, job_id) WHERE job_id IS NOT NULL",
-    "CREATE INDEX submissions_by_workflow ON submissions (api, workflow_id)",
-    "CREATE INDEX unsettled ON submissions (state) WHERE state IN ('sending', 'in_doubt')",
+    "CREATE INDEX submissions_by_workflow ON submissions (api, workflow_id, again)",
+    """
+    CREATE INDEX unsettled ON submissions (state, claimed_at, ended_at, timeout) WHERE state IN ('sending', 'in_doubt')
+    """,
     """
     CREATE TABLE answers (    -- beside the submissions, so that counting them reads no bodies
         submission INTEGER PRIMARY KEY REFERENCES submissions,

@@ -139,6 +139,7 @@ _RUN_TYPES = (
     _TEXT, _TEXT, _TEXT, _TEXT, _TEXT, _TEXT, _TEXT, (str, bytes), _TEXT, _MAYBE_TEXT, _TEXT,
     (str, bytes), _TEXT, _MAYBE_TEXT, _TEXT,
 )  # fmt: skip
+_STATES = frozenset(get_args(State))
 _LONGEST = 1e9  # seconds
 _YEARS = range(1970, 9000)  # that times can be reckoned with
 
@@ -152,6 +153,9 @@ def standing(row: Sequence[Any], labels: dict[str, Mapping[str, str]]) -> Standi
     # The checks stand here and not in functions: for 100,000 rows each call takes a twentieth of the time of all.
     if not (_is_standing(tuple(map(type, row))) and 0 <= values[15] <= _LONGEST):
         raise ValueError("of a submission")
+    # The table says so as well, but SQLite does not look at that while a file is open for reading alone.
+    if values[11] not in _STATES or (values[11] == "created") != (values[17] is not None):
+        raise ValueError("of a state")
     if values[10] not in labels:
         labels[values[10]] = _labels(values[10])
     values[9], values[20], values[21] = bool(values[9]), bool(values[20]), bool(values[21])

@@ -12,7 +12,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from dataclasses import astuple
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from support.past import API, THEN, begin, job, lost, made, refused, send
 
 from runner.ledger import ddl, opening
 from runner.ledger.opening import LedgerError
-from runner.ledger.rows import Decision
+from runner.ledger.rows import Decision, Standing
 from runner.ledger.store import Ledger
 from runner.model import Created
 
@@ -400,6 +401,44 @@ def test_whatever_byte_is_flipped_it_works_or_is_refused_in_words(filled: Path, 
         assert str(path) in words
         for suffix in (LOG, SHARED):
             beside(path, suffix).unlink(missing_ok=True)
+
+
+def deciding(path: Path, *, read_only: bool) -> list[Any]:
+    """What of a ledger decides what is sent, and what is looked up and how."""
+    with Ledger(path, read_only=read_only) as ledger:
+        runs = [(*astuple(run)[:6], run.started_at, ledger.jobs_of(run)) for run in ledger.runs()]
+        return [*runs, *map(bought, ledger.everything())]
+
+
+def bought(one: Standing) -> Any:
+    times = (one.claimed_at, one.ended_at, one.timeout) if one.state in ("sending", "in_doubt") else ()
+    return (one.api, one.manifest, one.run_key, *one.pair, one.ordinal, one.again, one.state, one.job_id, *times)
+
+
+@pytest.mark.parametrize("read_only", [True, False], ids=["to read", "to write"])
+def test_no_flipped_bit_changes_what_would_be_sent(path: Path, read_only: bool) -> None:
+    outcomes = (made("j-1"), refused(), lost("x"), None, made("j-2"))
+    jobs = [job(f"job-{number}", f"w-{number % 2}", f"p-{number}") for number, _ in enumerate(outcomes)]
+    with Ledger(path, make=True) as ledger:
+        run = begin(ledger, "r-1", jobs, key="day:2026-10-20", end="stopped")
+        for one, outcome in zip(jobs, outcomes, strict=True):
+            send(ledger, run, one, outcome)
+        found = ledger.all("SELECT rootpage FROM sqlite_master WHERE name IN ('runs', 'submissions')")
+        [(size,)] = ledger.all("PRAGMA page_size")
+    right = deciding(path, read_only=read_only)
+    whole = path.read_bytes()
+    chance = random.Random(4)  # noqa: S311 - likewise
+    held = 0
+    for place in (place for (page,) in found for place in range((page - 1) * size, page * size) if whole[place]):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << chance.randrange(8)
+        path.write_bytes(flipped)
+        with suppress(LedgerError):
+            assert deciding(path, read_only=read_only) == right, place
+            held += 1
+        for suffix in (LOG, SHARED):
+            beside(path, suffix).unlink(missing_ok=True)
+    assert held  # some are in what decides nothing, as labels
 
 
 @pytest.mark.parametrize(
