@@ -5,11 +5,17 @@ ARG PYTHON=3.13
 FROM python:${PYTHON}-slim AS build
 WORKDIR /src
 COPY pyproject.toml README.md ./
+COPY requirements requirements
 COPY runner runner
 COPY schemas schemas
+# What builds the wheel and what it needs are of the releases that are locked, each checked by its hash.
 # pip compiles what it installs: at run time nothing is written beside the code.
-RUN python -m venv /opt/pixxel-runner \
-    && /opt/pixxel-runner/bin/pip install --no-cache-dir .
+RUN python -m venv /opt/build \
+    && /opt/build/bin/pip install --no-cache-dir --require-hashes --requirement requirements/package.txt \
+    && /opt/build/bin/python -m build --no-isolation --wheel --outdir /opt/dist \
+    && python -m venv /opt/pixxel-runner \
+    && /opt/pixxel-runner/bin/pip install --no-cache-dir --require-hashes --requirement requirements/runtime.txt \
+    && /opt/pixxel-runner/bin/pip install --no-cache-dir --no-deps /opt/dist/*.whl
 
 FROM python:${PYTHON}-slim
 LABEL org.opencontainers.image.title="pixxel-runner" \
