@@ -151,14 +151,6 @@ class Ledger(Writes):
         with readable(self.path):
             return {str(rows.from_sql(value)) for (value,) in found}
 
-    def body(self, submission: int) -> bytes:
-        """The answer that created a job, as it came; empty where there was none."""
-        found = self.all("SELECT body FROM answers WHERE submission = ?", submission)
-        if not found:
-            return b""
-        with readable(self.path):
-            return memoryview(found[0][0]).tobytes()
-
     def job_objects(self, submissions: Sequence[int]) -> dict[int, tuple[bytes, datetime | None]]:
         """The job object of each submission that has one, as it is known last, and when it was found to be final.
 

@@ -68,6 +68,12 @@ def send(ledger: Ledger, run: RunRow, one: Job, outcome: Created | Failed | InDo
     return number
 
 
+def answer(ledger: Ledger, number: int) -> bytes:
+    """The body that a submission's job came with; empty where there is none."""
+    body, _ = ledger.job_objects([number]).get(number, (b"", None))
+    return body
+
+
 def lost(*candidates: str) -> InDoubt:
     return InDoubt(LOST, 1, THEN, candidates)
 

@@ -237,7 +237,7 @@ def test_a_job_is_kept_as_it_came_whatever_is_in_it(ledger: Ledger) -> None:
     standings = ledger.everything()
     assert [one.job_id for one in standings] == ids
     assert [one.cost for one in standings] == [2**63 - 1, None, None]
-    assert [ledger.body(number) for number in numbers] == bodies
+    assert [past.answer(ledger, number) for number in numbers] == bodies
     assert ledger.held(API, [*ids, "j-none"]) == set(ids)
     assert not ledger.held("https://other.example", ["j-2"])
     assert ledger.of_job(API, strange) == standings[0]
@@ -453,7 +453,7 @@ def use(path: Path) -> list[Standing]:
         for run in ledger.runs():
             ledger.jobs_of(run)
         for one in standings:
-            ledger.body(one.id)
+            past.answer(ledger, one.id)
             ledger.decisions(one.id)
         ledger.counts()
         ledger.pairs(API, "nightly")

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from support.past import LOST, THEN, begin, job, lost, refused
+from support.past import LOST, THEN, answer, begin, job, lost, refused
 
 from runner.errors import RefusedError
 from runner.journal import Claim, Decided, HeldError
@@ -337,7 +337,7 @@ class Machine(RuleBasedStateMachine):
     def _known(ledger: Ledger, one: Standing) -> Known:
         assert one.counts == (one.state in ("sending", "created", "in_doubt"))
         kind = one.error.kind if one.error else None
-        body = ledger.body(one.id)
+        body = answer(ledger, one.id)
         return Known(one.state, one.run_id, one.attempts, one.job_id, body, kind, one.candidates)
 
     @staticmethod

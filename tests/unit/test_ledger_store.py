@@ -161,7 +161,7 @@ def use(path: Path) -> list[str]:
         for run in ledger.runs():
             ledger.jobs_of(run)
         for one in standings:
-            ledger.body(one.id)
+            past.answer(ledger, one.id)
             ledger.decisions(one.id)
         ledger.counts()
         ledger.doubt_intents(API, "nightly", past.LOST)
@@ -506,7 +506,7 @@ def test_a_created_job_is_kept_as_the_bytes_that_came(path: Path) -> None:
     with Ledger(path) as ledger:
         standings = ledger.everything()
         assert [one.job_id for one in standings] == ids
-        assert [ledger.body(one.id) for one in standings] == bodies
+        assert [past.answer(ledger, one.id) for one in standings] == bodies
         assert [one.cost for one in standings] == [
             None,
             2**63 - 1,

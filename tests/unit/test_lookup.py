@@ -618,7 +618,7 @@ def test_a_found_job_is_kept_whole_or_as_it_was_listed(ledger: Ledger, told: Hap
     assert api.asked == ["w-1", "w-1/x"]
     [standing] = ledger.everything()
     assert (standing.job_id, standing.recovered, standing.cost) == ("x", True, cost)
-    body = json.loads(ledger.body(number))
+    body = json.loads(past.answer(ledger, number))
     assert body == ({"id": "x", "cost": 7} if cost == 7 else {**listed("x"), "cost": 1})
     assert [row[1:] for row in ledger.decisions(number)] == [("run run-2", "found", "x")]
 

@@ -178,7 +178,7 @@ def test_an_adoption_keeps_the_answer_and_the_trace(ledger: Ledger) -> None:
     [standing] = ledger.everything()
     assert isinstance(finding.outcome, Created)
     assert (standing.job_id, standing.recovered, standing.assigned, standing.cost) == ("x", True, True, 7)
-    assert ledger.body(number) == b'{"id": "x", "workflow_id": "w-a", "cost": 7}'
+    assert past.answer(ledger, number) == b'{"id": "x", "workflow_id": "w-a", "cost": 7}'
     assert ledger.decisions(number) == [
         ("2026-10-21T01:00:00+00:00", "ann@desk", "adopted", "x; was in doubt: no answer in time")
     ]
