@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 import secrets
 import sqlite3
 import stat
@@ -42,6 +44,9 @@ def create(path: Path) -> None:
             os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             with closing(_connect(new)) as connection:
                 _prepare(connection, new)
+                # Closing would fold the log into the file as well, and say nothing where that fails: its disk is full.
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                _refuse_cut_off(connection, new)
             os.link(new, path)  # unlike a rename it fails where there is one: two may be starting at once
             sync_folder(path.parent)
         except FileExistsError:
@@ -81,7 +86,6 @@ def connect(path: Path, *, make: bool) -> sqlite3.Connection:
             provide(path)
     with explained(path):
         _refuse_special(path)
-        _refuse_cut_off(path)
         connection = _connect(path)
         try:
             _check(connection, path)
@@ -102,7 +106,6 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
     must_exist(path)
     with explained(path):
         _refuse_special(path)
-        _refuse_cut_off(path)
         how = _how_to_read(path)
         connection = sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True, timeout=_BUSY, isolation_level=None)
         try:
@@ -147,7 +150,8 @@ def provide(path: Path) -> bool:
 def _refuse_special(path: Path) -> None:
     """Refuse a pipe, which would be waited for without end, and whatever else no ledger is; links in a log's place too.
 
-    The ledger itself may be reached by a link. What SQLite keeps beside it is never one unless somebody planted it.
+    The ledger itself may be reached by a symbolic link. What SQLite keeps beside it is never one unless somebody
+    planted it.
     """
     modes = {path: path.stat().st_mode}
     for one in _beside(path):
@@ -159,27 +163,71 @@ def _refuse_special(path: Path) -> None:
                 f"the ledger {path} cannot be used: {one} is no plain file",
                 "Name another with --ledger, or see who put that there.",
             )
+    _refuse_second_name(path)
+
+
+def _refuse_second_name(path: Path) -> None:
+    """Refuse a file that has a second name somewhere: by each there would be another log, and another lock."""
+    # What a process that makes the ledger has for a moment, and leaves when it is killed, is one, and nobody opens it.
+    # Looked for first: meanwhile they become fewer, and not more.
+    makers = [identity(one) for one in path.parent.glob(f"{glob.escape(path.name)}.new-*")]
+    found = path.stat()
+    if found.st_nlink > 1 + makers.count((found.st_dev, found.st_ino)):
+        raise LedgerError(
+            f"the ledger {path} has {found.st_nlink} names (hard links), and by each it would be another ledger",
+            "Keep one of them, and delete the others; a symbolic link to it does no harm.",
+        )
+    if _is_mount_point(path.resolve()):
+        raise LedgerError(
+            f"the ledger {path} is mounted as a file by itself: what SQLite keeps beside it would be somewhere else",
+            "Mount the folder that it is in.",
+        )
+
+
+def _is_mount_point(path: Path) -> bool:
+    """Whether a file is one, as far as the system tells: by `os.path.ismount` a bind mount is none."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
+    except OSError:
+        return False
+    # The fifth field, in which spaces and the like are written in octal: proc(5).
+    points = (
+        re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), line.split(" ")[4]) for line in mounts.splitlines()
+    )
+    return str(path) in points
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file a path leads to; None when to none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def log_of(path: Path) -> Path:
+    """The write-ahead log of a ledger: by a link, that of the ledger itself."""
+    return Path(f"{path.resolve()}-wal")
 
 
 def _beside(path: Path) -> tuple[Path, Path]:
-    """The files that SQLite keeps beside a ledger while it is in use: by a link, those of the ledger itself."""
-    real = path.resolve()
-    return Path(f"{real}-wal"), Path(f"{real}-shm")
+    """The files that SQLite keeps beside a ledger while it is in use."""
+    return log_of(path), Path(f"{path.resolve()}-shm")
 
 
-def _refuse_cut_off(path: Path) -> None:
+def _refuse_cut_off(connection: sqlite3.Connection, path: Path) -> None:
     """See that the file is as long as its head says; SQLite itself takes a last page that is cut off for a whole one.
 
-    While there is a log, the head may be ahead of the file. The head's fields: https://sqlite.org/fileformat2.html
+    While there is a log, the head may be ahead of the file. The head is asked for, and not read here: closing any
+    descriptor of the file would end all locks that this process has on it, those of other threads' connections too
+    (section 2.2 of https://sqlite.org/howtocorrupt.html).
     """
-    log = Path(f"{path}-wal")
-    if log.exists() and log.stat().st_size:
-        return
-    with path.open("rb") as file:
-        head = file.read(100)
-    page = int.from_bytes(head[16:18], "big") or 1
-    page = 65_536 if page == 1 else page
-    if head.startswith(b"SQLite format 3") and path.stat().st_size < page * int.from_bytes(head[28:32], "big"):
+    [(pages,)], [(size,)] = (connection.execute(f"PRAGMA {name}").fetchall() for name in ("page_count", "page_size"))
+    # In this order: another process may be writing to the log, and fold it into the file, just now.
+    log = log_of(path)
+    is_ahead = log.exists() and log.stat().st_size
+    if not is_ahead and path.stat().st_size < pages * size:
         raise LedgerError(f"the ledger {path} is damaged: it is cut off", _DAMAGED)
 
 
@@ -212,6 +260,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
+    _refuse_cut_off(connection, path)
     connection.execute("BEGIN")  # one look at all of it: another process may be bringing it to a new version just now
     try:
         _check_version(connection, path)
@@ -286,7 +335,7 @@ _HINTS = {
     "SQLITE_NOTADB": _DAMAGED,
     "SQLITE_BUSY": "Another program holds it: find out which (fuser), and try again.",
     "SQLITE_LOCKED": "Another program holds it: find out which (fuser), and try again.",
-    "SQLITE_IOERR": "The disk answers with errors: look at the system's log.",
+    "SQLITE_IOERR": "The disk answers with errors (see the system's log), or file sizes are limited (ulimit -f).",
     "SQLITE_PROTOCOL": _NETWORK,
 }
 

@@ -14,6 +14,8 @@ from runner.ledger.opening import (
     connect,
     connect_to_read,
     explained,
+    identity,
+    log_of,
     look_through,
     must_exist,
     provide,
@@ -35,7 +37,9 @@ class Session:
     def __init__(self, path: Path, *, make: bool = False, read_only: bool = False) -> None:
         self.path = path
         self._connection = connect_to_read(path) if read_only else connect(path, make=make)
-        self._identity = _identity(path)
+        self._identity = identity(path)
+        self._log = log_of(path)
+        self._log_identity: tuple[int, int] | None = None  # there is one from the first commit on
 
     @staticmethod
     def must_exist(path: Path) -> None:
@@ -73,6 +77,7 @@ class Session:
             try:
                 yield
                 self._connection.execute("COMMIT")
+                self._log_identity = self._log_identity or identity(self._log)
             except BaseException:
                 if self._connection.in_transaction:  # on a full disk SQLite may have rolled back by itself
                     self._connection.execute("ROLLBACK")
@@ -80,9 +85,15 @@ class Session:
 
     def _see_that_it_is_there(self) -> None:
         """SQLite goes on writing to a file that was deleted or replaced, and its record would be lost with it."""
-        if _identity(self.path) != self._identity:
+        gone = [
+            file
+            for file, was in ((self.path, self._identity), (self._log, self._log_identity))
+            if was is not None and identity(file) != was
+        ]
+        if gone:
             raise LedgerError(
-                f"the ledger {self.path} was deleted or replaced while it was in use",
+                f"the ledger {self.path} was deleted or replaced while it was in use"
+                + (f": {gone[0]} is no longer what it was" if gone[0] != self.path else ""),
                 "Bring back the one that was there, if you can: it holds what was sent so far.",
             )
 
@@ -97,15 +108,6 @@ class Session:
         """All rows of a query."""
         with explained(self.path):
             return self._connection.execute(query, values).fetchall()
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file a path leads to; None when to none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def batches(values: Sequence[_T], most: int = _MOST_VALUES) -> Iterator[Sequence[_T]]:

@@ -88,6 +88,19 @@ def mounted(root: Path) -> Iterator[Disk]:
         subprocess.run(["umount", root], check=True)  # noqa: S607 - the system's own, wherever it is
 
 
+@contextmanager
+def bound(source: Path, target: Path) -> Iterator[None]:
+    """One file or folder shown in another's place; the test is skipped where that is not possible."""
+    try:
+        _mount("--bind", source, target)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"nothing can be bound here: {getattr(error, 'stderr', None) or error}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", target], check=True)  # noqa: S607 - likewise
+
+
 def _mount(*arguments: str | Path) -> None:
     subprocess.run(["mount", *arguments], check=True, capture_output=True, text=True)  # noqa: S607 - likewise
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import past
+from support import disks, past
 from support.past import API, THEN, begin, job, lost, made, refused, send
 
 from runner.ledger import ddl, opening
@@ -710,3 +710,78 @@ def test_two_that_write_in_turns_do_not_lose_each_other_s(path: Path) -> None:
     with Ledger(path) as ledger:
         assert len(ledger.everything()) == 40
         ledger.check()
+
+
+# Several at once in one process, and others beside it.
+
+ANOTHER = (
+    "import sys; from pathlib import Path; from runner.ledger.store import Ledger; Ledger(Path(sys.argv[1])).close()"
+)
+
+
+def test_another_of_this_process_that_closes_lets_go_of_no_lock(path: Path) -> None:
+    """POSIX ends all locks of a process on a file when any descriptor of it is closed; the log would be deleted."""
+    with Ledger(path, make=True) as ledger:
+        run = begin(ledger, "r-1", [A, B])
+        send(ledger, run, A, made("j-1"))
+        with Ledger(path) as second:  # its opening empties the log
+            second.runs()
+        with Ledger(path, read_only=True) as third:
+            third.runs()
+        subprocess.run([sys.executable, "-P", "-c", ANOTHER, path], check=True, timeout=60)
+        send(ledger, run, B, made("j-2"))
+        subprocess.run([sys.executable, "-P", "-c", ANOTHER, path], check=True, timeout=60)
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("SELECT job_id FROM submissions").fetchall() == [("j-1",), ("j-2",)]
+
+
+@pytest.mark.parametrize("by", ["deleted", "replaced"])
+def test_a_log_that_goes_while_it_is_in_use_stops_everything(path: Path, by: str) -> None:
+    with Ledger(path, make=True) as ledger:
+        run = begin(ledger, "r-1", [A, B])
+        send(ledger, run, A, made("j-1"))
+        log = beside(path, LOG)
+        kept = log.read_bytes()
+        log.unlink()
+        if by == "replaced":
+            beside(path, "-old").touch()  # so that the new one does not get the number of the one that went
+            log.write_bytes(kept)
+        with pytest.raises(LedgerError, match="-wal is no longer what it was"):
+            send(ledger, run, B, made("j-2"))
+
+
+@pytest.mark.parametrize("pages", [28, 36, 45])
+def test_on_a_disk_that_is_nearly_full_there_is_a_whole_ledger_or_none(tmp_path: Path, pages: int) -> None:
+    with disks.mounted(tmp_path / "disk") as disk:
+        path = disk.root / "ledger.db"
+        disk.fill(but=pages * disks.PAGE)
+        with pytest.raises(LedgerError, match="full"):
+            opening.create(path)
+        assert [one.name for one in disk.root.iterdir()] == [".ballast"]
+        disk.free()
+        opening.create(path)
+
+
+# One file by two names.
+
+
+def test_a_second_name_is_refused_and_a_symbolic_link_is_not(path: Path, tmp_path: Path) -> None:
+    opening.create(path)
+    (tmp_path / "link").symlink_to(path)
+    Ledger(tmp_path / "link").close()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "other.db").hardlink_to(path)
+    for name in (path, tmp_path / "folder" / "other.db"):
+        for read_only in (False, True):
+            with pytest.raises(LedgerError, match="2 names"):
+                Ledger(name, read_only=read_only)
+    (tmp_path / "folder" / "other.db").rename(f"{path}.new-0123abcd")  # as one that was killed leaves it
+    Ledger(path).close()
+
+
+def test_a_ledger_that_is_mounted_as_a_file_is_refused(path: Path, tmp_path: Path) -> None:
+    opening.create(path)
+    mounted = tmp_path / "with a space.db"
+    mounted.touch()
+    with disks.bound(path, mounted), pytest.raises(LedgerError, match="mounted as a file"):
+        Ledger(mounted)
