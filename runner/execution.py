@@ -27,6 +27,7 @@ from runner.ledger.store import Ledger
 from runner.lookup import Finding, Look
 from runner.model import InDoubt, Manifest, Record, Submission
 from runner.pacing import Pace
+from runner.place import is_there
 from runner.results import Digest
 from runner.submit import End, Engine, Observer
 from runner.version import VERSION
@@ -144,7 +145,7 @@ class Execution:
             path=manifest.path,
             sha256=manifest.sha256,
             git_commit=order.git_commit,
-            settings=asdict(order.limits) | {"only": list(only)},
+            settings=asdict(order.limits) | {"only": list(only), "timezone": order.manifest.timezone},
         )
 
     def _price(self, run_key: str, standings: Sequence[Standing]) -> None:
@@ -263,8 +264,8 @@ def exit_code(run: RunRow, made: Digest, end: End) -> Exit:
 
 def _provide_ledger(order: Order, watcher: Watcher) -> None:
     """See that there is a ledger. It is made before the first lock, so that locks without a ledger tell of a loss."""
-    locked_before = lock.folder(order.ledger).exists()  # looked at first: another run may be making both
-    if order.ledger.exists() or not order.make_ledger:
+    locked_before = is_there(lock.folder(order.ledger))  # looked at first: another run may be making both
+    if is_there(order.ledger) or not order.make_ledger:
         Ledger.must_exist(order.ledger)
     elif locked_before:
         raise lock.lost_ledger(order.ledger)

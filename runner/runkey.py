@@ -58,15 +58,18 @@ def choose(ledger: Ledger, api: str, manifest: Manifest, answer: Answer, run_id:
     """Choose the run key. Nothing is written.
 
     Raises:
-        RefusedError: the last run is unfinished and nobody said what to do, there is none to resume, or `once_per`
-            was changed and what was bought would be bought again.
+        RefusedError: the last run is unfinished and nobody said what to do, there is none to resume, or `once_per`,
+            the timezone or the clock was changed and what was bought would be bought again.
         UsageError: `--new` for a period that has its run already, or the timezone is not known on this machine.
     """
     fresh = Choice(periods.run_key(manifest.once_per, manifest.timezone, now, run_id))
     runs = list(ledger.runs(api, manifest.name))
     if manifest.once_per != "run":
-        _refuse_new(ledger, api, manifest, answer, runs)
+        refusal = _of_another_clock(ledger, manifest, runs, fresh.run_key, now)
+        _refuse_new(ledger, api, manifest, answer, runs, edited=refusal is not None)
         _refuse_changed(ledger, manifest, answer, runs, now)
+        if refusal is not None and answer is not Answer.NEW:
+            raise refusal
         return fresh
     if answer is Answer.NEW:
         return fresh
@@ -86,10 +89,12 @@ def choose(ledger: Ledger, api: str, manifest: Manifest, answer: Answer, run_id:
     return fresh
 
 
-def _refuse_new(ledger: Ledger, api: str, manifest: Manifest, answer: Answer, runs: Sequence[RunRow]) -> None:
-    """Within a period `--new` only says that an edited `once_per` or name is meant to begin anew."""
+def _refuse_new(
+    ledger: Ledger, api: str, manifest: Manifest, answer: Answer, runs: Sequence[RunRow], *, edited: bool
+) -> None:
+    """Within a period `--new` only says that an edited `once_per`, timezone, clock or name is meant to begin anew."""
     if runs:
-        edited = runs[0].once_per != manifest.once_per
+        edited = edited or runs[0].once_per != manifest.once_per
     else:
         edited = origin.absolute(manifest.path) in ledger.manifest_paths(api).values()
     if answer is Answer.NEW and not edited:
@@ -128,6 +133,42 @@ def _refuse_changed(ledger: Ledger, manifest: Manifest, answer: Answer, runs: Se
             f"its pairs for {periods.describe(last.run_key)}: as {manifest.once_per} they would be bought again",
             f"Set once_per back to {last.once_per} to go on with that. To start over and pay for them again: --new.",
         )
+
+
+def _of_another_clock(
+    ledger: Ledger, manifest: Manifest, runs: Sequence[RunRow], fresh: str, now: datetime
+) -> RefusedError | None:
+    """A refusal where only an edited timezone, or a clock that was set back, makes this another period than the last.
+
+    None where the last run's period is over by its own clock, and where nothing that it bought would be bought again.
+    """
+    last = runs[0] if runs else None
+    if last is None or last.once_per != manifest.once_per or last.run_key == fresh:
+        return None
+    zone = last.settings.get("timezone", manifest.timezone)
+    edited = zone != manifest.timezone and periods.run_key(last.once_per, zone, now, last.id) == last.run_key
+    if not edited and last.started_at <= now:
+        return None
+    bought, has = (_bought(ledger, last, run_key) for run_key in (last.run_key, fresh))
+    twice = ((bought - has) & _enabled(manifest.jobs)).total()
+    if not twice:
+        return None
+    which = f"the last run of {manifest.name} ({last.id})"
+    what = f"bought {twice} of its jobs for {periods.describe(last.run_key)}"
+    anew = f"for {periods.describe(fresh)} they would be bought again"
+    if edited:
+        return RefusedError(
+            f"timezone was {zone or 'UTC'} in {which}, which {what}: by {manifest.timezone or 'UTC'} {anew}",
+            f"Set timezone back until that is over by {zone or 'UTC'}. To buy them for both: --new.",
+        )
+    return RefusedError(
+        f"{which} began at {last.started_at:%Y-%m-%d %H:%M:%S} UTC, which is later than now, and {what}: {anew}",
+        "A clock was wrong then, or is now: see that it is right. To buy them for both: --new.",
+    )
+
+
+def _bought(ledger: Ledger, last: RunRow, run_key: str) -> Counter[tuple[str, str]]:
+    return Counter(one.pair for one in ledger.standings(last.api, last.manifest, run_key) if one.counts)
 
 
 @dataclass(frozen=True, slots=True)

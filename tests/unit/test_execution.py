@@ -190,7 +190,7 @@ class Site:
     backend: Backend
 
     def order(self, *jobs: Job, **options: Any) -> Order:
-        about = {name: options.pop(name) for name in ("once_per", "on_unfinished", "name") if name in options}
+        about = {name: options.pop(name) for name in ("once_per", "on_unfinished", "name", "timezone") if name in options}
         sha256 = f"sha256 of {[(job.name, job.pair, job.enabled) for job in jobs]}"
         given: dict[str, Any] = {"name": "nightly", "path": "-", "once_per": "day"} | about
         return Order(
@@ -366,6 +366,38 @@ def test_an_edited_once_per_buys_nothing_again_unless_it_is_said(site: Site, bef
     assert site.backend.posts == ["a", "b"]
     site.backend.does = {}
     assert site.run(A, B, once_per=after, new=True).record == {"a": "created job-2", "b": "created job-3"}
+
+
+def test_an_edited_timezone_buys_nothing_again_unless_it_is_said(site: Site) -> None:
+    site.backend.does = {"b": ["rejected"]}
+    site.run(A, B)
+    for zone in ("Pacific/Honolulu", "America/New_York"):  # where it is the day before still
+        with pytest.raises(RefusedError, match=r"timezone was UTC in the last run .* bought 1 of its jobs for the day"):
+            site.run(A, B, timezone=zone)
+    assert site.run(B, timezone="Pacific/Honolulu").record == {"b": "failed rejected"}  # which was not bought
+    assert site.run(A, timezone="Asia/Tokyo").record == {"a": "created job-1"}  # where it is the same day
+    assert site.backend.posts == ["a", "b", "b"]
+    assert site.run(A, timezone="Pacific/Honolulu", new=True).record == {"a": "created job-2"}
+
+
+def test_an_edited_timezone_is_no_matter_when_the_period_is_over_by_the_old_one(site: Site) -> None:
+    site.run(A, timezone="Asia/Tokyo")
+    site.clock(2 * 86400)
+    assert site.run(A, timezone="Pacific/Honolulu").record == {"a": "created job-2"}
+
+
+def test_a_clock_that_was_ahead_buys_nothing_again_unless_it_is_said(site: Site) -> None:
+    site.clock(86400)
+    site.run(A, B)
+    site.clock(-86400)
+    with pytest.raises(RefusedError, match="which is later than now, and bought 2 of its jobs for the day 2026-10-21"):
+        site.run(A, B)
+    assert site.run(C).record == {"c": "created job-3"}  # of which nothing was bought
+    with pytest.raises(UsageError, match="--new would buy again"):
+        site.run(A, C, new=True)
+    site.clock(86400 - 60)
+    assert site.run(A, B).record == {"a": "created job-1", "b": "created job-2"}
+    assert site.backend.posts == ["a", "b", "c"]
 
 
 def test_a_run_that_the_ledger_knows_elsewhere_is_not_resumed_here(site: Site) -> None:
@@ -557,6 +589,7 @@ def test_a_run_keeps_what_applied_to_it(site: Site) -> None:
         "max_pause": 900.0,
         "max_cost": None,
         "only": ["a"],
+        "timezone": None,
     }
     assert ran.record == {"a": "created job-1", "b": "skipped not_selected"}
     assert site.run(A, B).record == {"a": "created job-1", "b": "created job-2"}
