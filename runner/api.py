@@ -7,37 +7,33 @@ not do is added: a deadline for the whole exchange (its timeouts start again wit
 from __future__ import annotations
 
 import http.client
-import json
 import ssl
 import threading
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from html import escape
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, cast
 from urllib.parse import quote
 
 import urllib3
 from urllib3 import exceptions as faults
 
 from runner.connection import LARGEST_BODY, POOLS, Pool, TooLargeError
+from runner.errors import NoThreadError
 from runner.exchange import Exchange
+from runner.masking import Mask
 from runner.settings import Endpoint, Proxy
 from runner.verdict import Answer, Cause, Happening, NoAnswer
 
-_LEAST_KEY = 8  # characters; a shorter one, as tests have, is a part of ordinary words
-_MASK = "*" * 8
 _TICK = 0.1  # seconds between looks at the deadlines
-
-
-_Text = TypeVar("_Text", str, bytes)
 
 
 class Reader:
     """The API at one endpoint, as far as asking goes: there is no method here that creates anything.
 
-    Threads may share it; `close` ends its connections. No method raises: what went wrong is in what it returns.
+    Threads may share it; `close` ends its connections. No method raises: what went wrong is in what it returns. To be
+    made it needs a thread of its own: NoThreadError says that there is none.
     """
 
     def __init__(self, endpoint: Endpoint, connections: int) -> None:
@@ -46,14 +42,18 @@ class Reader:
         self._pool = cast("Pool", self._pools.connection_from_url(endpoint.base_url))
         self._origin, self._head = _framing(endpoint)
         credentials = endpoint.proxy.credentials if endpoint.proxy is not None else ""
-        self._sent = (*_forms(endpoint.key.reveal()), *_forms(_basic(credentials)))
+        sent = (endpoint.key.reveal(), _basic(credentials))
+        self._sent = Mask(sent)
         # No answer is searched for the bare password: no server has seen it, and it may be a word that stands in a job.
-        self._secrets = (*self._sent, *_forms(credentials.partition(":")[2]))
+        self._secrets = Mask((*sent, credentials.partition(":")[2]))
         self._active: set[Exchange] = set()
         self._closed = threading.Event()
         self._cut = False  # for good: what comes after it is ended as it begins
         self._watch = threading.Thread(target=self._watch_deadlines, name="deadlines", daemon=True)
-        self._watch.start()
+        try:
+            self._watch.start()
+        except RuntimeError:  # a send without its deadline could hold the run for ever
+            raise NoThreadError from None
 
     @property
     def bearer(self) -> bool:
@@ -95,18 +95,19 @@ class Reader:
         self.close()
 
     def _send(self, method: str, target: str, exchange: Exchange) -> Happening:
-        length = "Content-Length: 0\r\n" if method == "POST" else ""
-        request = f"{method} {self._origin}{target} HTTP/1.1\r\n{self._head}{length}\r\n".encode()
+        # A list that a cache has kept shows no job of since then.
+        more = "Content-Length: 0" if method == "POST" else "Cache-Control: no-cache"
+        request = f"{method} {self._origin}{target} HTTP/1.1\r\n{self._head}{more}\r\n\r\n".encode()
         self._begin(exchange)
         try:
             response = self._pool.carry(request, exchange)
         except Exception as error:  # noqa: BLE001 - whatever it was, only `written` says whether the job may exist
             silence = _no_answer(error, exchange)  # it may quote what came instead of an answer
-            return replace(silence, detail=_without(self._secrets, silence.detail))
+            return replace(silence, detail=self._secrets.text(silence.detail))
         finally:
             self._active.discard(exchange)
-        headers = {name: _without(self._sent, value) for name, value in response.headers.items()}
-        return Answer(response.status, headers, _without(self._sent, response.body), datetime.now(UTC))
+        headers = {name: self._sent.text(value) for name, value in response.headers.items()}
+        return Answer(response.status, headers, self._sent.data(response.body), datetime.now(UTC))
 
     def _begin(self, exchange: Exchange) -> None:
         """Begin the time that an exchange may take, and have it watched."""
@@ -138,24 +139,6 @@ def _segment(identifier: str) -> str:
     return quote(identifier, safe="", errors="surrogatepass")
 
 
-def _without(secrets: tuple[str, ...], text: _Text) -> _Text:
-    """What came, without secrets: a server that echoes the key must not get it into a record or onto a screen."""
-    for secret in secrets:
-        if isinstance(text, str):  # noqa: SIM108 - mypy takes the types of an expression's branches for one
-            text = text.replace(secret, _MASK)
-        else:
-            text = text.replace(secret.encode(), _MASK.encode())
-    return text
-
-
-def _forms(secret: str) -> tuple[str, ...]:
-    """A secret as it is, and as JSON (some writers escape slashes), an address or a page would quote it."""
-    if len(secret) < _LEAST_KEY:
-        return ()
-    forms = (secret, json.dumps(secret)[1:-1], secret.replace("/", r"\/"), quote(secret, safe=""), escape(secret))
-    return tuple(dict.fromkeys(forms))
-
-
 def _framing(endpoint: Endpoint) -> tuple[str, str]:
     """What goes before each target, and the headers of each request.
 
@@ -179,7 +162,7 @@ def _framing(endpoint: Endpoint) -> tuple[str, str]:
 def _pool_manager(endpoint: Endpoint, connections: int) -> urllib3.PoolManager:
     options: dict[str, Any] = {"num_pools": 2, "maxsize": connections, "block": False}
     if endpoint.base_url.startswith("https:"):
-        options["ssl_context"] = ssl.create_default_context(cafile=endpoint.ca_bundle)
+        options["ssl_context"] = endpoint.trust or ssl.create_default_context(cafile=endpoint.ca_bundle)
     pools = urllib3.PoolManager(**options) if endpoint.proxy is None else _through(endpoint.proxy, options)
     pools.pool_classes_by_scheme = POOLS
     return pools

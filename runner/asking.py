@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from queue import Empty, SimpleQueue
 
+from runner.errors import NoThreadError
 from runner.exchange import Exchange
 from runner.pacing import Backoff, Pace, Pauses
 from runner.settings import Limits
@@ -77,6 +78,8 @@ class Asker:
         that wants a longer pause than that: what is not asked then gets what the last one got. Where it answers some
         questions and leaves others waiting, those that come after the first of these wait for a moment only, and it is
         given up when they are more than may be asked at a time.
+
+        Raises NoThreadError when the system lets nobody ask.
         """
         if self._throttle is not None and self.paused_for:
             return [self._throttle] * len(questions)
@@ -93,6 +96,7 @@ class _Round:
         self, limits: Limits, pace: Pace, pauses: Pauses, backoff: Backoff, clock: Callable[[], float]
     ) -> None:
         self._limits = limits
+        self._at_a_time = limits.concurrency
         self._pace = pace
         self._pauses = pauses
         self._backoff = backoff
@@ -112,10 +116,7 @@ class _Round:
 
     def ask(self, questions: Sequence[Question], end: float | None) -> list[Happening]:
         self._fresh.extend(_Asked(0.0, place, question) for place, question in enumerate(questions))
-        count = min(self._limits.concurrency, len(questions))
-        for number in range(count):
-            # Nobody waits for one that is stuck, resolving a name say.
-            threading.Thread(target=self._work, name=f"ask-{number}", daemon=True).start()
+        count = self._start(min(self._limits.concurrency, len(questions)))
         try:
             while len(self._told) < len(questions):
                 self._send_what_is_due()
@@ -133,6 +134,20 @@ class _Round:
                 self._todo.put(None)
         rest = self._gave_up
         return [self._told[place] if rest is None else self._told.get(place, rest) for place in range(len(questions))]
+
+    def _start(self, wanted: int) -> int:
+        """Start so many threads, or as many as the system allows. Raises NoThreadError when that is none."""
+        for number in range(wanted):
+            # Nobody waits for one that is stuck, resolving a name say.
+            thread = threading.Thread(target=self._work, name=f"ask-{number}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                if not number:
+                    raise NoThreadError from None
+                self._at_a_time = number
+                return number
+        return wanted
 
     @property
     def throttled_by(self) -> Happening | None:
@@ -155,7 +170,7 @@ class _Round:
 
     def _next_at(self, now: float) -> float | None:
         """When the next question may be asked: `now`, later, or None when that hangs on something that comes back."""
-        if self._gave_up is not None or len(self._out) >= self._limits.concurrency:
+        if self._gave_up is not None or len(self._out) >= self._at_a_time:
             return None
         # What is to be asked again goes first: an API that does not answer is not asked everything once.
         due = self._again[0].due if self._again else (0.0 if self._fresh else None)
@@ -231,7 +246,7 @@ class _Round:
         self._told[asked.place] = happening
         silent = isinstance(happening, NoAnswer) and self._useful_at < asked.first
         self._stalled += isinstance(happening, NoAnswer) and happening.cause == "timeout"
-        too_many = self._stalled > self._limits.concurrency
+        too_many = self._stalled > self._at_a_time
         if silent or too_many or _is_for_all(happening) or self._is_late(now):
             self._gave_up = self._gave_up or happening
 

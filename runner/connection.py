@@ -27,11 +27,15 @@ _IDLE = 2.0  # seconds: below the keep-alive of every common server (gunicorn's 
 _CHUNK = 2**16
 _FINAL = 200  # the lowest status of a response that ends an exchange
 _MOST_INTERIM = 10  # responses before that one
+_LONGEST_LINE = 2**16  # bytes: http.client takes none that is longer
+_EXCERPT = 100
 
 # A whole head as most servers write it, with names and values that need no folding and no decoding.
 _HEAD = re.compile(
     rb"HTTP/1\.1 ([2-5][0-9]{2})(?: [ -~]*)?\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~]*\r\n){0,100})\r\n"
 )
+# http.client takes for a status whatever Python takes for a number: 0404 too, which is no answer to rely on.
+_STATUS_LINE = re.compile(rb"HTTP/[!-~]+[ \t]+([1-9][0-9]{2})(?:[ \t\r\n].*)?", re.DOTALL)
 _BODILESS = (204, 304)
 _LENGTH = re.compile(r"[0-9]{1,7}")
 
@@ -195,9 +199,25 @@ def _read_any(stream: _Stream, method: str) -> tuple[Response, bool]:
 
 
 def _head(stream: _Stream, method: str) -> http.client.HTTPResponse:
+    for _ in range(_MOST_INTERIM):
+        if _status(stream) != HTTPStatus.CONTINUE:
+            break
+        stream.readline()  # http.client would pass over it, to a status line that nobody looked at
+        http.client.parse_headers(stream)
+    else:
+        raise http.client.BadStatusLine("100 Continue without end")
     raw = http.client.HTTPResponse(stream, method=method)  # type: ignore[arg-type]  # it wants no more than `makefile`
     raw.begin()
     return raw
+
+
+def _status(stream: _Stream) -> int:
+    """The status of the head that comes next."""
+    line = stream.peek_line(_LONGEST_LINE)
+    found = _STATUS_LINE.fullmatch(line)
+    if found is None:
+        raise http.client.BadStatusLine(repr(line[:_EXCERPT].decode("iso-8859-1").strip()))
+    return int(found[1])
 
 
 def _body(response: HTTPResponse) -> bytes:
@@ -235,6 +255,12 @@ class _Stream:
         cut_off = not line.endswith(b"\n") and len(line) != limit
         if cut_off and (line or not self.head_is_over):  # some servers leave out the line after the last chunk
             raise http.client.IncompleteRead(line)
+        return line
+
+    def peek_line(self, limit: int) -> bytes:
+        """The line that comes next, or as much of it as the limit allows; it is still to be read."""
+        line = self.readline(limit)
+        self.rest = line + self.rest
         return line
 
     def read(self, size: int = -1) -> bytes:

@@ -78,6 +78,16 @@ class RefusedError(RunnerError):
     exit_code = Exit.REFUSED
 
 
+class NoThreadError(RefusedError):
+    """The system lets the program have no thread that it needs."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the system allows no further thread (ulimit -u, ulimit -v, the container's limits)",
+            "Raise that limit, or end what uses it up.",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing wrong with a manifest, at a place.

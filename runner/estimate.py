@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from runner import jobobject
 from runner.asking import Asker
 from runner.exchange import Exchange
-from runner.verdict import Answer, Happening, NoAnswer, without_use
+from runner.verdict import Answer, Happening, NoAnswer, certificate_remedy, without_use
 
 _LARGEST = 2**53  # tokens: what JSON's readers agree on, and more than anybody pays
 
@@ -74,8 +74,9 @@ def ask(asker: Asker, reader: Reader, workflow_ids: Iterable[str], pairs: Iterab
 def _remedy(happening: Happening) -> str:
     """What to do when that is all that came of a question; empty where it is about what was asked for."""
     match happening:
-        case NoAnswer(cause="certificate"):
-            return "A server with a private certificate authority is trusted with --ca-bundle FILE."
+        case NoAnswer(cause="certificate", detail=detail):
+            remedy = certificate_remedy(detail)
+            return f"{remedy[0].upper()}{remedy[1:]}."
         case NoAnswer():
             return "Check the base URL, the proxy and the network, or try again later."
         case Answer(status=401):

@@ -28,7 +28,7 @@ def make(folder: Path) -> None:
         refuse_planted(folder)
         # Through a link the folder is another, which may be a repository's own: that one stays as it is.
         if not folder.is_symlink() and _is_unwritten(folder / ".gitignore"):
-            (folder / ".gitignore").write_text("*\n", encoding="ascii")
+            _write(folder / ".gitignore", b"*\n")
     except OSError as error:
         raise RefusedError(
             f"the folder {folder} cannot be made: {error.strerror}",
@@ -65,6 +65,12 @@ def refuse_planted(folder: Path) -> None:
             f"the folder {folder} belongs to another user (uid {min(owners - trusted)})",
             "Others may write where the manifest is, and one of them made it: keep manifests in a folder of your own.",
         )
+
+
+def _write(path: Path, text: bytes) -> None:
+    """Write a small file, private to the person whatever the umask; a link in its place is not followed."""
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb") as file:  # noqa: PTH123 - of a descriptor
+        file.write(text)
 
 
 def _is_unwritten(path: Path) -> bool:

@@ -48,9 +48,9 @@ class Access:
 
     def endpoint(self) -> Endpoint:
         """How it is reached. Raises UsageError or RefusedError when it can't be."""
-        settings.check_ca_bundle(self.ca_bundle)
+        trust = settings.trust(self.ca_bundle)
         origin = self.identity
-        return Endpoint(origin, settings.given_key(self.key), self.ca_bundle, settings.proxy_for(origin))
+        return Endpoint(origin, settings.given_key(self.key), self.ca_bundle, settings.proxy_for(origin), trust)
 
 
 SANDBOX = Access("", settings.SANDBOX)

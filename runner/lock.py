@@ -105,6 +105,11 @@ def holder(ledger: Path, api: str, manifest: str) -> str | None:
         handle = os.open(path, _LOOK)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError as error:
+        raise RefusedError(
+            f"whether {manifest!r} is being run cannot be told: the lock {path} cannot be read: {error.strerror}",
+            "Be a user who may read what is kept beside the ledger.",
+        ) from None
     except OSError as error:
         raise _unusable(path, error) from None
     try:

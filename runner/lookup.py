@@ -5,6 +5,7 @@ The rules are DESIGN, section 4. `judge` is pure; `look` asks the API and settle
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from runner.jobobject import JobObject
 from runner.ledger.rows import Decision, Standing
 from runner.ledger.store import Ledger
 from runner.model import Created, ErrorInfo, Failed, InDoubt
+from runner.text import visible
 from runner.verdict import Answer, Happening
 
 SETTLE = timedelta(minutes=15)
@@ -26,6 +28,10 @@ _SLACK = timedelta(seconds=10)  # `Date` and `created_at` are rounded, and the c
 # A machine's clock is set by hand, or by the network after a run: until the server has told the time, it may have been
 # off by as much as the wrong timezone makes it. One that is off by more trusts no certificate.
 _ASTRAY = timedelta(days=1)
+# `created_at` and `Date` are of two clocks, the backend's and the gateway's: how far apart they may be where jobs of
+# ours that were sent at about the same time show that the server's times are as they should be.
+_APART = timedelta(minutes=15)
+_ABOUT_THEN = timedelta(hours=1)
 _PAGE = 50  # where the API cuts its other lists off
 
 
@@ -41,10 +47,16 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A workflow's jobs as the API listed them, and how far its clock is ahead of ours."""
+    """A workflow's jobs as the API listed them, and how far its clock is ahead of ours.
+
+    `part` names what says that these are not all of them, or not those of now; empty where nothing does. `date` is when
+    the list was made, by the server's clock.
+    """
 
     jobs: tuple[JobObject, ...]
     ahead: timedelta
+    part: str = ""
+    date: datetime | None = None
 
     def created_at(self, job: JobObject) -> datetime | None:
         """When a job was created by our clock; None when the API does not say."""
@@ -105,18 +117,21 @@ def judge(
         settle: how long after a send a slow backend may still create its job.
     """
     free = [job for job in listing.jobs if job.id not in taken]
-    whole = _shows_all(listing, {one.job_id for one in known}, unsettled, settle)
+    calibrated = _calibrated(known, listing)
+    widths = {one.id: _width(one, calibrated, listing) for one in unsettled}
+    whole = _shows_all(listing, {one.job_id for one in known}, unsettled, settle, max(widths.values(), default=_ASTRAY))
     found = [one for one in known if one.recovered]
     windows = {one.id: Window.of(one, settle) for one in [*unsettled, *found]}
     # A job of unknown time may be any doubt's, so that then there is but one group.
     apart = all(listing.created_at(job) is not None for job in free)
+    exact = dict.fromkeys(windows, timedelta(0))
     findings: list[Finding] = []
     for together in _overlapping([*unsettled, *found], windows) if apart else [[*unsettled, *found]]:
         group = _Group(
             doubts=[one for one in together if one.job_id is None],
             found=[one for one in together if one.job_id is not None],
-            candidates=[job for job in free if _may_be_of(job, together, listing, creators, windows)],
-            near=[job for job in free if _may_be_of(job, together, listing, creators, windows, _ASTRAY)],
+            candidates=[job for job in free if _may_be_of(job, together, listing, creators, windows, exact)],
+            near=[job for job in free if _may_be_of(job, together, listing, creators, windows, widths)],
             windows=windows,
             listing=listing,
         )
@@ -131,10 +146,13 @@ def _may_be_of(
     listing: Listing,
     creators: Mapping[str, Collection[str]],
     windows: Mapping[int, Window],
-    astray: timedelta = timedelta(0),
+    widths: Mapping[int, timedelta],
 ) -> bool:
     moment = listing.created_at(job)
-    return any(windows[one.id].holds(moment, astray) and _by_us(job, creators.get(one.run_id, ())) for one in group)
+    return any(
+        windows[one.id].holds(moment, widths.get(one.id, _ASTRAY)) and _by_us(job, creators.get(one.run_id, ()))
+        for one in group
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +161,8 @@ class _Group:
 
     `found` are those whose job an earlier look found. Which of the group's jobs they were given was open then, so they
     still count when one shows that the list was late with: it may be theirs, and what they have, another's. `near` are
-    the candidates if our clock was wrong when they were sent: they keep a send from being said to be absent.
+    the candidates if a clock was wrong, ours when they were sent or that of the server's times: whatever is known of
+    the clocks, they keep a send from being said to be absent, and are left to a person.
     """
 
     doubts: Sequence[Standing]
@@ -157,8 +176,10 @@ class _Group:
         """Say what is certain of `mine`. A send that was over by `settled` is one that no server is slow with."""
         others = len(self.doubts) - len(mine)
         count, ids = len(self.candidates), tuple(job.id for job in self.candidates)
-        if any(one.state == "sending" for one in self.doubts if one not in mine):
-            return [_left(one, ids, "another manifest is sending in the same workflow") for one in mine]
+        why = self._why_not_now(mine)
+        if why:
+            near = tuple(job.id for job in (self.near if self.listing.part else self.candidates))
+            return [_left(one, near, why) for one in mine]
         if not count:
             return [self._absent(one, whole=whole, settled=settled) for one in mine]
         if count > len(self.doubts):
@@ -171,6 +192,16 @@ class _Group:
         if fitting is None:
             return [_left(one, ids, "the times of the jobs at the API fit no assignment") for one in mine]
         return self._adopt(mine, fitting)
+
+    def _why_not_now(self, mine: Sequence[Standing]) -> str:
+        """Why the number of candidates says nothing: it is not known how many there are."""
+        if any(one.state == "sending" for one in self.doubts if one not in mine):
+            return "another manifest is sending in the same workflow"
+        if self.listing.part:
+            return f"the API says that its list is a part, or an old one ({visible(self.listing.part)})"
+        if any(_is_of_before(one, self.listing) for one in self.doubts):
+            return "the API's list of jobs is from before it was sent"
+        return ""
 
     def _one_pair(self) -> bool:
         return len({one.pair for one in [*self.doubts, *self.found]}) == 1
@@ -192,11 +223,13 @@ class _Group:
         return findings
 
     def _absent(self, doubt: Standing, *, whole: bool, settled: datetime) -> Finding:
+        ids = tuple(job.id for job in self.near)
         if not whole:
-            return _left(doubt, (), "the API's list of jobs can't be relied on to be complete")
-        if self.near and not _was_right(doubt, self.listing):
-            ids = tuple(job.id for job in self.near)
-            return _left(doubt, ids, f"{len(ids)} at the API may be it, if this machine's clock was wrong then")
+            return _left(doubt, ids, "the API's list of jobs can't be relied on to be complete")
+        if ids:
+            return _left(doubt, ids, f"{len(ids)} at the API may be it, if this machine's or its clock was wrong")
+        if self.listing.date is not None and self.listing.date < self.windows[doubt.id].sent:
+            return _left(doubt, (), "the API's list of jobs may be from before it was sent")
         last = max(self.windows[one.id].sent for one in [doubt, *self.found])
         if last > settled:
             until = self.windows[doubt.id].end - _SLACK + (last - self.windows[doubt.id].sent)
@@ -255,12 +288,12 @@ def _overlapping(sends: Sequence[Standing], windows: Mapping[int, Window]) -> It
 
 
 def _shows_all(
-    listing: Listing, held: AbstractSet[str | None], unsettled: Sequence[Standing], settle: timedelta
+    listing: Listing, held: AbstractSet[str | None], unsettled: Sequence[Standing], settle: timedelta, width: timedelta
 ) -> bool:
     """Whether a job that is not listed is not there.
 
     The list must show every job that the ledger knows. One that is as long as a page may be cut off: then it must
-    show that it begins with the newest, and reach back before the first doubt.
+    show that it begins with the newest, and reach back before the first doubt, by as much as a clock may be wrong.
     """
     if not held <= {job.id for job in listing.jobs}:
         return False
@@ -270,7 +303,7 @@ def _shows_all(
     first = min(Window.of(one, settle).start for one in unsettled)
     known = [time for time in times if time is not None]
     newest_first = len(known) == len(times) and known == sorted(known, reverse=True) and known[0] != known[-1]
-    return newest_first and known[-1] < first
+    return newest_first and known[-1] < first - width
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,10 +355,12 @@ class Look:
         answer = self.reader.list_jobs(workflow_id, Exchange(self.timeout))
         if not isinstance(answer, Answer):
             return f"the API could not be asked: {answer.detail}"
-        jobs = jobobject.listed(answer.body) if answer.status == 200 else None  # noqa: PLR2004 - a status is its own name
-        if jobs is None:
+        found = jobobject.listed_with(answer.body) if answer.status == 200 else None  # noqa: PLR2004 - a status is its own name
+        if found is None:
             return f"the API's list of jobs could not be read (HTTP {answer.status})"
-        return Listing(jobs, _ahead(answer, asked, self.now()))
+        jobs, beside = found
+        part = jobobject.part_said(len(jobs), beside, answer.headers)
+        return Listing(jobs, _ahead(answer, asked, self.now()), part, _date(answer.headers.get("date")))
 
     def _with_body(self, finding: Finding, listing: Listing) -> Finding:
         """A found job whole, as the API tells it; as it was listed when that fails: it exists all the same."""
@@ -366,6 +401,37 @@ def _was_right(doubt: Standing, listing: Listing) -> bool:
     """Whether the server's answer to a send tells that our clock was then as it is now."""
     date = _date(doubt.error.date if doubt.error else None)
     return date is not None and doubt.ended_at is not None and abs(date - doubt.ended_at - listing.ahead) <= _SLACK
+
+
+def _calibrated(known: Sequence[Standing], listing: Listing) -> list[datetime]:
+    """When jobs were sent whose answers came, in order, if the list says of each that it was created meanwhile.
+
+    Empty when it says another time of any: then the times in it are of a clock that is not ours and not `Date`'s.
+    """
+    told = {job.id: listing.created_at(job) for job in listing.jobs}
+    sure = [one for one in known if not one.recovered and one.ended_at is not None and one.job_id in told]
+    for one in sure:
+        time = told[one.job_id or ""]
+        if time is None or not Window.of(one, timedelta(0)).holds(time):
+            return []
+    return sorted(one.claimed_at for one in sure)
+
+
+def _width(doubt: Standing, calibrated: Sequence[datetime], listing: Listing) -> timedelta:
+    """How far from its window the job of a doubt may say that it was created.
+
+    That is a day, as any clock may be wrong. It is less where the doubt's own answer tells that our clock was right,
+    and jobs whose answers came tell that the server's times are, one at least of those being sent at about that time.
+    """
+    at = bisect_left(calibrated, doubt.claimed_at - _ABOUT_THEN)
+    beside = at < len(calibrated) and calibrated[at] <= doubt.claimed_at + _ABOUT_THEN
+    return _APART if beside and _was_right(doubt, listing) else _ASTRAY
+
+
+def _is_of_before(doubt: Standing, listing: Listing) -> bool:
+    """Whether the list is older than the answer that left the doubt, by the server's own clock: it came of a cache."""
+    date = _date(doubt.error.date if doubt.error else None)
+    return date is not None and listing.date is not None and listing.date < date - _SLACK
 
 
 def _ahead(answer: Answer, asked: datetime, received: datetime) -> timedelta:

@@ -15,7 +15,7 @@ from runner.estimate import Estimate
 from runner.forecast import Forecast
 from runner.ledger.store import Ledger
 from runner.model import Manifest
-from runner.place import LedgerPlace
+from runner.place import LedgerPlace, is_there
 
 _NEXT = "next"  # stands for the id of a run that there is not yet
 
@@ -45,7 +45,13 @@ class Question:
 
 
 def check_free(place: LedgerPlace, question: Question) -> None:
-    """See that nobody is running the manifest. Raises LockedError."""
+    """See that nobody is running the manifest.
+
+    Raises:
+        LockedError: somebody is.
+        RefusedError: it cannot be told: the ledger, or a lock beside it, is where this user may not look.
+    """
+    is_there(place.path)  # its own words come before those of the lock
     holder = lock.holder(place.path, question.api, question.manifest.name)
     if holder is not None:
         raise lock.LockedError(
@@ -62,8 +68,8 @@ def record(place: LedgerPlace) -> Iterator[Ledger]:
         RefusedError: there was one.
         LedgerError: it can't be read.
     """
-    if not place.named and not place.path.exists():
-        if lock.folder(place.path).exists():
+    if not place.named and not is_there(place.path):
+        if is_there(lock.folder(place.path)):
             raise lock.lost_ledger(place.path)
         yield Unwritten(place.path)
         return

@@ -58,6 +58,24 @@ class LedgerPlace:
             )
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is something at the path of a ledger, or of what is kept with it.
+
+    Raises:
+        RefusedError: that cannot be told: a folder on its way may not be entered, say.
+    """
+    try:
+        path.stat()  # Path.exists takes all for a no in some versions of Python
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        raise RefusedError(
+            f"the ledger cannot be reached at {path}: {getattr(error, 'strerror', None) or error}",
+            "This user must be let into every folder on its way: ask whoever made them, or name another with --ledger.",
+        ) from None
+    return True
+
+
 def is_ci(environment: Mapping[str, str]) -> bool:
     """Whether this is a CI system's job: nearly all of them set CI, most to `true`."""
     return environment.get("CI", "").lower() not in ("", "false", "0", "no")

@@ -26,6 +26,7 @@ Connect = Callable[[], AbstractContextManager[Reader]]
 _ABOUT = "resolve"
 _MOST_NAMED = 5
 _OK = 200
+_ON_A_WORD = ("absent", "not_found")  # the failures that rest on what somebody said: a person, or the API's list
 _STATUS_WORDS = {
     400: "the API does not know it (HTTP 400)",
     401: "the API does not recognise the key (HTTP 401)",
@@ -45,6 +46,19 @@ class Scope:
     def unsettled(self, ledger: Ledger) -> list[Standing]:
         """The submissions in doubt, and the intents without an outcome, which are live sends or will be doubts."""
         return [one for one in ledger.unsettled(self.api, self.manifest) if one.run_id.startswith(self.run)]
+
+    def said_absent(self, ledger: Ledger, names: Iterable[str]) -> list[Standing]:
+        """The submissions of these names that failed on somebody's word alone, and were not sent again since."""
+        return [
+            one
+            for name in dict.fromkeys(names)
+            for one in ledger.named(self.api, name)
+            if one.state == "failed"
+            and one.error is not None
+            and one.error.kind in _ON_A_WORD
+            and self.manifest in (None, one.manifest)
+            and one.run_id.startswith(self.run)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,18 +132,20 @@ class Resolver:
     def settle_by_hand(self, words: Sequence[Word]) -> list[Finding]:
         """Settle what a person says, all of it or nothing, and keep who said it and when.
 
-        The API is asked for each adoption alone: that a job is absent needs no key and no network.
+        The API is asked for each adoption alone: that a job is absent needs no key and no network. What was said to be
+        absent, and was not sent again since, may be adopted as well: whoever said so was wrong.
 
         Raises:
             UsageError: a name is unknown, meant twice, or in doubt in more than one place.
             RefusedError: a name is not in doubt, or its job cannot be adopted.
             LockedError: its manifest is being run.
         """
-        concerned = sorted({one.manifest for one in self._pick(self.scope.unsettled(self.ledger), words)})
+        picked = self._pick(self.scope.unsettled(self.ledger), words)
+        concerned = sorted({one.manifest for one in picked})
         with ExitStack() as stack:
             for manifest in concerned:
                 stack.enter_context(self._locked(manifest))
-            picked = self._pick(self._doubts(concerned), words)  # again: a run may have ended in between
+            picked = self._pick(self._doubts(concerned), words, concerned)  # again: a run may have ended in between
             findings = self._checked(list(zip(words, picked, strict=True)))
             self.ledger.settle([self._decision(finding) for finding in findings])
         return findings
@@ -167,7 +183,8 @@ class Resolver:
     def _decision(self, finding: Finding) -> Decision:
         doubt = finding.doubt
         adopted = f"{finding.outcome.job_id}; " if isinstance(finding.outcome, Created) else ""
-        detail = f"{adopted}was in doubt: {doubt_words(doubt)}"
+        was = "failed" if doubt.state == "failed" else "was in doubt"
+        detail = f"{adopted}{was}: {doubt_words(doubt)}"
         return Decision(doubt.id, finding.outcome, doubt.ended_at, self.who, self.now(), finding.what, detail)
 
     # Which doubts.
@@ -181,15 +198,24 @@ class Resolver:
             self.ledger.doubt_intents(self.scope.api, manifest, record.KILLED)
         return [one for one in self.scope.unsettled(self.ledger) if one.manifest in manifests]
 
-    def _pick(self, doubts: Sequence[Standing], words: Sequence[Word]) -> list[Standing]:
-        """The doubt that each word is about. Sends of one name in one run are alike: any of them is as good."""
+    def _pick(
+        self, doubts: Sequence[Standing], words: Sequence[Word], locked: Collection[str] | None = None
+    ) -> list[Standing]:
+        """The doubt that each word is about. Sends of one name in one run are alike: any of them is as good.
+
+        What was said to be absent stands back behind doubts; `locked`: of these manifests alone.
+        """
         picked: list[Standing] = []
         for word in words:
-            named = [one for one in doubts if one.name == word.name]
-            _refuse_ambiguous(word.name, named)
+            named, what = [one for one in doubts if one.name == word.name], "in doubt"
+            if not named and isinstance(word, Adoption):
+                absent = self.scope.said_absent(self.ledger, [word.name])
+                named = [one for one in absent if locked is None or one.manifest in locked]
+                what = "said to be absent"
+            _refuse_ambiguous(word.name, named, what)
             free = [one for one in named if one not in picked]
             if not free:
-                raise self._not_in_doubt(word.name) if not named else _said_twice(word.name, len(named))
+                raise self._not_in_doubt(word.name) if not named else _said_twice(word.name, len(named), what)
             picked.append(free[0])
         return picked
 
@@ -204,7 +230,9 @@ class Resolver:
             )
         known = [one for one in self.ledger.named(scope.api, name) if scope.manifest in (None, one.manifest)]
         if known:
-            return RefusedError(f"{name!r} is not in doubt: {_standing_words(known[-1])}", "Nothing was settled.")
+            return RefusedError(
+                f"{name!r} is not in doubt: {_standing_words(known[-1])}", f"Nothing was settled. {_way_on(known[-1])}"
+            )
         elsewhere = sorted({one.api for one in self.ledger.unsettled() if one.name == name})
         hint = f"It is in doubt at {' and at '.join(elsewhere)}." if elsewhere else _nearest(name, wide)
         whose = f"of {scope.manifest} " if scope.manifest else ""
@@ -228,7 +256,7 @@ def untimely(finding: Finding, settle: timedelta) -> datetime | None:
 
 
 def _body_of(answer: Happening, doubt: Standing, job_id: str) -> bytes:
-    """The API's answer for a job, when it says that this is a job of the doubt's workflow."""
+    """The API's answer for a job, unless that says that it is one of another workflow or project."""
     what = f"the job {job_id!r} of workflow {doubt.workflow_id!r}"
     if not isinstance(answer, Answer):
         raise RefusedError(f"the API could not be asked for {what}: {answer.detail}", "Nothing was settled.")
@@ -240,11 +268,16 @@ def _body_of(answer: Happening, doubt: Standing, job_id: str) -> bytes:
         raise RefusedError(
             f"{doubt.name!r} cannot adopt {what}: the API's answer is not that job", "Nothing was settled."
         )
-    told = job.members.get("workflow_id")
-    if isinstance(told, str) and told not in ("", doubt.workflow_id):
-        raise RefusedError(
-            f"{doubt.name!r} cannot adopt {what}: it is one of workflow {told!r}", "Nothing was settled."
-        )
+    for member, noun, ours in (
+        ("workflow_id", "workflow", doubt.workflow_id),
+        ("project_id", "project", doubt.project_id),
+    ):
+        told = job.members.get(member)
+        if isinstance(told, str) and told not in ("", ours):
+            raise RefusedError(
+                f"{doubt.name!r} cannot adopt {what}: it is one of {noun} {told!r}",
+                f"It was sent to {noun} {ours!r}. Nothing was settled.",
+            )
     return answer.body
 
 
@@ -256,22 +289,22 @@ def _refuse_one_job_twice(job_ids: Iterable[str]) -> None:
         seen.add(job_id)
 
 
-def _refuse_ambiguous(name: str, named: Sequence[Standing]) -> None:
+def _refuse_ambiguous(name: str, named: Sequence[Standing], what: str) -> None:
     manifests = sorted({one.manifest for one in named})
     runs = sorted({one.run_id for one in named})
     if len(manifests) > 1:
         raise UsageError(
-            f"{name!r} is in doubt in {len(manifests)} manifests: {', '.join(manifests)}",
+            f"{name!r} is {what} in {len(manifests)} manifests: {', '.join(manifests)}",
             "Say which: pixxel-runner resolve MANIFEST …",
         )
     if len(runs) > 1:
         places = sorted(f"{one.run_id} ({periods.describe(one.run_key)})" for one in named)
-        raise UsageError(f"{name!r} is in doubt in {len(runs)} runs: {', '.join(places)}", "Say which with --run RUN.")
+        raise UsageError(f"{name!r} is {what} in {len(runs)} runs: {', '.join(places)}", "Say which with --run RUN.")
 
 
-def _said_twice(name: str, count: int) -> UsageError:
+def _said_twice(name: str, count: int, what: str) -> UsageError:
     times = "once" if count == 1 else f"{count} times"
-    return UsageError(f"{name!r} is in doubt {times}, and named more often", "Settle each job once.")
+    return UsageError(f"{name!r} is {what} {times}, and named more often", "Settle each job once.")
 
 
 def _standing_words(standing: Standing) -> str:
@@ -285,6 +318,19 @@ def _standing_words(standing: Standing) -> str:
             return f"it was not sent in run {standing.run_id}"
         case _:
             return f"it is being sent by run {standing.run_id}"
+
+
+def _way_on(standing: Standing) -> str:
+    """What to do about a submission that is not in doubt, whatever was wanted of it."""
+    match standing.state:
+        case "created":
+            return "run --again sends one more on purpose."
+        case "failed" if standing.error is not None and standing.error.kind in _ON_A_WORD:
+            return "It is sent again when it is due. If it was created after all, --adopt takes its job."
+        case "failed" | "released":
+            return "It was certainly not created, so that it has no job to adopt."
+        case _:
+            return "Wait until that run is over."
 
 
 def _nearest(name: str, doubts: Iterable[Standing]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
@@ -206,7 +207,8 @@ class _Words:
 
     def _version(self, error: Any, path: FieldPath) -> Iterator[Problem]:
         if isinstance(error.instance, int | float) and not isinstance(error.instance, bool):
-            message = f"version {number(error.instance)} of the format is not known to this pixxel-runner"
+            which = f"version {number(error.instance)}" if math.isfinite(error.instance) else "this version"
+            message = f"{which} of the format is not known to this pixxel-runner"
             yield self._document.problem(path, message, "write 1, or see whether a newer pixxel-runner is to be had")
 
     def _enum(self, error: Any, path: FieldPath) -> Iterator[Problem]:
@@ -265,7 +267,7 @@ def _kind(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
-        return f"the number {number(value)}"
+        return f"the number {number(value)}" if math.isfinite(value) else reading(value, "")
     if isinstance(value, str):
         return f"the text {shown(value)}"
     return {dict: "a mapping", list: "a list", Moment: "a date"}[type(value)]

@@ -6,7 +6,7 @@ import ipaddress
 import os
 import re
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -22,6 +22,8 @@ SANDBOX = "sandbox"
 MOST_AT_A_TIME = 64
 LONGEST = 10.0**9  # seconds: 30 years, which nobody waits
 _LARGEST_KEY = 65_536  # bytes: more than any server takes in a header
+
+_SUCH_AS = f"Such as {PRODUCTION}."
 
 _LAST_LINE_BREAK = re.compile(r"\r?\n\Z")
 _PORTS = {"http": 80, "https": 443}
@@ -62,12 +64,16 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where the API is and how it is reached. `base_url` is an origin; `ca_bundle` a file of trusted certificates."""
+    """Where the API is and how it is reached. `base_url` is an origin; `ca_bundle` a file of trusted certificates.
+
+    `trust` is what was made of such a file, which may be a pipe and is read once.
+    """
 
     base_url: str
     key: ApiKey
     ca_bundle: str | None = None
     proxy: Proxy | None = None
+    trust: ssl.SSLContext | None = field(default=None, repr=False)
 
     @property
     def user_agent(self) -> str:
@@ -158,31 +164,35 @@ def base_url(text: str, *, allow_http: bool) -> str:
     """
     parts = _split(text)
     if parts.scheme not in _PORTS or not parts.hostname:
-        raise UsageError(f"the base URL {_shown(text)!r} is not an http or https address", f"Such as {PRODUCTION}.")
+        raise UsageError(f"the base URL{_shown(text)} is not an http or https address", _SUCH_AS)
     if parts.username is not None or parts.password is not None:
         raise UsageError(
             "the base URL holds credentials", "The key is given by PIXXEL_API_KEY or --api-key-file alone."
         )
     if not _HOST.fullmatch(parts.hostname):
         raise UsageError(
-            f"the base URL {_shown(text)!r} has a host name that is none",
-            "A name with letters beyond ASCII is written in its xn-- form.",
+            "the base URL has a host name that is none",
+            f"A name with letters beyond ASCII is written in its xn-- form. {_SUCH_AS}",
         )
     if parts.hostname.endswith(".") and not is_loopback(parts.hostname):
         # The same place under another name, which would have a record of its own.
-        raise UsageError(f"the base URL {text!r} has a host name that ends in a dot", "Leave the dot out.")
+        raise UsageError(f"the base URL{_shown(text)} has a host name that ends in a dot", "Leave the dot out.")
     if parts.path not in ("", "/") or parts.query or parts.fragment or text.endswith(("?", "#")):
-        raise UsageError(f"the base URL {_shown(text)!r} has a path, a query or a fragment", _alone(text, parts))
+        shown = _shown(text)
+        raise UsageError(
+            f"the base URL{shown} has a path, a query or a fragment",
+            f"Give the origin alone{f':{shown}' if shown else ', and no credentials'}.",
+        )
     if parts.scheme == "http" and not allow_http and not is_loopback(parts.hostname):
         raise UsageError(
-            f"the base URL {text!r} is plain http: the key would cross the network readable by all",
+            f"the base URL{_shown(text)} is plain http: the key would cross the network readable by all",
             "Use https, or --allow-http if that network is yours.",
         )
     return _origin(parts)
 
 
 def _split(text: str) -> SplitResult:
-    unreadable = UsageError(f"the base URL {_shown(text)!r} cannot be read as a URL", f"Such as {PRODUCTION}.")
+    unreadable = UsageError("the base URL cannot be read as a URL", _SUCH_AS)
     if any(not character.isprintable() or character.isspace() for character in text):
         raise unreadable
     try:
@@ -193,20 +203,25 @@ def _split(text: str) -> SplitResult:
     return parts
 
 
-def _alone(text: str, parts: SplitResult) -> str:
-    """What to write instead. Before an `@` in a path may stand a password with a slash in it, which no one is shown."""
-    return "Give the origin alone" + (f": {_origin(parts)}" if "@" not in text else ", and no credentials.")
-
-
 def _shown(url: str) -> str:
-    """The URL without what may be a password."""
-    return url.rpartition("@")[2]
+    """A space and the origin of a URL, for a person; nothing of what is none.
+
+    Whatever else there is may be a key or a password: in the wrong variable, in a query, with a slash in it before
+    the `@`.
+    """
+    try:
+        parts = urlsplit(url)
+        origin = _origin(parts)
+    except ValueError:
+        return ""
+    misplaced = "@" in url.partition("://")[2][len(parts.netloc) :]
+    return f" {origin}" if parts.scheme and _HOST.fullmatch(parts.hostname or "") and not misplaced else ""
 
 
 def _origin(parts: SplitResult) -> str:
     host = (parts.hostname or "").lower()
     host = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{host}" + ("" if parts.port in (None, _PORTS[parts.scheme]) else f":{parts.port}")
+    return f"{parts.scheme}://{host}" + ("" if parts.port in (None, _PORTS.get(parts.scheme)) else f":{parts.port}")
 
 
 def is_loopback(host: str) -> bool:
@@ -237,8 +252,9 @@ def _proxy(url: str) -> Proxy:
     parts = _proxy_parts(url)
     if parts is None:
         raise UsageError(
-            f"the proxy {_shown(url)!r} from the environment is not an http or https proxy",
-            "Set HTTPS_PROXY to such a one (a password's odd characters as %XX), or NO_PROXY to the API's host.",
+            f"the proxy{_shown(url)} from the environment is not an http or https proxy, or has more than its address",
+            "Set HTTPS_PROXY to one such as http://proxy.example:3128 (a password's odd characters as %XX), or "
+            "NO_PROXY to the API's host.",
         )
     credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else ""
     return Proxy(_origin(parts), credentials)
@@ -284,13 +300,27 @@ def _read_key(file: Path) -> tuple[str, tuple[str, ...]]:
             found = os.fstat(stream.fileno())
             raw = stream.read(_LARGEST_KEY + 1)
     except OSError as error:
+        if _is_path(file):
+            raise RefusedError(
+                f"the key file {file} cannot be read: {error.strerror}", "Check its path and modes."
+            ) from None
         raise RefusedError(
-            f"the key file {file} cannot be read: {error.strerror}", "Check its path and modes."
+            f"the key file cannot be read: {error.strerror}",
+            "--api-key-file takes the path of a file. What it was given is not shown, as it may be the key itself.",
         ) from None
     if len(raw) > _LARGEST_KEY or not raw.isascii():
         raise RefusedError(f"the key file {file} holds more or other than a key", "Save the bare key as plain text.")
     warnings = (f"others can read the key file {file}: chmod 600 {file}",) if _is_open(found) else ()
     return _LAST_LINE_BREAK.sub("", raw.decode("ascii")), warnings
+
+
+def _is_path(file: Path) -> bool:
+    """Whether what was given for a key file is plainly a path, and not the key: it is there, or a folder on its way is.
+
+    A key may have slashes, even as its first character: one is not enough, nor is the current folder or the root.
+    """
+    folders = [one for one in map(os.fspath, file.parents) if one not in (".", "/")]
+    return os.path.lexists(file) or any(map(os.path.isdir, folders))
 
 
 def _is_open(found: os.stat_result) -> bool:
@@ -314,13 +344,20 @@ def _checked(key: str, what: str) -> str:
     return key
 
 
-def check_ca_bundle(path: str | None) -> None:
-    """See that a file of certificates can be used. Raises UsageError."""
-    if path is None:
-        return
+def trust(ca_bundle: str | None) -> ssl.SSLContext | None:
+    """What a file of certificates says who is trusted, read once; None without one, for the system's.
+
+    Raises:
+        UsageError: the file cannot be used, or its name is empty, which OpenSSL would take for none.
+    """
+    if ca_bundle is None:
+        return None
+    if not ca_bundle:
+        raise UsageError("the CA bundle's name is empty", "Name a file of PEM certificates, or leave it out.")
     try:
-        ssl.create_default_context(cafile=path)
-    except OSError as error:  # ssl.SSLError is one
+        return ssl.create_default_context(cafile=ca_bundle)
+    except (OSError, ValueError) as error:  # ssl.SSLError is one; a name with a NUL is the other
+        why = getattr(error, "strerror", None) or error
         raise UsageError(
-            f"the CA bundle {path} cannot be used: {error.strerror or error}", "It is to be a file of PEM certificates."
+            f"the CA bundle {ca_bundle} cannot be used: {why}", "It is to be a file of PEM certificates."
         ) from None

@@ -88,6 +88,11 @@ class Sighting:
         return (self.job and self.job.status) or ""
 
     @property
+    def status_now(self) -> str:
+        """The same, where that is known now; empty where the API told no more than a `problem`."""
+        return "" if self.problem else self.status
+
+    @property
     def created_at(self) -> datetime | None:
         """When the job was created, in UTC, by the API's clock."""
         return jobobject.set_moment(self._member("created_at"))
@@ -106,6 +111,11 @@ class Sighting:
     def kind(self) -> Kind:
         """What the status means. A word that nobody knows is not final unless the job has an end."""
         return _KINDS.get(self.status.strip().lower().replace("-", "_").replace(" ", "_"), "unknown")
+
+    @property
+    def kind_now(self) -> Kind:
+        """The same of `status_now`."""
+        return "unknown" if self.problem else self.kind
 
     @property
     def is_final(self) -> bool:
@@ -168,7 +178,7 @@ def _task_error(task: Mapping[str, Any]) -> str:
 
 def totals(sightings: Sequence[Sighting]) -> str:
     """How many jobs have each status, and what they cost."""
-    counts = Counter(one.status or "status unknown" for one in sightings)
+    counts = Counter(one.status_now or "status unknown" for one in sightings)
     parts = ", ".join(f"{count} {word}" for word, count in counts.most_common())
     cost = sum(max(0, one.cost or 0) for one in sightings)
     jobs = "job" if len(sightings) == 1 else "jobs"

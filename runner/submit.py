@@ -16,7 +16,7 @@ from typing import Protocol, assert_never
 
 from runner.backlog import Backlog, Trouble, Waiting
 from runner.budget import Budget
-from runner.errors import RefusedError
+from runner.errors import NoThreadError, RefusedError
 from runner.exchange import Exchange
 from runner.journal import Claim, Decided, HeldError, Journal
 from runner.model import Created, ErrorInfo, Failed, InDoubt, Outcome, RunState, Skipped, Submission
@@ -119,6 +119,8 @@ class Engine:
     def run(self) -> End:
         """Send everything, decide everything, and say how it ended."""
         with self._workers:
+            if self._backlog and not self._workers.count:
+                self._stop(NoThreadError().message)
             self._take(self._workers.arrivals(0))  # a signal may have come before anything was sent
             self._commit(self._next_flights())
             while self._flights or (self._backlog and self._going):
@@ -202,7 +204,7 @@ class Engine:
         next job goes.
         """
         ahead = 2 if self._quick and self._limits.rate is None and self._budget.limit is None else 1
-        return ahead * self._limits.concurrency - len(self._flights)
+        return ahead * self._workers.count - len(self._flights)
 
     # What came back.
 

@@ -25,6 +25,20 @@ Cause = Literal[
 ]  # fmt: skip
 
 _SUCCESS, _REDIRECT = 200, 300
+# By what OpenSSL says; to trust another authority helps only where none is known.
+_UNKNOWN_AUTHORITY = (
+    "a private certificate authority is trusted with --ca-bundle FILE; one that was given lacks the host's authority"
+)
+_CERTIFICATE_REMEDIES = {
+    "has expired": "check this machine's clock; if that is right, the host needs a new certificate",
+    "not yet valid": "check this machine's clock; if that is right, the host's certificate is not in force yet",
+    "mismatch": "check the host's name in the address; if that is right, the host needs a certificate of its own",
+    "issuer certificate": _UNKNOWN_AUTHORITY,
+    "self-signed": _UNKNOWN_AUTHORITY,
+    "self signed": _UNKNOWN_AUTHORITY,  # so OpenSSL before 3.0
+    "verify the first certificate": _UNKNOWN_AUTHORITY,
+}
+
 _EXCERPT = 2_000  # characters of an unusable answer that are kept for a person
 
 
@@ -188,6 +202,14 @@ def without_use(happening: Happening, *, bearer: bool = False) -> str:
             return _error(happening, "unreadable", "an answer that cannot be read").message
         case _:
             return _error(happening, "rejected", "the API gives no answer to this").message
+
+
+def certificate_remedy(why: str) -> str:
+    """What to do about a certificate that was not trusted, as a phrase; `why` is or ends with OpenSSL's own words."""
+    for sign, remedy in _CERTIFICATE_REMEDIES.items():
+        if sign in why:
+            return remedy
+    return "have the host's certificate looked at"
 
 
 def _http_date(value: str) -> datetime | None:

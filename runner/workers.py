@@ -91,21 +91,29 @@ def _is_plain(happening: Happening) -> bool:
 
 
 class Workers:
-    """So many threads that send; a context manager. All but `signal` is for the one thread that decides."""
+    """So many threads that send; a context manager. All but `signal` is for the one thread that decides.
+
+    Once entered, `count` is how many there are: as many as the system allows, which may be none.
+    """
 
     def __init__(self, sender: Sender, count: int) -> None:
         self._sender = sender
         self._todo: SimpleQueue[Flight | None] = SimpleQueue()
         self._back: SimpleQueue[Arrival] = SimpleQueue()
         self._gate = _Gate()
-        self._threads = [
-            threading.Thread(target=self._work, name=f"send-{number}", daemon=True) for number in range(count)
-        ]
+        self._threads: list[threading.Thread] = []
+        self.count = count
         self.abandoned = False  # some are stuck: they can't write any more, and are left behind
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
+        for number in range(self.count):
+            thread = threading.Thread(target=self._work, name=f"send-{number}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system allows no more
+                break
+            self._threads.append(thread)
+        self.count = len(self._threads)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -49,10 +49,10 @@ def out(text: str) -> None:
         _lose_stdout(error)
 
 
-def say(text: str) -> None:
-    """Write talk to stderr, and a line break."""
+def say(text: str, *, end: str = "\n") -> None:
+    """Write talk to stderr, and a line break unless it ends otherwise."""
     try:
-        click.echo(text, err=True, color=_color())
+        click.echo(f"{text}{end}", err=True, nl=False, color=_color())
     except OSError:
         _lose(sys.stderr)
 
@@ -81,6 +81,26 @@ def bug(error: Exception, trace: str) -> None:
     """Say that the program is wrong, not the person; the traceback only where it was asked for."""
     say(f"{click.style('bug:', fg='red')} {type(error).__name__}: {visible(str(error))}")
     say("  This is a fault of pixxel-runner: please report it with the command. PIXXEL_RUNNER_DEBUG=1 shows where.")
+    _say_trace(trace)
+
+
+def trouble(error: OSError, trace: str) -> None:
+    """Say what the system did not let the program do; the traceback only where it was asked for."""
+    words = error.strerror or str(error) or type(error).__name__
+    try:
+        os.getcwd()  # noqa: PTH109 - asked for its error alone
+    except OSError as gone:
+        message = f"the current folder cannot be used: {gone.strerror}"
+        hint = "It was deleted, or may not be entered: go to one that is there."
+    else:
+        what = "the system is in the way" if error.filename is None else os.fsdecode(error.filename)
+        message = f"{what}: {words}"
+        hint = "Look at what is there, and at what this user may do there. PIXXEL_RUNNER_DEBUG=1 shows where it came."
+    fail(RefusedError(message, hint))
+    _say_trace(trace)
+
+
+def _say_trace(trace: str) -> None:
     if os.environ.get("PIXXEL_RUNNER_DEBUG"):
         say("\n".join(map(visible, trace.splitlines())))
 

@@ -17,8 +17,8 @@ def real(base_url: str, key_file: Path | None, ca_bundle: str | None, *, allow_h
         RefusedError: there is no key.
     """
     origin = settings.base_url(base_url, allow_http=allow_http)
-    settings.check_ca_bundle(ca_bundle)
+    trust = settings.trust(ca_bundle)
     key, warnings = settings.api_key(os.environ.get("PIXXEL_API_KEY"), key_file)
     for warning in warnings:
         console.warn(warning)
-    return settings.Endpoint(origin, key, ca_bundle, settings.proxy_for(origin))
+    return settings.Endpoint(origin, key, ca_bundle, settings.proxy_for(origin), trust)

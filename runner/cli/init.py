@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import click
 
 from runner import schema
 from runner.cli import console
-from runner.errors import Exit, UsageError
+from runner.errors import Exit, RefusedError, RunnerError, UsageError
 
 # The starter's first line names it, so that an editor finds it beside the manifest.
 _SCHEMA = "manifest.schema.json"
@@ -40,7 +41,7 @@ def _add_schema(path: Path) -> bool:
     """Write the schema unless it is there. An editor's help is no reason to fail."""
     try:
         _create(path, schema.schema_text("manifest"))
-    except UsageError:
+    except RunnerError:
         return False
     return True
 
@@ -48,12 +49,21 @@ def _add_schema(path: Path) -> bool:
 def _create(path: Path, text: str) -> None:
     try:
         with path.open("x", encoding="utf-8", newline="\n") as file:  # "x": another's file is never written over
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+            try:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            except BaseException:
+                with suppress(OSError):
+                    path.unlink()  # else the next one would refuse to write over it
+                raise
     except FileExistsError:
         raise UsageError(f"{path} is there already", "Nothing was changed. Name another file: init PATH.") from None
     except FileNotFoundError:
         raise UsageError(f"there is no folder {path.parent}", f"Make it first: mkdir -p {path.parent}") from None
-    except OSError as error:
+    except (PermissionError, NotADirectoryError) as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}", "Choose a folder that you can write.") from None
+    except OSError as error:
+        raise RefusedError(
+            f"{path} cannot be written: {error.strerror}", "Nothing is left of it. Choose another folder, or make room."
+        ) from None

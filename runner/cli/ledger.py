@@ -21,6 +21,7 @@ from runner.ledger.rows import RunRow, Standing
 from runner.ledger.salvage import Found
 from runner.ledger.store import Ledger
 from runner.lookup import doubt_words
+from runner.place import is_there
 from runner.text import visible
 
 _STDIN = "-"
@@ -43,7 +44,7 @@ def command() -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 def init(path: Path) -> Exit:
     """Make a new, empty ledger at PATH. One that exists is never overwritten."""
-    if path.is_dir():
+    if is_there(path) and path.is_dir():
         raise UsageError(f"{path} is a folder", f"Name the ledger's file in it: {path / 'ledger.db'}")
     opening.create(path)
     console.say(f"made the ledger {path}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from runner.cli import console
+from runner.cli import console, empties
 from runner.errors import Exit, ManifestError, RunnerError, Terminated
 from runner.version import VERSION
 
@@ -108,6 +108,11 @@ def main(arguments: list[str] | None = None) -> int:
     except Terminated:
         console.say("terminated")
         code = Exit.SIGTERM
+    except OSError as error:  # of a place that nobody thought of: the system is in the way, and no bug
+        import traceback  # noqa: PLC0415 - there is hardly ever one
+
+        console.trouble(error, traceback.format_exc())
+        code = Exit.REFUSED
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug ends in words and in exit code 70
         import traceback  # noqa: PLC0415 - there is hardly ever one
 
@@ -135,14 +140,27 @@ def _run(arguments: list[str] | None) -> int:
         from runner.cli import completion  # noqa: PLC0415 - for shells alone
 
         return completion.answer(cli, _NAME, completing)
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with cli.make_context(_NAME, list(sys.argv[1:] if arguments is None else arguments)) as context:
+        empties.refuse(cli, given)
+        with cli.make_context(_NAME, given) as context:
             return int(cli.invoke(context) or Exit.OK)
     except click.exceptions.Exit as end:
         return end.exit_code
-    except BrokenPipeError:  # of `--help | head`: it changes nothing
-        return Exit.OK
     except OSError as error:
-        if error.filename is None:  # click's own writing, of `--help` to a full disk say
-            raise console.OutputError(error) from error
-        raise
+        if not _is_of_echo(error):
+            raise
+        if isinstance(error, BrokenPipeError):  # of `--help | head`: it changes nothing
+            return Exit.OK
+        raise console.OutputError(error) from error  # of `--help` to a full disk, say
+
+
+def _is_of_echo(error: OSError) -> bool:
+    """Whether it came up while click wrote to stdout, as for `--help`. All other trouble has nothing to do with that.
+
+    The program's own data goes by `console.out`, and its talk to stderr by `console.say`, which let none through.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_code is click.echo.__code__

@@ -51,6 +51,7 @@ class Connection:
             from runner.sandbox import beside  # noqa: PLC0415 - of no use to most runs, and 10 ms of their start
 
             return beside.serving
+        refuse_empty("PIXXEL_RUNNER_API_KEY_FILE", "PIXXEL_RUNNER_CA_BUNDLE")
         reached = endpoint.real(self.base_url, self.api_key_file, self.ca_bundle, allow_http=self.allow_http)
         return lambda _manifest: nullcontext(reached)
 
@@ -92,10 +93,11 @@ def command_line(command: str, *arguments: str, keep: Sequence[str] = _WHERE) ->
     return visible(shlex.join(words))
 
 
-def refuse_empty(variable: str) -> None:
+def refuse_empty(*variables: str) -> None:
     """A variable that a script failed to fill must not quietly mean the default: that may be another API or record."""
-    if os.environ.get(variable) == "":
-        raise UsageError(f"{variable} is set and empty", "Give it a value, or unset it to mean the default.")
+    for variable in variables:
+        if os.environ.get(variable) == "":
+            raise UsageError(f"{variable} is set and empty", "Give it a value, or unset it to mean the default.")
 
 
 def ledger_of(manifest: Manifest, named: Path | None, *, sandbox: bool) -> LedgerPlace:
@@ -254,12 +256,19 @@ def limits(command: _Command) -> _Command:
     return command
 
 
+def _limit(_context: click.Context, _parameter: click.Parameter, value: int | None) -> int | None:
+    """A budget; click takes a variable that is set and empty for one that is not set, and so for no limit."""
+    refuse_empty("PIXXEL_RUNNER_MAX_COST")
+    return value
+
+
 def max_cost(command: _Command) -> _Command:
     """Add `--max-cost`, in tokens."""
     return click.option(
         "--max-cost",
         envvar="PIXXEL_RUNNER_MAX_COST",
         type=click.IntRange(0),
+        callback=_limit,
         metavar="TOKENS",
         help="For each manifest: submit nothing when its estimate is above it.  [default: no limit]",
     )(command)

@@ -17,7 +17,7 @@ from runner.cli import options
 from runner.errors import ManifestError, RefusedError, UsageError
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
-from runner.place import LedgerPlace
+from runner.place import LedgerPlace, is_there
 from runner.text import visible, width
 
 LAST = "last"
@@ -68,12 +68,13 @@ def opened(path: Path, *, read_only: bool = False) -> Iterator[Ledger]:
 
 
 def must_exist(path: Path) -> None:
-    """Raise RefusedError, with what to do, when a path is no ledger's."""
+    """Raise RefusedError, with what to do, when a path is no ledger's, or may not be looked at."""
+    there = is_there(path)
     if path.is_dir():
         raise RefusedError(f"{path} is a folder", f"Name the ledger's file in it, such as {path / 'ledger.db'}.")
     if path.is_fifo():
         raise RefusedError(f"{path} is a pipe", "Name the ledger's file.")
-    if not path.exists():
+    if not there:
         raise RefusedError(
             f"there is no ledger at {path}",
             "`pixxel-runner run MANIFEST` makes one beside the manifest. One that is elsewhere is named with --ledger "

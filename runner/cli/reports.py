@@ -94,7 +94,10 @@ class Wanted:
                     f"{target} is in {folder.NAME}, where the program keeps its own", "Name another place."
                 )
             if target.name == "-":
-                raise UsageError("a report goes to a file, and - is none", "--format is what is printed.")
+                what, hint = "a report", "--format is what is printed."
+                if target in results:
+                    what, hint = "the results file", "Name one. --format json prints the same on stdout."
+                raise UsageError(f"{what} goes to a file, and - is none", hint)
             names = _names(target)
             if names & seen:
                 raise UsageError(f"{target} would be overwritten, and is a file that is needed", "Name another.")

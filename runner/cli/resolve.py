@@ -107,7 +107,7 @@ def _resolve(request: Request, at: options.Connection) -> Exit:
             ledger=ledger,
             scope=scope,
             who=_who(),
-            connect=lambda: _connected(at, records.home_of(request.manifest), scope.unsettled(ledger)),
+            connect=lambda: _connected(at, records.home_of(request.manifest), _concerned(ledger, scope, request)),
             settle=request.patience,
             lock_timeout=request.lock_timeout,
         )
@@ -122,6 +122,12 @@ def _connected(at: options.Connection, path: str, doubts: Sequence[Standing]) ->
     stand_in = Manifest("", path, "", tuple(Job(one.name, one.workflow_id, one.project_id) for one in doubts))
     with at.endpoints()(stand_in) as endpoint, Reader(endpoint, connections=1) as reader:
         yield reader
+
+
+def _concerned(ledger: Ledger, scope: Scope, request: Request) -> list[Standing]:
+    """What the API may be asked about."""
+    named = [name for text in request.adopt for name, _ in _splits(text)]
+    return [*scope.unsettled(ledger), *scope.said_absent(ledger, named)]
 
 
 def _who() -> str:
@@ -200,6 +206,8 @@ def _utc(time: datetime, *, up: bool = False) -> str:
 def _settle_by_hand(resolver: Resolver, request: Request) -> Exit:
     scope, ledger = resolver.scope, resolver.ledger
     names = {one.name for one in ledger.unsettled(scope.api, scope.manifest)}
+    several = [name for text in request.adopt if len(_splits(text)) > 1 for name, _ in _splits(text)]
+    names |= {one.name for one in scope.said_absent(ledger, several)}
     words: list[Word] = [_adoption(text, names) for text in request.adopt]
     words += [Absence(name) for name in request.absent]
     findings = resolver.settle_by_hand(words)
@@ -213,12 +221,16 @@ def _settle_by_hand(resolver: Resolver, request: Request) -> Exit:
 
 
 def _adoption(text: str, names: set[str]) -> Adoption:
-    """Read NAME=JOB_ID. A name may hold `=`: it is split where that gives a name in doubt, else at the first."""
-    splits = [(text[:at], text[at + 1 :].strip()) for at, character in enumerate(text) if character == "="]
+    """Read NAME=JOB_ID. A name may hold `=`: it is split where that gives one of `names`, else at the first."""
+    splits = _splits(text)
     name, job_id = next((split for split in splits if split[0] in names), splits[0] if splits else (text, ""))
     if not name or not job_id:
         raise UsageError(f"--adopt {text!r}: give a job's name and its id at the API", "Such as --adopt field-a=0b5f…")
     return Adoption(name, job_id)
+
+
+def _splits(text: str) -> list[tuple[str, str]]:
+    return [(text[:at], text[at + 1 :].strip()) for at, character in enumerate(text) if character == "="]
 
 
 def _warn(finding: Finding, settle: timedelta) -> None:

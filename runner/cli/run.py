@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import termios
 import time
@@ -166,13 +167,14 @@ def _order(
 
 def _results(wanted: Manifest, request: Request, *, sandbox: bool) -> Path:
     """Where a manifest's results go. Raises UsageError when one file is named for several manifests."""
+    options.refuse_empty("PIXXEL_RUNNER_RESULTS")
     stem = wanted.name if wanted.path == "-" else Path(wanted.path).stem
     name = f"{stem}.sandbox.results.json" if sandbox else f"{stem}.results.json"
     if request.results is None:
         return Path(name)
     if not sources.are_several(request.manifests):
         return request.results
-    if not request.results.is_dir():
+    if not os.path.isdir(request.results):  # noqa: PTH112 - Path.is_dir raises for a folder that may not be entered
         raise UsageError(f"--results {request.results} is no folder, and there are several manifests", "Name a folder.")
     return request.results / name
 
@@ -216,7 +218,7 @@ def _ask(question: str) -> bool:
     """
     with suppress(OSError):
         termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before the plan was shown is no answer to it
-    click.echo(f"{question} [y/N]: ", err=True, nl=False)
+    console.say(f"{question} [y/N]: ", end="")
     answer = console.stdin().readline()
     if not answer:
         console.say("")

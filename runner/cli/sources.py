@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,15 +30,21 @@ class Source:
 
 def are_several(given: Sequence[str]) -> bool:
     """Whether more than one manifest may be meant: then each is named in what comes out, however many there are."""
-    return len(given) > 1 or any(Path(one).is_dir() for one in given)
+    return len(given) > 1 or any(map(_is_folder, given))
+
+
+def _is_folder(given: str) -> bool:
+    return os.path.isdir(given)  # noqa: PTH112 - Path.is_dir raises where a folder on the way may not be entered
 
 
 def paths(given: Sequence[str], *, quiet: bool = False) -> list[str]:
     """The manifests' files: for a folder its `*.yaml`, sorted, without hidden ones and without its folders.
 
     Raises:
-        UsageError: a file is named twice, or a folder has none.
+        UsageError: a file is named twice, a folder has none, or has what is no file among them; or a name is empty.
     """
+    if "" in given:  # for Path that is the current folder
+        raise UsageError("a manifest's name is empty", "Name its file.")
     found = [path for one in given for path in _files(one, quiet=quiet)]
     seen: dict[Hashable, str] = {}
     for path in found:
@@ -59,22 +67,36 @@ def _identity(path: str) -> Hashable:
 
 
 def _files(given: str, *, quiet: bool) -> Iterator[str]:
-    folder = Path(given)
-    if given == STDIN or not folder.is_dir():
+    if given == STDIN or not _is_folder(given):
         yield given
         return
     try:
-        entries = sorted(one for one in folder.iterdir() if not one.name.startswith("."))
+        entries = sorted(one for one in Path(given).iterdir() if not one.name.startswith("."))
     except OSError as error:
         raise UsageError(f"the folder {given} cannot be read: {error.strerror}") from None
-    files = [one for one in entries if one.suffix == _SUFFIX and not one.is_dir()]
+    files = [one for one in entries if one.suffix == _SUFFIX and not _is_folder(str(one))]
     others = [one.name for one in entries if one.suffix == ".yml"]
     if not files:
         also = f" (it has {visible(others[0])}: manifests in a folder end in {_SUFFIX})" if others else ""
         raise UsageError(f"the folder {given} has no *{_SUFFIX}{also}", "Name a manifest, or a folder with some in it.")
+    _refuse_special(files)
     if others and not quiet:
         console.warn(f"{given}: {visible(', '.join(others))} not read: manifests in a folder end in {_SUFFIX}")
     yield from map(str, files)
+
+
+def _refuse_special(files: Sequence[Path]) -> None:
+    """Refuse a pipe in a folder, which would be waited for without end, and whatever else is no file.
+
+    What is not there, as a link may lead nowhere, or may not be read is told as it is read.
+    """
+    for one in files:
+        try:
+            mode = one.stat().st_mode
+        except OSError:
+            continue
+        if not stat.S_ISREG(mode):
+            raise UsageError(f"{one} is no plain file", "Take it out of the folder. A pipe is read where it is named.")
 
 
 def read(

@@ -24,7 +24,7 @@ from runner.following import Followed
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
 from runner.model import Job, Manifest
-from runner.place import LedgerPlace
+from runner.place import LedgerPlace, is_there
 from runner.status import Sighting, Watch
 from runner.text import visible
 
@@ -173,7 +173,7 @@ def _followed(
 
     `found` is what a results file says, which has no lines.
     """
-    if found is not None and not place.named and not place.path.exists():
+    if found is not None and not place.named and not is_there(place.path):
         yield found, {}, lambda _final: None
         return
     records.must_exist(place.path)

@@ -16,6 +16,7 @@ from runner.errors import Exit, ManifestError, RunnerError, worst
 from runner.model import Created, Entry, Failed, InDoubt, Outcome, Skipped
 from runner.results import Digest
 from runner.text import visible
+from runner.verdict import certificate_remedy
 
 
 def tell(every: Sequence[Ran], wanted: Wanted, *, signum: int | None, quiet: bool, missed: Sequence[Task] = ()) -> Exit:
@@ -112,7 +113,6 @@ def _remarks(ran: Ran) -> Iterator[_Remark]:
 # What to look at, for the kinds of failure that are not about a single job.
 _REMEDIES = {
     "unreachable": "check the base URL, the proxy (HTTPS_PROXY, NO_PROXY) and the network",
-    "untrusted": "a server with a private certificate authority is trusted with --ca-bundle FILE",
     "unauthorized": "set PIXXEL_API_KEY or --api-key-file to a key of this API",
     "forbidden": "check the project, and what the key may do there",
     "redirected": "check the base URL",
@@ -126,8 +126,9 @@ def _failures(entries: Iterable[Entry]) -> Iterator[_Remark]:
         if isinstance(entry.outcome, Failed):
             kinds.setdefault(entry.outcome.error.kind, []).append(entry.outcome.error.message)
     for kind, messages in kinds.items():
-        remedy = f" ({_REMEDIES[kind]})" if kind in _REMEDIES else ""
-        yield _Remark(f"{len(messages)} failed as {kind}, the first with: {visible(messages[0])}{remedy}")
+        remedy = certificate_remedy(messages[0]) if kind == "untrusted" else _REMEDIES.get(kind)
+        aside = f" ({remedy})" if remedy else ""
+        yield _Remark(f"{len(messages)} failed as {kind}, the first with: {visible(messages[0])}{aside}")
 
 
 def _is_done(outcome: Outcome) -> bool:

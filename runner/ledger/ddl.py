@@ -12,6 +12,7 @@ TRANSITIONS = (
     ("sending", "released"),  # an intent that was never sent
     ("released", "sending"),
     ("failed", "sending"),
+    ("failed", "created"),  # said to be absent by a look or a person, and adopted after all
     ("in_doubt", "created"),  # found at the API, or adopted by a person
     ("in_doubt", "failed"),  # certainly not there, or a person says so
 )
@@ -118,6 +119,12 @@ _VERSION_1 = (
     """
     CREATE TRIGGER only_allowed_transitions BEFORE UPDATE OF state ON submissions
     WHEN NOT EXISTS (SELECT 1 FROM transitions WHERE old = OLD.state AND new = NEW.state)
+    BEGIN SELECT RAISE(ABORT, 'transition not allowed'); END
+    """,
+    """
+    CREATE TRIGGER only_somebodys_word_is_taken_back BEFORE UPDATE OF state ON submissions
+    WHEN OLD.state = 'failed' AND NEW.state = 'created' AND NOT (NEW.recovered
+        AND (OLD.error LIKE '{"kind": "absent"%' OR OLD.error LIKE '{"kind": "not_found"%'))
     BEGIN SELECT RAISE(ABORT, 'transition not allowed'); END
     """,
     """

@@ -356,7 +356,8 @@ class explained:  # noqa: N801 - as contextlib's: it is on the way of each state
                 pass  # a rule of the record was about to be broken: a bug, and not the disk's fault
             case sqlite3.Error():
                 name = "_".join(getattr(error, "sqlite_errorname", "").split("_")[:2])
-                raise LedgerError(f"the ledger {self.path} cannot be used: {error}", _HINTS.get(name, "")) from error
+                what = "is damaged" if _HINTS.get(name) is _DAMAGED else "cannot be used"
+                raise LedgerError(f"the ledger {self.path} {what}: {error}", _HINTS.get(name, "")) from error
             case UnicodeError():  # of SQLite's own words about a page that is garbled
                 raise LedgerError(f"the ledger {self.path} is damaged", _DAMAGED) from error
             case OSError():

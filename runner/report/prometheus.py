@@ -106,7 +106,7 @@ def _latest(made: Standing) -> _Values:
 
 def _kinds(made: Standing) -> _Values:
     # The kind and not the word, which is the API's and may be any.
-    counts = Counter(one.kind for one in made.sightings)
+    counts = Counter(one.kind_now for one in made.sightings)
     return {kind: counts[kind] for kind in get_args(Kind)}
 
 

@@ -61,7 +61,7 @@ def sheet(made: Sequence[Standing], style: Style) -> Sheet:
     """The jobs (all of them, or, where those are very many, the ones that are not completed) and totals."""
     sightings = [(visible(standing.manifest), one) for standing in made for one in standing.sightings]
     every = style.every or len(sightings) <= MOST_LISTED
-    kept = [pair for pair in sightings if every or pair[1].kind != "completed"]
+    kept = [pair for pair in sightings if every or pair[1].kind_now != "completed"]
     listed = [one for _, one in kept]
     columns = [
         *([column("manifest", (name for name, _ in kept), least=8, rank=3)] if style.several else []),
@@ -69,7 +69,7 @@ def sheet(made: Sequence[Standing], style: Style) -> Sheet:
         job_ids("job id", (visible(one.job_id) for one in listed), rank=3),
         column("workflow", (visible(one.workflow_id) for one in listed), least=9, rank=6),
         column("project", (visible(one.project_id) for one in listed), least=9, rank=7),
-        column("status", (visible(one.status or "unknown") for one in listed), least=9, rank=0),
+        column("status", (visible(one.status_now or "unknown") for one in listed), least=9, rank=0),
         column("progress", (visible(one.progress) for one in listed), least=5, rank=1),
         numbers("cost", (one.cost for one in listed), rank=4),
         column("time taken", (visible(one.time_taken) for one in listed), least=6, rank=5),
@@ -80,7 +80,9 @@ def sheet(made: Sequence[Standing], style: Style) -> Sheet:
     notes = [note for standing in made for note in _notes(standing, style)]
     if len(listed) < len(sightings):
         notes.append("completed jobs are not listed, as there are very many: --all lists every job")
-    return Sheet(shown, "status", tuple(_COLORS[one.kind] for one in listed), tuple(notes))
+    return Sheet(
+        shown, "status", tuple(_COLORS[one.kind_now] for one in listed), tuple(notes)
+    )
 
 
 def _notes(standing: Standing, style: Style) -> Iterator[str]:
@@ -108,7 +110,7 @@ def document(standing: Standing) -> dict[str, Any]:
     """The jobs as JSON has them."""
     counts: dict[str, int] = {}
     for one in standing.sightings:
-        counts[one.status or "unknown"] = counts.get(one.status or "unknown", 0) + 1
+        counts[one.status_now or "unknown"] = counts.get(one.status_now or "unknown", 0) + 1
     return {
         "version": 1,
         "run": {"id": standing.run_id, "manifest": standing.manifest, "base_url": standing.api},

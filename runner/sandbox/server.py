@@ -14,7 +14,7 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Self
 
-from runner.errors import RefusedError
+from runner.errors import NoThreadError, RefusedError
 from runner.sandbox import endpoints, wire
 from runner.sandbox.faults import Dice, Fault, Kind, checked
 from runner.sandbox.world import World
@@ -81,7 +81,10 @@ class Sandbox:
             self._selector.register(wakened, selectors.EVENT_READ)
             self._port = self._listener.getsockname()[1]
             self._acceptor = threading.Thread(target=self._accept, name="sandbox-accept", daemon=True)
-            self._acceptor.start()
+            try:
+                self._acceptor.start()
+            except RuntimeError:
+                raise NoThreadError from None
             self._opened = opened.pop_all()
         return self
 

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -63,14 +64,19 @@ class JobFile:
         Raises:
             RefusedError: the file cannot be opened.
         """
-        self.path = path if _names_a_file(path) else path / _FILE
+        self.path = path
         self._told = 0  # bytes of the file that were read or written as whole lines
         self._lines = 0
         with self._explained():
+            self.path = path if _names_a_file(path) else path / _FILE
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # A link is followed where a person names it, and not where nobody but this program has put the file.
             unfollowed = 0 if self.path == path else os.O_NOFOLLOW
-            self._handle: int | None = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | unfollowed, 0o600)
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | unfollowed
+            self._handle: int | None = os.open(self.path, flags, 0o600)
+            if not stat.S_ISREG(os.fstat(self._handle).st_mode):  # a pipe's other end would be waited for
+                self.close()
+                raise RefusedError(f"{self.path}: the sandbox keeps its jobs in a plain file", self._way_out())
 
     def news(self) -> list[SandboxJob]:
         """The jobs that are in the file and were not told yet.

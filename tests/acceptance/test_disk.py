@@ -191,7 +191,7 @@ def text(ledger: Path) -> None:
 
 
 DAMAGES: list[tuple[Callable[[Path], None], str, str]] = [
-    (truncated, "is damaged: it is cut off", "backup"),
+    (truncated, "is damaged", "backup"),
     (emptied, "is not a ledger", "backup"),
     (garbled, "not a database", "backup"),
     (garbled_within, "the ledger", "backup"),
@@ -325,6 +325,16 @@ def test_everything_on_a_full_disk(shell: Shell, server: WireServer, disk: Disk,
     disk.free()
     assert run(shell).code == 0
     assert (made(server), on_record(shell.ledger)) == (PROJECTS, ALL)
+
+
+def test_a_first_manifest_on_a_full_disk_leaves_nothing_in_the_way_of_the_next(shell: Shell, disk: Disk) -> None:
+    shell.folder = disk.root
+    disk.fill()
+    before = sorted(disk.root.iterdir())
+    check_refusal(shell.call("init", "new.yaml"), "new.yaml cannot be written", "No space left")
+    assert sorted(disk.root.iterdir()) == before
+    disk.free()
+    assert shell.call("init", "new.yaml").code == 0
 
 
 def test_the_manifest_on_a_full_disk(shell: Shell, server: WireServer, disk: Disk, backend: Backend) -> None:

@@ -303,6 +303,22 @@ def test_a_job_that_another_submission_has_is_refused(shell: Shell) -> None:
     assert "it is that of 'field-a' of other" in done.err
 
 
+def test_what_was_said_to_be_absent_is_adopted_after_all_and_not_bought_again(shell: Shell) -> None:
+    with World() as world, sandbox(shell, world, LOSES) as server:
+        in_doubt(shell, ("a=b", WORKFLOW, PROJECT))
+        [mine] = world.jobs(WORKFLOW)
+        assert shell("resolve", "--absent", "a=b").code == 0
+        again = shell("resolve", "--absent", "a=b")
+        done = shell("resolve", "--adopt", f"a=b={mine.id}")
+        shell.at(server.base_url)
+        assert shell("run", "nightly.yaml").code == 0
+        assert world.created == 1
+    assert again.code == 4
+    assert "--adopt takes its job" in again.err
+    assert done.code == 0
+    assert f"created as {mine.id} (adopted)" in done.out
+
+
 def test_a_job_that_is_much_older_is_adopted_with_a_warning(shell: Shell) -> None:
     with scripted(shell, Reset(), [{"id": "job-1", "created_at": "2020-01-01T00:00:00Z"}]):
         in_doubt(shell, ("field-a", WORKFLOW, PROJECT))

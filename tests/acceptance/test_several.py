@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import sys
@@ -139,6 +140,14 @@ def test_a_folder_is_its_yaml_files_and_says_what_it_leaves_aside(desk: Desk) ->
     done = desk("validate", "jobs")
     assert (done.code, done.out.splitlines()) == (0, ["jobs/a.yaml: ok, 2 jobs", "jobs/b.yaml: ok, 1 job"])
     assert "jobs: c.yml not read" in done.err
+
+
+@pytest.mark.parametrize("name", ["run", "plan", "validate"])
+def test_a_pipe_in_a_folder_is_refused_and_not_waited_for(desk: Desk, name: str) -> None:
+    os.mkfifo(desk.shell.folder / "jobs" / "z.yaml")
+    done = desk(name, "jobs")
+    assert (done.code, desk.world.created) == (2, 0)
+    assert "jobs/z.yaml is no plain file" in done.err
 
 
 def test_one_that_may_not_run_keeps_no_other_from_running_and_the_worst_code_is_told(desk: Desk) -> None:
@@ -288,7 +297,10 @@ def test_no_report_replaces_what_is_needed(desk: Desk, name: str, target: str) -
 def test_a_report_is_a_file_and_not_standard_output(desk: Desk) -> None:
     done = desk("run", "jobs", "--report", "html=-")
     assert (done.code, desk.world.created) == (2, 0)
-    assert "--format is what is printed" in done.err
+    assert "a report goes to a file, and - is none\n  --format is what is printed" in done.err
+    done = desk("run", "jobs/a.yaml", "--results", "-")
+    assert (done.code, desk.world.created) == (2, 0)
+    assert "the results file goes to a file" in done.err
 
 
 def test_one_more_is_of_one_manifest(desk: Desk) -> None:

@@ -429,7 +429,7 @@ def test_nobody_there_could_not_be_told(shell: Shell) -> None:
     with serving(shell, Api()) as server:
         with_run(shell, server.url)
     done = shell("status", "--attempts", "1")
-    assert (done.code, statuses(done)["field-a"]) == (4, "accepted")
+    assert (done.code, statuses(done)["field-a"]) == (4, "unknown")
     assert "what became of 3 jobs is not known, the first with: no connection" in done.err
 
 

@@ -43,23 +43,25 @@ def shell(tmp_path: Path) -> Shell:
 
 # TLS.
 
+# What is wrong with a certificate: how it is said, and what to do about it.
 WRONG = {
-    "expired": "certificate has expired",
-    "wrong_host": "Hostname mismatch, certificate is not valid for 'localhost'",
-    "self_signed": "unable to get local issuer certificate",
+    "expired": ("certificate has expired", "check this machine's clock"),
+    "wrong_host": ("Hostname mismatch, certificate is not valid for 'localhost'", "check the host's name"),
+    "self_signed": ("unable to get local issuer certificate", "one that was given lacks the host's authority"),
 }
 
 
-@pytest.mark.parametrize(("wrong", "words"), WRONG.items(), ids=WRONG)
+@pytest.mark.parametrize(("wrong", "words", "remedy"), [(name, *said) for name, said in WRONG.items()], ids=WRONG)
 def test_nothing_is_sent_to_who_is_not_trusted_and_it_says_why(
-    shell: Shell, certificates: Certificates, wrong: str, words: str
+    shell: Shell, certificates: Certificates, wrong: str, words: str, remedy: str
 ) -> None:
     with WireServer(tls=getattr(certificates, wrong)) as server:
         shell.at(server.url)
         done = shell.call("run", "nightly.yaml", "--ca-bundle", certificates.bundle)
         assert done.code == 4
         assert words in done.err
-        assert "trusted with --ca-bundle FILE" in done.err
+        assert remedy in done.err
+        assert ("trusted with --ca-bundle FILE" in done.err) == (wrong == "self_signed")
         for command in ("plan", "status"):
             told = shell.call(command, "nightly.yaml", "--ca-bundle", certificates.bundle)
             assert command == "status" or words in told.out + told.err
@@ -78,6 +80,17 @@ def test_a_private_authority_is_trusted_as_the_message_says(shell: Shell, certif
         assert "trusted with --ca-bundle FILE" in refused.err
         assert shell.call("run", "nightly.yaml", "--ca-bundle", certificates.bundle).code == 0
         assert len(server.created) == len(JOBS)
+
+
+def test_a_ca_bundle_may_come_through_a_pipe(shell: Shell, certificates: Certificates) -> None:
+    """As `--ca-bundle <(command)` has it: it can be read once."""
+    reader, writer = os.pipe()
+    with os.fdopen(reader), os.fdopen(writer, "wb") as pipe, WireServer(tls=certificates.good) as server:
+        pipe.write(Path(certificates.bundle).read_bytes())
+        pipe.close()
+        shell.at(server.url)
+        done = shell.call("run", "nightly.yaml", "--ca-bundle", f"/dev/fd/{reader}")
+        assert (done.code, len(server.created)) == (0, len(JOBS)), done.err
 
 
 def test_ipv6(shell: Shell) -> None:

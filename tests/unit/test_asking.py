@@ -31,6 +31,7 @@ from support.wire import (
 
 from runner.api import Reader
 from runner.asking import Asker, Question
+from runner.errors import NoThreadError
 from runner.exchange import Exchange
 from runner.pacing import Backoff, Pace, Rate
 from runner.settings import ApiKey, Endpoint, Limits
@@ -516,6 +517,35 @@ def test_what_is_left_when_the_api_is_given_up_gives_its_turn_back_too() -> None
     pace.take(time.monotonic() + 1)  # the next but one may go when the stuck one has left
     assert pace.wait(time.monotonic() + 2) == 0
     free.set()
+
+
+@pytest.mark.parametrize("allowed", [0, 1, 2])
+def test_it_asks_with_the_threads_that_the_system_allows(monkeypatch: pytest.MonkeyPatch, allowed: int) -> None:
+    left, start = [allowed], threading.Thread.start
+
+    def start_if_allowed(thread: threading.Thread) -> None:
+        if thread.name.startswith("ask-"):
+            if not left[0]:
+                raise RuntimeError("can't start new thread")
+            left[0] -= 1
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_if_allowed)
+    with WireServer(choose=by_workflow()) as server, asking(server.url, concurrency=4) as desk:
+        if allowed:
+            assert statuses(desk.ask(6)) == [200] * 6
+        else:
+            with pytest.raises(NoThreadError):
+                desk.ask(6)
+
+
+def test_without_a_thread_for_its_deadlines_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(NoThreadError, match="ulimit"):
+        Reader(Endpoint("http://127.0.0.1:1", ApiKey("key")), 1)
 
 
 def test_an_interrupt_ends_it_at_once_and_for_good() -> None:

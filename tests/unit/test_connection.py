@@ -128,6 +128,19 @@ def test_a_body_larger_than_any_job_is_refused() -> None:
         ours(whole(200, gzip.compress(bytes(LARGEST_BODY + 1)), "Content-Encoding: gzip"))
 
 
+# http.client takes each of these statuses for a number: 0404 was a certain failure, of a job that may exist.
+NO_STATUS = [b"0404", b"00404", b"+404", b"4_04", b"40", b"4040", b"404.", b"-404", b"099", b"\xd9\xa4\xd9\xa0\xd9\xa4"]
+
+
+@pytest.mark.parametrize("status", NO_STATUS)
+@pytest.mark.parametrize("before", [b"", b"HTTP/1.1 100 Continue\r\nX-A: b\r\n\r\n", b"HTTP/1.1 103 Early\r\n\r\n"])
+def test_a_status_has_three_digits(status: bytes, before: bytes) -> None:
+    rest = b" X\r\nContent-Length: 2\r\n\r\n{}"
+    with pytest.raises(http.client.BadStatusLine):
+        ours(before + b"HTTP/1.1 " + status + rest)
+    assert ours(before + b"HTTP/1.1 404" + rest)[0].status == 404
+
+
 _names = st.sampled_from(
     ["Content-Length", "Transfer-Encoding", "Content-Encoding", "Connection", "X-A", "Date", "content-length", "", " X"]
 )
@@ -135,7 +148,7 @@ _values = st.sampled_from(["0", "2", "15", "-1", "1_0", "٣", "chunked", "gzip",
 _lines = st.tuples(_names, st.sampled_from([":", ": ", "", " : "]), _values).map("".join)
 _heads = st.tuples(
     st.sampled_from(["HTTP/1.1", "HTTP/1.0", "HTTP/2", "http/1.1", "ICY"]),
-    st.sampled_from([" 200", " 204", " 304", " 100", " 99", " 2000", " x", "", "  200"]),
+    st.sampled_from([" 200", " 204", " 304", " 100", " 99", " 2000", " 0404", " x", "", "  200"]),
     st.sampled_from([" OK", "", " ", " \xe9"]),
 ).map("".join)
 _responses = st.builds(

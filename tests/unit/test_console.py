@@ -62,6 +62,9 @@ class OtherError(RunnerError):
         (ZeroDivisionError("by zero"), 70, "bug: ZeroDivisionError: by zero\n"),
         (BaseExceptionGroup("many", [ValueError("x")]), 70, "bug: ExceptionGroup: many"),
         (RecursionError("deep"), 70, "bug: RecursionError: deep\n"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), 4, "error: x: Permission denied\n"),
+        (OSError(errno.EIO, "Input/output error"), 4, "error: the system is in the way: Input/output error\n"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 4, "error: the system is in the way: Broken pipe\n"),
     ],
 )
 def test_every_end_is_words_and_a_code(
@@ -81,6 +84,7 @@ def test_every_end_is_words_and_a_code(
     assert said in err
     assert "Traceback" not in err
     assert "\x1b" not in err
+    assert "was done" not in err
 
 
 @pytest.mark.parametrize(("returned", "code"), [(Exit.OK, 0), (None, 0), (Exit.IN_DOUBT, 3), (Exit.SIGTERM, 143)])
@@ -117,6 +121,69 @@ def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) in (0, 2)  # as click has it: 2 since 8.2
     out, err = capsys.readouterr()
     assert "Commands:" in out + err
+
+
+def test_a_folder_that_was_deleted_is_said_and_nothing_is_claimed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["show"]) == 4
+    err = capsys.readouterr().err
+    assert err.startswith("error: the current folder cannot be used: No such file or directory\n")
+    assert "done" not in err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        *((f"{name} EMPTY", "an argument is empty") for name in (
+            "run", "plan", "validate", "status", "show", "runs", "resolve", "init", "ledger init",
+            "run --sandbox", "run a.yaml", "run -q", "",
+        )),
+        *((f"{words} EMPTY", f"{words.split()[-1]} is given, and empty") for words in (
+            "run a.yaml --ca-bundle", "run a.yaml --results", "run a.yaml --api-key-file",
+            "run a.yaml --ledger", "run a.yaml --base-url", "run a.yaml --only", "show --manifest", "show --results",
+            "resolve --run", "sandbox --state", "ledger check --ledger", "ledger export --ledger",
+        )),
+        ("run a.yaml --ca-bundle=", "--ca-bundle is given, and empty"),
+        ("run a.yaml --report html=", "give it as FORMAT=PATH"),
+    ],
+)  # fmt: skip
+def test_an_empty_value_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str, said: str
+) -> None:
+    """It would mean the current folder, no pin, or all: whoever wrote `"$NAME"` meant something else."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").write_text("version: 1\njobs: [{workflow_id: w, project_id: p}]\n", encoding="ascii")
+    assert main(["" if word == "EMPTY" else word for word in line.split()]) == 2
+    out, err = capsys.readouterr()
+    assert said in out + err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.yaml"]
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "PIXXEL_BASE_URL",
+        "PIXXEL_RUNNER_LEDGER",
+        "PIXXEL_RUNNER_CA_BUNDLE",
+        "PIXXEL_RUNNER_API_KEY_FILE",
+        "PIXXEL_RUNNER_RESULTS",
+    ],
+)
+def test_an_empty_variable_that_names_a_place_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIXXEL_API_KEY", "a-key-of-no-api")
+    monkeypatch.setenv("PIXXEL_BASE_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv(variable, "")
+    (tmp_path / "a.yaml").write_text("version: 1\njobs: [{workflow_id: w, project_id: p}]\n", encoding="ascii")
+    assert main(["run", "a.yaml"]) == 2
+    assert f"{variable} is set and empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.yaml"]
 
 
 # Where words go.

@@ -128,7 +128,9 @@ def test_a_key_with_a_prefix_is_said_to_have_one() -> None:
 @pytest.mark.parametrize(
     ("happening", "remedy"),
     [
-        (NoAnswer("certificate", written=False, detail="x"), "--ca-bundle FILE"),
+        (NoAnswer("certificate", written=False, detail="x"), "Have the host's certificate looked at."),
+        (NoAnswer("certificate", written=False, detail="x: certificate is not yet valid"), "clock"),
+        (NoAnswer("certificate", written=False, detail="x: self-signed certificate"), "--ca-bundle FILE"),
         (NoAnswer("connect", written=False, detail="x"), "the network, or try again later"),
         (NoAnswer("timeout", written=True, detail="x"), "the network, or try again later"),
         (answer(b"", 401), "PIXXEL_API_KEY"),

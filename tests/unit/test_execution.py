@@ -190,7 +190,8 @@ class Site:
     backend: Backend
 
     def order(self, *jobs: Job, **options: Any) -> Order:
-        about = {name: options.pop(name) for name in ("once_per", "on_unfinished", "name", "timezone") if name in options}
+        asked = ("once_per", "on_unfinished", "name", "timezone")
+        about = {name: options.pop(name) for name in asked if name in options}
         sha256 = f"sha256 of {[(job.name, job.pair, job.enabled) for job in jobs]}"
         given: dict[str, Any] = {"name": "nightly", "path": "-", "once_per": "day"} | about
         return Order(

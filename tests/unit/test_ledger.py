@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from dataclasses import replace
 from datetime import timedelta
 from itertools import product
 from pathlib import Path
@@ -26,7 +27,7 @@ from runner.ledger.book import Book
 from runner.ledger.opening import LedgerError
 from runner.ledger.rows import Decision, Standing
 from runner.ledger.store import Ledger
-from runner.model import Created, Failed, InDoubt, Submission
+from runner.model import Created, ErrorInfo, Failed, InDoubt, Submission
 
 Outcome = Created | Failed | InDoubt
 
@@ -282,7 +283,7 @@ def test_intents_become_doubts_for_the_one_manifest_alone(ledger: Ledger) -> Non
 
 def into(ledger: Ledger, state: str) -> int:
     """A submission in a state, got there by allowed ways."""
-    outcomes: dict[str, Outcome] = {"failed": refused(), "in_doubt": lost(), "created": made("j-1")}
+    outcomes: dict[str, Outcome] = {"failed": SAID, "in_doubt": lost(), "created": made("j-1")}
     number = send(ledger, begin(ledger, "r-1", [A]), A, outcomes.get(state))
     if state == "released":
         with ledger.transaction():
@@ -303,6 +304,9 @@ def test_a_submission_makes_no_other_transition_than_those_allowed(ledger: Ledge
     assert ledger.everything() == before
 
 
+SAID = Failed(ErrorInfo("absent", "somebody says so"), 1, THEN)
+
+
 def move(ledger: Ledger, number: int, new: str) -> None:
     run = next(ledger.runs())
     with ledger.transaction():
@@ -314,11 +318,24 @@ def move(ledger: Ledger, number: int, new: str) -> None:
             case "released":
                 ledger.release(number)
             case "failed":
-                ledger.decide([(number, refused(), THEN)])
+                ledger.decide([(number, SAID, THEN)])
             case "in_doubt":
                 ledger.decide([(number, lost(), THEN)])
             case "created":
-                ledger.decide([(number, made("j-2"), THEN)])
+                ledger.decide([(number, replace(made("j-2"), recovered=True), THEN)])
+
+
+@pytest.mark.parametrize(
+    ("failure", "created"),
+    [(SAID, made("j-2")), (refused(), replace(made("j-2"), recovered=True)), (refused(), made("j-2"))],
+    ids=["not found by a look", "not a word of anybody's", "neither"],
+)
+def test_of_what_failed_only_somebodys_word_is_taken_back(path: Path, failure: Failed, created: Created) -> None:
+    with Ledger(path, make=True) as ledger:
+        number = send(ledger, begin(ledger, "r-1", [A]), A, failure)
+        with pytest.raises(sqlite3.IntegrityError, match="not allowed"), ledger.transaction():
+            ledger.decide([(number, created, THEN)])
+        assert [one.state for one in ledger.everything()] == ["failed"]
 
 
 BEGINS_AS_FAILED = """

@@ -34,7 +34,7 @@ from runner.ledger.book import Book
 from runner.ledger.opening import LedgerError
 from runner.ledger.rows import Decision, RunRow, Standing
 from runner.ledger.store import Ledger
-from runner.model import Created, Failed, InDoubt, Submission
+from runner.model import Created, ErrorInfo, Failed, InDoubt, Submission
 
 
 class Whose(NamedTuple):
@@ -81,7 +81,11 @@ JOB_IDS = ("j-1", "J-1", "\ud800", "é")
 
 # What may become of what; written down here once more, so that a change of the ledger's own table is noticed.
 AFTER_CLAIM = {None, "released", "failed"}
-AFTER_OUTCOME = {"sending": {"created", "failed", "in_doubt"}, "in_doubt": {"created", "failed"}}
+AFTER_OUTCOME = {
+    "sending": {"created", "failed", "in_doubt"},
+    "in_doubt": {"created", "failed"},
+    "failed": {"created"},  # on somebody's word, and adopted after all
+}
 
 whoses = st.sampled_from(WHOSE)
 keys = st.sampled_from(["day:1", "day:2"])
@@ -143,6 +147,8 @@ def decided(truth: Truth, slot: Slot, outcome: Outcome) -> None:
             taken, after = False, replace(before, state="failed", error=error.kind, candidates=())
         case InDoubt(error=error, candidates=candidates):
             taken, after = False, replace(before, state="in_doubt", error=error.kind, candidates=candidates)
+    if (before.state, after.state) == ("failed", "created"):  # somebody's word is taken back, and nothing else
+        taken = taken or before.error != "absent" or not getattr(outcome, "recovered", False)
     if taken or after.state not in AFTER_OUTCOME.get(before.state, ()):
         raise Forbidden
     truth[slot] = after
@@ -363,9 +369,9 @@ class Machine(RuleBasedStateMachine):
             case "created":
                 job_id = chance.choice(JOB_IDS)
                 body = json.dumps({"id": job_id, "number": next(self._numbers)}).encode()
-                return Created(job_id, body, 1, THEN)
+                return Created(job_id, body, 1, THEN, recovered=chance.choice([True, False]))
             case "failed":
-                return refused()
+                return chance.choice([refused(), Failed(ErrorInfo("absent", "somebody says so"), 1, THEN)])
             case _:
                 return lost("x", "\udfff")
 

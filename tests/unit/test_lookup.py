@@ -36,6 +36,9 @@ def at(seconds: float) -> datetime:
     return past.THEN + timedelta(seconds=seconds)
 
 
+LONG_AFTER = at(SETTLED)
+
+
 def doubt(number: int, claimed: float = 0, project: str = "p-1", **members: Any) -> Standing:
     """A submission in doubt whose exchange took five seconds."""
     given: dict[str, Any] = {"manifest": "nightly", "state": "in_doubt", "error": past.LOST, "job_id": None} | members
@@ -81,6 +84,11 @@ def sending(number: int, claimed: float = 0) -> Standing:
 
 def known(job_id: str) -> Standing:
     return doubt(99, state="created", error=None, job_id=job_id)
+
+
+def sure(number: int, claimed: float = 0, **members: Any) -> Standing:
+    """One whose answer came: `k` and its number."""
+    return doubt(number, claimed, state="created", error=None, job_id=f"k{number}", **members)
 
 
 def listed(job_id: str, created_at: float | str | None = 3, by: str | None = "me") -> dict[str, Any]:
@@ -172,9 +180,9 @@ ROWS: list[Row] = [
     ("more-than-two", TWO, [X, Y, Z], {}, {1: "doubt x y z", 2: "doubt x y z"}),
     # Windows.
     ("at-its-start", ONE, [listed("x", -10)], {}, {1: "created x"}),
-    ("before-it", (answered(),), [listed("x", -11)], {}, {1: "absent"}),
+    ("before-it", (answered(),), [listed("x", -11)], {}, {1: "doubt x"}),
     ("at-its-end", ONE, [listed("x", END)], {}, {1: "created x"}),
-    ("after-it", (answered(),), [listed("x", END + 1)], {}, {1: "absent"}),
+    ("after-it", (answered(),), [listed("x", END + 1)], {}, {1: "doubt x"}),
     ("killed-while-it-was-sent", (doubt(1, ended_at=None),), [listed("x", 30 + END - 5)], {}, {1: "created x"}),
     ("others-before-and-after", ONE, [listed("a", -99), X, listed("b", 5000)], {}, {1: "created x"}),
     ("windows-apart", APART, [listed("y", 2003), X], {}, {1: "created x", 2: "created y"}),
@@ -183,7 +191,7 @@ ROWS: list[Row] = [
         (answered(), doubt(2, 2000, "p-2")),
         [listed("y", 2003)],
         {},
-        {1: "absent", 2: "created y"},
+        {1: "doubt y", 2: "created y"},  # absent by the next look
     ),
     (
         "windows-that-touch-are-one",
@@ -200,8 +208,38 @@ ROWS: list[Row] = [
     ("no-clock-is-that-wrong", ONE, [listed("x", -11 - DAY), listed("y", END + 1 + DAY)], {}, {1: "absent"}),
     ("our-clock-was-wrong-and-a-colleague-is-right", ONE, [listed("c", 3603, by="ann")], {}, {1: "absent"}),
     ("the-answer-says-that-our-clock-was-wrong", (answered(3600),), [listed("x", 3603)], {}, {1: "doubt x"}),
-    ("the-answer-says-that-both-clocks-were-as-now", (answered(3600),), [Y], {"ahead": 3600}, {1: "absent"}),
+    ("both-clocks-were-as-now-and-the-times-are-of-a-third", (answered(3600),), [Y], {"ahead": 3600}, {1: "doubt y"}),
     ("the-answer-s-date-is-none", (answered(None),), [listed("x", 3603)], {}, {1: "doubt x"}),
+    ("a-backend-a-minute-behind", (answered(),), [listed("x", -57)], {}, {1: "doubt x"}),
+    ("a-backend-in-a-zone-of-its-own", (answered(),), [listed("x", "2026-10-20T06:30:03")], {}, {1: "doubt x"}),
+    ("a-day-from-the-answer-s-time", (answered(),), [listed("x", END + 1 + DAY)], {}, {1: "absent"}),
+    # Jobs of answers that came say that the server's times are right: then a quarter of an hour will do.
+    ("calibrated", (answered(),), [listed("x", END + 901), listed("k8")], {"knows": [sure(8)]}, {1: "absent"}),
+    ("calibrated-and-before", (answered(),), [listed("x", -911), listed("k8")], {"knows": [sure(8)]}, {1: "absent"}),
+    ("calibrated-and-near", (answered(),), [listed("x", -910), listed("k8")], {"knows": [sure(8)]}, {1: "doubt x"}),
+    ("calibrated-and-our-clock-unknown", ONE, [listed("x", -911), listed("k8")], {"knows": [sure(8)]}, {1: "doubt x"}),
+    (
+        "calibrated-by-one-of-another-time",
+        (answered(),),
+        [listed("x", -911), listed("k8", 3603)],
+        {"knows": [sure(8, 3601)]},
+        {1: "doubt x"},
+    ),
+    (
+        "calibrated-by-one-that-a-look-found",
+        (answered(),),
+        [listed("x", -911), listed("k8")],
+        {"knows": [sure(8)._replace(recovered=True)]},
+        {1: "doubt x"},
+    ),
+    (
+        "not-calibrated-by-one-of-two",
+        (answered(),),
+        [listed("x", -911), listed("k8"), listed("k9", -20)],
+        {"knows": [sure(8), sure(9)]},
+        {1: "doubt x"},
+    ),
+    ("no-time-is-set", ONE, [listed("x", "0001-01-01T00:00:00Z")], {}, {1: "created x"}),
     ("no-time", ONE, [listed("x", None)], {}, {1: "created x"}),
     ("no-time-one-of-two", ONE, [listed("x", None), Y], {}, {1: "doubt x y"}),
     ("unreadable-time", ONE, [listed("x", "yesterday"), Y], {}, {1: "doubt x y"}),
@@ -246,7 +284,7 @@ def page(*times: float) -> list[dict[str, Any]]:
     return [listed(f"c{number}", time, by="ann") for number, time in enumerate(times)]
 
 
-NEWEST_FIRST = [float(5000 - 200 * number) for number in range(50)]  # back to -4800
+NEWEST_FIRST = [float(5000 - 2000 * number) for number in range(50)]  # back to -93000, more than a day
 KNOWS = {"knows": [known("k")]}
 
 LISTS: list[tuple[str, list[dict[str, Any]], dict[str, Any], bool]] = [
@@ -258,11 +296,11 @@ LISTS: list[tuple[str, list[dict[str, Any]], dict[str, Any], bool]] = [
     ("49-oldest-first", page(*NEWEST_FIRST[:0:-1]), {}, True),
     ("50-newest-first", page(*NEWEST_FIRST), {}, True),
     ("100-newest-first", page(*(time for one in NEWEST_FIRST for time in (one, one - 1))), {}, True),
-    ("50-newest-first-with-equal-times", page(*NEWEST_FIRST[:25], *NEWEST_FIRST[25:49], -5000.0), {}, True),
+    ("50-newest-first-with-equal-times", page(*NEWEST_FIRST[:25], *NEWEST_FIRST[25:49], -99000.0), {}, True),
     ("50-oldest-first", page(*reversed(NEWEST_FIRST)), {}, False),
     ("50-unsorted", page(*NEWEST_FIRST[1:], NEWEST_FIRST[0]), {}, False),
     ("50-of-one-time", page(*[-99.0] * 50), {}, False),
-    ("50-newest-first-not-far-enough", page(*(time + 4800 for time in NEWEST_FIRST)), {}, False),
+    ("50-newest-first-not-far-enough", page(*(time + 93_000 - DAY - 10 for time in NEWEST_FIRST)), {}, False),
     ("50-and-one-has-no-time", [*page(*NEWEST_FIRST[:49]), listed("c", None, by="ann")], {}, False),
 ]
 
@@ -290,6 +328,35 @@ def test_absent_only_when_a_slow_backend_would_be_done(ended: datetime | None, s
 def test_of_each_that_is_judged_exactly_one_thing_is_said() -> None:
     unsettled = [*TWO, theirs(3), doubt(4, 5000), sending(5, 5000), doubt(6, 9000, "p-2")]
     assert sorted(judged(unsettled, [X])) == [1, 2, 4, 6]
+
+
+def listing(jobs: Sequence[Mapping[str, Any]], part: str = "", date: datetime | None = None) -> Listing:
+    return Listing(tuple(JobObject(job["id"], dict(job)) for job in jobs), timedelta(0), part, date)
+
+
+def test_a_part_of_a_list_shows_nothing_absent_and_not_how_many_there_are() -> None:
+    for jobs, words in (([], "doubt"), ([X], "doubt x"), ([listed("x", -11)], "doubt x")):
+        [finding] = judge([1], ONE, [], listing(jobs, "has_more"), (), {}, LONG_AFTER)
+        assert in_words(finding) == words
+        assert finding.what == "the API says that its list is a part, or an old one (has_more)"
+
+
+@pytest.mark.parametrize(
+    ("lost", "made", "none", "one"),
+    [
+        (ONE, 4, "doubt", "created x"),  # or the server's clock is behind
+        (ONE, 5, "absent", "created x"),
+        ((answered(7200),), 7200 - 6, "doubt", "doubt x"),
+        ((answered(7200),), 7200 + 5, "absent", "created x"),
+        ((answered(-7200),), 5 - 7200, "doubt", "created x"),
+    ],
+)
+def test_a_list_of_before_the_send_shows_nothing_absent(
+    lost: Sequence[Standing], made: float, none: str, one: str
+) -> None:
+    """It is a cache's. Where the doubt's own answer has a date, a clock that is behind is told from that."""
+    found = [judge([1], lost, [], listing(jobs, date=at(made)), (), {}, LONG_AFTER)[0] for jobs in ([], [X])]
+    assert [in_words(finding) for finding in found] == [none, one]
 
 
 # Against a world in which it is known what became of each send.
@@ -502,7 +569,6 @@ class Api:
 
 
 GONE = NoAnswer("connect", written=False, detail="no connection: refused")
-LONG_AFTER = at(SETTLED)
 
 
 def answer(body: bytes | list[dict[str, Any]], status: int = 200, date: datetime | str | None = None) -> Answer:
@@ -569,6 +635,16 @@ def test_what_is_no_list_settles_nothing(ledger: Ledger, happening: Happening, w
     assert [in_words(one) for one in findings] == ["doubt old", "doubt old"]
     assert all(words in one.what for one in findings)
     assert [(one.state, one.candidates) for one in ledger.everything()] == [("in_doubt", ("old",))] * 2
+
+
+def test_a_list_that_says_that_it_is_a_part_settles_nothing(ledger: Ledger) -> None:
+    lose(ledger, "a")
+    [job] = [listed("x")]
+    assert look(ledger, Api({"w-1": answer(b'{"jobs": [], "next": "/v0/more"}')})) == {"a": "doubt"}
+    assert look(ledger, Api({"w-1": answer(json.dumps({"jobs": [job], "total": 2}).encode())})) == {"a": "doubt x"}
+    old = replace(answer([job]), headers={"age": "60"})
+    assert look(ledger, Api({"w-1": old})) == {"a": "doubt x"}
+    assert look(ledger, Api({"w-1": answer(json.dumps({"jobs": [job], "total": 1}).encode())})) == {"a": "created x"}
 
 
 @pytest.mark.parametrize("body", [b'{"jobs": null}', b'{"jobs": [], "more": NaN}'])

@@ -464,11 +464,11 @@ def test_statuses() -> None:
         sighting("c", "HTTP 503", status="running", created_at="2026-10-20T01:10:00Z"),
     )
     page = Document(html.statuses([standing(*jobs, skipped=2)], Style()))
-    assert page.said(".//p[@class='verdict']") == ["1 of 3 jobs completed, 1 failed, 1 under way."]
+    assert page.said(".//p[@class='verdict']") == ["1 of 3 jobs completed, 1 failed, 1 unknown."]
     assert page.figures == {
         "failed": "1",
         "completed": "1",
-        "under way": "1",
+        "unknown": "1",
         "cost": "1,203",
         "first to last": "30 min 00 s / 2026-10-20 01:00:00 to 01:30:00 UTC",
         "without a job": "2 / nothing to follow",
@@ -482,7 +482,7 @@ def test_statuses() -> None:
     ]
     assert page.said(".//table[@class='spans']/tbody/tr/td[2]") == [
         "30 min 00 s, completed",
-        "50 min 00 s so far, running",
+        "50 min 00 s so far, unknown",
     ]
     assert [(row["job"], row["status"], row["message"]) for row in page.rows] == [
         ("a", "completed", ""),

@@ -61,9 +61,9 @@ def test_a_table() -> None:
         "a     j-a     w-a       p-1      completed  100 %       12  5s          01:00:00\n"
         "b     j-b     w-b       p-1      failed                  3                              Analyse: no imagery\n"
         "c     j-c     w-c       p-1      running    45.5 %\n"
-        "名前  j-名前  w-名前    p-1      weird                                                  HTTP 404 Not Found\n"
+        "名前  j-名前  w-名前    p-1      unknown                                                HTTP 404 Not Found\n"
         "\n"
-        "4 jobs: 1 completed, 1 failed, 1 running, 1 weird · cost 15\n"
+        "4 jobs: 1 completed, 1 failed, 1 running, 1 status unknown · cost 15\n"
         "without a job to follow: 1 failed, 2 skipped (pixxel-runner show has them)"
     )
 
@@ -79,15 +79,15 @@ def test_a_table_on_an_ordinary_terminal() -> None:
         "a     j-a     completed  100 %       12\n"
         "b     j-b     failed                  3  Analyse: no imagery\n"
         "c     j-c     running    45.5 %\n"
-        "名前  j-名前  weird                      HTTP 404 Not Found\n"
+        "名前  j-名前  unknown                    HTTP 404 Not Found\n"
         "\n"
-        "4 jobs: 1 completed, 1 failed, 1 running, 1 weird · cost 15\n"
+        "4 jobs: 1 completed, 1 failed, 1 running, 1 status unknown · cost 15\n"
         "not shown on a terminal this narrow: workflow, project, time taken, finished (UTC)"
     )
 
 
 def test_a_table_on_a_narrow_terminal_keeps_job_and_status() -> None:
-    assert body(standing(*FOUR), 20) == ["a     completed", "b     failed", "c     running", "名前  weird"]
+    assert body(standing(*FOUR), 20) == ["a     completed", "b     failed", "c     running", "名前  unknown"]
 
 
 def test_markdown() -> None:
@@ -115,7 +115,7 @@ def test_csv() -> None:
 def test_json() -> None:
     made = json.loads(text("json", standing(*FOUR)))
     assert (made["version"], made["run"]) == (1, {"id": "run-1", "manifest": "nightly", "base_url": API})
-    assert made["summary"] == {"statuses": {"completed": 1, "failed": 1, "running": 1, "weird": 1}, "cost": 15}
+    assert made["summary"] == {"statuses": {"completed": 1, "failed": 1, "running": 1, "unknown": 1}, "cost": 15}
     assert made["jobs"][0] == {
         "name": "a",
         "workflow_id": "w-a",

@@ -16,15 +16,18 @@ from support import past
 from runner import lock
 from runner.errors import RefusedError, RunnerError, UsageError
 from runner.exchange import Exchange
+from runner.journal import Claim
 from runner.ledger.opening import create
 from runner.ledger.store import Ledger
 from runner.lock import LockedError
 from runner.lookup import Finding
-from runner.model import Created, InDoubt
+from runner.model import Created, InDoubt, Submission
 from runner.resolution import Absence, Adoption, Resolver, Scope, Word, untimely
 from runner.verdict import Answer, Happening, NoAnswer
 
 LONG_AFTER = past.THEN + timedelta(days=1)
+NOTHING = "Nothing was settled."
+CERTAIN = "It was certainly not created, so that it has no job to adopt."
 
 
 @dataclass
@@ -96,9 +99,14 @@ def test_the_doubt_of_that_name_is_settled(ledger: Ledger) -> None:
     [
         ("lots", UsageError, "no job named 'lots' is in doubt at https://api.example", "Did you mean 'lost'?"),
         ("zzz", UsageError, "no job named 'zzz' is in doubt at https://api.example", "In doubt are 'lost'."),
-        ("made", RefusedError, "'made' is not in doubt: created as job-1 by run run-2", "Nothing was settled."),
-        ("refused", RefusedError, "'refused' is not in doubt: failed in run run-2: no such", "Nothing was settled."),
-        ("released", RefusedError, "'released' is not in doubt: it was not sent in run run-2", "Nothing was settled."),
+        (
+            "made",
+            RefusedError,
+            "'made' is not in doubt: created as job-1 by run run-2",
+            f"{NOTHING} run --again sends one more on purpose.",
+        ),
+        ("refused", RefusedError, "'refused' is not in doubt: failed in run run-2: no such", f"{NOTHING} {CERTAIN}"),
+        ("released", RefusedError, "'released' is not in doubt: it was not sent in run run-2", f"{NOTHING} {CERTAIN}"),
     ],
 )
 def test_a_name_that_is_not_in_doubt_says_what_it_is(
@@ -206,6 +214,7 @@ def test_a_job_that_is_held_is_not_adopted_and_the_api_is_not_asked(ledger: Ledg
         (Api(), "the API does not know it"),
         (Api(gone=True), "no connection: refused"),
         (Api({"w-b": [{"id": "y", "workflow_id": "w-9"}]}), "it is one of workflow 'w-9'"),
+        (Api({"w-b": [{"id": "y", "project_id": "p-9"}]}), "it is one of project 'p-9'"),
         (Api({"w-b": [{"id": "z", "asked as": "y"}]}), "the API's answer is not that job"),
     ],
 )
@@ -215,6 +224,85 @@ def test_all_is_checked_before_any_is_settled(ledger: Ledger, api: Api, why: str
     with pytest.raises(RefusedError, match=why):
         settle(ledger, Absence("c"), Adoption("a", "x"), Adoption("b", "y"), api=api)
     assert states(ledger) == ["in_doubt"] * 3
+
+
+# What failed on somebody's word alone.
+
+
+@pytest.mark.parametrize("by", ["a person", "a look"])
+def test_what_was_said_to_be_absent_may_be_adopted_after_all(ledger: Ledger, by: str) -> None:
+    [number] = lose(ledger, "a")
+    if by == "a person":
+        settle(ledger, Absence("a"))
+    else:
+        resolver(ledger, Api()).look()
+    assert states(ledger) == ["failed"]
+    with pytest.raises(RefusedError) as caught:
+        settle(ledger, Absence("a"))
+    assert "If it was created after all, --adopt takes its job." in caught.value.hint
+    with pytest.raises(RefusedError, match="the API does not know it"):
+        settle(ledger, Adoption("a", "x"), api=Api())
+    with pytest.raises(RefusedError, match="it is one of workflow 'w-9'"):
+        settle(ledger, Adoption("a", "x"), api=Api({"w-a": [{"id": "x", "workflow_id": "w-9"}]}))
+    assert states(ledger) == ["failed"]
+    [finding] = settle(ledger, Adoption("a", "x"), api=Api({"w-a": [{"id": "x"}]}))
+    [standing] = ledger.everything()
+    assert isinstance(finding.outcome, Created)
+    assert (standing.job_id, standing.recovered, standing.error) == ("x", True, None)
+    [_, (_, who, what, detail)] = ledger.decisions(number)
+    assert (who, what) == ("ann@desk", "adopted")
+    assert detail.startswith("x; failed: was in doubt (no answer in time)")
+
+
+def test_a_job_that_is_held_is_not_adopted_by_what_was_said_to_be_absent(ledger: Ledger) -> None:
+    lose(ledger, "a", "b")
+    api = Api({"w-a": [{"id": "x"}], "w-b": [{"id": "x"}]})
+    settle(ledger, Absence("a"))
+    settle(ledger, Adoption("b", "x"), api=api)
+    with pytest.raises(RefusedError, match="it is that of 'b' of nightly"):
+        settle(ledger, Adoption("a", "x"), api=api)
+
+
+def test_what_was_sent_again_or_failed_for_sure_is_not_adopted(ledger: Ledger) -> None:
+    [number] = lose(ledger, "a")
+    settle(ledger, Absence("a"))
+    run = next(ledger.runs())
+    again = Claim(Submission(past.job("a", "w-a"), 1), 2, past.THEN, 30.0)
+    with ledger.transaction():
+        ledger.claim(run, ledger.manifest_id(past.API, "nightly"), [(number, again)])
+        ledger.decide([(number, past.refused("no such"), past.THEN)])
+    with pytest.raises(RefusedError, match="'a' is not in doubt: failed in run run-1: no such"):
+        settle(ledger, Adoption("a", "x"), api=Api({"w-a": [{"id": "x"}]}))
+
+
+def test_of_one_name_what_is_in_doubt_goes_first_and_two_that_were_absent_need_the_run(ledger: Ledger) -> None:
+    lose(ledger, "a")
+    lose(ledger, "a", run_id="run-2", key="day:2026-10-20")
+    lose(ledger, "a", run_id="run-3", key="day:2026-10-21")
+    settle(ledger, Absence("a"), run="run-1")
+    settle(ledger, Absence("a"), run="run-2")
+    api = Api({"w-a": [{"id": "x"}, {"id": "y"}]})
+    settle(ledger, Adoption("a", "x"), api=api)
+    assert states(ledger) == ["failed", "failed", "created"]
+    with pytest.raises(UsageError, match="'a' is said to be absent in 2 runs"):
+        settle(ledger, Adoption("a", "y"), api=api)
+    settle(ledger, Adoption("a", "y"), api=api, run="run-2")
+    assert states(ledger) == ["failed", "created", "created"]
+
+
+def test_only_what_is_locked_is_adopted_after_all(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    lose(ledger, "a", run_id="run-0", manifest="other")
+    settle(ledger, Absence("a"))
+    [number] = lose(ledger, "a")
+
+    def settled_meanwhile(self: Ledger, *_: object) -> None:
+        with self.transaction():
+            self.decide([(number, past.made("theirs"), past.THEN)])
+
+    monkeypatch.setattr(Ledger, "doubt_intents", settled_meanwhile)
+    with pytest.raises(RefusedError, match="not in doubt: created as theirs"):
+        settle(ledger, Adoption("a", "x"), api=Api({"w-a": [{"id": "x"}]}))
+    assert states(ledger) == ["failed", "created"]
 
 
 # Locks, and whose doubts.

@@ -25,10 +25,10 @@ from runner.settings import (
     Proxy,
     api_key,
     base_url,
-    check_ca_bundle,
     is_loopback,
     limits,
     proxy_for,
+    trust,
 )
 from runner.version import VERSION
 
@@ -179,6 +179,30 @@ def test_credentials_in_a_base_url_are_refused_and_never_shown(text: str) -> Non
     assert SECRET not in words_of(caught)
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (SECRET, ""),
+        (f"key:{SECRET}", ""),
+        (f"https:{SECRET}", ""),
+        (f"https:///{SECRET}", ""),
+        (f"https://h.example:1/?api_key={SECRET}", "https://h.example:1"),
+        (f"https://h.example/{SECRET}", "https://h.example"),
+        (f"https://h.example/{SECRET}@", ""),
+        (f"https://h.example#{SECRET}", "https://h.example"),
+        (f"ftp://h.example:21/{SECRET}", "ftp://h.example:21"),
+        (f"https://{SECRET} /", ""),
+        (f"https://<{SECRET}>", ""),
+    ],
+)
+def test_no_more_of_a_base_url_is_shown_than_its_origin(text: str, shown: str) -> None:
+    """The rest may be the key: in the wrong variable, or where another API has it."""
+    with pytest.raises(UsageError) as caught:
+        base_url(text, allow_http=False)
+    assert shown in caught.value.message
+    assert SECRET not in words_of(caught)
+
+
 def test_an_empty_user_is_a_user() -> None:
     with pytest.raises(UsageError, match="credentials"):
         base_url("https://@api.pixxel.space", allow_http=False)
@@ -262,6 +286,20 @@ def test_a_key_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         with pytest.raises(RefusedError, match="cannot be read") as caught:
             api_key(SECRET, file)
         assert str(file) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "given", [SECRET, f"{SECRET}/x", f"/{SECRET}", f"/{SECRET}/{SECRET}", SECRET * 100, f"./{SECRET}"]
+)
+def test_what_is_no_path_is_not_shown_as_it_may_be_the_key_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    """A slash alone makes no path, as base64 has them: a path is one that is there, or that has a folder on its way."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RefusedError, match="the key file cannot be read") as caught:
+        api_key(None, Path(given))
+    assert SECRET not in words_of(caught)
+    assert "--api-key-file takes the path of a file" in caught.value.hint
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
@@ -424,6 +462,10 @@ def test_a_proxys_credentials_are_unquoted_and_kept_apart(
         f"http://u:pass?{SECRET}@p.example:3128",
         f"http:/u:{SECRET}@p.example",
         f"u:{SECRET}/x@p.example:3128",
+        f"http://p.example:3128/?p={SECRET}",
+        f"http://p.example:3128/{SECRET}",
+        f"http://p.example:3128#{SECRET}",
+        f"p.example/{SECRET}",
     ],
 )
 def test_a_proxy_that_cannot_be_used_is_refused_and_its_credentials_never_shown(
@@ -440,17 +482,20 @@ def test_a_proxy_that_cannot_be_used_is_refused_and_its_credentials_never_shown(
 
 
 def test_a_ca_bundle_is_a_file_of_pem_certificates(tmp_path: Path, certificates: Certificates) -> None:
-    check_ca_bundle(None)
-    check_ca_bundle(certificates.bundle)
+    assert trust(None) is None
+    assert trust(certificates.bundle)
     (tmp_path / "empty").touch()
     (tmp_path / "text").write_text("not a certificate")
     (tmp_path / "half").write_text("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")
     for name in ("missing", "empty", "text", "half", "."):
         path = str(tmp_path / name)
         with pytest.raises(UsageError, match="cannot be used") as caught:
-            check_ca_bundle(path)
+            trust(path)
         assert path in caught.value.message
         assert "PEM" in caught.value.hint
+    for path in ("", "a\0b"):  # OpenSSL takes an empty one for none, and trusts the system's
+        with pytest.raises(UsageError):
+            trust(path)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")

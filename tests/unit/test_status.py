@@ -182,6 +182,8 @@ def test_totals() -> None:
         raw(b""),
     ]
     assert totals(seen) == "4 jobs: 2 completed, 1 weird, 1 status unknown · cost 15"
+    lost = replace(sighting(status="running", cost=1), problem="HTTP 404 Not Found")
+    assert totals([seen[0], lost]) == "2 jobs: 1 completed, 1 status unknown · cost 13"
     assert totals(seen[:1]) == "1 job: 1 completed · cost 12"
     assert totals([]) == "0 jobs · cost 0"
 

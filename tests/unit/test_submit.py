@@ -667,6 +667,29 @@ def test_a_run_that_is_interrupted_before_it_begins_sends_nothing() -> None:
 
 
 @pytest.mark.usefixtures("short_grace")
+@pytest.mark.parametrize("allowed", [0, 1, 2])
+def test_a_run_goes_on_with_the_threads_that_the_system_allows(monkeypatch: pytest.MonkeyPatch, allowed: int) -> None:
+    """A limit such as `ulimit -u` has; without a single thread it ends as a run that was stopped."""
+    left, start = [allowed], threading.Thread.start
+
+    def start_if_allowed(thread: threading.Thread) -> None:
+        if thread.name.startswith("send-"):
+            if not left[0]:
+                raise RuntimeError("can't start new thread")
+            left[0] -= 1
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_if_allowed)
+    with WireServer() as server:
+        sent = run(server.url, jobs(6), concurrency=4)
+        assert len(server.requests) == (6 if allowed else 0)
+    assert sent.end is not None
+    assert sent.kinds() == ({"created": 6} if allowed else {"stopped": 6})
+    assert sent.journal.most_claimed <= 2 * allowed
+    assert sent.end.state == ("completed" if allowed else "stopped")
+    assert allowed or "no further thread" in sent.end.why
+
+
 def test_a_worker_that_is_stuck_is_left_behind_and_writes_nothing_any_more() -> None:
     stuck, free, came_back = threading.Event(), threading.Event(), threading.Event()
 

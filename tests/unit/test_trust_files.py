@@ -13,13 +13,18 @@ from pathlib import Path
 import pytest
 from support.past import API
 
-from runner import folder, lock
+from runner import execution, folder, lock, outlook
 from runner.atomic import Target
-from runner.errors import RefusedError
+from runner.cli import records, sources
+from runner.errors import RefusedError, UsageError
+from runner.execution import Order
 from runner.ledger import opening
 from runner.ledger.store import Ledger
-from runner.place import LedgerPlace
+from runner.model import Manifest
+from runner.outlook import Question
+from runner.place import LedgerPlace, is_there
 from runner.sandbox.store import JobFile
+from runner.settings import Limits
 
 NOBODY = 65534
 FILE = Target("the results file", "--results PATH", 0o600)
@@ -134,6 +139,54 @@ def test_a_link_in_the_place_of_the_sandbox_s_jobs_is_not_followed(tmp_path: Pat
     assert (tmp_path / "victim").exists()
 
 
+def test_a_pipe_in_the_place_of_the_sandbox_s_jobs_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "sandbox").mkdir()
+    os.mkfifo(tmp_path / "sandbox" / "jobs.jsonl")
+    with pytest.raises(RefusedError, match="in a plain file"):
+        JobFile(tmp_path / "sandbox")
+
+
+# What another user keeps for itself.
+
+
+@as_root
+def test_a_record_that_another_user_may_not_look_at_is_refused_in_words(shared: Path) -> None:
+    """Some versions of Python take it for one that is not there, and some raise."""
+    home = shared / folder.NAME
+    folder.make(home)
+    opening.create(home / "ledger.db")
+    place = LedgerPlace.of(str(shared / "m.yaml"))
+    question = Question(Manifest("m", str(shared / "m.yaml"), "", ()), API, Limits())
+    order = Order(question.manifest, None, API, place.path, make_ledger=True, limits=Limits())
+    with being(NOBODY):
+        for look in (
+            lambda: is_there(place.path),
+            lambda: records.must_exist(place.path),
+            lambda: outlook.check_free(place, question),
+            lambda: outlook.record(place).__enter__(),
+            lambda: execution.opened(order, None, None, None).__enter__(),  # type: ignore[arg-type]  # it goes no further
+        ):
+            with pytest.raises(RefusedError, match=r"cannot be reached at .*: Permission denied") as caught:
+                look()
+            assert "--ledger" in caught.value.hint
+        with pytest.raises(RefusedError, match="'m' is being run cannot be told"):
+            lock.holder(place.path, API, "m")
+        with pytest.raises(RefusedError, match="Permission denied"):
+            JobFile(home / "sandbox")
+
+
+@as_root
+def test_a_manifest_in_a_folder_that_may_not_be_entered_is_refused_in_words(shared: Path) -> None:
+    private = shared / "private"
+    private.mkdir(mode=0o700)
+    (private / "m.yaml").touch()
+    with being(NOBODY):
+        for named in (private, private / "m.yaml"):
+            assert sources.are_several([str(named)]) == (named == private)
+            with pytest.raises(UsageError, match="cannot be read: Permission denied"):
+                sources.read([str(named)])
+
+
 # The ledger.
 
 
@@ -223,7 +276,6 @@ def test_all_that_is_kept_is_private_whatever_the_umask(tmp_path: Path, umask: i
     finally:
         os.umask(before)
     assert home.stat().st_mode & 0o077 == 0
-    modes.pop(Path(".gitignore"))  # it is in a folder that nobody else enters
     assert {str(path): oct(mode) for path, mode in modes.items() if mode} == {}
     assert len(modes) >= 8
 

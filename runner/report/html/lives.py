@@ -25,12 +25,12 @@ _NOT_BEGUN = ("", "0 %")  # of progress
 
 def place(job: Sighting) -> int:
     """The place of a job's choice among `choices`."""
-    return _PLACES[job.kind]
+    return _PLACES[job.kind_now]
 
 
 def choices(jobs: Sequence[Sighting]) -> tuple[Choice, ...]:
     """How many jobs there are of each kind, in the order of `place`."""
-    counts = Counter(one.kind for one in jobs)
+    counts = Counter(one.kind_now for one in jobs)
     return tuple(Choice(word, tone, counts[kind]) for kind, (word, tone) in _KINDS.items())
 
 
@@ -41,7 +41,7 @@ def summary(jobs: Sequence[Sighting]) -> str:
 
 def mark(job: Sighting) -> Mark:
     """A job's status in the API's own word."""
-    return Mark(job.status or "unknown", _KINDS[job.kind][1])
+    return Mark(job.status_now or "unknown", _KINDS[job.kind_now][1])
 
 
 def took(job: Sighting) -> Length | None:

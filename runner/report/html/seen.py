@@ -37,10 +37,10 @@ def page(made: Sequence[Standing], style: Style) -> Page:
 def _verdict(jobs: Sequence[Sighting]) -> str:
     if not jobs:
         return "There are no jobs at the API."
-    completed = sum(one.kind == "completed" for one in jobs)
+    completed = sum(one.kind_now == "completed" for one in jobs)
     if completed == len(jobs):
         return "The job has completed." if len(jobs) == 1 else f"All {number(len(jobs))} jobs have completed."
-    rest = [one for one in jobs if one.kind != "completed"]
+    rest = [one for one in jobs if one.kind_now != "completed"]
     return f"{number(completed)} of {count(len(jobs), 'job', 'jobs')} completed, {lives.summary(rest)}."
 
 
