@@ -80,9 +80,7 @@ def sheet(made: Sequence[Standing], style: Style) -> Sheet:
     notes = [note for standing in made for note in _notes(standing, style)]
     if len(listed) < len(sightings):
         notes.append("completed jobs are not listed, as there are very many: --all lists every job")
-    return Sheet(
-        shown, "status", tuple(_COLORS[one.kind_now] for one in listed), tuple(notes)
-    )
+    return Sheet(shown, "status", tuple(_COLORS[one.kind_now] for one in listed), tuple(notes))
 
 
 def _notes(standing: Standing, style: Style) -> Iterator[str]:
