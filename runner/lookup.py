@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 from itertools import groupby
 from typing import Protocol
 
-from runner import jobobject
+from runner import joblist, jobobject
 from runner.exchange import Exchange
 from runner.jobobject import JobObject
 from runner.ledger.rows import Decision, Standing
@@ -355,11 +355,11 @@ class Look:
         answer = self.reader.list_jobs(workflow_id, Exchange(self.timeout))
         if not isinstance(answer, Answer):
             return f"the API could not be asked: {answer.detail}"
-        found = jobobject.listed_with(answer.body) if answer.status == 200 else None  # noqa: PLR2004 - a status is its own name
+        found = joblist.read_with(answer.body) if answer.status == 200 else None  # noqa: PLR2004 - a status is its own name
         if found is None:
             return f"the API's list of jobs could not be read (HTTP {answer.status})"
         jobs, beside = found
-        part = jobobject.part_said(len(jobs), beside, answer.headers)
+        part = joblist.part_said(len(jobs), beside, answer.headers)
         return Listing(jobs, _ahead(answer, asked, self.now()), part, _date(answer.headers.get("date")))
 
     def _with_body(self, finding: Finding, listing: Listing) -> Finding:

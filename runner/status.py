@@ -14,7 +14,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, Literal, Protocol
 
-from runner import jobobject
+from runner import joblist, jobobject
 from runner.asking import Asker, Question
 from runner.exchange import Exchange
 from runner.jobobject import JobObject
@@ -297,7 +297,7 @@ class Watch:
     def _from_list(self, group: Sequence[int], happening: Happening) -> list[int]:
         jobs = None
         if isinstance(happening, Answer) and happening.status == HTTPStatus.OK:
-            jobs = jobobject.listed(happening.body)
+            jobs = joblist.read(happening.body)
         if jobs is None:
             self._not_told(group, happening)
             # A list that cannot be read is no reason not to ask for each; an API that does not answer is.

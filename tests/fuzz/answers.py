@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from fuzz.bounds import soon
 
-from runner import api, connection, jobobject, results, verdict
+from runner import api, connection, joblist, jobobject, results, verdict
 from runner.estimate import ask
 from runner.exchange import Exchange
 from runner.ledger.rows import Standing
@@ -184,7 +184,7 @@ def _as_a_body(body: bytes) -> None:
     assert seen.kind
     for told in (seen.progress, seen.created_at, seen.started_at, seen.finished_at, seen.is_final):
         assert told is None or isinstance(told, str | datetime | bool)
-    for job in jobobject.listed(body) or ():
+    for job in joblist.read(body) or ():
         assert jobobject.read(jobobject.updated(body, job)) is not None
     if jobobject.embeddable(body):
         json.loads(body.decode(), parse_constant=_refuse)
