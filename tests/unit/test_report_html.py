@@ -487,7 +487,7 @@ def test_statuses() -> None:
     assert [(row["job"], row["status"], row["message"]) for row in page.rows] == [
         ("a", "completed", ""),
         ("b", "failed", "Analyse: no imagery"),
-        ("c", "running", "HTTP 503"),
+        ("c", "unknown", "HTTP 503"),
     ]
 
 
