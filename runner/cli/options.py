@@ -256,9 +256,10 @@ def limits(command: _Command) -> _Command:
     return command
 
 
-def _limit(_context: click.Context, _parameter: click.Parameter, value: int | None) -> int | None:
+def _limit(context: click.Context, _parameter: click.Parameter, value: int | None) -> int | None:
     """A budget; click takes a variable that is set and empty for one that is not set, and so for no limit."""
-    refuse_empty("PIXXEL_RUNNER_MAX_COST")
+    if not context.resilient_parsing:  # a shell only asks what could come next
+        refuse_empty("PIXXEL_RUNNER_MAX_COST")
     return value
 
 

@@ -121,6 +121,14 @@ def test_above_the_limit_nothing_is_sent(shell: Shell) -> None:
     assert not (shell.folder / "nightly.results.json").exists()
 
 
+def test_a_limit_that_a_script_failed_to_fill_is_not_no_limit(shell: Shell) -> None:
+    shell.environment["PIXXEL_RUNNER_MAX_COST"] = ""
+    with serving(shell, Api()) as server:
+        done = run(shell)
+        assert (done.code, sent(server), asked(server)) == (2, [], [])
+    assert "PIXXEL_RUNNER_MAX_COST is set and empty" in done.err
+
+
 def test_up_to_the_limit_everything_is(shell: Shell) -> None:
     with serving(shell, Api()) as server:
         done = run(shell, "--max-cost", "85")
