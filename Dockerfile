@@ -4,7 +4,7 @@ ARG PYTHON=3.13
 
 FROM python:${PYTHON}-slim AS build
 WORKDIR /src
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY requirements requirements
 COPY runner runner
 COPY schemas schemas
@@ -19,6 +19,7 @@ RUN python -m venv /opt/build \
 
 FROM python:${PYTHON}-slim
 LABEL org.opencontainers.image.title="pixxel-runner" \
+      org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.description="Declarative batch runner for the Pixxel API: each job created exactly once, and on record"
 # The folder is the user's, and so is a new volume that is mounted there.
 RUN install --directory --owner=10001 --group=10001 --mode=0700 /data

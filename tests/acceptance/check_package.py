@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
-SOURCES = ("runner", "schemas", "README.md", "pyproject.toml", ".gitignore")
+SOURCES = ("runner", "schemas", "LICENSE", "README.md", "pyproject.toml", ".gitignore")
 PACKAGES = {"runner": "runner", "schemas": "runner/schemas"}  # where each folder is in the wheel
 # Another person's machine, as far as one machine can be that.
 ELSEWHERE = {"LC_ALL": "C", "TZ": "Pacific/Kiritimati", "PYTHONHASHSEED": "4711", "HOME": "/nonexistent"}
@@ -93,7 +93,10 @@ def copy(source: Path, target: Path) -> None:
 def check_contents(sdist: Path, wheel: Path) -> None:
     """See that every file of the packages is in the wheel (its modules, schemas, page and starter), and no other."""
     with zipfile.ZipFile(wheel) as archive:
-        names = {name for name in archive.namelist() if not name.startswith("pixxel_runner-")}
+        entries = archive.namelist()
+    if not any(name.endswith(".dist-info/licenses/LICENSE") for name in entries):
+        raise SystemExit("wheel: no LICENSE")
+    names = {name for name in entries if not name.startswith("pixxel_runner-")}
     ours = set(packaged())
     if names != ours:
         raise SystemExit(f"wheel: missing {sorted(ours - names)}, not ours {sorted(names - ours)}")

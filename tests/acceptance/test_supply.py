@@ -111,6 +111,30 @@ def test_the_page_has_the_licence_of_all_that_is_installed_with_the_program() ->
             assert rows[name] == licence(name), name
 
 
+def test_the_project_has_the_licence_that_its_metadata_names() -> None:
+    project = PROJECT["project"]
+    text = "".join((CHECKOUT / name).read_text(encoding="utf-8") for name in project["license-files"])
+    assert project["license"] == "Apache-2.0"
+    assert re.match(r"\s*Apache License\s+Version 2\.0, January 2004\s", text)
+    assert "Copyright 2026 pixxel-runner contributors\n" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_every_address_of_the_project_is_the_one_that_the_docs_use() -> None:
+    [repository] = re.findall(r"- repo: (https://\S+)", Page("docs/pre-commit.md").text)
+    assert {url.removeprefix(repository)[:1] for url in PROJECT["project"]["urls"].values()} <= {"", "/"}
+
+
+def test_the_classifiers_name_each_python_that_tox_has() -> None:
+    """From the oldest that is allowed to the newest that is tested."""
+    named = re.findall(r"Python :: (3\.\d+)$", "\n".join(PROJECT["project"]["classifiers"]), re.MULTILINE)
+    tox = ConfigParser(interpolation=None)
+    tox.read(CHECKOUT / "tox.ini")
+    tested = sorted(re.findall(r"py3(\d+)", tox["testenv:whole"]["base_python"]), key=int)
+    assert named == [f"3.{minor}" for minor in tested]
+    assert PROJECT["project"]["requires-python"] == f">={named[0]}"
+
+
 @pytest.mark.parametrize("page", [SECURITY, LICENCES], ids=["SECURITY", "licences"])
 def test_the_commands_are_those_of_tox(page: Page) -> None:
     tox = ConfigParser(interpolation=None)
