@@ -6,13 +6,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from runner.errors import Exit, ManifestError, Problem, RefusedError, RunnerError, UsageError
-    from runner.forecast import Forecast, Prospect
+    from runner.core.errors import Exit, ManifestError, Problem, RefusedError, RunnerError, UsageError
+    from runner.core.models import Created, Entry, ErrorInfo, Failed, InDoubt, Job, Manifest, Skipped
+    from runner.core.settings import Options
+    from runner.ledger.lock import LockedError
     from runner.library import SANDBOX, Access, Choice, Result, Silent, Stop, load_manifest, preview, run
-    from runner.lock import LockedError
-    from runner.model import Created, Entry, ErrorInfo, Failed, InDoubt, Job, Manifest, Skipped
-    from runner.results import Summary
-    from runner.settings import Options
+    from runner.planning.forecast import Forecast, Prospect
+    from runner.runs.results_file import Summary
 
 __all__ = [
     "SANDBOX",
@@ -47,12 +47,12 @@ __all__ = [
 
 # Where each name is: nothing of it is imported before it is asked for, so that the command starts as fast as without.
 _HOMES = {
-    "runner.errors": ("Exit", "ManifestError", "Problem", "RefusedError", "RunnerError", "UsageError"),
-    "runner.forecast": ("Forecast", "Prospect"),
-    "runner.lock": ("LockedError",),
-    "runner.model": ("Created", "Entry", "ErrorInfo", "Failed", "InDoubt", "Job", "Manifest", "Skipped"),
-    "runner.results": ("Summary",),
-    "runner.settings": ("Options",),
+    "runner.core.errors": ("Exit", "ManifestError", "Problem", "RefusedError", "RunnerError", "UsageError"),
+    "runner.planning.forecast": ("Forecast", "Prospect"),
+    "runner.ledger.lock": ("LockedError",),
+    "runner.core.models": ("Created", "Entry", "ErrorInfo", "Failed", "InDoubt", "Job", "Manifest", "Skipped"),
+    "runner.runs.results_file": ("Summary",),
+    "runner.core.settings": ("Options",),
 }
 
 

@@ -12,20 +12,26 @@ from datetime import timedelta
 from pathlib import Path
 from signal import SIGTERM
 
-from runner import execution, lookup, manifest, outlook, results, runkey, settings
-from runner.api import Api, Reader
-from runner.errors import Exit, RefusedError, UsageError
-from runner.execution import Order, Watcher
-from runner.forecast import Forecast
-from runner.journal import Decided
-from runner.lookup import Finding
-from runner.model import Entry, ErrorInfo, Manifest, Outcome, Record, Run, Submission
-from runner.outlook import Question
-from runner.place import LedgerPlace, is_ci
-from runner.results import Summary
-from runner.sandbox import beside
-from runner.settings import Endpoint, Options
-from runner.submit import Engine
+from runner.client import endpoint
+from runner.client.api import Api, Reader
+from runner.client.endpoint import Endpoint
+from runner.core import settings
+from runner.core.errors import Exit, RefusedError, UsageError
+from runner.core.models import Entry, ErrorInfo, Manifest, Outcome, Record, Run, Submission
+from runner.core.settings import Options
+from runner.ledger.journal import Decided
+from runner.ledger.location import LedgerPlace, is_ci
+from runner.manifest import loader
+from runner.planning import run_key as run_keys
+from runner.planning.forecast import Forecast
+from runner.runs import execution, reconcile, results_file
+from runner.runs import preview as previews
+from runner.runs.execution import Order, Watcher
+from runner.runs.preview import Question
+from runner.runs.reconcile import Finding
+from runner.runs.results_file import Summary
+from runner.sandbox import embedded
+from runner.submission.engine import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +43,23 @@ class Access:
     """
 
     key: str = field(repr=False)
-    base_url: str = settings.PRODUCTION
+    base_url: str = endpoint.PRODUCTION
     ca_bundle: str | None = None
     allow_http: bool = False
 
     @property
     def identity(self) -> str:
         """What the ledger knows this API by. Raises UsageError when the base URL is none."""
-        return settings.base_url(self.base_url, allow_http=self.allow_http)
+        return endpoint.base_url(self.base_url, allow_http=self.allow_http)
 
     def endpoint(self) -> Endpoint:
         """How it is reached. Raises UsageError or RefusedError when it can't be."""
-        trust = settings.trust(self.ca_bundle)
+        trust = endpoint.trust(self.ca_bundle)
         origin = self.identity
-        return Endpoint(origin, settings.given_key(self.key), self.ca_bundle, settings.proxy_for(origin), trust)
+        return Endpoint(origin, endpoint.given_key(self.key), self.ca_bundle, endpoint.proxy_for(origin), trust)
 
 
-SANDBOX = Access("", settings.SANDBOX)
+SANDBOX = Access("", endpoint.SANDBOX)
 """An API inside this process, with no account and no cost; its jobs and its ledger are kept beside the manifest."""
 
 
@@ -67,7 +73,7 @@ class Choice:
     new: bool = False
     hold: bool = False
     allow_unknown_cost: bool = False
-    settle: timedelta = lookup.SETTLE
+    settle: timedelta = reconcile.SETTLE
     lock_timeout: float = 0.0
 
 
@@ -96,7 +102,7 @@ class Result:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the results file, whole or not at all. Raises RefusedError when it can't be."""
-        results.write(results.digest(Record(self.run, self.entries)), Path(path))
+        results_file.write(results_file.digest(Record(self.run, self.entries)), Path(path))
 
 
 class Stop:
@@ -173,7 +179,7 @@ def load_manifest(path: str | os.PathLike[str]) -> Manifest:
         UsageError: it cannot be read.
     """
     # By its absolute path: its ledger stays the one beside it, wherever the program goes meanwhile.
-    return replace(manifest.load(os.fspath(path), io.BytesIO()), path=os.path.abspath(path))  # noqa: PTH100 - no link is to be followed
+    return replace(loader.load(os.fspath(path), io.BytesIO()), path=os.path.abspath(path))  # noqa: PTH100 - no link is to be followed
 
 
 def run(
@@ -230,7 +236,7 @@ def run(
     ):
         one.prepare()
         end = one.submit(ender)
-        made = results.digest(one.record())
+        made = results_file.digest(one.record())
         code = execution.exit_code(one.run, made, end)
         entries = tuple(made.record.entries)  # they are read from the ledger, which is closed after this
         return Result(made.run, made.summary, entries, code, end.why, end.error, end.unrecorded)
@@ -258,12 +264,12 @@ def preview(
     place = _place(wanted, access, choice, options, ledger)
     limits = settings.limits(options, wanted)
     question = Question(wanted, _identity(access), limits, choice.only, choice.again, choice.resume, choice.new)
-    outlook.check_free(place, question)
-    with outlook.record(place) as known:
+    previews.check_free(place, question)
+    with previews.record(place) as known:
         if not (cost or check):
-            return outlook.look(question, known)[0]
+            return previews.look(question, known)[0]
         with _endpoint(access, wanted) as endpoint, Reader(endpoint, limits.concurrency) as reader:
-            return outlook.look(question, known, reader, cost=cost, check=check)[0]
+            return previews.look(question, known, reader, cost=cost, check=check)[0]
 
 
 def _place(
@@ -274,7 +280,7 @@ def _place(
     for name in ("only", "again"):
         if isinstance(getattr(choice, name), str):
             raise UsageError(f"{name} is a text, and would be read as its letters", "Give a tuple of names.")
-    runkey.refuse_two_answers(wanted, choice.again, resume=choice.resume, new=choice.new)
+    run_keys.refuse_two_answers(wanted, choice.again, resume=choice.resume, new=choice.new)
     if access == SANDBOX and ledger is not None:
         raise UsageError("a ledger goes with the real API", "The sandbox has its own, beside the manifest.")
     place = LedgerPlace.of(wanted.path, None if ledger is None else Path(ledger), sandbox=access == SANDBOX)
@@ -283,8 +289,8 @@ def _place(
 
 
 def _identity(access: Access) -> str:
-    return settings.SANDBOX if access == SANDBOX else access.identity
+    return endpoint.SANDBOX if access == SANDBOX else access.identity
 
 
 def _endpoint(access: Access, wanted: Manifest) -> AbstractContextManager[Endpoint]:
-    return beside.serving(wanted) if access == SANDBOX else nullcontext(access.endpoint())
+    return embedded.serving(wanted) if access == SANDBOX else nullcontext(access.endpoint())

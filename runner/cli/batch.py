@@ -8,22 +8,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 
-from runner import execution, periods, record, results
-from runner.api import Api
 from runner.cli import console, options
-from runner.cli.interrupts import Interrupts
 from runner.cli.progress import Progress
-from runner.errors import Exit, RefusedError, RunnerError, Terminated
-from runner.execution import Execution, Order
-from runner.journal import Decided
+from runner.cli.signals import Interrupts
+from runner.client.api import Api
+from runner.client.endpoint import Endpoint
+from runner.core.errors import Exit, RefusedError, RunnerError, Terminated
+from runner.core.models import Manifest, Record, Submission
+from runner.core.text import visible
+from runner.ledger.journal import Decided
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
-from runner.model import Manifest, Record, Submission
-from runner.record import Reopened
-from runner.results import Digest
-from runner.settings import Endpoint
-from runner.submit import End
-from runner.text import visible
+from runner.planning import periods
+from runner.runs import execution, record, results_file
+from runner.runs.execution import Execution, Order
+from runner.runs.record import Reopened
+from runner.runs.results_file import Digest
+from runner.submission.engine import End
 
 Endpoints = Callable[[Manifest], AbstractContextManager[Endpoint]]
 
@@ -140,7 +141,7 @@ class Batch:
                 with self.progress.over(len(one.plan.sends)):
                     end = one.submit(interrupts)
             try:
-                made = results.digest(one.record())
+                made = results_file.digest(one.record())
             except RefusedError as error:
                 raise UntoldError(
                     f"{order.manifest.path} was run, and its record cannot be read: {error.message}",
@@ -179,7 +180,7 @@ def last_told(task: Task) -> Digest | None:
             run = next(ledger.runs(order.api, order.manifest.name), None)
             if run is None:
                 return None
-            return without_ledger(results.digest(record.of_run(ledger, run)), order, run)
+            return without_ledger(results_file.digest(record.of_run(ledger, run)), order, run)
     except RefusedError:
         return None
 
@@ -187,7 +188,7 @@ def last_told(task: Task) -> Digest | None:
 def write(made: Digest, path: Path) -> RefusedError | None:
     """Write a results file. What keeps it from being written is returned."""
     try:
-        results.write(made, path)
+        results_file.write(made, path)
     except RefusedError as error:
         return error
     return None

@@ -16,8 +16,8 @@ from typing import BinaryIO, TextIO
 
 import click
 
-from runner.errors import RefusedError, RunnerError
-from runner.text import visible
+from runner.core.errors import RefusedError, RunnerError
+from runner.core.text import visible
 
 
 class OutputError(RefusedError):

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from runner.cli import console, empties
-from runner.errors import Exit, ManifestError, RunnerError, Terminated
-from runner.version import VERSION
+from runner.cli import console, empty_values
+from runner.core.errors import Exit, ManifestError, RunnerError, Terminated
+from runner.core.version import VERSION
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -49,16 +49,16 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"runner.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"runner.cli.commands.{cmd_name}").command
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in _COMMANDS and (args[0] == "-" or not args[0].startswith("-")) and not ctx.resilient_parsing:
-            from runner.cli import suggest  # noqa: PLC0415 - there is hardly ever one
+            from runner.cli import suggestions  # noqa: PLC0415 - there is hardly ever one
 
-            raise click.UsageError(suggest.no_command(args, _COMMANDS), ctx)
+            raise click.UsageError(suggestions.no_command(args, _COMMANDS), ctx)
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -92,15 +92,15 @@ def main(arguments: list[str] | None = None) -> int:
         console.flush()
     except RunnerError as error:
         if isinstance(error, ManifestError):
-            from runner.cli import problems  # noqa: PLC0415 - `--help` has none
+            from runner.cli import problem_format  # noqa: PLC0415 - `--help` has none
 
-            console.say("\n".join(map(problems.text, error.problems)))
+            console.say("\n".join(map(problem_format.text, error.problems)))
         console.fail(error)
         code = error.exit_code
     except click.ClickException as error:
-        from runner.cli import suggest  # noqa: PLC0415 - there is hardly ever one
+        from runner.cli import suggestions  # noqa: PLC0415 - there is hardly ever one
 
-        console.usage(suggest.in_other_words(error))
+        console.usage(suggestions.in_other_words(error))
         code = Exit.USAGE
     except (click.Abort, KeyboardInterrupt):
         console.say("interrupted")
@@ -137,12 +137,12 @@ def _run(arguments: list[str] | None) -> int:
     """Find the command and run it. `click.Group.main` is not used: it answers a closed pipe with an exit of its own."""
     completing = os.environ.get(_COMPLETE)
     if completing:
-        from runner.cli import completion  # noqa: PLC0415 - for shells alone
+        from runner.cli.commands import completion  # noqa: PLC0415 - for shells alone
 
         return completion.answer(cli, _NAME, completing)
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        empties.refuse(cli, given)
+        empty_values.refuse(cli, given)
         with cli.make_context(_NAME, given) as context:
             return int(cli.invoke(context) or Exit.OK)
     except click.exceptions.Exit as end:

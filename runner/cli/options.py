@@ -12,13 +12,14 @@ from typing import Any, TypeVar
 
 import click
 
-from runner import folder, settings
-from runner.cli import completion_values, console, endpoint
-from runner.errors import UsageError
-from runner.model import Manifest
-from runner.pacing import Rate
-from runner.place import LedgerPlace, is_ci
-from runner.text import visible
+from runner.cli import api_endpoint, completers, console
+from runner.client import endpoint
+from runner.core import settings, state_dir
+from runner.core.errors import UsageError
+from runner.core.models import Manifest
+from runner.core.rate_limit import Rate
+from runner.core.text import visible
+from runner.ledger.location import LedgerPlace, is_ci
 
 _WHERE = ("sandbox", "base_url", "api_key_file", "ca_bundle", "allow_http", "ledger")
 
@@ -40,7 +41,7 @@ class Connection:
         """The file of certificates, if there is one."""
         return None if self.ca_bundle is None else Path(self.ca_bundle)
 
-    def endpoints(self) -> Callable[[Manifest], AbstractContextManager[settings.Endpoint]]:
+    def endpoints(self) -> Callable[[Manifest], AbstractContextManager[endpoint.Endpoint]]:
         """For each manifest, the API, reachable while the context lasts.
 
         Raises:
@@ -48,11 +49,11 @@ class Connection:
             RefusedError: there is no key.
         """
         if self.sandbox:
-            from runner.sandbox import beside  # noqa: PLC0415 - of no use to most runs, and 10 ms of their start
+            from runner.sandbox import embedded  # noqa: PLC0415 - of no use to most runs, and 10 ms of their start
 
-            return beside.serving
+            return embedded.serving
         refuse_empty("PIXXEL_RUNNER_API_KEY_FILE", "PIXXEL_RUNNER_CA_BUNDLE")
-        reached = endpoint.real(self.base_url, self.api_key_file, self.ca_bundle, allow_http=self.allow_http)
+        reached = api_endpoint.real(self.base_url, self.api_key_file, self.ca_bundle, allow_http=self.allow_http)
         return lambda _manifest: nullcontext(reached)
 
     @property
@@ -64,8 +65,8 @@ class Connection:
         """
         refuse_empty("PIXXEL_BASE_URL")
         if self.sandbox:
-            return settings.SANDBOX
-        return settings.base_url(self.base_url, allow_http=self.allow_http)
+            return endpoint.SANDBOX
+        return endpoint.base_url(self.base_url, allow_http=self.allow_http)
 
 
 def ledger_place(manifest_path: str, named: Path | None, *, sandbox: bool) -> LedgerPlace:
@@ -77,7 +78,7 @@ def ledger_place(manifest_path: str, named: Path | None, *, sandbox: bool) -> Le
     refuse_empty("PIXXEL_RUNNER_LEDGER")
     source = click.get_current_context().get_parameter_source("ledger")
     if sandbox and source is click.core.ParameterSource.COMMANDLINE:
-        home = folder.beside(manifest_path) / "sandbox"
+        home = state_dir.beside(manifest_path) / "sandbox"
         raise UsageError("--ledger goes with the real API", f"The sandbox has its own, in {home}.")
     return LedgerPlace.of(manifest_path, named, sandbox=sandbox)
 
@@ -141,7 +142,7 @@ def connection(command: _Command) -> _Command:
             click.option(
                 "--base-url",
                 envvar="PIXXEL_BASE_URL",
-                default=settings.PRODUCTION,
+                default=endpoint.PRODUCTION,
                 show_default=True,
                 metavar="URL",
                 help="Where the API is.",
@@ -157,7 +158,7 @@ def connection(command: _Command) -> _Command:
                 "--ca-bundle",
                 envvar="PIXXEL_RUNNER_CA_BUNDLE",
                 metavar="FILE",
-                shell_complete=completion_values.files,
+                shell_complete=completers.files,
                 help="Trust the certificates of a PEM file instead of the system's.",
             ),
             click.option("--allow-http", is_flag=True, help="Allow a plain http base URL beyond this machine."),
@@ -283,14 +284,14 @@ def selection(command: _Command) -> _Command:
                 "--only",
                 multiple=True,
                 metavar="NAME-GLOB",
-                shell_complete=completion_values.job_names,
+                shell_complete=completers.job_names,
                 help="Submit only jobs whose name matches. Repeatable.",
             ),
             click.option(
                 "--again",
                 multiple=True,
                 metavar="NAME",
-                shell_complete=completion_values.job_names,
+                shell_complete=completers.job_names,
                 help="Send one more of a job that was created. Repeatable.",
             ),
             click.option("--resume", is_flag=True, help="Finish the last run: send only what was not created."),

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import assert_never
 
-from runner.cli import console, screen
-from runner.lookup import Finding
-from runner.model import Created, ErrorInfo, Failed, InDoubt, Outcome, Skipped, Submission
-from runner.text import cut, visible
+from runner.cli import console, terminal
+from runner.core.models import Created, ErrorInfo, Failed, InDoubt, Outcome, Skipped, Submission
+from runner.core.text import cut, visible
+from runner.runs.reconcile import Finding
 
 _WIDEST_BAR = 36  # columns
 _NARROWEST_BAR = 10  # columns
@@ -24,11 +24,11 @@ class Progress:
     def __init__(self, *, quiet: bool, verbose: bool, bar: bool) -> None:
         self._quiet = quiet
         self._verbose = verbose
-        self._wants_bar = bar and not quiet and screen.can_redraw()
+        self._wants_bar = bar and not quiet and terminal.can_redraw()
         self._counts: Counter[str] = Counter()
         self._started = time.monotonic()
         self._total = 0
-        self._drawing: screen.Drawing | None = None
+        self._drawing: terminal.Drawing | None = None
 
     @contextmanager
     def over(self, total: int) -> Iterator[None]:
@@ -39,7 +39,7 @@ class Progress:
             return
         self._total = total
         self._counts.clear()
-        self._drawing = screen.Drawing(inline=True)
+        self._drawing = terminal.Drawing(inline=True)
         self._draw()
         try:
             yield
@@ -98,7 +98,7 @@ class Progress:
         if self._drawing is not None:
             done, elapsed = self._counts.total(), time.monotonic() - self._started
             others = {word: count for word, count in sorted(self._counts.items()) if word != "created"}
-            self._drawing.draw([bar(done, self._total, others, elapsed, screen.size().columns - 1)])
+            self._drawing.draw([bar(done, self._total, others, elapsed, terminal.size().columns - 1)])
 
 
 def bar(done: int, total: int, others: Mapping[str, int], elapsed: float, columns: int) -> str:

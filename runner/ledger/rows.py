@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any, Literal, NamedTuple, get_args
 
-from runner.model import Created, ErrorInfo, Failed, InDoubt, Job, OncePer, RunState
+from runner.core.models import Created, ErrorInfo, Failed, InDoubt, Job, OncePer, RunState
 
 State = Literal["sending", "released", "failed", "in_doubt", "created"]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.ledger import rows
-from runner.ledger.opening import LedgerError
+from runner.ledger.connect import LedgerError
 
 _LEAST_ROW = 64  # bytes: no submission is smaller, which bounds how many a file can have
 _JSON = ("labels", "error", "candidates")

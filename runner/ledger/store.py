@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from runner import jobobject
-from runner.errors import RefusedError
+from runner.client import job as job_object
+from runner.core.errors import RefusedError
+from runner.core.models import ErrorInfo, Job, RunState
 from runner.ledger import rows
-from runner.ledger.opening import readable
+from runner.ledger.connect import readable
+from runner.ledger.database import batches, marks
 from runner.ledger.rows import Decision, RunRow, Standing
-from runner.ledger.session import batches, marks
 from runner.ledger.writes import Writes, known_cost
-from runner.model import ErrorInfo, Job, RunState
 
 _SUBMISSIONS = "FROM submissions s JOIN manifests m ON m.id = s.manifest"
 _RUNS = f"SELECT {rows.RUN_COLUMNS} FROM runs r JOIN manifests m ON m.id = r.manifest"  # noqa: S608 - likewise
@@ -176,7 +176,7 @@ class Ledger(Writes):
                     "INSERT OR REPLACE INTO endings (submission, seen_at, body) VALUES (?, ?, ?)",
                     *(submission, seen_at.isoformat(), body),
                 )
-                cost = known_cost(jobobject.read(body))
+                cost = known_cost(job_object.read(body))
                 if cost:  # a list may have 0 where the answer had more: what was spent does not shrink to nothing
                     self.write("UPDATE submissions SET cost = ? WHERE id = ?", cost, submission)
 

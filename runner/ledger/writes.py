@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, assert_never
 
-from runner import jobobject
-from runner.jobobject import JobObject
-from runner.journal import Claim
+from runner.client import job as job_object
+from runner.client.job import JobObject
+from runner.core.models import Created, ErrorInfo, Failed, InDoubt
 from runner.ledger import rows
-from runner.ledger.opening import LedgerError
+from runner.ledger.connect import LedgerError
+from runner.ledger.database import Session, batches
+from runner.ledger.journal import Claim
 from runner.ledger.rows import RunRow, State
-from runner.ledger.session import Session, batches
-from runner.model import Created, ErrorInfo, Failed, InDoubt
 
 # Around the rows of values: many at once are one statement.
 _CLAIM = (
@@ -132,7 +132,7 @@ def _intent(run: RunRow, manifest: int, number: int, before: int | None, claim: 
 
 def _told(submission: int, created: Created, ended: str | None) -> tuple[Any, ...]:
     """The values of _CREATE."""
-    job = jobobject.read(created.body)
+    job = job_object.read(created.body)
     return (
         *(
             submission,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-from runner.errors import UsageError
+from runner.core.errors import UsageError
 
 Kind = Literal["rate-limit", "bad-gateway", "reset", "slow", "failure"]
 KINDS: tuple[str, ...] = get_args(Kind)

@@ -14,10 +14,10 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Self
 
-from runner.errors import NoThreadError, RefusedError
-from runner.sandbox import endpoints, wire
+from runner.core.errors import NoThreadError, RefusedError
+from runner.sandbox import handlers, http
+from runner.sandbox.backend import World
 from runner.sandbox.faults import Dice, Fault, Kind, checked
-from runner.sandbox.world import World
 
 _HOST = "127.0.0.1"
 _BACKLOG = 512
@@ -29,7 +29,7 @@ _MOST_DRAINED = 4 * 1024 * 1024
 _PAUSE = 0.05  # seconds before accepting is tried again when there is no file descriptor or thread left
 
 # A gateway that lost what is behind it doesn't speak the API's language.
-_BAD_GATEWAY = wire.Response(
+_BAD_GATEWAY = http.Response(
     HTTPStatus.BAD_GATEWAY, b"<html><body><h1>502 Bad Gateway</h1></body></html>\n", content_type="text/html"
 )
 
@@ -136,7 +136,7 @@ class Sandbox:
             with contextlib.suppress(OSError):  # the client went away, or was silent for too long
                 connection.settimeout(_IDLE)
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                reader = wire.Reader(connection.recv)
+                reader = http.Reader(connection.recv)
                 while not self._closing.is_set() and self._exchange(connection, reader):
                     pass
         finally:
@@ -147,11 +147,11 @@ class Sandbox:
         with self._lock:
             self._connections.pop(thread).close()
 
-    def _exchange(self, connection: socket.socket, reader: wire.Reader) -> bool:
+    def _exchange(self, connection: socket.socket, reader: http.Reader) -> bool:
         """Serve one request; whether the connection can serve another."""
         try:
             request = reader.request()
-        except wire.WireError as error:
+        except http.WireError as error:
             self._turn_away(connection, error)
             return False
         if request is None:
@@ -167,31 +167,31 @@ class Sandbox:
         connection.sendall(self._render(response, close=not request.keep_alive, head_only=request.method == "HEAD"))
         return request.keep_alive
 
-    def _respond(self, request: wire.Request, met: Mapping[Kind, Fault]) -> wire.Response:
+    def _respond(self, request: http.Request, met: Mapping[Kind, Fault]) -> http.Response:
         if limit := met.get("rate-limit"):
             headers = {"Retry-After": f"{limit.seconds:.0f}"}
-            return endpoints.refusal(HTTPStatus.TOO_MANY_REQUESTS, "too many requests", headers=headers)
-        response = endpoints.answer(self.world, self._key, request, job_fails="failure" in met)
+            return handlers.refusal(HTTPStatus.TOO_MANY_REQUESTS, "too many requests", headers=headers)
+        response = handlers.answer(self.world, self._key, request, job_fails="failure" in met)
         if slow := met.get("slow"):
             self._closing.wait(slow.seconds)
         return _BAD_GATEWAY if "bad-gateway" in met else response
 
-    def _turn_away(self, connection: socket.socket, error: wire.WireError) -> None:
+    def _turn_away(self, connection: socket.socket, error: http.WireError) -> None:
         """Answer what was no request, and let the client finish sending: closing at once would reset the answer."""
         self._note(f"- - {error.status}")
-        connection.sendall(self._render(endpoints.refusal(error.status, error.message), close=True, head_only=False))
+        connection.sendall(self._render(handlers.refusal(error.status, error.message), close=True, head_only=False))
         connection.shutdown(socket.SHUT_WR)
         connection.settimeout(_LINGER)
         drained = 0
         while drained < _MOST_DRAINED and (data := connection.recv(65536)):
             drained += len(data)
 
-    def _render(self, response: wire.Response, *, close: bool, head_only: bool) -> bytes:
-        return wire.render(
+    def _render(self, response: http.Response, *, close: bool, head_only: bool) -> bytes:
+        return http.render(
             response, date=self.world.now(), request_id=str(uuid.uuid4()), close=close, head_only=head_only
         )
 
-    def _tell(self, request: wire.Request, ending: str) -> None:
+    def _tell(self, request: http.Request, ending: str) -> None:
         self._note(f"{request.method} {request.path} {ending}")
 
     def _note(self, line: str) -> None:

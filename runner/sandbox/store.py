@@ -13,8 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from runner.errors import RefusedError
-from runner.sandbox.timeline import SandboxJob
+from runner.core.errors import RefusedError
+from runner.sandbox.lifecycle import SandboxJob
 
 _FILE = "jobs.jsonl"
 

@@ -28,7 +28,7 @@ LITTER = (
     "runner/.pixxel-runner/ledger.db",
     "runner/__pycache__/api.cpython-311.pyc",
     "runner/cli/jobs.results.json",
-    "runner/report/html/key",
+    "runner/reports/formats/html/key",
     "schemas/jobs.results.json",
 )
 

@@ -21,8 +21,8 @@ from support.faults_table import GET_FAULTS, POST_FAULTS
 from support.schemas import check_results
 
 from runner.ledger.store import Ledger
-from runner.sandbox.timeline import SandboxJob
-from runner.sandbox.world import World
+from runner.sandbox.backend import World
+from runner.sandbox.lifecycle import SandboxJob
 
 SEEDS = int(os.environ.get("PIXXEL_CAMPAIGN_SEEDS", "100"))  # of both campaigns together
 PARTS = 4

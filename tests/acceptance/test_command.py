@@ -24,7 +24,7 @@ from runner.cli.main import main
 def fault():
     raise AssertionError("this cannot be")
 
-sys.modules["runner.cli.run"] = SimpleNamespace(command=click.command("run")(fault))
+sys.modules["runner.cli.commands.run"] = SimpleNamespace(command=click.command("run")(fault))
 sys.exit(main(["run"]))
 """
 

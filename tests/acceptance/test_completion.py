@@ -18,9 +18,9 @@ from support.pages import Page
 from support.shell import Shell
 from support.terminal import environment, opened, seen
 
-from runner.cli import completion
+from runner.cli.commands import completion
 from runner.cli.main import cli
-from runner.ledger.opening import create
+from runner.ledger.connect import create
 from runner.ledger.store import Ledger
 
 PAGE = Page("docs/terminal.md")
@@ -94,8 +94,16 @@ def test_names_of_commands_are_answered_without_importing_one(shell: Shell) -> N
     done = subprocess.run([PROGRAM], cwd=shell.folder, env=env, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["plain,run", "plain,resolve", "plain,runs"]
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "runner.cli.completion" in imported
-    assert not imported & {"runner.cli.run", "runner.manifest", "jsonschema", "urllib3", "sqlite3", "yaml", "tabulate"}
+    assert "runner.cli.commands.completion" in imported
+    assert not imported & {
+        "runner.cli.commands.run",
+        "runner.manifest.loader",
+        "jsonschema",
+        "urllib3",
+        "sqlite3",
+        "yaml",
+        "tabulate",
+    }
 
 
 @pytest.mark.parametrize("option", ["--only", "--again"])

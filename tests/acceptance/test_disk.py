@@ -28,8 +28,8 @@ from support.schemas import check_results
 from support.shell import Done, Shell
 from support.wire import PATIENCE, Request, Reset, Script, Stall, WireServer, created, reply
 
-from runner.ledger import opening
-from runner.ledger.ddl import APPLICATION_ID
+from runner.ledger import connect
+from runner.ledger.schema import APPLICATION_ID
 from runner.ledger.store import Ledger
 
 # The command, but for the seconds that it waits for another program to let go of the ledger: thirty are many in a test.
@@ -176,7 +176,7 @@ def garbled_within(ledger: Path) -> None:
 
 def newer(ledger: Path) -> None:
     with closing(sqlite3.connect(ledger)) as connection:
-        connection.execute(f"PRAGMA user_version = {opening.VERSION + 1}")
+        connection.execute(f"PRAGMA user_version = {connect.VERSION + 1}")
 
 
 def foreign(ledger: Path) -> None:
@@ -213,7 +213,7 @@ def test_a_ledger_that_is_not_whole_stops_the_run_before_it_sends(
 ) -> None:
     ledger = shell.folder / "kept.db" if named else shell.ledger
     ledger.parent.mkdir(exist_ok=True)
-    opening.create(ledger)
+    connect.create(ledger)
     damage(ledger)
     damaged = ledger.read_bytes()
     check_refusal(run(shell, *(("--ledger", ledger) if named else ())), ledger.name, what, advice)
@@ -263,7 +263,7 @@ def check_cuts(book: Path, lengths: Iterable[int]) -> None:
     whole = book.read_bytes()
     for length in lengths:
         book.write_bytes(whole[:length])
-        with pytest.raises(opening.LedgerError) as refusal:
+        with pytest.raises(connect.LedgerError) as refusal:
             Ledger(book)
         assert refusal.value.hint
 
@@ -273,7 +273,7 @@ def test_a_ledger_with_a_page_lost_is_refused(book: Path) -> None:
     for at in range(0, len(whole), PAGE):
         for page in (b"\xa5" * PAGE, bytes(PAGE)):
             book.write_bytes(whole[:at] + page + whole[at + PAGE :])
-            with pytest.raises(opening.LedgerError) as refusal:
+            with pytest.raises(connect.LedgerError) as refusal:
                 Ledger(book)
             assert refusal.value.hint
 
@@ -305,7 +305,7 @@ def test_a_ledger_that_another_program_holds(
     backend.gate.set()
     use(monkeypatch, "-c", IMPATIENT)
     ledger = shell.folder / "kept.db"
-    opening.create(ledger)
+    connect.create(ledger)
     with held(ledger):
         check_refusal(run(shell, "--ledger", ledger), "the ledger", "is locked", "Another program holds it")
     assert server.log.connections == 0
@@ -354,7 +354,7 @@ def test_the_manifest_on_a_full_disk(shell: Shell, server: WireServer, disk: Dis
 def test_a_ledger_on_a_full_disk(shell: Shell, server: WireServer, disk: Disk, backend: Backend) -> None:
     backend.gate.set()
     ledger = disk.root / "kept.db"
-    opening.create(ledger)
+    connect.create(ledger)
     disk.fill()
     check_refusal(run(shell, "--ledger", ledger))
     assert server.log.connections == 0
@@ -368,7 +368,7 @@ def test_a_disk_that_fills_up_at_some_point(
 ) -> None:
     backend.gate.set()
     ledger = disk.root / "kept.db"
-    opening.create(ledger)
+    connect.create(ledger)
     shell.environment |= ONE_AT_A_TIME
     disk.fill(but=pages * PAGE)
     done = run(shell, "--ledger", ledger)
@@ -405,7 +405,7 @@ def check_what_is_told(server: WireServer, done: Done, known: dict[str, str]) ->
 def test_a_disk_that_is_read_only(shell: Shell, server: WireServer, disk: Disk, backend: Backend, place: str) -> None:
     backend.gate.set()
     ledger = disk.root / "kept.db"
-    opening.create(ledger)
+    connect.create(ledger)
     manifest = Path("nightly.yaml")
     if place != "ledger":
         manifest = Path(shutil.move(shell.folder / manifest, disk.root))
@@ -444,7 +444,7 @@ def place(request: pytest.FixtureRequest, shell: Shell, monkeypatch: pytest.Monk
     else:
         use(monkeypatch, "-c", IMPATIENT)
         one = Place(ledger, lambda _: held(ledger), "is locked")
-    opening.create(one.ledger)
+    connect.create(one.ledger)
     return one
 
 

@@ -25,8 +25,8 @@ from support.schemas import check_results
 from support.shell import KEY, Done, unwatched
 from support.wire import Request, Script, Stall, WireServer, created
 
-from runner import manifest
-from runner.version import VERSION
+from runner.core.version import VERSION
+from runner.manifest import loader
 
 CONTAINERS = Page("docs/containers.md")
 PAGE = Page("docs/kubernetes.md")
@@ -327,7 +327,7 @@ def test_the_cron_job_starts_one_at_a_time_on_one_day_of_the_manifest() -> None:
     first, last = (int(hour) for hour in hours.split("-"))
     assert 0 < first < last < 23
     assert rest == ["*", "*", "*"]
-    nightly = manifest.check((FOLDER / "nightly.yaml").read_bytes(), "nightly.yaml").manifest
+    nightly = loader.check((FOLDER / "nightly.yaml").read_bytes(), "nightly.yaml").manifest
     assert nightly is not None
     assert (nightly.once_per, str(nightly.timezone), nightly.named) == ("day", spec["timeZone"], True)
     hour = 3600

@@ -20,7 +20,7 @@ from support.pages import CHECKOUT, Page
 from support.shell import KEY, Done, Shell
 from support.wire import Request, Reset, Script, WireServer, created, refusing_port, reply
 
-from runner.report import prometheus
+from runner.reports.formats import prometheus
 
 PAGE = Page("docs/monitoring.md")
 FILES = CHECKOUT / "docs" / "monitoring"

@@ -12,9 +12,9 @@ import pytest
 from support.pages import Page
 from support.shell import Shell
 
-from runner import report
-from runner.cli import plan, run, show, status
-from runner.report import prometheus
+from runner import reports
+from runner.cli.commands import plan, run, show, status
+from runner.reports.formats import prometheus
 
 PAGE = Page("docs/reports.md")
 MORE = "…"  # a line that stands for the rest
@@ -58,7 +58,7 @@ def alike(text: str) -> str:
     return text
 
 
-@pytest.mark.parametrize("name", [name for name in report.NAMES if name != "html"])
+@pytest.mark.parametrize("name", [name for name in reports.NAMES if name != "html"])
 def test_the_page_shows_what_is_made(made: Made, name: str) -> None:
     shown = alike(PAGE.block(f"example: {name}")).splitlines()
     found = alike(made.outputs[name]).splitlines()
@@ -69,13 +69,13 @@ def test_the_page_shows_what_is_made(made: Made, name: str) -> None:
 
 
 def test_every_format_is_made(made: Made) -> None:
-    assert set(made.outputs) == set(report.NAMES)
+    assert set(made.outputs) == set(reports.NAMES)
     assert made.outputs["html"].lower().startswith("<!doctype html>")
 
 
 def test_the_first_table_names_every_format_in_order() -> None:
     first = PAGE.text.split("\n\n")[2]
-    assert tuple(re.findall(r"^\| `([a-z]+)` \|", first, re.MULTILINE)) == report.NAMES
+    assert tuple(re.findall(r"^\| `([a-z]+)` \|", first, re.MULTILINE)) == reports.NAMES
 
 
 def test_the_metrics_named_are_those_that_there_are() -> None:
@@ -90,7 +90,7 @@ def test_each_command_takes_the_formats(command: click.Command) -> None:
     assert "--report" in options
     kind = options["--format"].type
     assert isinstance(kind, click.Choice)
-    assert tuple(kind.choices) == report.NAMES
+    assert tuple(kind.choices) == reports.NAMES
 
 
 def test_the_commands_are_one_line_each() -> None:

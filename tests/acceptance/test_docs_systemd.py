@@ -16,7 +16,7 @@ from support.schemas import check_results
 from support.shell import KEY, Done, unwatched
 from support.wire import Request, Script, WireServer, created
 
-from runner import manifest
+from runner.manifest import loader
 
 PAGE = Page("docs/systemd.md")
 UNITS = CHECKOUT / "docs" / "systemd"
@@ -69,7 +69,7 @@ def test_the_hours_are_all_on_one_day_of_the_manifest() -> None:
     delay = int(re.fullmatch(r"(\d+)min", setting(TIMER, "RandomizedDelaySec"))[1])  # type: ignore[index]
     assert 0 < first < last < 23
     assert minute + delay < 60
-    nightly = manifest.check((CHECKOUT / "docs/cron/nightly.yaml").read_bytes(), "nightly.yaml").manifest
+    nightly = loader.check((CHECKOUT / "docs/cron/nightly.yaml").read_bytes(), "nightly.yaml").manifest
     assert nightly is not None
     assert (nightly.once_per, str(nightly.timezone)) == ("day", found[4])
     assert f"Normalized form: {when}" in analyze("calendar", when).out

@@ -17,9 +17,9 @@ from support.schemas import check_results
 from support.shell import KEY, Done, Shell
 from support.wire import Request, Reset, Script, Stall, WireServer, created, reply
 
+from runner.sandbox.backend import World
 from runner.sandbox.faults import Fault
 from runner.sandbox.server import Sandbox
-from runner.sandbox.world import World
 
 # The command, but for the seconds between its looks at the end of a run: half a minute is long for a test.
 COMMAND = """

@@ -15,13 +15,13 @@ from support.pages import Page
 from support.records import SENT, created, entry, failed, in_doubt, record
 from support.shell import Shell
 
-from runner.forecast import Forecast, Prospect
-from runner.model import Created, Entry, Job, Manifest, Skipped
-from runner.report import html
-from runner.report.status import Standing
-from runner.report.style import Style
-from runner.results import digest
-from runner.status import Sighting
+from runner.core.models import Created, Entry, Job, Manifest, Skipped
+from runner.planning.forecast import Forecast, Prospect
+from runner.reports.formats import html
+from runner.reports.style import Style
+from runner.reports.views.status import Standing
+from runner.runs.job_status import Sighting
+from runner.runs.results_file import digest
 
 pytestmark = pytest.mark.skipif(bool(browser.missing()), reason=browser.missing())
 

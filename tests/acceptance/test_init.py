@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from runner import manifest, schema
-from runner.sandbox.catalogue import EXAMPLE
+from runner.manifest import loader, schema
+from runner.sandbox.catalog import EXAMPLE
 
 
 def runner(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -45,7 +45,7 @@ def test_its_settings_that_are_comments_are_valid_too(tmp_path: Path) -> None:
     uncommented = [
         line.removeprefix("# ").replace("#   ", "  ", 1) if line.startswith(settings) else line for line in lines
     ]
-    parsed = manifest.parse("\n".join(uncommented).encode(), "jobs.yaml")
+    parsed = loader.parse("\n".join(uncommented).encode(), "jobs.yaml")
     assert (parsed.name, parsed.once_per, parsed.timezone) == ("my-fields", "day", "Europe/Berlin")
     assert (parsed.submit.concurrency, parsed.submit.rate) == (8, "5/s")
 
@@ -56,7 +56,7 @@ def test_the_sandbox_knows_its_workflows_and_projects(name: str, tmp_path: Path)
     if name == "starter":
         runner("init", cwd=tmp_path)
         path = tmp_path / "jobs.yaml"
-    for job in manifest.parse(path.read_bytes(), path.name).jobs:
+    for job in loader.parse(path.read_bytes(), path.name).jobs:
         assert job.project_id in EXAMPLE.workflows[job.workflow_id].project_ids
 
 

@@ -12,10 +12,10 @@ import pytest
 from support import past
 from support.shell import Done, Shell
 
-from runner import lock
-from runner.ledger.opening import create
+from runner.core.models import Created
+from runner.ledger import lock
+from runner.ledger.connect import create
 from runner.ledger.store import Ledger
-from runner.model import Created
 
 PAGE = 4096
 

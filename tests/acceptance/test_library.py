@@ -19,7 +19,7 @@ from support.wire import Reset, Stall, WireServer, created, reply
 
 import runner
 from runner import Access, Choice, InDoubt, LockedError, Options, RefusedError, Stop, load_manifest, preview, run
-from runner.ledger.opening import create
+from runner.ledger.connect import create
 
 FIELDS = """\
 version: 1

@@ -20,10 +20,10 @@ from support.schemas import check_results
 from support.shell import KEY, Done, Shell
 from support.wire import Stall, WireServer, created, refusing_port
 
-from runner import lock
-from runner.ledger.opening import create
+from runner.ledger import lock
+from runner.ledger.connect import create
+from runner.sandbox.backend import World
 from runner.sandbox.server import Sandbox
-from runner.sandbox.world import World
 
 Row = tuple[str, str, str]
 

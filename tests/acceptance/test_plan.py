@@ -26,13 +26,14 @@ from support.schemas import loads_strictly
 from support.shell import KEY, Done, Shell
 from support.wire import Request, Reset, Script, Stall, WireServer, created, reply
 
-from runner import estimate, outlook
-from runner.api import Reader
-from runner.exchange import Exchange
-from runner.forecast import Forecast
-from runner.ledger.opening import create
+from runner.client.api import Reader
+from runner.client.endpoint import ApiKey, Endpoint
+from runner.client.exchange import Exchange
+from runner.ledger.connect import create
 from runner.ledger.store import Ledger
-from runner.settings import ApiKey, Endpoint
+from runner.planning import estimates
+from runner.planning.forecast import Forecast
+from runner.runs import preview
 
 Job = tuple[str, str, str]
 
@@ -619,8 +620,8 @@ def test_what_was_spent_before_refuses_no_plan_that_sends_nothing(shell: Shell) 
 
 
 def test_the_type_of_who_is_asked_has_no_way_to_create_a_job() -> None:
-    assert get_type_hints(outlook.look)["reader"] == estimate.Reader | None
-    assert not hasattr(estimate.Reader, "create_job")
+    assert get_type_hints(preview.look)["reader"] == estimates.Reader | None
+    assert not hasattr(estimates.Reader, "create_job")
     assert not hasattr(Reader, "create_job")
 
 
@@ -643,13 +644,13 @@ def test_who_is_given_to_the_plan_is_such_a_one(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
 ) -> None:
     given: list[object] = []
-    look = outlook.look
+    look = preview.look
 
     def spy(*arguments: Any, **options: Any) -> tuple[Forecast, tuple[str, ...]]:
         given.append(arguments[2])
         return look(*arguments, **options)
 
-    monkeypatch.setattr(outlook, "look", spy)
+    monkeypatch.setattr(preview, "look", spy)
     with serving(shell):
         assert shell.call("plan", "nightly.yaml", *flags).code == 0
     assert [type(one) for one in given] == [Reader]

@@ -17,7 +17,7 @@ import pytest
 from support.pages import CHECKOUT, Page
 from support.schemas import check_results
 
-from runner.errors import Exit
+from runner.core.errors import Exit
 
 README = Page("README.md")
 block, commands = README.block, README.commands

@@ -16,12 +16,12 @@ from support import past
 from support.shell import KEY, Done, Shell
 from support.wire import Request, Reset, Script, Stall, WireServer, created, refusing_port, reply
 
-from runner import lock
-from runner.ledger.opening import create
+from runner.ledger import lock
+from runner.ledger.connect import create
 from runner.ledger.store import Ledger
+from runner.sandbox.backend import World
 from runner.sandbox.faults import Fault
 from runner.sandbox.server import Sandbox
-from runner.sandbox.world import World
 
 WORKFLOW, PROJECT = "w-1", "p-1"
 TWO = (("field-a", WORKFLOW, PROJECT), ("field-b", WORKFLOW, PROJECT))

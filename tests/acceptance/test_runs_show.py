@@ -14,7 +14,7 @@ from support.schemas import check_results
 from support.shell import Shell
 from support.wire import Reset, Script, Stall, WireServer, created, refusing_port, reply
 
-from runner.ledger.opening import create
+from runner.ledger.connect import create
 from runner.ledger.store import Ledger
 
 PAIRS = (("a", "w-1", "p-1"), ("b", "w-1", "p-2"), ("c", "w-1", "p-3"))

@@ -19,10 +19,10 @@ from support.schemas import check_results
 from support.shell import KEY, Done, Shell
 from support.wire import Request, Reset, Script, Stall, WireServer, created, reply
 
-from runner import lock
-from runner.ledger.opening import create
+from runner.ledger import lock
+from runner.ledger.connect import create
+from runner.sandbox.backend import World
 from runner.sandbox.server import Sandbox
-from runner.sandbox.world import World
 
 PAIR = "  - {name: more, workflow_id: w-2, project_id: p-2}\n"
 

@@ -22,16 +22,17 @@ from support.shell import KEY, Shell
 from support.terminal import on_terminal, seen
 from support.wire import PATIENCE, Request, Reset, Script, Stall, WireServer, created, reply
 
-from runner import lock
-from runner.api import Api
-from runner.cli.interrupts import Interrupts
-from runner.exchange import Exchange
-from runner.journal import Claim, Decided
-from runner.ledger.opening import create
-from runner.model import ErrorInfo, Job, Outcome, Submission
-from runner.settings import ApiKey, Endpoint, Limits
-from runner.submit import Engine
-from runner.verdict import Answer
+from runner.cli.signals import Interrupts
+from runner.client.api import Api
+from runner.client.endpoint import ApiKey, Endpoint
+from runner.client.exchange import Exchange
+from runner.client.response import Answer
+from runner.core.models import ErrorInfo, Job, Outcome, Submission
+from runner.core.settings import Limits
+from runner.ledger import lock
+from runner.ledger.connect import create
+from runner.ledger.journal import Claim, Decided
+from runner.submission.engine import Engine
 
 SOON = 3.0  # seconds: well below the grace of 4, and enough for a slow machine
 

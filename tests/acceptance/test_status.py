@@ -27,11 +27,11 @@ from support.shell import KEY, Done, Shell
 from support.terminal import on_terminal, seen
 from support.wire import PATIENCE, Drip, Request, Reset, Script, Stall, WireServer, created, reply
 
-from runner import record, results
-from runner.ledger.opening import create
+from runner.core.models import Job
+from runner.core.text import width
+from runner.ledger.connect import create
 from runner.ledger.store import Ledger
-from runner.model import Job
-from runner.text import width
+from runner.runs import record, results_file
 
 SOON = 3.0  # seconds that a slow machine may take for what a program does at once
 
@@ -141,7 +141,7 @@ def write_results(shell: Shell) -> Path:
     """Write the results file of the ledger's last run."""
     path = shell.folder / "nightly.results.json"
     with Ledger(shell.ledger) as ledger:
-        results.write(results.digest(record.of_run(ledger, next(ledger.runs()))), path)
+        results_file.write(results_file.digest(record.of_run(ledger, next(ledger.runs()))), path)
     return path
 
 

@@ -25,8 +25,8 @@ from support.shell import Shell
 from support.terminal import environment, on_terminal, resize, seen
 from support.wire import PATIENCE, Request, Script, Stall, WireServer, created, reply
 
-from runner.cli import progress, screen
-from runner.text import width
+from runner.cli import progress, terminal
+from runner.core.text import width
 
 COUNT = 6
 REJECTED = json.dumps({"error": {"code": "not_found", "message": "no such workflow"}}).encode()
@@ -200,7 +200,7 @@ def test_a_terminal_that_cuts_lines_off_keeps_what_stands_above(shell: Shell, co
     ],
 )
 def test_which_terminals_wrap_what_stands_on_them(variables: dict[str, str], wraps: bool) -> None:
-    assert screen._wraps(variables) is wraps
+    assert terminal._wraps(variables) is wraps
 
 
 class Tmux:

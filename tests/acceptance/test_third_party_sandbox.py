@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from runner.sandbox.catalogue import EXAMPLE
+from runner.sandbox.backend import World
+from runner.sandbox.catalog import EXAMPLE
 from runner.sandbox.server import Sandbox
-from runner.sandbox.world import World
 
 schemathesis: Any = pytest.importorskip("schemathesis", reason="needs schemathesis")
 

@@ -15,11 +15,12 @@ from support import past, records
 from support.schemas import check_results
 from support.shell import Shell
 
-from runner import manifest, results, schema
-from runner.errors import ManifestError
+from runner.core.errors import ManifestError
+from runner.core.models import Record
 from runner.ledger.store import Ledger
-from runner.model import Record
-from runner.yamltext import reader
+from runner.manifest import loader, schema
+from runner.manifest.yaml import reader
+from runner.runs import results_file
 
 rust: Any = pytest.importorskip("jsonschema_rs", reason="needs jsonschema-rs")
 
@@ -95,7 +96,7 @@ def test_a_manifest_with_anything_else_in_it_is_judged_by_them_as_by_the_program
     value["jobs"] = value["jobs"][:2]
     for other in changed(value):
         valid = THEIRS.is_valid(other)
-        found = manifest.check(json.dumps(other).encode(), "m.yaml").problems
+        found = loader.check(json.dumps(other).encode(), "m.yaml").problems
         assert valid or found, other
         assert not valid or OURS.is_valid(other), other
 
@@ -125,4 +126,4 @@ def test_the_results_of_every_outcome_are_valid_to_them(tmp_path: Path) -> None:
 @settings(deadline=None, max_examples=30)
 @given(records.records)
 def test_the_results_of_any_record_are_valid_to_them(record: Record) -> None:
-    RESULTS.validate(without_halves(json.loads("".join(results.chunks(results.digest(record))))))
+    RESULTS.validate(without_halves(json.loads("".join(results_file.chunks(results_file.digest(record))))))

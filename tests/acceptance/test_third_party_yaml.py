@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from runner import manifest
-from runner.errors import ManifestError
-from runner.yamltext import reader
-from runner.yamltext.scalars import Moment
+from runner.core.errors import ManifestError
+from runner.manifest import loader
+from runner.manifest.yaml import reader
+from runner.manifest.yaml.scalars import Moment
 
 CASES: list[dict[str, Any]] = json.loads(
     (Path(__file__).parents[1] / "cases" / "yaml" / "yaml-test-suite.json").read_text(encoding="utf-8")
@@ -75,4 +75,4 @@ def test_what_is_read_is_what_the_suite_says(libyaml: bool) -> None:
 def test_each_case_is_judged_the_same_with_and_without_libyaml() -> None:
     for case in CASES:
         data = case["yaml"].encode()
-        assert manifest.check(data, "m.yaml", libyaml=True) == manifest.check(data, "m.yaml", libyaml=False), case
+        assert loader.check(data, "m.yaml", libyaml=True) == loader.check(data, "m.yaml", libyaml=False), case

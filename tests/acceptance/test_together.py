@@ -25,8 +25,7 @@ from support.schemas import check_results
 from support.shell import Done, Shell
 from support.wire import PATIENCE, Request, Reset, Script, Stall, WireServer, created, reply
 
-from runner import lock
-from runner.ledger import opening
+from runner.ledger import connect, lock
 from runner.ledger.store import Ledger
 
 SOON = 3.0  # seconds: well below the grace of 4, and enough for a slow machine
@@ -234,7 +233,7 @@ def test_a_holder_that_has_not_signed_yet_is_waited_for_to_say_who_it_is(
         [file] = lock.folder(shell.ledger).iterdir()
         signature = file.read_bytes()
         os.truncate(file, 0)
-        monkeypatch.setattr("runner.lock.time.sleep", lambda _: file.write_bytes(signature))
+        monkeypatch.setattr("runner.ledger.lock.time.sleep", lambda _: file.write_bytes(signature))
         contender = lock.hold(shell.ledger, "sandbox", "nightly", timeout=0, about="run two")
         with pytest.raises(lock.LockedError, match=f"run one \\(pid {os.getpid()} on "), contender:
             pass
@@ -302,7 +301,7 @@ def test_two_manifests_send_jobs_of_one_workflow_into_one_ledger(
     shell: Shell, server: WireServer, backend: Backend, gate: threading.Event, crowd: Crowd
 ) -> None:
     ledger = shell.folder / "kept.db"
-    opening.create(ledger)
+    connect.create(ledger)
     ours, theirs = [f"a-{number}" for number in range(5)], [f"b-{number}" for number in range(5)]
     write(shell, "ours", *(("w-1", project) for project in ours))
     write(shell, "theirs", *(("w-1", project) for project in theirs))

@@ -29,7 +29,7 @@ from support.schemas import check_results, loads_strictly
 from support.shell import KEY, Shell
 from support.wire import Half, Reply, Request, Script, Stall, WireServer, created, reply
 
-from runner import report
+from runner import reports
 
 JOBS = tuple((f"j{number}", f"w-{number}", f"p-{number}") for number in range(3))
 
@@ -164,10 +164,10 @@ ECHOES: dict[str, Script] = {
 @pytest.mark.parametrize("script", ECHOES.values(), ids=ECHOES)
 def test_a_server_that_echoes_the_key_gets_it_nowhere(shell: Shell, script: Script) -> None:
     shell.environment |= {"PIXXEL_RUNNER_MAX_PAUSE": "0", "GITHUB_STEP_SUMMARY": "step.md"}
-    reports = [f"--report={name}=report.{name}" for name in report.NAMES]
+    arguments = [f"--report={name}=report.{name}" for name in reports.NAMES]
     with WireServer(choose=lambda _: script) as server:
         shell.at(server.url)
-        shell.call("run", "nightly.yaml", "--verbose", "--hold", *reports)
+        shell.call("run", "nightly.yaml", "--verbose", "--hold", *arguments)
         assert server.requests
         for command in (
             ["plan", "nightly.yaml", "--check"],
@@ -177,7 +177,7 @@ def test_a_server_that_echoes_the_key_gets_it_nowhere(shell: Shell, script: Scri
         ):
             shell.call(*command)
         shell.call("resolve", "nightly.yaml", "--settle", "0")
-    assert len(files(shell.folder)) > len(report.NAMES)
+    assert len(files(shell.folder)) > len(reports.NAMES)
 
 
 @pytest.mark.parametrize("key", [KEY + "/with+slashes/==", f'{KEY}"quoted\\"', f"{KEY}<&>", f"Bearer {KEY}"])
@@ -381,7 +381,7 @@ READERS: dict[str, Callable[[str], Any]] = {
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_every_format_of_every_kind_stays_whole_whatever_the_api_says(shell: Shell, text: str) -> None:
-    assert set(READERS) == set(report.NAMES)
+    assert set(READERS) == set(reports.NAMES)
     summary = shell.folder / "step.md"
     shell.environment["GITHUB_STEP_SUMMARY"] = str(summary)
     names = "".join(
@@ -398,7 +398,7 @@ def test_every_format_of_every_kind_stays_whole_whatever_the_api_says(shell: She
             "status": ["status", "nightly.yaml"],
             "show": ["show"],
         }.items():
-            made = {name: shell.folder / f"{kind}.{name}" for name in report.NAMES}
+            made = {name: shell.folder / f"{kind}.{name}" for name in reports.NAMES}
             done = shell.call(*arguments, *(f"--report={name}={path}" for name, path in made.items()))
             assert done.code in (0, 1, 4 if kind == "plan" else 0), done.err[-2000:]
             assert not ACTED_ON.search(done.err.replace("\n", ""))
@@ -428,13 +428,13 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 @pytest.mark.parametrize("left", [0, PAGE, 3 * PAGE])
 def test_reports_on_a_disk_that_is_full_at_the_end_cost_themselves_alone(shell: Shell, disk: Disk, left: int) -> None:
     """With a few pages left, some fit and some end in the middle; none is left in half."""
-    reports = {name: disk.root / f"report.{name}" for name in report.NAMES}
-    for path in reports.values():
+    paths = {name: disk.root / f"report.{name}" for name in reports.NAMES}
+    for path in paths.values():
         path.write_text("what was there before\n", encoding="ascii")
     summary = shell.folder / "step.md"
     summary.symlink_to("/dev/full")
     shell.environment["GITHUB_STEP_SUMMARY"] = str(summary)
-    arguments = [f"--report={name}={path}" for name, path in reports.items()]
+    arguments = [f"--report={name}={path}" for name, path in paths.items()]
     gate = threading.Event()
     with WireServer(choose=lambda one: Stall(gate, then=created(f"job-{one.project}"))) as server:
         shell.at(server.url)
@@ -445,19 +445,19 @@ def test_reports_on_a_disk_that_is_full_at_the_end_cost_themselves_alone(shell: 
             _, err = process.communicate(timeout=60)
             disk.free()
     assert process.returncode == 4
-    failed = {name for name, path in reports.items() if f"error: the report {path} cannot be written" in err}
-    assert failed if left else failed == set(reports)
+    failed = {name for name, path in paths.items() if f"error: the report {path} cannot be written" in err}
+    assert failed if left else failed == set(paths)
     assert "GITHUB_STEP_SUMMARY" in err
-    for name, path in reports.items():
+    for name, path in paths.items():
         old = path.read_text(encoding="utf-8") == "what was there before\n"
         assert old is (name in failed)
         if not old:
             check_shown(name, path.read_text(encoding="utf-8"))
-    assert {one.name for one in disk.root.iterdir()} == {path.name for path in reports.values()}
+    assert {one.name for one in disk.root.iterdir()} == {path.name for path in paths.values()}
     assert len(check_results(shell.folder / "nightly.results.json")["created"]) == len(JOBS)
     del shell.environment["GITHUB_STEP_SUMMARY"]
     assert shell.call("show", *arguments).code == 0
-    for name, path in reports.items():
+    for name, path in paths.items():
         check_shown(name, path.read_text(encoding="utf-8"))
 
 

@@ -16,14 +16,18 @@ from typing import Any, Literal
 
 from fuzz.bounds import soon
 
-from runner import api, connection, joblist, jobobject, results, verdict
-from runner.estimate import ask
-from runner.exchange import Exchange
+from runner.client import api, job_list, response, transport
+from runner.client import job as job_object
+from runner.client.exchange import Exchange
+from runner.client.response import Answer, Happening, NoAnswer
+from runner.core.models import Created, Entry, ErrorInfo, Failed, InDoubt, Job, Outcome, Record, Run
 from runner.ledger.rows import Standing
-from runner.lookup import Look, judge
-from runner.model import Created, Entry, ErrorInfo, Failed, InDoubt, Job, Outcome, Record, Run
-from runner.status import Sighting
-from runner.verdict import Accepted, Answer, Happening, NoAnswer, NotSent, Throttled
+from runner.planning.estimates import ask
+from runner.runs import results_file
+from runner.runs.job_status import Sighting
+from runner.runs.reconcile import Look, judge
+from runner.submission import verdict
+from runner.submission.verdict import Accepted, NotSent, Throttled
 
 LONGEST = 2048
 SENT = datetime(2026, 10, 20, 1, 0, tzinfo=UTC)
@@ -127,10 +131,10 @@ def _happening(came: bytes, method: str, cuts: int) -> Happening:
     exchange = Exchange(1.0)
     exchange.written = 0.0
     try:
-        response, _ = connection._read(Wire([came[start:end] for start, end in pairwise(at)]), method)
+        response, _ = transport._read(Wire([came[start:end] for start, end in pairwise(at)]), method)
     except Exception as error:  # noqa: BLE001 - as `Reader._send` has it
         return _silence(error, exchange)
-    assert len(response.body) <= connection.LARGEST_BODY
+    assert len(response.body) <= transport.LARGEST_BODY
     return Answer(response.status, response.headers, response.body, SENT + timedelta(seconds=5))
 
 
@@ -159,7 +163,7 @@ def _as_of_a_job_sent(happening: Happening) -> None:
 def _as_recorded(outcome: Outcome) -> None:
     """The record is JSON in ASCII, whatever is in the answer."""
     record = Record(_RUN, (Entry(Job("a", "w", "p"), outcome, "r-1"),))
-    text = "".join(results.chunks(results.digest(record)))
+    text = "".join(results_file.chunks(results_file.digest(record)))
     assert text.isascii()
     json.loads(text, parse_constant=_refuse)
 
@@ -169,7 +173,7 @@ def _refuse(constant: str) -> None:
 
 
 def _as_told_to_a_question(happening: Happening) -> None:
-    verdict.without_use(happening)
+    response.without_use(happening)
     teller: Any = Teller(happening)
     asker: Any = Asked()
     ask(asker, teller, ["w"], [("w", "p")])
@@ -184,11 +188,11 @@ def _as_a_body(body: bytes) -> None:
     assert seen.kind
     for told in (seen.progress, seen.created_at, seen.started_at, seen.finished_at, seen.is_final):
         assert told is None or isinstance(told, str | datetime | bool)
-    for job in joblist.read(body) or ():
-        assert jobobject.read(jobobject.updated(body, job)) is not None
-    if jobobject.embeddable(body):
+    for job in job_list.read(body) or ():
+        assert job_object.read(job_object.updated(body, job)) is not None
+    if job_object.embeddable(body):
         json.loads(body.decode(), parse_constant=_refuse)
-    if isinstance(seen.job, jobobject.JobObject):
+    if isinstance(seen.job, job_object.JobObject):
         _as_recorded(Created(seen.job.id, body, 1, SENT))
 
 

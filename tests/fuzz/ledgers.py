@@ -21,9 +21,9 @@ from fuzz.bounds import soon
 from support import past
 from support.shell import Shell
 
+from runner.core.models import Created
 from runner.ledger.rows import Decision
 from runner.ledger.store import Ledger
-from runner.model import Created
 
 LONGEST = 256
 PAGE = 4096

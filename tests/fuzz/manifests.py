@@ -9,8 +9,8 @@ from pathlib import Path
 import yaml
 from fuzz.bounds import soon
 
-from runner import manifest
-from runner.cli import problems
+from runner.cli import problem_format
+from runner.manifest import loader
 
 CASES = Path(__file__).parents[1] / "cases" / "manifest"
 LONGEST = 4096
@@ -25,10 +25,10 @@ def seeds() -> Iterator[bytes]:
 
 def check(data: bytes) -> None:
     began = time.process_time()
-    checked = manifest.check(data, "jobs.yaml")
+    checked = loader.check(data, "jobs.yaml")
     soon(began)
     assert (checked.manifest is None) == bool(checked.problems)
     for problem in (*checked.problems, *checked.warnings):
-        assert problems.text(problem).isprintable(), problem
+        assert problem_format.text(problem).isprintable(), problem
     if yaml.__with_libyaml__:
-        assert checked == manifest.check(data, "jobs.yaml", libyaml=False)
+        assert checked == loader.check(data, "jobs.yaml", libyaml=False)

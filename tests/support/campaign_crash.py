@@ -21,8 +21,8 @@ from support.campaign_scene import KEY, NOON, SHAPES, Shape, Shop, pairs_of
 from support.campaign_tally import CampaignError, Tally
 from support.schemas import check_results
 
+from runner.sandbox.backend import World
 from runner.sandbox.faults import Fault
-from runner.sandbox.world import World
 
 OncePer = Literal["run", "day", "forever"]
 

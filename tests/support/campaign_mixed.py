@@ -27,7 +27,7 @@ from support.campaign_telling import REPORTS, Told, check
 from support.faults_server import Dice, Port, Rogue
 from support.faults_table import GET_FAULTS, POST_FAULTS
 
-from runner.sandbox.world import World
+from runner.sandbox.backend import World
 
 _MOST_CALM = 16  # runs until everything is to be done
 _SHORT, _LONG = 0.4, 30.0  # seconds for an exchange, where the server lets it wait, and where not

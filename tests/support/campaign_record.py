@@ -11,8 +11,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.sandbox.timeline import SandboxJob
-from runner.sandbox.world import World
+from runner.sandbox.backend import World
+from runner.sandbox.lifecycle import SandboxJob
 
 Pair = tuple[str, str]
 

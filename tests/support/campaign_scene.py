@@ -14,9 +14,9 @@ from typing import Any, Literal, Self
 from support.campaign_process import Zygote
 from support.campaign_record import Pair, Promise
 
+from runner.sandbox.backend import World
 from runner.sandbox.faults import Fault
 from runner.sandbox.server import Sandbox
-from runner.sandbox.world import World
 
 KEY = "key-of-the-campaign"
 NOON = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)  # when it all happens: far from midnight, whenever it is run

@@ -18,8 +18,8 @@ from typing import Self
 from support.campaign_scene import KEY, Shop
 from support.faults_table import GET_FAULTS, POST_FAULTS, Fault, Line
 
-from runner.sandbox import endpoints, wire
-from runner.sandbox.world import World
+from runner.sandbox import handlers, http
+from runner.sandbox.backend import World
 
 _PEEKED = 2**12
 
@@ -91,7 +91,7 @@ class Rogue(Shop):
         self.is_open = False
         super().__exit__(kind, error, trace)
 
-    def _exchange(self, connection: socket.socket, reader: wire.Reader) -> bool:
+    def _exchange(self, connection: socket.socket, reader: http.Reader) -> bool:
         begun = connection.recv(_PEEKED, socket.MSG_PEEK)
         method, _, rest = begun.partition(b" ")
         target = rest.partition(b" ")[0].decode("latin-1")
@@ -115,12 +115,12 @@ class Rogue(Shop):
         return fault.play(self._line(connection, dice, answer, partial(self._answer, request)))
 
     def _line(
-        self, sock: socket.socket, dice: random.Random, answer: wire.Response | None, create: Callable[[], object]
+        self, sock: socket.socket, dice: random.Random, answer: http.Response | None, create: Callable[[], object]
     ) -> Line:
-        return Line(sock, dice, self, answer or wire.Response(HTTPStatus.OK, b""), create, self.dice_thrown.known)
+        return Line(sock, dice, self, answer or http.Response(HTTPStatus.OK, b""), create, self.dice_thrown.known)
 
-    def _answer(self, request: wire.Request) -> wire.Response:
-        response = endpoints.answer(self.world, KEY, request)
+    def _answer(self, request: http.Request) -> http.Response:
+        response = handlers.answer(self.world, KEY, request)
         if request.method == "POST":
             assert response.status == HTTPStatus.OK, response
             self.dice_thrown.created(json.loads(response.body)["id"])

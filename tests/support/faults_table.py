@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from email.utils import format_datetime
 from typing import Any
 
+from runner.sandbox.http import Response
 from runner.sandbox.server import Sandbox
-from runner.sandbox.wire import Response
 
 _DRIP = 0.02  # seconds between two bytes
 _PIECE = bytes(2**16)

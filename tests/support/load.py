@@ -23,9 +23,9 @@ from pathlib import Path
 
 from support.schemas import check_results
 
+from runner.sandbox.backend import World
 from runner.sandbox.faults import Fault
 from runner.sandbox.server import Sandbox
-from runner.sandbox.world import World
 
 KEY = "key-of-the-load"
 # Together 5 %. A pause holds everyone up for half a second: of those there are few.

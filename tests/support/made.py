@@ -9,11 +9,11 @@ from typing import Any, get_args
 from hypothesis import strategies as st
 from support.records import HOSTILE, bodies, entries, json_values, labels, record, texts, times, words
 
-from runner.forecast import Action, Forecast, Prospect, Reason
-from runner.model import Job, Manifest
-from runner.report.status import Standing
-from runner.results import Digest, digest
-from runner.status import Sighting
+from runner.core.models import Job, Manifest
+from runner.planning.forecast import Action, Forecast, Prospect, Reason
+from runner.reports.views.status import Standing
+from runner.runs.job_status import Sighting
+from runner.runs.results_file import Digest, digest
 
 API = "https://api.example"
 SEEN = datetime(2026, 10, 20, 2, 0, 0, 500_000, tzinfo=UTC)

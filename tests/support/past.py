@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from runner.journal import Claim
+from runner.core.models import Created, ErrorInfo, Failed, InDoubt, Job, RunState, Submission
+from runner.ledger.journal import Claim
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
-from runner.model import Created, ErrorInfo, Failed, InDoubt, Job, RunState, Submission
 
 API = "https://api.example"
 THEN = datetime(2026, 10, 20, 1, 0, tzinfo=UTC)

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from runner.model import Created, Entry, ErrorInfo, Failed, InDoubt, Job, Outcome, Record, Run, Skipped
+from runner.core.models import Created, Entry, ErrorInfo, Failed, InDoubt, Job, Outcome, Record, Run, Skipped
 
 SENT = datetime(2026, 10, 20, 1, 0, 3, 120_000, tzinfo=UTC)
 

@@ -26,9 +26,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import runner
-from runner import api, atomic, connection, exchange, pacing, submit
-from runner.cli import interrupts, main, progress
-from runner.ledger import opening
+from runner.cli import main, progress, signals
+from runner.client import api, exchange, transport
+from runner.core import atomic_file, rate_limit
+from runner.ledger import connect
+from runner.submission import engine
 
 _STATEMENTS = ("CREATE", "INSERT", "UPDATE", "PRAGMA user_version =")
 
@@ -162,7 +164,7 @@ def _kind_of(sql: str) -> str | None:
 
 
 def _wrap_exchanges(seams: Seams) -> None:
-    write = connection._write
+    write = transport._write
 
     def half_or_whole(sock: Any, request: bytes) -> None:
         seams.at("before write")
@@ -172,18 +174,18 @@ def _wrap_exchanges(seams: Seams) -> None:
         write(sock, request)
         seams.at("after write")
 
-    setattr(connection, "_write", half_or_whole)  # noqa: B010 - likewise
+    setattr(transport, "_write", half_or_whole)  # noqa: B010 - likewise
     seams.around(exchange.Exchange, "about_to_write", "mark")
-    seams.around(connection, "_read", "answer")
+    seams.around(transport, "_read", "answer")
 
 
 def _wrap_files(seams: Seams) -> None:
     for name in ("fsync", "link", "replace", "unlink", "mkdir", "open", "ftruncate", "pwrite"):
         seams.around(os, name, name)
     seams.around(fcntl, "flock", "lock")
-    write = atomic.Target.write
+    write = atomic_file.Target.write
 
-    def counted(self: atomic.Target, path: pathlib.Path, text: Iterable[str]) -> None:
+    def counted(self: atomic_file.Target, path: pathlib.Path, text: Iterable[str]) -> None:
         write(self, path, pieces(text))
 
     def pieces(text: Iterable[str]) -> Iterator[str]:
@@ -191,7 +193,7 @@ def _wrap_files(seams: Seams) -> None:
             seams.at("writing a piece")
             yield piece
 
-    setattr(atomic.Target, "write", counted)  # noqa: B010 - likewise
+    setattr(atomic_file.Target, "write", counted)  # noqa: B010 - likewise
     write_text = pathlib.Path.write_text
 
     def begun(self: pathlib.Path, *args: Any, **kwargs: Any) -> int:
@@ -214,11 +216,11 @@ def hurry(skew: Skew) -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith("runner.") and getattr(module, "datetime", None) is datetime:
             setattr(module, "datetime", Clock)  # noqa: B010 - likewise
-    setattr(submit, "Backoff", lambda: pacing.Backoff(first=0.01, longest=0.05))  # noqa: B010 - likewise
-    setattr(interrupts.Interrupts, "wait", lambda self, _seconds: self.signum is None)  # noqa: B010 - likewise
+    setattr(engine, "Backoff", lambda: rate_limit.Backoff(first=0.01, longest=0.05))  # noqa: B010 - likewise
+    setattr(signals.Interrupts, "wait", lambda self, _seconds: self.signum is None)  # noqa: B010 - likewise
     setattr(api, "_TICK", 0.02)  # noqa: B010 - likewise
-    setattr(submit, "GRACE", 0.2)  # noqa: B010 - likewise
-    setattr(opening, "_BUSY", 0.3)  # noqa: B010 - likewise
+    setattr(engine, "GRACE", 0.2)  # noqa: B010 - likewise
+    setattr(connect, "_BUSY", 0.3)  # noqa: B010 - likewise
 
 
 def child(order: dict[str, Any], report: int) -> int:

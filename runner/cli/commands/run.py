@@ -1,0 +1,276 @@
+"""The command `run`: manifests are validated, planned and submitted, and the record of them written and shown."""
+
+from __future__ import annotations
+
+import os
+import sys
+import termios
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from runner import reports
+from runner.cli import batch, completers, console, git, live_status, manifests, options, output, run_summary
+from runner.cli.batch import Batch, Ran, Task
+from runner.cli.manifests import Source
+from runner.cli.output import Wanted
+from runner.cli.progress import Progress
+from runner.client.api import Api
+from runner.client.fetcher import Asker
+from runner.core import settings
+from runner.core.errors import Exit, RefusedError, RunnerError, UsageError, worst
+from runner.core.models import Manifest
+from runner.core.text import visible
+from runner.ledger.location import LedgerPlace
+from runner.manifest.yaml.reader import LIBYAML
+from runner.planning import run_key as run_keys
+from runner.runs import record, results_file, tracking
+from runner.runs.execution import Execution, Order
+from runner.runs.job_status import Watch
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line asks for beside the connection and the limits of the sending."""
+
+    manifests: tuple[str, ...]
+    ledger: Path | None
+    results: Path | None
+    format: str
+    reports: tuple[tuple[str, Path], ...]
+    every: bool
+    only: tuple[str, ...]
+    again: tuple[str, ...]
+    resume: bool
+    new: bool
+    hold: bool
+    allow_unknown_cost: bool
+    confirm: bool
+    wait: bool
+    wait_timeout: float | None
+    settle: float
+    lock_timeout: float
+    quiet: bool
+    verbose: bool
+
+
+@click.command()
+@click.argument("manifests", metavar="MANIFEST...", nargs=-1, required=True, shell_complete=completers.files)
+@options.connection
+@options.ledger
+@click.option(
+    "--results",
+    envvar="PIXXEL_RUNNER_RESULTS",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Where the record goes; with several manifests, a folder.  [default: MANIFEST's stem + .results.json, here]",
+)
+@output.options
+@options.selection
+@click.option("--hold", is_flag=True, help="Do not look up jobs in doubt: leave them to a person.")
+@options.settle
+@options.lock_timeout
+@options.limits
+@click.option(
+    "--stop-after",
+    envvar="PIXXEL_RUNNER_STOP_AFTER",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Stop after the same trouble N times in a row; 0: never.  [default: 10]",
+)
+@options.max_cost
+@click.option("--allow-unknown-cost", is_flag=True, help="Submit jobs of unknown cost, although there is a limit.")
+@click.option("--confirm", is_flag=True, help="Show the plan and its cost, and ask before anything is sent.")
+@options.wait
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing unless something is wrong.")
+@click.option("--verbose", "-v", is_flag=True, help="Say on stderr what becomes of each job.")
+@options.colors
+def command(**given: Any) -> Exit:
+    """Submit the jobs of each MANIFEST (a file, a folder of *.yaml, or - for standard input), and record them.
+
+    Several are all checked before anything is sent, and then run one after another, each with its own record.
+
+    The key comes from PIXXEL_API_KEY or --api-key-file. Each value is the flag's, else the environment's
+    (PIXXEL_RUNNER_CONCURRENCY and so on), else the manifest's, else the default.
+    """
+    request = Request(**{name: given.pop(name) for name in Request.__dataclass_fields__})
+    at = options.Connection(**{name: given.pop(name) for name in options.Connection.__dataclass_fields__})
+    try:
+        return _run(request, at, settings.Options(**given))
+    except RunnerError as error:
+        if not request.quiet:
+            raise
+        run_summary.fail_in_a_line(error)
+        return error.exit_code
+
+
+def _run(request: Request, at: options.Connection, flags: settings.Options) -> Exit:
+    if request.wait_timeout is not None and not request.wait:
+        raise UsageError("--wait-timeout is for --wait", "Give both, or neither.")
+    if request.confirm and not console.can_ask():
+        raise RefusedError("--confirm asks, and there is no terminal to answer on", "Run it without --confirm there.")
+    if request.verbose and not LIBYAML:
+        console.say(
+            "manifests are read slowly, as PyYAML has no libyaml here: its wheels bring it, a build needs libyaml-dev"
+        )
+    several = manifests.are_several(request.manifests)
+    wanted = Wanted(request.format, request.reports, request.every, several)
+    chosen = manifests.read(request.manifests, request.only, request.again, quiet=request.quiet)
+    places = [_place(source.manifest, request, at) for source in chosen]
+    tasks = [
+        Task(_order(source, place, request, at, flags), _results(source.manifest, request, sandbox=at.sandbox))
+        for source, place in zip(chosen, places, strict=True)
+    ]
+    endpoints = at.endpoints()
+    _check_outputs(tasks, places, wanted, at)
+    for place, task in zip(places, tasks, strict=True):
+        place.make_folder(task.order.manifest.path)
+    progress = Progress(quiet=request.quiet, verbose=request.verbose, bar=console.stderr_is_terminal())
+    ran = Batch(endpoints, partial(_confirm, request), progress, request.quiet)
+    with ran.over(tasks):
+        if not request.wait or ran.signum is not None or not ran.ran or any(one.end.error for one in ran.ran):
+            return worst((*ran.refused, _tell(ran, wanted, request)))
+    return worst((*ran.refused, _wait(ran, wanted, request)))
+
+
+def _place(wanted: Manifest, request: Request, at: options.Connection) -> LedgerPlace:
+    """The ledger for a manifest, which may be asked for what it is asked for."""
+    run_keys.refuse_two_answers(wanted, request.again, resume=request.resume, new=request.new)
+    return options.ledger_of(wanted, request.ledger, sandbox=at.sandbox)
+
+
+def _order(
+    source: Source, place: LedgerPlace, request: Request, at: options.Connection, flags: settings.Options
+) -> Order:
+    return Order(
+        manifest=source.manifest,
+        git_commit=git.git_commit(source.manifest.path, source.data),
+        api=at.identity,
+        ledger=place.path,
+        make_ledger=not place.named,
+        limits=settings.limits(flags, source.manifest),
+        only=source.only,
+        again=source.again,
+        resume=request.resume,
+        new=request.new,
+        hold=request.hold,
+        priced=request.confirm,
+        allow_unknown_cost=request.allow_unknown_cost,
+        settle=timedelta(seconds=request.settle),
+        lock_timeout=request.lock_timeout,
+    )
+
+
+def _results(wanted: Manifest, request: Request, *, sandbox: bool) -> Path:
+    """Where a manifest's results go. Raises UsageError when one file is named for several manifests."""
+    options.refuse_empty("PIXXEL_RUNNER_RESULTS")
+    stem = wanted.name if wanted.path == "-" else Path(wanted.path).stem
+    name = f"{stem}.sandbox.results.json" if sandbox else f"{stem}.results.json"
+    if request.results is None:
+        return Path(name)
+    if not manifests.are_several(request.manifests):
+        return request.results
+    if not os.path.isdir(request.results):  # noqa: PTH112 - Path.is_dir raises for a folder that may not be entered
+        raise UsageError(f"--results {request.results} is no folder, and there are several manifests", "Name a folder.")
+    return request.results / name
+
+
+def _check_outputs(
+    tasks: Sequence[Task], places: Sequence[LedgerPlace], wanted: Wanted, at: options.Connection
+) -> None:
+    """See, before money is spent, that no two manifests share a record, and that everything can be written."""
+    known: dict[tuple[Path, str], str] = {}
+    for task in tasks:
+        path, whose = task.order.manifest.path, (task.order.ledger.resolve(), task.order.manifest.name)
+        if whose in known:
+            raise UsageError(
+                f"{path} and {known[whose]} are both named {whose[1]!r}, and the ledger {task.order.ledger} knows "
+                "manifests by name",
+                "Give each a `name:` of its own.",
+            )
+        known[whose] = path
+    needed = [at.api_key_file, at.ca_file, *(Path(task.order.manifest.path) for task in tasks)]
+    needed += [file for place in places for file in place.files]
+    wanted.check([task.results for task in tasks], needed)
+    for task in tasks:
+        results_file.FILE.check(task.results)
+
+
+def _confirm(request: Request, one: Execution) -> None:
+    """Show the plan and ask, where that was asked for. Raises RefusedError for a no."""
+    if not request.confirm or one.forecast is None or not one.plan.sends:
+        return
+    style = reports.Style(width=console.stderr_width(), color=console.stderr_color(), every=request.every)
+    console.say(reports.PLAN_FORMATS["table"]([one.forecast], style))
+    name = visible(one.order.manifest.name)
+    if not _ask(f"Submit {len(one.plan.sends)} of {len(one.order.manifest.jobs)} jobs of {name} to {one.order.api}?"):
+        raise RefusedError("not confirmed: nothing was sent")
+
+
+def _ask(question: str) -> bool:
+    """Ask for a yes; anything else, and the end of the input, is a no. Ctrl-C ends the program, as anywhere.
+
+    Not click.confirm: it takes Ctrl-C for the end of the input, and some versions write to stdout, which is data.
+    """
+    with suppress(OSError):
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before the plan was shown is no answer to it
+    console.say(f"{question} [y/N]: ", end="")
+    answer = console.stdin().readline()
+    if not answer:
+        console.say("")
+    return answer.strip().lower() in (b"y", b"yes")
+
+
+def _tell(ran: Batch, wanted: Wanted, request: Request) -> Exit:
+    return run_summary.tell(ran.ran, wanted, signum=ran.signum, quiet=request.quiet, missed=ran.missed)
+
+
+def _wait(ran: Batch, wanted: Wanted, request: Request) -> Exit:
+    """Follow the jobs until they are final, without holding a lock; then tell of the runs, and of them."""
+    until = None if request.wait_timeout is None else time.monotonic() + request.wait_timeout
+    codes: list[Exit] = []
+    watches: list[Watch] = []
+    try:
+        for one in ran.ran:
+            left = None if until is None else max(0.0, until - time.monotonic())
+            with _watch(one, ran.endpoints) as watch:
+                watches.append(watch)
+                again = live_status.command_line(one.run.id if one.run.path == "-" else one.run.path)
+                codes.append(live_status.until_final(watch, timeout=left, again=again, quiet=request.quiet))
+    finally:
+        told = list(map(_again, ran.ran))
+        codes.append(run_summary.tell(told, wanted, signum=None, quiet=request.quiet, missed=ran.missed))
+    for one, watch, waited in zip(ran.ran, watches, codes, strict=False):
+        if waited is not Exit.OK:
+            console.say(f"{visible(one.run.manifest)} at the API: {visible(reports.status_totals(watch.sightings))}")
+        live_status.say_why(watch)
+    return worst(codes)
+
+
+@contextmanager
+def _watch(ran: Ran, endpoints: batch.Endpoints) -> Iterator[Watch]:
+    order = ran.task.order
+    with (
+        live_status.record(order.ledger) as ledger,
+        live_status.keeping(ledger, order.api) as keep,
+        endpoints(order.manifest) as endpoint,
+        Api(endpoint, order.limits.concurrency) as api,
+    ):
+        yield Watch(tracking.of_run(ledger, ran.run).jobs, api, Asker(order.limits), keep)
+
+
+def _again(ran: Ran) -> Ran:
+    """What ran, as the ledger has it by now."""
+    with live_status.record(ran.task.order.ledger) as ledger:
+        made = results_file.digest(record.of_run(ledger, ran.run))
+        unwritten = batch.write(made, ran.task.results)
+        earlier = batch.doubts_of_earlier(ledger, ran.run)
+    made = batch.without_ledger(made, ran.task.order, ran.run)
+    return replace(ran, made=made, unwritten=unwritten, earlier=earlier)

@@ -1,0 +1,21 @@
+"""The command `schema`: prints a JSON Schema."""
+
+from __future__ import annotations
+
+import click
+
+from runner.cli import console
+from runner.core.errors import Exit
+from runner.manifest import schema
+
+
+@click.command("schema")
+@click.argument("name", type=click.Choice(["manifest", "results"]), default="manifest", metavar="[manifest|results]")
+def command(name: schema.SchemaName) -> Exit:
+    """Print the JSON Schema of the manifest, or of the results file.
+
+    An editor with a YAML language server explains and completes a manifest that begins with the line
+    `# yaml-language-server: $schema=PATH`, where PATH is a file with this schema.
+    """
+    console.out(schema.schema_text(name).rstrip("\n"))
+    return Exit.OK

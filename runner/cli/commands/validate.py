@@ -1,0 +1,80 @@
+"""The command `validate`: checks manifests and reports every problem at once. Nothing is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import click
+
+from runner.cli import completers, console, manifests, problem_format
+from runner.core.errors import Exit, Problem, UsageError
+from runner.core.models import Manifest
+from runner.manifest import loader
+from runner.manifest.loader import Checked
+
+
+@click.command("validate")
+@click.argument("paths", metavar="MANIFEST...", nargs=-1, required=True, shell_complete=completers.files)
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "json", "github"]),
+    default="text",
+    show_default=True,
+    help="How problems are written: a line each, one JSON list, or annotations for GitHub Actions.",
+)
+def command(paths: tuple[str, ...], style: str) -> Exit:
+    """Check manifests (files, folders of *.yaml, or - for standard input) and report every problem at once.
+
+    Nothing is sent. Each problem is a line `file:line:column: field: message (hint)` on stdout. Lines and columns count
+    from 1, and so does nothing else: the first job is jobs[0]. The exit code is 0 if all manifests are valid, else 2.
+    """
+    results = [_check(path) for path in manifests.paths(paths)]
+    _WRITERS[style](results)
+    return Exit.USAGE if any(checked.problems for checked in results) else Exit.OK
+
+
+def _check(path: str) -> Checked:
+    try:
+        data = loader.read_source(path, console.stdin())
+    except UsageError as error:
+        return Checked(None, (manifests.unread(path, error),), ())
+    return loader.check(data, path)
+
+
+def _write_text(results: Iterable[Checked]) -> None:
+    for checked in results:
+        for warning in checked.warnings:
+            console.warn(problem_format.text(warning))
+        for problem in checked.problems:
+            console.out(problem_format.text(problem))
+        _write_ok(checked.manifest)
+
+
+def _write_github(results: Iterable[Checked]) -> None:
+    for checked in results:
+        for warning in checked.warnings:
+            console.out(problem_format.github(warning, "warning"))
+        for problem in checked.problems:
+            console.out(problem_format.github(problem, "error"))
+        _write_ok(checked.manifest)
+
+
+def _write_json(results: Iterable[Checked]) -> None:
+    listed: list[tuple[Problem, problem_format.Severity]] = []
+    for checked in results:
+        listed.extend((warning, "warning") for warning in checked.warnings)
+        listed.extend((problem, "error") for problem in checked.problems)
+    console.out(problem_format.as_json(listed))
+
+
+_WRITERS: dict[str, Callable[[Iterable[Checked]], None]] = {
+    "text": _write_text,
+    "json": _write_json,
+    "github": _write_github,
+}
+
+
+def _write_ok(valid: Manifest | None) -> None:
+    if valid is not None:
+        console.out(problem_format.ok(loader.display_name(valid.path), valid))

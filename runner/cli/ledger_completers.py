@@ -1,0 +1,72 @@
+"""What a ledger has for a place of the command line that is completed: doubts, what they may be, and runs.
+
+The functions are what click takes as `shell_complete`. They read the ledger that goes with the manifest on the line;
+where it is missing or broken they offer nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from runner.cli import completers, ledger_access
+from runner.core.text import visible
+from runner.ledger.rows import Standing
+from runner.ledger.store import Ledger
+
+_MOST_RUNS = 50
+
+
+@completers.quietly
+def doubts(ctx: click.Context, _incomplete: str) -> Iterator[CompletionItem]:
+    """The names of the jobs in doubt."""
+    for name in dict.fromkeys(doubt.name for doubt in _unsettled(ctx)):
+        yield CompletionItem(name)
+
+
+@completers.quietly
+def adoptions(ctx: click.Context, _incomplete: str) -> Iterator[CompletionItem]:
+    """`NAME=JOB_ID` for each job in doubt and what the last look found for it; `NAME=` where it found nothing."""
+    for doubt in _unsettled(ctx):
+        for job_id in doubt.candidates or ("",):
+            yield CompletionItem(f"{doubt.name}={job_id}")
+
+
+def _unsettled(ctx: click.Context) -> list[Standing]:
+    given = next((str(path) for path in completers.manifests(ctx)), None)
+    with _ledger(ctx, given) as ledger:
+        name = None if given is None else ledger_access.name_of(ledger, given)
+        return [one for one in ledger.unsettled(manifest=name) if one.state == "in_doubt"]
+
+
+@completers.quietly
+def runs(ctx: click.Context, _incomplete: str) -> Iterator[CompletionItem]:
+    """The ids of the newest runs, and of which manifest they are."""
+    with _ledger(ctx, ctx.params.get("manifest")) as ledger:
+        for run in islice(ledger.runs(), _MOST_RUNS):
+            yield CompletionItem(run.id, help=visible(f"{run.manifest}, {run.state}"))
+
+
+def last_or_runs(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """`last`, and the ids of the newest runs."""
+    last = [CompletionItem("last", help="the newest run")] if "last".startswith(incomplete) else []
+    return [*last, *runs(ctx, parameter, incomplete)]
+
+
+def files_or_runs(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Files, and the ids of the newest runs: bash, which knows but one of them, shows files where no run fits."""
+    return [*completers.files(ctx, parameter, incomplete), *runs(ctx, parameter, incomplete)]
+
+
+@contextmanager
+def _ledger(ctx: click.Context, manifest: str | None) -> Iterator[Ledger]:
+    """The ledger that the line speaks of, for reading."""
+    given: dict[str, Any] = ctx.params
+    place = ledger_access.place_of(manifest, given.get("ledger"), sandbox=bool(given.get("sandbox"))).path
+    with ledger_access.opened(place, read_only=True) as ledger:
+        yield ledger

@@ -1,0 +1,146 @@
+"""What a run tells when it is over: the summary, where the results are, what is not as it should be, the exit code."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import click
+
+from runner import reports
+from runner.cli import console, problem_format
+from runner.cli.batch import Ran, Task, last_told
+from runner.cli.output import Wanted
+from runner.client.response import certificate_remedy
+from runner.core.errors import Exit, ManifestError, RunnerError, worst
+from runner.core.models import Created, Entry, Failed, InDoubt, Outcome, Skipped
+from runner.core.text import visible
+from runner.runs import execution
+from runner.runs.results_file import Digest
+
+
+def tell(every: Sequence[Ran], wanted: Wanted, *, signum: int | None, quiet: bool, missed: Sequence[Task] = ()) -> Exit:
+    """Print the summary of all, and say of each what is not as it should be. Returns the worst exit code.
+
+    `missed` were not run.
+    """
+    codes = [_exit_code(ran, signum) for ran in every]
+    made = [ran.made for ran in every]
+    if made and not wanted.put_out(reports.FORMATS, made, quiet=quiet, before=lambda: _last_told(missed)):
+        codes.append(Exit.REFUSED)
+        if not quiet:  # what is counted is known, also where the ledger can't be read any more
+            console.say(reports.totals(made))
+    for ran, code in zip(every, codes, strict=False):
+        where = "results: not written" if ran.unwritten else f"results: {visible(str(ran.task.results))}"
+        remarks = list(_remarks(ran))
+        if not quiet:
+            console.say(where)
+            for remark in remarks:
+                remark.say()
+        elif code != Exit.OK or remarks:
+            totals = f"{visible(ran.run.manifest)}: {reports.totals([ran.made])}"
+            console.say("; ".join([totals, *(remark.text for remark in remarks), where]))
+    return worst(codes)
+
+
+def _last_told(missed: Sequence[Task]) -> list[Digest]:
+    return [one for one in map(last_told, missed) if one is not None]
+
+
+def fail_in_a_line(error: RunnerError) -> None:
+    """Say what is wrong and what to do in one line, as a mail from cron has it; of a manifest the first problem."""
+    if isinstance(error, ManifestError):
+        first, more = error.problems[0], len(error.problems) - 1
+        rest = f"; and {more} more: pixxel-runner validate {shlex.quote(first.file)}" if more else ""
+        console.say(f"{problem_format.text(first)}{visible(rest)}")
+    else:
+        console.say(f"{click.style('error:', fg='red')} {visible(error.in_a_line)}")
+
+
+def _exit_code(ran: Ran, signum: int | None) -> Exit:
+    if signum is not None:
+        return Exit(128 + signum)
+    written = Exit.OK if ran.unwritten is None else Exit.REFUSED
+    return worst((execution.exit_code(ran.run, ran.made, ran.end), written))
+
+
+@dataclass(frozen=True, slots=True)
+class _Remark:
+    """What is not as it should be. `error`: the program could not go on, or could not keep the record."""
+
+    text: str
+    error: RunnerError | None = None
+    advice: bool = False
+
+    def say(self) -> None:
+        if self.error is not None:
+            console.fail(self.error)
+        elif self.advice:
+            console.say(self.text)
+        else:
+            console.warn(self.text)
+
+
+def _remarks(ran: Ran) -> Iterator[_Remark]:
+    end = ran.end
+    if ran.unwritten is not None:
+        yield _Remark(visible(ran.unwritten.in_a_line), ran.unwritten)
+    if end.error is not None:
+        yield _Remark(visible(end.error.in_a_line), end.error)
+        for decided in end.unrecorded:
+            yield _Remark(f"not on record: {visible(decided.submission.job.name)}: {_in_short(decided.outcome)}")
+        for submission in end.unreleased:
+            yield _Remark(f"not on record: {visible(submission.job.name)}: not sent")
+    elif end.state != "completed":
+        yield _Remark(f"the run {'stopped early' if end.signum is None else 'was interrupted'}: {visible(end.why)}")
+    yield from _failures(ran.made.rest)
+    doubts = ran.made.summary.in_doubt
+    if doubts:
+        yield _Remark(
+            f"{doubts} job{' is' if doubts == 1 else 's are'} in doubt: created or not, nobody knows yet. What is in "
+            "doubt is not sent again; the next run looks it up, and so does: pixxel-runner resolve"
+        )
+    if ran.run.once_per == "run" and not all(_is_done(entry.outcome) for entry in ran.made.rest):
+        yield _Remark(
+            f"To finish this run, and send only what is missing: pixxel-runner run {ran.run.path} --resume", advice=True
+        )
+    if ran.earlier is None:  # of this run all is said: how it ended does not hang on others
+        yield _Remark("whether jobs of earlier runs are in doubt is not known: the ledger cannot be read")
+    elif ran.earlier:
+        yield _Remark(f"{ran.earlier} of earlier runs of this manifest still in doubt: pixxel-runner resolve")
+
+
+# What to look at, for the kinds of failure that are not about a single job.
+_REMEDIES = {
+    "unreachable": "check the base URL, the proxy (HTTPS_PROXY, NO_PROXY) and the network",
+    "unauthorized": "set PIXXEL_API_KEY or --api-key-file to a key of this API",
+    "forbidden": "check the project, and what the key may do there",
+    "redirected": "check the base URL",
+}
+
+
+def _failures(entries: Iterable[Entry]) -> Iterator[_Remark]:
+    """Say once for each kind why jobs failed, and what to look at."""
+    kinds: dict[str, list[str]] = {}
+    for entry in entries:
+        if isinstance(entry.outcome, Failed):
+            kinds.setdefault(entry.outcome.error.kind, []).append(entry.outcome.error.message)
+    for kind, messages in kinds.items():
+        remedy = certificate_remedy(messages[0]) if kind == "untrusted" else _REMEDIES.get(kind)
+        aside = f" ({remedy})" if remedy else ""
+        yield _Remark(f"{len(messages)} failed as {kind}, the first with: {visible(messages[0])}{aside}")
+
+
+def _is_done(outcome: Outcome) -> bool:
+    return isinstance(outcome, Skipped) and outcome.reason in ("disabled", "not_selected")
+
+
+def _in_short(outcome: Created | Failed | InDoubt) -> str:
+    match outcome:
+        case Created(job_id=job_id):
+            return f"created as {visible(job_id)}"
+        case Failed(error=error):
+            return f"failed: {visible(error.message)}"
+        case InDoubt(error=error):
+            return f"in doubt: {visible(error.message)}"

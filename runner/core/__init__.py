@@ -1,0 +1,1 @@
+"""What every other package stands on: errors and exit codes, data types, settings, text and small file helpers."""

@@ -1,0 +1,93 @@
+"""The settings of a run: flag or environment, else manifest, else default, resolved into frozen Limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from runner.core.errors import UsageError
+from runner.core.models import Manifest
+from runner.core.rate_limit import Rate
+
+MOST_AT_A_TIME = 64
+
+
+LONGEST = 10.0**9  # seconds: 30 years, which nobody waits
+
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What flags and environment say of the sending; None where they are silent. Times are in seconds."""
+
+    concurrency: int | None = None
+    rate: str | None = None
+    attempts: int | None = None
+    timeout: float | None = None
+    stop_after: int | None = None
+    max_pause: float | None = None
+    max_cost: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How a run sends: all that the engine is told. Times are in seconds, `max_cost` in tokens."""
+
+    concurrency: int = 8
+    rate: str | None = None
+    attempts: int = 5
+    timeout: float = 30.0
+    stop_after: int = 10
+    max_pause: float = 900.0
+    max_cost: int | None = None
+
+    @property
+    def pace(self) -> Rate | None:
+        """The rate, read."""
+        return None if self.rate is None else Rate.parse(self.rate)
+
+
+def check(options: Options) -> None:
+    """See that a program's options are such as the command would take. Raises UsageError."""
+    for name, kind, least in (
+        ("concurrency", int, 1),
+        ("attempts", int, 1),
+        ("timeout", int | float, 0),
+        ("stop_after", int, 0),
+        ("max_pause", int | float, 0),
+        ("max_cost", int, 0),
+    ):
+        value = getattr(options, name)
+        if value is not None and not (isinstance(value, kind) and not isinstance(value, bool) and value >= least):
+            raise UsageError(f"{name} is {value!r}", f"Give a number from {least} up.")
+    if options.concurrency is not None and options.concurrency > MOST_AT_A_TIME:
+        raise UsageError(f"concurrency is {options.concurrency}", f"Give a number from 1 to {MOST_AT_A_TIME}.")
+    if options.timeout is not None and not 0 < options.timeout < LONGEST:
+        raise UsageError(f"timeout is {options.timeout!r}", "Give the seconds that an exchange may take.")
+    if options.rate is not None:
+        try:
+            Rate.parse(options.rate)
+        except (TypeError, ValueError):
+            raise UsageError(f"rate is {options.rate!r}", "Give it as N/s, N/min or N/h, such as 5/s.") from None
+
+
+def limits(options: Options, manifest: Manifest) -> Limits:
+    """Settle each limit: flag or environment, else the manifest, else the default."""
+    default, written = Limits(), manifest.submit
+    return Limits(
+        concurrency=_first(options.concurrency, written.concurrency, default.concurrency),
+        rate=_first(options.rate, written.rate, default.rate),
+        attempts=_first(options.attempts, written.attempts, default.attempts),
+        timeout=_first(options.timeout, written.timeout, default.timeout),
+        stop_after=_first(options.stop_after, written.stop_after, default.stop_after),
+        max_pause=_first(options.max_pause, None, default.max_pause),
+        max_cost=_first(options.max_cost, manifest.max_cost, default.max_cost),
+    )
+
+
+def _first(flag: _T | None, written: _T | None, default: _T) -> _T:
+    if flag is not None:
+        return flag
+    return default if written is None else written

@@ -1,0 +1,81 @@
+"""Where a manifest's ledger is, and whether a run may make it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.core import state_dir
+from runner.core.errors import RefusedError
+from runner.core.models import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerPlace:
+    """Which ledger is used, and whether a person named it: only one in its default place may be made by a run."""
+
+    path: Path
+    named: bool
+
+    @classmethod
+    def of(cls, manifest_path: str, named: Path | None = None, *, sandbox: bool = False) -> LedgerPlace:
+        """The ledger for a manifest. The sandbox has its own, whatever is named.
+
+        Raises:
+            RefusedError: it would be in a folder that another user has put beside the manifest.
+        """
+        home = state_dir.beside(manifest_path)
+        if sandbox or named is None:
+            state_dir.refuse_planted(home)
+        if sandbox:
+            return cls(home / "sandbox" / "ledger.db", named=False)
+        return cls(home / "ledger.db", named=False) if named is None else cls(named, named=True)
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that the ledger consists of."""
+        return [Path(f"{self.path}{suffix}") for suffix in ("", "-wal", "-shm")]
+
+    def make_folder(self, manifest_path: str) -> None:
+        """Make the folder of a ledger in its default place. Raises RefusedError."""
+        if not self.named:
+            state_dir.make(state_dir.beside(manifest_path))
+            state_dir.make_within(self.path.parent)
+
+    def refuse_unkept(self, manifest: Manifest, *, ci: bool) -> None:
+        """CI cleans its checkouts, and with the ledger goes the knowledge of what was bought.
+
+        Raises:
+            RefusedError: in CI, with a `once_per` that lives by the record, and no ledger named.
+        """
+        if ci and manifest.once_per != "run" and not self.named:
+            raise RefusedError(
+                f"CI is set, and {manifest.path} says once_per: {manifest.once_per}, which needs a ledger that is kept",
+                "Name one with --ledger or PIXXEL_RUNNER_LEDGER in a place that outlives the checkout (make it once "
+                "with `pixxel-runner ledger init PATH`), and keep it between runs: it says what must not be bought "
+                "again.",
+            )
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is something at the path of a ledger, or of what is kept with it.
+
+    Raises:
+        RefusedError: that cannot be told: a folder on its way may not be entered, say.
+    """
+    try:
+        path.stat()  # Path.exists takes all for a no in some versions of Python
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        raise RefusedError(
+            f"the ledger cannot be reached at {path}: {getattr(error, 'strerror', None) or error}",
+            "This user must be let into every folder on its way: ask whoever made them, or name another with --ledger.",
+        ) from None
+    return True
+
+
+def is_ci(environment: Mapping[str, str]) -> bool:
+    """Whether this is a CI system's job: nearly all of them set CI, most to `true`."""
+    return environment.get("CI", "").lower() not in ("", "false", "0", "no")

@@ -1,0 +1,1 @@
+"""YAML text to a Manifest, or every problem in it at once."""

@@ -1,0 +1,118 @@
+"""What workflows are expected to cost, and whether they are there: asked of the API, once for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from runner.client import job as job_object
+from runner.client.exchange import Exchange
+from runner.client.fetcher import Asker
+from runner.client.response import Answer, Happening, NoAnswer, certificate_remedy, without_use
+
+_LARGEST = 2**53  # tokens: what JSON's readers agree on, and more than anybody pays
+
+
+class Reader(Protocol):
+    """What is needed of the API: nothing that creates."""
+
+    @property
+    def bearer(self) -> bool:
+        """Whether the key begins with `Bearer `."""
+
+    def get_workflow(self, workflow_id: str, project_id: str, exchange: Exchange) -> Happening:
+        """One workflow, in one of its projects."""
+
+    def get_estimate(self, workflow_id: str, exchange: Exchange) -> Happening:
+        """What a job of the workflow is expected to cost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a job of a workflow is expected to cost, in tokens; or why that is not known."""
+
+    cost: int | None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the API told: the estimates by workflow, and by pair what is wrong in words, empty where nothing is.
+
+    `remedies` says what to do about a problem that is not about a workflow, by its words: the API could not be asked.
+    """
+
+    estimates: dict[str, Estimate]
+    problems: dict[tuple[str, str], str]
+    remedies: dict[str, str]
+
+
+def ask(asker: Asker, reader: Reader, workflow_ids: Iterable[str], pairs: Iterable[tuple[str, str]]) -> Told:
+    """Ask what a job of each workflow is expected to cost, and whether each pair's workflow is there and may be seen.
+
+    One request for each distinct workflow, and one for each distinct pair; all of it at once, so that an API that does
+    not answer is waited for once.
+    """
+    priced, seen = list(dict.fromkeys(workflow_ids)), list(dict.fromkeys(pairs))
+    told = asker.ask(
+        [
+            *(partial(reader.get_workflow, workflow_id, project_id) for workflow_id, project_id in seen),
+            *(partial(reader.get_estimate, workflow_id) for workflow_id in priced),
+        ]
+    )
+    bearer = reader.bearer
+    return Told(
+        {one: _estimate(came, bearer=bearer) for one, came in zip(priced, told[len(seen) :], strict=True)},
+        {pair: _problem(came, pair, bearer=bearer) for pair, came in zip(seen, told[: len(seen)], strict=True)},
+        {without_use(came, bearer=bearer): remedy for came in told if (remedy := _remedy(came))},
+    )
+
+
+def _remedy(happening: Happening) -> str:
+    """What to do when that is all that came of a question; empty where it is about what was asked for."""
+    match happening:
+        case NoAnswer(cause="certificate", detail=detail):
+            remedy = certificate_remedy(detail)
+            return f"{remedy[0].upper()}{remedy[1:]}."
+        case NoAnswer():
+            return "Check the base URL, the proxy and the network, or try again later."
+        case Answer(status=401):
+            return "Set PIXXEL_API_KEY or --api-key-file to a key of this API."
+        case Answer(status=status) if 300 <= status < 400:  # noqa: PLR2004 - redirects
+            return "Check the base URL."
+        case Answer(status=status) if status in (425, 429) or status >= 500:  # noqa: PLR2004 - the server's own trouble
+            return "Try again later."
+        case _:
+            return ""
+
+
+def _estimate(happening: Happening, *, bearer: bool) -> Estimate:
+    members = _members(happening)
+    if members is None:
+        return Estimate(None, without_use(happening, bearer=bearer))
+    cost = members.get("estimated_cost")
+    if isinstance(cost, bool) or not isinstance(cost, int) or not 0 <= cost <= _LARGEST:
+        return Estimate(None, "the API tells no cost that could be one")
+    return Estimate(cost)
+
+
+def _problem(happening: Happening, pair: tuple[str, str], *, bearer: bool) -> str:
+    members = _members(happening)
+    if members is None:
+        return without_use(happening, bearer=bearer)
+    workflow_id, project_id = (members.get(name) for name in ("id", "project_id"))
+    if isinstance(workflow_id, str) and workflow_id not in ("", pair[0]):
+        return f"the API answers with another workflow: {workflow_id}"
+    if isinstance(project_id, str) and project_id not in ("", pair[1]):
+        return f"the workflow is in another project: {project_id}"
+    errors = members.get("val_errors")
+    return f"the workflow has {len(errors)} validation error(s)" if isinstance(errors, list) and errors else ""
+
+
+def _members(happening: Happening) -> Mapping[str, Any] | None:
+    if not isinstance(happening, Answer) or happening.status != HTTPStatus.OK:
+        return None
+    return job_object.read_object(happening.body)

@@ -1,0 +1,86 @@
+"""Reports: one pure function each, and the tables of their names, for a run's record, a plan, and the jobs' status.
+
+A report is text without the last line's end; it holds no control character but line breaks (and a colour's escape
+sequences, where `Style.color` asks for colour), whatever the manifest and the API put into names and messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from runner.planning.forecast import Forecast
+from runner.reports.formats import csv, github, html, json, junit, markdown, prometheus, text_table
+from runner.reports.style import Style
+from runner.reports.views import plan, run, status
+from runner.reports.views.run import totals
+from runner.reports.views.status import Standing, others
+from runner.reports.views.table import Sheet
+from runner.runs.job_status import totals as status_totals
+from runner.runs.results_file import Digest
+
+__all__ = [
+    "FORMATS",
+    "NAMES",
+    "PLAN_FORMATS",
+    "STATUS_FORMATS",
+    "Report",
+    "Standing",
+    "Style",
+    "others",
+    "status_totals",
+    "totals",
+]
+
+_T = TypeVar("_T")
+Report = Callable[[_T, Style], str]
+
+
+def _formats(
+    sheet: Callable[[_T, Style], Sheet],
+    fields: Sequence[str],
+    rows: Callable[[_T], Iterable[Mapping[str, Any]]],
+    **more: Report[_T],
+) -> Mapping[str, Report[_T]]:
+    return MappingProxyType(
+        {
+            "table": lambda made, style: text_table.text(sheet(made, style), style),
+            "markdown": lambda made, style: markdown.text(sheet(made, style), style),
+            "csv": lambda made, _style: csv.text(fields, rows(made)),
+            **more,
+        }
+    )
+
+
+FORMATS: Mapping[str, Report[Sequence[Digest]]] = _formats(
+    run.sheet,
+    run.FIELDS,
+    run.rows,
+    json=json.records,
+    junit=junit.runs,
+    github=github.runs,
+    html=html.runs,
+    prometheus=prometheus.runs,
+)
+PLAN_FORMATS: Mapping[str, Report[Sequence[Forecast]]] = _formats(
+    plan.sheet,
+    plan.FIELDS,
+    plan.rows,
+    json=json.plans,
+    junit=junit.plans,
+    github=github.plans,
+    html=html.plans,
+    prometheus=prometheus.plans,
+)
+STATUS_FORMATS: Mapping[str, Report[Sequence[Standing]]] = _formats(
+    status.sheet,
+    status.FIELDS,
+    status.rows,
+    json=json.statuses,
+    junit=junit.statuses,
+    github=github.statuses,
+    html=html.statuses,
+    prometheus=prometheus.statuses,
+)
+NAMES = tuple(FORMATS)

@@ -1,0 +1,1 @@
+"""Report formats, one file each: pure functions from data to text."""

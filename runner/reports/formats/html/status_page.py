@@ -1,0 +1,101 @@
+"""The page of what became of jobs at the API: a look at the jobs of one run or several."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from runner.core.version import VERSION
+from runner.reports.formats.html import job_status
+from runner.reports.formats.html.formatting import SECOND, count, length, micros, number, period
+from runner.reports.formats.html.model import About, Column, Figure, Page, Table, Value, table
+from runner.reports.style import Style
+from runner.reports.views.status import Standing, trouble
+from runner.runs.job_status import Sighting, totals
+
+_ALWAYS = ("failed", "completed")  # what is told even if there is none
+
+
+def page(made: Sequence[Standing], style: Style) -> Page:
+    """Make the page."""
+    jobs = [one for standing in made for one in standing.sightings]
+    chart = job_status.chart(jobs)
+    return Page(
+        "What became of the jobs",
+        made[0].manifest if len(made) == 1 else count(len(made), "run", "runs"),
+        (),
+        _verdict(jobs),
+        tuple(_figures(made, jobs)),
+        tuple(_about(one) for one in made),
+        _jobs(made, jobs, several=style.several or len(made) > 1),
+        () if chart is None else (chart,),
+        notes=tuple(_notes(made)),
+        made_by=f"pixxel-runner {VERSION}",
+    )
+
+
+def _verdict(jobs: Sequence[Sighting]) -> str:
+    if not jobs:
+        return "There are no jobs at the API."
+    completed = sum(one.kind_now == "completed" for one in jobs)
+    if completed == len(jobs):
+        return "The job has completed." if len(jobs) == 1 else f"All {number(len(jobs))} jobs have completed."
+    rest = [one for one in jobs if one.kind_now != "completed"]
+    return f"{number(completed)} of {count(len(jobs), 'job', 'jobs')} completed, {job_status.summary(rest)}."
+
+
+def _figures(made: Sequence[Standing], jobs: Sequence[Sighting]) -> Iterator[Figure]:
+    for choice in job_status.choices(jobs):
+        if choice.count or choice.word in _ALWAYS:
+            yield Figure(choice.word, number(choice.count), "", choice.tone)
+    yield Figure("cost", number(sum(max(0, one.cost or 0) for one in jobs)))
+    began = [one.created_at for one in jobs if one.created_at]
+    ended = [one.finished_at for one in jobs if one.finished_at]
+    if began and ended and max(ended) >= min(began):
+        seconds = (micros(max(ended)) - micros(min(began))) / SECOND
+        yield Figure("first to last", length(seconds), period(min(began), max(ended)))
+    without = sum(many for one in made for many in one.others.values())
+    if without:
+        yield Figure("without a job", number(without), "nothing to follow", "off")
+
+
+def _notes(made: Sequence[Standing]) -> Iterator[str]:
+    others: Counter[str] = Counter()
+    for one in made:
+        others.update(one.others)
+    if others:
+        words = ", ".join(f"{number(many)} {word}" for word, many in others.items())
+        yield f"Without a job to follow: {words}. The report of the run has them."
+
+
+def _jobs(made: Sequence[Standing], jobs: Sequence[Sighting], *, several: bool) -> Table:
+    manifests = [one.manifest for one in made for _ in one.sightings]
+    columns: dict[Column, Sequence[Value]] = {
+        Column("job", "name"): [one.name for one in jobs],
+        **({Column("manifest", "text"): manifests} if several else {}),
+        Column("status", "choice"): [job_status.mark(one) for one in jobs],
+        Column("progress", "text"): [one.progress for one in jobs],
+        Column("job id", "id"): [one.job_id for one in jobs],
+        Column("cost", "number"): [one.cost for one in jobs],
+        Column("took", "length"): [job_status.took(one) for one in jobs],
+        Column("created (UTC)", "time"): [one.created_at for one in jobs],
+        Column("finished (UTC)", "time"): [one.finished_at for one in jobs],
+        Column("message", "message"): [trouble(one) for one in jobs],
+        Column("workflow", "id"): [one.workflow_id for one in jobs],
+        Column("project", "id"): [one.project_id for one in jobs],
+    }
+    return table("Jobs", columns, [job_status.place(one) for one in jobs], "status", job_status.choices(jobs))
+
+
+def _about(standing: Standing) -> About:
+    seen = [one.seen_at for one in standing.sightings if one.seen_at]
+    return About(
+        standing.manifest,
+        totals(standing.sightings),
+        (
+            ("run", standing.run_id),
+            ("manifest", standing.path or None),
+            ("API", standing.api),
+            ("last seen", max(seen, default=None)),
+        ),
+    )

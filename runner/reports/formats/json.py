@@ -1,0 +1,44 @@
+"""JSON documents: of a record what the results file holds, of the rest one object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from runner.planning.forecast import Forecast
+from runner.reports.style import Style
+from runner.reports.views import plan, status
+from runner.reports.views.status import Standing
+from runner.runs import results_file
+from runner.runs.results_file import Digest
+
+
+def records(made: Sequence[Digest], style: Style) -> str:
+    """The results document, or where several were asked for, an object with all of them as `runs`.
+
+    Without the last line's end.
+    """
+    documents = ("".join(results_file.chunks(one)).removesuffix("\n") for one in made)
+    return _together("runs", documents) if style.several else next(documents)
+
+
+def plans(made: Sequence[Forecast], style: Style) -> str:
+    """The forecast, or where several were asked for, an object with all of them as `plans`."""
+    documents = (document(plan.document(one)) for one in made)
+    return _together("plans", documents) if style.several else next(documents)
+
+
+def statuses(made: Sequence[Standing], style: Style) -> str:
+    """What became of the jobs of a run, or where several were asked for, an object with all of them as `statuses`."""
+    documents = (document(status.document(one)) for one in made)
+    return _together("statuses", documents) if style.several else next(documents)
+
+
+def _together(name: str, documents: Iterable[str]) -> str:
+    listed = ",\n".join(documents)
+    return f'{{\n  "version": 1,\n  "{name}": [\n{listed}\n  ]\n}}'
+
+
+def document(value: Mapping[str, Any]) -> str:
+    """An object as JSON that no terminal and no CI log would act on, without the last line's end."""
+    return results_file.harmless(value)

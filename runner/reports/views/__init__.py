@@ -1,0 +1,1 @@
+"""What is shown of a run, a plan or statuses, whatever the format."""

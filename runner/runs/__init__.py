@@ -1,0 +1,1 @@
+"""Use cases: run a manifest, preview a run, reconcile doubts, follow jobs, and write the record."""

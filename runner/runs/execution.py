@@ -1,0 +1,307 @@
+"""One execution of a manifest: lock, settle what is in doubt, plan, submit, look again, and the record of it.
+
+It says what happens through its observer and its results alone: it does not print, exit or touch signals.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+from runner.client.api import Api
+from runner.client.fetcher import Asker
+from runner.core import settings
+from runner.core.errors import Exit, RefusedError
+from runner.core.models import InDoubt, Manifest, Record, Submission
+from runner.core.rate_limit import Pace
+from runner.core.version import VERSION
+from runner.ledger import lock
+from runner.ledger.journal import Decided
+from runner.ledger.location import is_there
+from runner.ledger.rows import RunRow, Standing
+from runner.ledger.run_journal import Book
+from runner.ledger.store import Ledger
+from runner.planning import estimates, forecast, manifest_identity, plan
+from runner.planning import run_key as run_keys
+from runner.planning.forecast import Forecast
+from runner.runs import reconcile, record
+from runner.runs.reconcile import Finding, Look
+from runner.runs.results_file import Digest
+from runner.submission.budget import Budget
+from runner.submission.engine import End, Engine, Observer
+
+# Seconds between the looks at the end of a run: half a minute, at growing intervals.
+_LOOKS = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0)
+
+
+class Watcher(Observer, Protocol):
+    """Who is told how an execution goes."""
+
+    def found(self, findings: Sequence[Finding]) -> None:
+        """A look-up was made, and this is what it says of each doubt."""
+
+    def looking(self, doubts: int, seconds: float) -> None:
+        """So many jobs are in doubt, and are looked up for at most so many seconds more."""
+
+    def note(self, text: str) -> None:
+        """Something that a person wants to know and need not act on."""
+
+
+class Interrupter(Protocol):
+    """Who may want to end an execution early."""
+
+    def engine_made(self, engine: Engine) -> None:
+        """Take the engine that is about to run: `interrupt` ends it by its rules."""
+
+    def engine_done(self) -> None:
+        """The engine has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is asked of one execution. Times are in seconds but `settle`.
+
+    `resume` and `new` answer what to do with an unfinished run; `hold` leaves all doubt to the person. `priced`: ask
+    what jobs cost, although there is no limit; `allow_unknown_cost`: under a limit, one of unknown cost may be sent.
+    """
+
+    manifest: Manifest
+    git_commit: str | None
+    api: str
+    ledger: Path
+    make_ledger: bool
+    limits: settings.Limits
+    only: tuple[str, ...] = ()
+    again: tuple[str, ...] = ()
+    resume: bool = False
+    new: bool = False
+    hold: bool = False
+    priced: bool = False
+    allow_unknown_cost: bool = False
+    settle: timedelta = reconcile.SETTLE
+    lock_timeout: float = 0.0
+
+
+@dataclass(slots=True)
+class Execution:
+    """An execution that holds its manifest's lock and its ledger: `prepare`, `submit`, then read `record`.
+
+    `forecast` says what `submit` is about to do and cost, where that matters.
+    """
+
+    order: Order
+    ledger: Ledger
+    api: Api
+    watcher: Watcher
+    run_id: str
+    started_at: datetime
+    wait: Callable[[float], bool]  # sleeps so many seconds; False when the run was interrupted meanwhile
+    now: Callable[[], datetime]
+    run: RunRow = field(init=False)
+    plan: plan.Plan = field(init=False)
+    forecast: Forecast | None = field(init=False, default=None)
+    unrecorded: tuple[Decided, ...] = field(init=False, default=())
+    unreleased: tuple[Submission, ...] = field(init=False, default=())
+    _pace: Pace = field(init=False)
+    _budget: Budget = field(init=False, default_factory=Budget)
+
+    def __post_init__(self) -> None:
+        self._pace = Pace(self.order.limits.pace)
+
+    def prepare(self) -> None:
+        """Settle what earlier runs left in doubt, choose the run key, plan, and see what that would cost.
+
+        Raises:
+            RefusedError: the manifest was renamed, has a twin, or has an unfinished run and no answer what to do; or
+                the run would cost more than it may, or what it would cost is not known.
+            UsageError: `only` or `again` name no job.
+        """
+        order, manifest = self.order, self.order.manifest
+        manifest_identity.check(self.ledger, order.api, manifest, new=order.new)
+        self.ledger.doubt_intents(order.api, manifest.name, record.KILLED)
+        self._look_at(self._doubts())
+        answer = run_keys.Answer.of(manifest, resume=order.resume, new=order.new)
+        chosen = run_keys.choose(self.ledger, order.api, manifest, answer, self.run_id, self.started_at)
+        for note in chosen.notes:
+            self.watcher.note(note)
+        standings = self.ledger.standings(order.api, manifest.name, chosen.run_key)
+        only = order.only or chosen.only
+        self.plan = plan.make(manifest, only, standings, order.again)
+        self._price(chosen.run_key, standings)
+        self.run = RunRow(
+            id=self.run_id,
+            api=order.api,
+            manifest=manifest.name,
+            run_key=chosen.run_key,
+            once_per=manifest.once_per,
+            state="running",
+            reason="",
+            why="",
+            started_at=self.started_at,
+            finished_at=None,
+            runner=VERSION,
+            path=manifest.path,
+            sha256=manifest.sha256,
+            git_commit=order.git_commit,
+            settings=asdict(order.limits) | {"only": list(only), "timezone": order.manifest.timezone},
+        )
+
+    def _price(self, run_key: str, standings: Sequence[Standing]) -> None:
+        """Learn what is to be sent costs, where that matters, and refuse what would cost too much."""
+        order = self.order
+        if not order.priced and order.limits.max_cost is None:
+            return
+        told: estimates.Told | None = None
+        if self.plan.sends:
+            asker = Asker(order.limits, pace=self._pace)
+            told = estimates.ask(asker, self.api, forecast.workflows(self.plan, standings), ())
+            self.plan = replace(self.plan, sends=forecast.priced(self.plan.sends, told.estimates))
+        self.forecast = forecast.make(
+            order.manifest,
+            order.api,
+            run_key,
+            self.plan,
+            standings,
+            told.estimates if told else None,
+            limit=order.limits.max_cost,
+        )
+        if told is not None:
+            self.forecast = replace(self.forecast, remedies=told.remedies)
+        self._budget = Budget(order.limits.max_cost, self.forecast.spent)
+        forecast.check_cost(self.forecast, allow_unknown=order.allow_unknown_cost)
+
+    def submit(self, interrupter: Interrupter) -> End:
+        """Send what is planned, look up what is in doubt after it, and keep how the run ended."""
+        self.ledger.begin_run(self.run, self.order.manifest.jobs, manifest_identity.absolute(self.order.manifest.path))
+        end = self._send(interrupter)
+        self.unrecorded, self.unreleased = end.unrecorded, end.unreleased
+        try:
+            self._keep_end(end)
+            if end.state != "interrupted" and end.error is None:
+                self._look_for_a_while()
+        except RefusedError as error:  # what was sent is told all the same
+            return replace(end, error=end.error or error)
+        return end
+
+    def _send(self, interrupter: Interrupter) -> End:
+        engine = Engine(
+            self.plan.sends,
+            self.api,
+            Book(self.ledger, self.run),
+            self.order.limits,
+            self.watcher,
+            budget=self._budget,
+            pace=self._pace,
+            now=self.now,
+        )
+        interrupter.engine_made(engine)
+        end = engine.run()
+        interrupter.engine_done()
+        return end
+
+    def record(self) -> Record:
+        """The record of the run key as the ledger has it now."""
+        order, matched = self.order, self.plan.match
+        if self.plan.sends:  # what was planned is not what is there now
+            matched = plan.match(
+                order.manifest.jobs, self.ledger.standings(order.api, order.manifest.name, self.run.run_key)
+            )
+        return record.of_match(self.ledger, self.run, order.manifest.jobs, matched, self.unrecorded, self.unreleased)
+
+    def _keep_end(self, end: End) -> None:
+        finished = self.now()
+        self.run = replace(self.run, state=end.state, reason=end.reason, why=end.why, finished_at=finished)
+        self.ledger.end_run(self.run.id, end.state, end.reason, end.why, finished)
+
+    # What is in doubt.
+
+    def _doubts(self) -> list[Standing]:
+        return self.ledger.unsettled(self.order.api, self.order.manifest.name)
+
+    def _look_at(self, doubts: Sequence[Standing]) -> list[Finding]:
+        """One look for each doubt; returns those that are left."""
+        if not doubts or self.order.hold:
+            return []
+        look = Look(
+            self.ledger,
+            self.api,
+            self.order.api,
+            f"run {self.run_id}",
+            self.order.settle,
+            self.order.limits.timeout,
+            self.now,
+        )
+        findings = look.at(doubts)
+        self.watcher.found(findings)
+        return [one for one in findings if isinstance(one.outcome, InDoubt)]
+
+    def _look_for_a_while(self) -> None:
+        remaining = sum(_LOOKS)
+        for pause in _LOOKS:
+            doubts = [one for one in self._doubts() if one.run_id == self.run_id]
+            if not doubts or self.order.hold:
+                return
+            self.watcher.looking(len(doubts), remaining)
+            if not self.wait(pause):
+                return
+            remaining -= pause
+            self._look_at(doubts)
+
+
+def exit_code(run: RunRow, made: Digest, end: End) -> Exit:
+    """What a run came to, as the program's exit code has it; whether its record was written is another matter."""
+    if end.signum is not None:
+        return Exit(128 + end.signum)
+    if made.summary.in_doubt:
+        return Exit.IN_DOUBT
+    if end.state == "stopped" or end.error is not None:
+        return Exit.REFUSED
+    missing = any(plan.not_sent(entry.job, run.settings["only"]) is None for entry in made.rest)
+    return Exit.FAILED if missing else Exit.OK
+
+
+def _provide_ledger(order: Order, watcher: Watcher) -> None:
+    """See that there is a ledger. It is made before the first lock, so that locks without a ledger tell of a loss."""
+    locked_before = is_there(lock.folder(order.ledger))  # looked at first: another run may be making both
+    if is_there(order.ledger) or not order.make_ledger:
+        Ledger.must_exist(order.ledger)
+    elif locked_before:
+        raise lock.lost_ledger(order.ledger)
+    elif Ledger.provide(order.ledger):
+        watcher.note(f"made a new ledger: {order.ledger}")
+
+
+@contextmanager
+def opened(order: Order, api: Api, watcher: Watcher, wait: Callable[[float], bool]) -> Iterator[Execution]:
+    """Take the manifest's lock and open the ledger for one execution.
+
+    Raises:
+        LockedError: another run of the manifest holds the lock.
+        LedgerError: the ledger is missing, or can't be used.
+    """
+    started = datetime.now(UTC)
+    run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"  # sortable by time, and unique within a second
+    _provide_ledger(order, watcher)
+    with (
+        lock.hold(order.ledger, order.api, order.manifest.name, timeout=order.lock_timeout, about=f"run {run_id}"),
+        Ledger(order.ledger) as ledger,
+    ):
+        # The period is fixed now that nobody else can be in it: waiting for the lock may have taken us past midnight.
+        begun = datetime.now(UTC)
+        yield Execution(order, ledger, api, watcher, run_id, begun, wait, _steady(begun))
+
+
+def _steady(begun: datetime) -> Callable[[], datetime]:
+    """A clock that goes on from now. When the machine's is set in mid-run, the times of sends still compare.
+
+    It goes on while the machine sleeps.
+    """
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    start = time.clock_gettime(clock)
+    return lambda: begun + timedelta(seconds=time.clock_gettime(clock) - start)

@@ -1,0 +1,177 @@
+"""The record of a run key, made from the ledger's present truth: what results files and reports are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+
+from runner.core.models import (
+    Bought,
+    Created,
+    Entry,
+    ErrorInfo,
+    Failed,
+    InDoubt,
+    Job,
+    Outcome,
+    Record,
+    Run,
+    Skipped,
+    Submission,
+)
+from runner.ledger.journal import Decided
+from runner.ledger.rows import RunRow, Standing
+from runner.ledger.store import Ledger
+from runner.ledger.writes import LARGEST_COST
+from runner.planning import plan
+
+_BATCH = 100  # answers that are read at once: of some kilobytes each, and 8 MiB at most
+
+KILLED = ErrorInfo("interrupted", "the process ended while it was being sent; the job may have been created")
+
+
+def of_run(
+    ledger: Ledger, run: RunRow, unrecorded: Sequence[Decided] = (), unreleased: Sequence[Submission] = ()
+) -> Record:
+    """The record of a run's key, with the manifest's jobs as they were in that run.
+
+    A run that never ended is told as interrupted: call this for one that has ended, or whose process is gone.
+    `unrecorded` are outcomes that are known and could not be written to the ledger; `unreleased` are claimed in it, and
+    certainly were not sent.
+    """
+    jobs = ledger.jobs_of(run)
+    matched = plan.match(jobs, ledger.standings(run.api, run.manifest, run.run_key))
+    return of_match(ledger, run, jobs, matched, unrecorded, unreleased)
+
+
+def of_match(
+    ledger: Ledger,
+    run: RunRow,
+    jobs: Sequence[Job],
+    matched: plan.Match,
+    unrecorded: Sequence[Decided] = (),
+    unreleased: Sequence[Submission] = (),
+) -> Record:
+    """The same of jobs and submissions that are at hand, and are those of the ledger now.
+
+    `unreleased` are claimed in the ledger, and certainly were not sent.
+    """
+    known: dict[str, Outcome] = {one.submission.job.name: one.outcome for one in unrecorded}
+    known |= {one.job.name: Skipped(run.reason or "stopped", run.why) for one in unreleased}
+    entries = Entries(ledger, run, jobs, matched, known)
+    return Record(_about(run), entries, entries.outline)
+
+
+@dataclass(frozen=True, slots=True)
+class Reopened:
+    """The entries of a record whose ledger is opened each time through: of very many records none is held open.
+
+    Going through raises RefusedError when the ledger cannot be read any more.
+    """
+
+    ledger: Path
+    run: RunRow
+    number: int
+    unrecorded: Sequence[Decided] = ()
+    unreleased: Sequence[Submission] = ()
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __iter__(self) -> Iterator[Entry]:
+        with Ledger(self.ledger, read_only=True) as ledger:
+            yield from of_run(ledger, self.run, self.unrecorded, self.unreleased).entries
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """The entries of a record. Each time through, the answers' bodies are read anew: they are not held in memory."""
+
+    ledger: Ledger
+    run: RunRow
+    jobs: Sequence[Job]
+    matched: plan.Match
+    unrecorded: Mapping[str, Outcome]
+
+    def __len__(self) -> int:
+        return len(self.jobs) + len(self.matched.gone)
+
+    def __iter__(self) -> Iterator[Entry]:
+        lines = self._lines()
+        while batch := list(islice(lines, _BATCH)):
+            told = self.ledger.job_objects([one.id for _, one in batch if one is not None and one.state == "created"])
+            for job, standing in batch:
+                yield self._entry(job, standing, told)
+
+    def outline(self) -> Iterator[Entry | Bought]:
+        """The same without reading an answer, but for a cost that is too large for the ledger's own column."""
+        for job, one in self._lines():
+            if one is None or one.state != "created" or job.name in self.unrecorded:
+                yield self._entry(job, one, {})
+            elif one.cost is not None and abs(one.cost) >= LARGEST_COST:
+                yield self._entry(job, one, self.ledger.job_objects([one.id]))
+            else:
+                yield Bought(job.project_id, one.run_id, max(0, one.cost or 0), one.val_errors, one.estimate)
+
+    def _entry(self, job: Job, standing: Standing | None, told: Mapping[int, tuple[bytes, datetime | None]]) -> Entry:
+        if job.name in self.unrecorded:
+            return Entry(job, self.unrecorded[job.name], self.run.id)
+        if standing is None or standing.state == "released":
+            return Entry(job, _not_sent(job, self.run), self.run.id)
+        return Entry(job, outcome(standing, *told.get(standing.id, (b"", None))), standing.run_id)
+
+    def _lines(self) -> Iterator[tuple[Job, Standing | None]]:
+        for job in self.jobs:
+            yield job, self.matched.of.get(job.name)
+        for standing in self.matched.gone:
+            yield Job(standing.name, standing.workflow_id, standing.project_id, standing.labels), standing
+
+
+def outcome(standing: Standing, body: bytes, seen_at: datetime | None = None) -> Outcome:
+    """What became of a submission. `body` is its job's object: of `seen_at` if that is given, else the answer's."""
+    if standing.job_id is not None:
+        return Created(
+            standing.job_id,
+            body,
+            standing.attempts,
+            standing.claimed_at,
+            standing.recovered,
+            standing.assigned,
+            standing.candidates,
+            standing.estimate,
+            seen_at,
+        )
+    error = standing.error or KILLED
+    if standing.state == "failed":
+        return Failed(error, standing.attempts, standing.claimed_at)
+    return InDoubt(error, standing.attempts, standing.claimed_at, standing.candidates, standing.estimate)
+
+
+def _not_sent(job: Job, run: RunRow) -> Skipped:
+    reason = plan.not_sent(job, run.settings.get("only", ()))
+    if reason is not None:
+        return reason
+    return Skipped(
+        run.reason or ("stopped" if run.state == "stopped" else "interrupted"),
+        run.why or "the run ended before its turn",
+    )
+
+
+def _about(run: RunRow) -> Run:
+    return Run(
+        id=run.id,
+        key=run.run_key,
+        state="interrupted" if run.state == "running" else run.state,
+        started_at=run.started_at,
+        finished_at=run.finished_at or datetime.now(UTC),
+        runner=run.runner,
+        manifest_name=run.manifest,
+        manifest_path=run.path,
+        manifest_sha256=run.sha256,
+        git_commit=run.git_commit,
+        base_url=run.api,
+        settings=run.settings,
+    )

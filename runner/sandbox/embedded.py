@@ -1,0 +1,30 @@
+"""A sandbox beside a manifest, which knows the manifest's own workflows and keeps its jobs: for rehearsals."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from runner.client import endpoint
+from runner.core import state_dir
+from runner.core.models import Manifest
+from runner.sandbox.backend import World
+from runner.sandbox.server import Sandbox
+from runner.sandbox.store import JobFile
+
+
+@contextmanager
+def serving(manifest: Manifest) -> Iterator[endpoint.Endpoint]:
+    """The sandbox, reachable while the context lasts.
+
+    Raises:
+        RefusedError: its folder cannot be made or read.
+    """
+    home = state_dir.beside(manifest.path)
+    state_dir.make(home)
+    key = secrets.token_hex(16)
+    with World(store=JobFile(home / "sandbox")) as world:
+        world.admit(job.pair for job in manifest.jobs)
+        with Sandbox(world, key=key) as server:
+            yield endpoint.Endpoint(server.base_url, endpoint.ApiKey(key))

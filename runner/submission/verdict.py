@@ -1,0 +1,120 @@
+"""The table of what may be sent again: what happened to one POST → what it means for the job. Pure.
+
+The specification is docs/design.md. A job costs money and the API has no idempotency key, so a verdict never
+guesses: whatever leaves open whether the job exists is a Doubt, and a Doubt is never sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from runner.client.response import (
+    Answer,
+    Happening,
+    NoAnswer,
+    describe_redirect,
+    describe_rejected_key,
+    error_info,
+    known_id,
+    retry_after,
+)
+from runner.core.models import ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The job exists and has this id."""
+
+    job_id: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The job certainly does not exist, and sending it again would not help. `stop`: no other job would fare better."""
+
+    error: ErrorInfo
+    stop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """The job may or may not exist."""
+
+    error: ErrorInfo
+    stop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """No byte left: it may be sent again."""
+
+    error: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """Certainly not created; everyone waits. `retry_after` is in seconds, None when the server did not say."""
+
+    error: ErrorInfo
+    retry_after: float | None
+
+
+Verdict = Accepted | Refused | Doubt | NotSent | Throttled
+
+
+def judge(happening: Happening, held: Callable[[str], bool], *, bearer: bool = False) -> Verdict:
+    """Say what one POST came to.
+
+    Args:
+        happening: what came of the exchange.
+        held: whether another submission at this API holds a job id.
+        bearer: whether the key that was sent begins with `Bearer `, for the words of a 401.
+    """
+    if isinstance(happening, NoAnswer):
+        return _judge_silence(happening)
+    return _judge_answer(happening, held, bearer=bearer)
+
+
+def _judge_silence(silence: NoAnswer) -> Verdict:
+    if silence.written:
+        return Doubt(ErrorInfo(silence.cause, f"{silence.detail}; the job may have been created"))
+    if silence.cause == "certificate":
+        return Refused(ErrorInfo("untrusted", silence.detail), stop=True)
+    return NotSent(ErrorInfo("unreachable", silence.detail))
+
+
+def _judge_answer(  # noqa: PLR0911 - one return a row of the table
+    answer: Answer, held: Callable[[str], bool], *, bearer: bool
+) -> Verdict:
+    match answer.status:
+        case status if 200 <= status <= 299:
+            return _judge_success(answer, held)
+        case 301 | 302 | 307 | 308:
+            return Refused(error_info(answer, "redirected", describe_redirect(answer)), stop=True)
+        case status if status < 400 or status > 599:
+            return Doubt(error_info(answer, "unexpected", "not an answer that this API gives"), stop=True)
+        case 401:
+            return Refused(error_info(answer, "unauthorized", describe_rejected_key(bearer=bearer)), stop=True)
+        case 403:
+            return Refused(error_info(answer, "forbidden", "the key may not run this workflow in this project"))
+        case 408:
+            return Doubt(error_info(answer, "request_timeout", "the server or a gateway gave up waiting"))
+        case 409:
+            return Doubt(error_info(answer, "conflict", "the server reports a conflict, which leaves it open"))
+        case 425 | 429:
+            return Throttled(error_info(answer, "throttled", "too many requests"), retry_after(answer))
+        case status if status < 500:
+            return Refused(error_info(answer, "rejected", "the API rejected the request"))
+        case _:
+            return Doubt(error_info(answer, "server_error", "the server failed, perhaps after it created the job"))
+
+
+def _judge_success(answer: Answer, held: Callable[[str], bool]) -> Verdict:
+    job = answer.job
+    if job is None:
+        return Doubt(error_info(answer, "unreadable", "a success, but no job object with an id in it"))
+    if held(job.id):
+        return Doubt(error_info(answer, "known_id", known_id(job.id).message))
+    return Accepted(job.id, answer.body)

@@ -1,0 +1,497 @@
+"""Where the key may go, what a key may be, and which of flag, manifest and default applies."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.certs import Certificates
+
+from runner.client.endpoint import PRODUCTION, ApiKey, Endpoint, Proxy, api_key, base_url, is_loopback, proxy_for, trust
+from runner.core.errors import RefusedError, RunnerError, UsageError
+from runner.core.models import Manifest, SubmitSettings
+from runner.core.rate_limit import Rate
+from runner.core.settings import Limits, Options, limits
+from runner.core.version import VERSION
+
+SECRET = "s3cr3t"
+
+
+def words_of(caught: pytest.ExceptionInfo[RunnerError]) -> str:
+    return f"{caught.value.message}\n{caught.value.hint}\n{caught.value!r}"
+
+
+# The base URL.
+
+
+@pytest.mark.parametrize(
+    ("text", "origin"),
+    [
+        (PRODUCTION, PRODUCTION),
+        ("https://api.pixxel.space/", PRODUCTION),
+        ("https://api.pixxel.space:443", PRODUCTION),
+        ("HTTPS://API.Pixxel.Space:443/", PRODUCTION),
+        ("https://api.pixxel.space:", PRODUCTION),
+        ("https://api.pixxel.space:8443", "https://api.pixxel.space:8443"),
+        ("https://[2001:DB8::1]:443/", "https://[2001:db8::1]"),
+        ("https://10.0.0.1:80", "https://10.0.0.1:80"),
+        ("https://xn--mnchen-3ya.example", "https://xn--mnchen-3ya.example"),
+        ("http://localhost", "http://localhost"),
+        ("http://LOCALHOST:80/", "http://localhost"),
+        ("http://localhost.:8080", "http://localhost.:8080"),
+        ("http://127.0.0.1:443", "http://127.0.0.1:443"),
+        ("http://127.0.0.2:8080", "http://127.0.0.2:8080"),
+        ("http://127.255.255.254", "http://127.255.255.254"),
+        ("http://[::1]:8080/", "http://[::1]:8080"),
+        ("http://[0:0:0:0:0:0:0:1]", "http://[0:0:0:0:0:0:0:1]"),
+    ],
+)
+def test_a_base_url_becomes_an_origin(text: str, origin: str) -> None:
+    assert base_url(text, allow_http=False) == origin
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["api.pixxel.space", "localhost.evil.example", "127.0.0.1.evil.example", "127.1", "0177.0.0.1", "2130706433",
+     "0.0.0.0", "10.0.0.1", "128.0.0.1", "[::2]", "[fe80::1]"],  # noqa: S104 - an address that must be refused
+)  # fmt: skip
+def test_plain_http_leaves_this_machine_only_where_that_is_allowed(host: str) -> None:
+    with pytest.raises(UsageError, match=r"plain http") as caught:
+        base_url(f"http://{host}", allow_http=False)
+    assert "--allow-http" in caught.value.hint
+    assert not is_loopback(host.strip("[]"))
+    assert base_url(f"http://{host}:80/", allow_http=True) == f"http://{host}"
+
+
+@pytest.mark.parametrize("host", ["１２７.0.0.1", "ⓛocalhost", "127。0。0。1"])
+def test_what_only_becomes_loopback_once_it_is_normalised_is_none(host: str) -> None:
+    with pytest.raises(UsageError):
+        base_url(f"http://{host}", allow_http=False)
+    assert not is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "not an http or https address"),
+        ("api.pixxel.space", "not an http or https address"),
+        ("localhost:8080", "not an http or https address"),
+        ("ftp://api.pixxel.space", "not an http or https address"),
+        ("file:///etc/passwd", "not an http or https address"),
+        ("//api.pixxel.space", "not an http or https address"),
+        ("https:api.pixxel.space", "not an http or https address"),
+        ("https://", "not an http or https address"),
+        ("https://:443", "not an http or https address"),
+        ("https://api.pixxel.space/v0", "has a path"),
+        ("https://api.pixxel.space//", "has a path"),
+        ("https://api.pixxel.space.", "ends in a dot"),
+        ("https://api.pixxel.space.:443/", "ends in a dot"),
+        ("https://api.pixxel.space/?a=1", "a query"),
+        ("https://api.pixxel.space?", "a query"),
+        ("https://api.pixxel.space#part", "a fragment"),
+        ("https://api.pixxel.space/#", "a fragment"),
+        ("https://api.pixxel.space:99999", "cannot be read"),
+        ("https://api.pixxel.space:-1", "cannot be read"),
+        ("https://api.pixxel.space:https", "cannot be read"),
+        ("https://api.pixxel.space:٤٤٣", "cannot be read"),
+        ("https://[::1", "cannot be read"),
+        ("https://[::g]", "cannot be read"),
+        (" https://api.pixxel.space", "cannot be read"),
+        ("https://api.pixxel.space\n", "cannot be read"),
+        ("https://api.pixxel.space\r\nX: y", "cannot be read"),
+        ("https://api.pixxel .space", "cannot be read"),
+        ("https://api.pixxel\u2003.space", "cannot be read"),
+        ("https://api.pixxel\t.space", "cannot be read"),
+        ("https://api\x00.pixxel.space", "cannot be read"),
+        ("https://api\u202e.pixxel.space", "cannot be read"),
+        ("https://api\ud800.pixxel.space", "cannot be read"),
+    ],
+)
+def test_what_is_no_origin_is_refused_in_words_that_can_be_printed(text: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        base_url(text, allow_http=True)
+    assert said in caught.value.message
+    assert caught.value.message.isprintable()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"https://evil.example\.api.pixxel.space",  # urllib3 would go to evil.example
+        "https://ex%61mple.com",  # and here to example.com
+        "https://api<pixxel>.space",
+    ],
+)
+def test_a_host_that_url_parsers_read_differently_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        base_url(text, allow_http=False)
+
+
+def test_a_host_beyond_ascii_is_refused_or_made_into_what_is_resolved() -> None:
+    """Unconverted it would need a library that is no dependency, and end as `unreachable` for each job."""
+    try:
+        origin = base_url("https://münchen.example", allow_http=False)
+    except UsageError:
+        return
+    assert origin == "https://xn--mnchen-3ya.example"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"https://user:{SECRET}@api.pixxel.space",
+        f"https://{SECRET}@api.pixxel.space/v0",
+        f"https://:{SECRET}@api.pixxel.space",
+        f"https://user:{SECRET}@api.pixxel.space:99999",
+        f"https://user:{SECRET}@api.pixxel .space",
+        f"https://user:{SECRET}\n@api.pixxel.space",
+        f"ftp://user:{SECRET}@api.pixxel.space",
+        f"//user:{SECRET}@api.pixxel.space",
+        f"user:{SECRET}@api.pixxel.space",
+        f"https:user:{SECRET}@api.pixxel.space",
+        f"https:/user:{SECRET}@api.pixxel.space",
+        f"https://user:pass/{SECRET}@api.pixxel.space",
+        f"https://user:pass?{SECRET}@api.pixxel.space",
+        f"https://user:pass#{SECRET}@api.pixxel.space",
+    ],
+)
+def test_credentials_in_a_base_url_are_refused_and_never_shown(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        base_url(text, allow_http=True)
+    assert SECRET not in words_of(caught)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (SECRET, ""),
+        (f"key:{SECRET}", ""),
+        (f"https:{SECRET}", ""),
+        (f"https:///{SECRET}", ""),
+        (f"https://h.example:1/?api_key={SECRET}", "https://h.example:1"),
+        (f"https://h.example/{SECRET}", "https://h.example"),
+        (f"https://h.example/{SECRET}@", ""),
+        (f"https://h.example#{SECRET}", "https://h.example"),
+        (f"ftp://h.example:21/{SECRET}", "ftp://h.example:21"),
+        (f"https://{SECRET} /", ""),
+        (f"https://<{SECRET}>", ""),
+    ],
+)
+def test_no_more_of_a_base_url_is_shown_than_its_origin(text: str, shown: str) -> None:
+    """The rest may be the key: in the wrong variable, or where another API has it."""
+    with pytest.raises(UsageError) as caught:
+        base_url(text, allow_http=False)
+    assert shown in caught.value.message
+    assert SECRET not in words_of(caught)
+
+
+def test_an_empty_user_is_a_user() -> None:
+    with pytest.raises(UsageError, match="credentials"):
+        base_url("https://@api.pixxel.space", allow_http=False)
+
+
+# Named characters: to choose among all of Unicode, Hypothesis first makes tables for seconds.
+_CHARACTERS = st.sampled_from([*map(chr, range(256)), "\u202e", "１", "ⓛ", "。", "℀", "\ud800"])
+
+
+@settings(deadline=None)
+@given(
+    text=st.text(_CHARACTERS, max_size=30)
+    | st.text(st.sampled_from("htps:/@[]%.?#\\1a-é "), max_size=30).map("https://".__add__)
+)
+def test_any_text_is_an_origin_or_a_usage_error(text: str) -> None:
+    try:
+        origin = base_url(text, allow_http=False)
+    except UsageError:
+        return
+    assert base_url(origin, allow_http=False) == origin
+    assert not set(origin.partition("://")[2]) & set("/?#@ ")
+
+
+# The key.
+
+
+@pytest.mark.parametrize("key", ["k", "Bearer abc", "a b", "!~", "k" * 60_000])
+def test_a_key_is_taken_exactly_as_given(tmp_path: Path, key: str) -> None:
+    file = tmp_path / "key"
+    for end in ("", "\n", "\r\n"):
+        file.write_bytes((key + end).encode())
+        file.chmod(0o600)
+        taken, warnings = api_key(None, file)
+        assert (taken.reveal(), warnings) == (key, ())
+    taken, warnings = api_key(key, None)
+    assert (taken.reveal(), warnings) == (key, ())
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"\n", b"\r\n", b"k\r", b"k\n\n", b"k\n\r\n", b"k\r\r\n", b"k\n\r", b"\nk", b"k\nl", b" k", b"k ", b"k \n",
+     b"\tk", b"k\x00", b"k\x0b", b"k\x7f", "ké".encode(), b"\xef\xbb\xbfk", "k".encode("utf-16"), b"\xff",
+     b"k" * 70_000, b"k" * 1_000_000],
+    ids=lambda raw: repr(raw[:12]),
+)  # fmt: skip
+def test_a_file_that_holds_more_or_less_than_a_key_is_refused_and_not_shown(tmp_path: Path, raw: bytes) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(raw)
+    with pytest.raises(RefusedError, match="the key") as caught:
+        api_key("another", file)
+    assert str(file) in caught.value.message
+    assert "kl" not in words_of(caught).replace("\n", "")
+    assert "kk" not in words_of(caught)
+
+
+@pytest.mark.parametrize(
+    "value", ["s3cr3t\n", "s3cr3t\r\n", "s3cr3t ", " s3cr3t", "s3\ncr3t", "s3cr3té", "s3cr3t\x00", "s3cr3t\ud800", " "]
+)
+def test_a_key_from_the_environment_that_no_header_carries_is_refused_and_not_shown(value: str) -> None:
+    with pytest.raises(RefusedError, match="PIXXEL_API_KEY") as caught:
+        api_key(value, None)
+    assert "cr3t" not in words_of(caught)
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_no_key_is_refused_with_the_ways_to_give_one(value: str | None) -> None:
+    with pytest.raises(RefusedError, match="no API key") as caught:
+        api_key(value, None)
+    assert all(way in caught.value.hint for way in ("PIXXEL_API_KEY", "--api-key-file", "--sandbox"))
+
+
+def test_a_file_goes_before_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("from-file\n")
+    assert api_key("from-environment", file)[0].reveal() == "from-file"
+
+
+def test_a_key_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for file in (tmp_path / "missing", tmp_path, tmp_path / "loop", tmp_path / "missing" / "key"):
+        with pytest.raises(RefusedError, match="cannot be read") as caught:
+            api_key(SECRET, file)
+        assert str(file) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "given", [SECRET, f"{SECRET}/x", f"/{SECRET}", f"/{SECRET}/{SECRET}", SECRET * 100, f"./{SECRET}"]
+)
+def test_what_is_no_path_is_not_shown_as_it_may_be_the_key_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    """A slash alone makes no path, as base64 has them: a path is one that is there, or that has a folder on its way."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RefusedError, match="the key file cannot be read") as caught:
+        api_key(None, Path(given))
+    assert SECRET not in words_of(caught)
+    assert "--api-key-file takes the path of a file" in caught.value.hint
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_key_file_without_the_mode_to_read_it_is_a_usage_error(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("k")
+    file.chmod(0)
+    with pytest.raises(RefusedError, match="cannot be read: Permission denied"):
+        api_key(None, file)
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True)])
+def test_a_key_file_that_others_can_read_is_warned_of(tmp_path: Path, mode: int, warned: bool) -> None:
+    file = tmp_path / "key"
+    file.write_text("k")
+    file.chmod(mode)
+    warnings = api_key(None, file)[1]
+    assert [str(file) in warning for warning in warnings] == [True] * warned
+
+
+def test_a_key_may_come_through_a_pipe_in_pieces(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe, 0o600)
+
+    def write() -> None:
+        with pipe.open("wb", buffering=0) as stream:
+            stream.write(b"ab")
+            stream.write(b"cd\n")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    key, _ = api_key(None, pipe)
+    writer.join()
+    assert key.reveal() == "abcd"
+
+
+@pytest.mark.parametrize(
+    ("key", "bearer"), [("Bearer k", True), ("bearer k", True), ("BEARER k", True), ("Bearer", False), ("k", False)]
+)
+def test_the_prefix_is_noticed(key: str, bearer: bool) -> None:
+    assert ApiKey(key).bearer is bearer
+
+
+def test_no_repr_shows_a_secret() -> None:
+    proxy = Proxy("http://proxy.example:3128", f"user:{SECRET}")
+    endpoint = Endpoint(PRODUCTION, ApiKey(SECRET), None, proxy)
+    for thing in (endpoint.key, endpoint, proxy, [endpoint], {"proxy": proxy}):
+        for shown in (repr(thing), str(thing), f"{thing}"):
+            assert SECRET not in shown
+    assert "proxy.example" in repr(endpoint)
+    assert endpoint.user_agent == f"pixxel-runner/{VERSION}"
+
+
+# The limits.
+
+
+@pytest.mark.parametrize(
+    ("field", "default", "written", "flag"),
+    [
+        ("concurrency", 8, 2, 3),
+        ("rate", None, "2/s", "3/s"),
+        ("attempts", 5, 2, 3),
+        ("timeout", 30.0, 2.0, 3.0),
+        ("stop_after", 10, 2, 3),
+        ("stop_after", 10, 2, 0),  # zero is something that was said
+        ("stop_after", 10, 0, None),
+        ("max_pause", 900.0, None, 3.0),
+        ("max_pause", 900.0, None, 0.0),
+    ],
+)
+def test_a_flag_goes_before_the_manifest_and_the_manifest_before_the_default(
+    field: str, default: Any, written: Any, flag: Any
+) -> None:
+    def settled(options: dict[str, Any], manifest: dict[str, Any]) -> Limits:
+        wanted = Manifest("m", "m.yaml", "", (), submit=SubmitSettings(**manifest))
+        return limits(Options(**options), wanted)
+
+    assert settled({}, {}) == Limits()
+    assert getattr(Limits(), field) == default
+    in_manifest = {} if written is None else {field: written}
+    assert settled({}, in_manifest) == replace(Limits(), **in_manifest)
+    on_both = {field: flag} if flag is not None else in_manifest
+    assert settled({field: flag}, in_manifest) == replace(Limits(), **on_both)
+    assert settled({field: flag}, {}) == (Limits() if flag is None else replace(Limits(), **{field: flag}))
+
+
+def test_the_rate_is_read() -> None:
+    assert Limits().pace is None
+    assert Limits(rate="30/min").pace == Rate(30, 60.0)
+
+
+# Proxies.
+
+
+@pytest.fixture
+def proxies(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment that names no proxy."""
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")] + ["REQUEST_METHOD"]:
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("environment", "origin", "url"),
+    [
+        ({}, PRODUCTION, None),
+        ({"HTTPS_PROXY": ""}, PRODUCTION, None),
+        ({"HTTPS_PROXY": "http://p.example:3128"}, PRODUCTION, "http://p.example:3128"),
+        ({"https_proxy": "https://p.example"}, PRODUCTION, "https://p.example"),
+        ({"HTTPS_PROXY": "p.example:3128"}, PRODUCTION, "http://p.example:3128"),
+        ({"HTTPS_PROXY": "http://[2001:db8::1]:3128"}, PRODUCTION, "http://[2001:db8::1]:3128"),
+        ({"HTTP_PROXY": "http://p.example"}, PRODUCTION, None),
+        ({"HTTP_PROXY": "http://p.example"}, "http://10.0.0.1", "http://p.example"),
+        ({"ALL_PROXY": "http://p.example"}, PRODUCTION, "http://p.example"),
+        ({"HTTPS_PROXY": "http://p.example", "NO_PROXY": "api.pixxel.space"}, PRODUCTION, None),
+        ({"HTTPS_PROXY": "http://p.example", "NO_PROXY": "other, .pixxel.space"}, PRODUCTION, None),
+        ({"HTTPS_PROXY": "http://p.example", "no_proxy": "*"}, PRODUCTION, None),
+        ({"HTTPS_PROXY": "http://p.example", "NO_PROXY": "other.example"}, PRODUCTION, "http://p.example"),
+        ({"HTTP_PROXY": "http://p.example"}, "http://localhost:8080", None),
+        ({"HTTP_PROXY": "http://p.example"}, "http://127.0.0.2:8080", None),
+        ({"HTTP_PROXY": "http://p.example"}, "http://[::1]:8080", None),
+        ({"HTTPS_PROXY": "socks5://p.example"}, "https://localhost", None),
+    ],
+)
+def test_the_environment_names_the_proxy(
+    proxies: pytest.MonkeyPatch, environment: dict[str, str], origin: str, url: str | None
+) -> None:
+    for name, value in environment.items():
+        proxies.setenv(name, value)
+    assert proxy_for(origin) == (None if url is None else Proxy(url))
+
+
+@pytest.mark.parametrize(
+    ("user", "credentials"),
+    [("u:s3cr3t@", "u:s3cr3t"), ("u%40x:s3cr3t%2F%3A@", "u@x:s3cr3t/:"), ("s3cr3t@", "s3cr3t:"), ("@", "")],
+)
+def test_a_proxys_credentials_are_unquoted_and_kept_apart(
+    proxies: pytest.MonkeyPatch, user: str, credentials: str
+) -> None:
+    proxies.setenv("HTTPS_PROXY", f"http://{user}p.example:3128")
+    proxy = proxy_for(PRODUCTION)
+    assert proxy == Proxy("http://p.example:3128", credentials)
+    assert SECRET not in repr(proxy)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"socks5://u:{SECRET}@p.example:1080",
+        f"socks5h://u:{SECRET}@p.example",
+        f"ftp://u:{SECRET}@p.example",
+        f"http://u:{SECRET}@",
+        f"http://u:{SECRET}@:3128",
+        f"http://u:{SECRET}@p.example:99999",
+        f"http://u:{SECRET}@p.example:port",
+        f"http://u:{SECRET}@[::1",
+        f"http://u:{SECRET}@p example",
+        f"http://u:pass/{SECRET}@p.example:3128",  # a password that was not quoted
+        f"http://u:pass#{SECRET}@p.example:3128",
+        f"http://u:pass?{SECRET}@p.example:3128",
+        f"http:/u:{SECRET}@p.example",
+        f"u:{SECRET}/x@p.example:3128",
+        f"http://p.example:3128/?p={SECRET}",
+        f"http://p.example:3128/{SECRET}",
+        f"http://p.example:3128#{SECRET}",
+        f"p.example/{SECRET}",
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_refused_and_its_credentials_never_shown(
+    proxies: pytest.MonkeyPatch, url: str
+) -> None:
+    proxies.setenv("HTTPS_PROXY", url)
+    with pytest.raises(UsageError, match="proxy") as caught:
+        proxy_for(PRODUCTION)
+    assert SECRET not in words_of(caught)
+    assert "NO_PROXY" in caught.value.hint
+
+
+# The CA bundle.
+
+
+def test_a_ca_bundle_is_a_file_of_pem_certificates(tmp_path: Path, certificates: Certificates) -> None:
+    assert trust(None) is None
+    assert trust(certificates.bundle)
+    (tmp_path / "empty").touch()
+    (tmp_path / "text").write_text("not a certificate")
+    (tmp_path / "half").write_text("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")
+    for name in ("missing", "empty", "text", "half", "."):
+        path = str(tmp_path / name)
+        with pytest.raises(UsageError, match="cannot be used") as caught:
+            trust(path)
+        assert path in caught.value.message
+        assert "PEM" in caught.value.hint
+    for path in ("", "a\0b"):  # OpenSSL takes an empty one for none, and trusts the system's
+        with pytest.raises(UsageError):
+            trust(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
+@pytest.mark.parametrize(("mode", "warns"), [(0o440, False), (0o400, False), (0o444, True), (0o404, True)])
+def test_a_key_that_its_group_hands_over_is_meant_so(tmp_path: Path, mode: int, warns: bool) -> None:
+    file = tmp_path / "key"
+    file.write_text("a-key", encoding="ascii")
+    file.chmod(mode)
+    os.chown(file, 65534, 0)
+    key, warnings = api_key(None, file)
+    assert (key.reveal(), bool(warnings)) == ("a-key", warns)

@@ -1,0 +1,166 @@
+"""One exchange: its deadline, the mark before the first byte, and how it is cut short."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from runner.client.exchange import CutError, Exchange
+
+
+@dataclass
+class Clock:
+    now: float = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Carrier:
+    """A connection with one socket."""
+
+    sock: Any
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+def test_the_time_runs_from_the_start(clock: Clock) -> None:
+    exchange = Exchange(30.0, clock)
+    clock.now += 1000
+    assert not exchange.overdue()
+    exchange.start()
+    assert exchange.started == 1100.0
+    clock.now += 30
+    assert not exchange.overdue()
+    clock.now += 0.1
+    assert exchange.overdue()
+
+
+def test_the_first_write_is_marked_once(clock: Clock) -> None:
+    exchange = Exchange(30.0, clock)
+    exchange.start()
+    assert exchange.written is None
+    clock.now = 101.0
+    exchange.about_to_write(None)
+    clock.now = 102.0
+    exchange.about_to_write(None)
+    assert exchange.written == 101.0
+
+
+def test_nothing_is_written_after_a_cut_and_the_first_cause_stays(clock: Clock) -> None:
+    exchange = Exchange(30.0, clock)
+    exchange.start()
+    assert exchange.cut("interrupted") is False
+    assert exchange.cut("timeout") is False
+    with pytest.raises(CutError):
+        exchange.about_to_write(None)
+    assert (exchange.written, exchange.cut_by) == (None, "interrupted")
+
+
+def test_a_cut_tells_that_something_may_have_left(clock: Clock) -> None:
+    exchange = Exchange(30.0, clock)
+    exchange.start()
+    exchange.about_to_write(None)
+    assert exchange.cut("interrupted") is True
+    with pytest.raises(CutError):
+        exchange.about_to_write(None)
+
+
+def test_an_exchange_that_is_overdue_writes_nothing(clock: Clock) -> None:
+    exchange = Exchange(30.0, clock)
+    exchange.start()
+    clock.now += 31
+    with pytest.raises(CutError):
+        exchange.about_to_write(None)
+    assert (exchange.written, exchange.cut_by) == (None, "timeout")
+
+
+def test_a_cut_and_a_write_at_once_agree_on_whether_a_byte_may_have_left() -> None:
+    def write(exchange: Exchange, barrier: threading.Barrier) -> bool:
+        barrier.wait()
+        try:
+            exchange.about_to_write(None)
+        except CutError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(500):
+            exchange, barrier = Exchange(30.0), threading.Barrier(2)
+            exchange.start()
+            writing = pool.submit(write, exchange, barrier)
+            barrier.wait()
+            cut = exchange.cut("interrupted")
+            assert writing.result() is cut is (exchange.written is not None)
+
+
+def test_a_cut_ends_a_read_in_another_thread(pair: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = pair
+    exchange = Exchange(30.0)
+    exchange.connection = Carrier(ours)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(ours.recv, 1)
+        exchange.cut("timeout")
+        assert reading.result(timeout=10) == b""
+    assert theirs.recv(1) == b""
+    with pytest.raises(BrokenPipeError):
+        ours.send(b"x")
+
+
+def test_a_socket_within_a_socket_is_shut_down(pair: tuple[socket.socket, socket.socket]) -> None:
+    @dataclass
+    class Within:  # as urllib3.util.ssltransport.SSLTransport has it
+        socket: socket.socket
+
+    exchange = Exchange(30.0)
+    exchange.connection = Carrier(Within(pair[0]))
+    exchange.cut("timeout")
+    assert pair[1].recv(1) == b""
+
+
+def test_a_cut_does_not_mind_a_connection_that_is_not_there_or_gone(pair: tuple[socket.socket, socket.socket]) -> None:
+    exchange = Exchange(30.0)
+    for sock in (None, socket.socket(), pair[0]):
+        pair[0].close()
+        exchange.connection = Carrier(sock)
+        assert exchange.cut("timeout") is False
+        if sock is not None:
+            sock.close()
+
+
+def test_a_connection_that_closes_meanwhile_does_not_break_the_cut(pair: tuple[socket.socket, socket.socket]) -> None:
+    """The thread that watches the deadlines would die of it, and no later exchange would have one."""
+
+    class Closing:
+        """Connected at the first look, and no longer at the second."""
+
+        def __init__(self) -> None:
+            self.looks: list[Any] = [None, pair[0]]
+
+        @property
+        def sock(self) -> Any:
+            return self.looks.pop() if self.looks else None
+
+        @sock.setter
+        def sock(self, _value: Any) -> None: ...
+
+    exchange = Exchange(30.0)
+    exchange.connection = Closing()
+    assert exchange.cut("timeout") is False

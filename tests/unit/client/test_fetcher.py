@@ -1,0 +1,589 @@
+"""Questions over real sockets: how many at a time, how often each, and how long anybody waits for an API that fails."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from random import Random
+from typing import Any, ClassVar
+
+import pytest
+from support.certs import Certificates
+from support.wire import (
+    PATIENCE,
+    Drip,
+    Line,
+    Request,
+    Reset,
+    Script,
+    Stall,
+    WireServer,
+    refusing_port,
+    reply,
+    silent_port,
+)
+
+from runner.client.api import Reader
+from runner.client.endpoint import ApiKey, Endpoint
+from runner.client.exchange import Exchange
+from runner.client.fetcher import Asker, Question
+from runner.client.response import Answer, Happening, NoAnswer
+from runner.core.errors import NoThreadError
+from runner.core.rate_limit import Backoff, Pace, Rate
+from runner.core.settings import Limits
+
+FAST = Backoff(first=0.02, longest=0.1)
+SLACK = 1.5  # seconds that a busy machine may be late
+
+
+@dataclass
+class Desk:
+    """An asker, and who it asks. `calls` are the questions that were put, by name, each time; `tried`: some were."""
+
+    reader: Reader
+    asker: Asker
+    calls: list[str] = field(default_factory=list)
+    tried: threading.Event = field(default_factory=threading.Event)
+
+    def question(self, name: str) -> Question:
+        def put(exchange: Exchange) -> Happening:
+            self.calls.append(name)
+            if len(self.calls) > 4:
+                self.tried.set()
+            return self.reader.get_estimate(name, exchange)
+
+        return put
+
+    def ask(self, count: int) -> list[Happening]:
+        return self.asker.ask([self.question(f"w{number}") for number in range(count)])
+
+
+@contextmanager
+def asking(
+    url: str, *, ca_bundle: str | None = None, pace: Pace | None = None, backoff: Backoff = FAST, **limits: Any
+) -> Iterator[Desk]:
+    settled = Limits(**{"concurrency": 4, "timeout": 10.0, **limits})
+    with Reader(Endpoint(url, ApiKey("key"), ca_bundle), settled.concurrency) as reader:
+        yield Desk(reader, Asker(settled, pace=pace, backoff=backoff))
+
+
+@contextmanager
+def meanwhile(task: Callable[[], object]) -> Iterator[None]:
+    """Do something in a thread of its own; it has ended when the block is left."""
+    thread = threading.Thread(target=task)
+    thread.start()
+    yield
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+@contextmanager
+def taking(least: float, most: float) -> Iterator[None]:
+    begun = time.monotonic()
+    yield
+    assert least <= time.monotonic() - begun < most
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A script after a while."""
+
+    then: Script
+    seconds: float = 0.05
+    creates: ClassVar[bool] = False
+    early: ClassVar[bool] = False
+
+    def play(self, line: Line) -> None:
+        line.pause(self.seconds)
+        self.then.play(line)
+
+
+def priced(cost: int = 7) -> Script:
+    return reply(200, b'{"estimated_cost": %d}' % cost)
+
+
+def by_workflow(**scripts: Script) -> Callable[[Request], Script]:
+    """The script of each workflow; a price for the others."""
+    return lambda request: scripts.get(request.workflow) or priced()
+
+
+def statuses(happenings: Sequence[Happening]) -> list[int | str]:
+    return [one.status if isinstance(one, Answer) else one.cause for one in happenings]
+
+
+def asked(server: WireServer) -> Counter[str]:
+    return Counter(request.workflow for request in server.requests)
+
+
+# When all is well.
+
+
+def test_answers_come_in_the_order_of_the_questions_whichever_came_first() -> None:
+    first = threading.Event()
+
+    def choose(request: Request) -> Script:
+        script = priced(int(request.workflow[1:]))
+        if request.workflow == "w9":
+            first.set()
+        return Stall(first, then=script) if request.workflow == "w0" else script
+
+    with WireServer(choose=choose) as server, asking(server.url) as desk:
+        told = desk.ask(10)
+    assert statuses(told) == [200] * 10
+    assert [one.body for one in told if isinstance(one, Answer)] == [
+        b'{"estimated_cost": %d}' % number for number in range(10)
+    ]
+    assert asked(server) == {f"w{number}": 1 for number in range(10)}
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_no_more_at_a_time_than_allowed_and_no_fewer(concurrency: int) -> None:
+    gate = threading.Event()
+    with (
+        WireServer(choose=lambda _: Stall(gate, then=priced())) as server,
+        asking(server.url, concurrency=concurrency) as desk,
+        meanwhile(lambda: desk.ask(12)),
+    ):
+        server.wait_for_requests(concurrency)
+        gate.set()
+    assert (server.log.most_busy, len(server.requests)) == (concurrency, 12)
+
+
+def test_nothing_to_ask() -> None:
+    with WireServer() as server, asking(server.url) as desk:
+        assert desk.asker.ask([]) == []
+    assert server.log.connections == 0
+
+
+# The rate and the pauses.
+
+
+def test_the_rate_is_that_of_whatever_shares_the_pace() -> None:
+    pace = Pace(Rate(4, 1.0))
+    with WireServer(choose=by_workflow()) as server, asking(server.url, pace=pace) as desk:
+        begun = time.monotonic()
+        for _ in range(4):  # somebody else was quick
+            pace.take(begun).left = begun
+        assert statuses(desk.ask(5)) == [200] * 5
+        assert pace.wait(time.monotonic()) > 0  # and waits for what was asked here
+    times = [request.at for request in server.requests]
+    assert times[0] - begun >= 1.0
+    assert times[4] - times[0] >= 0.95  # a twentieth less than the second: the server's own thread may be late
+
+
+def test_everyone_pauses_for_as_long_as_the_server_says() -> None:
+    told: list[Happening] = []
+    gate = threading.Event()
+    scripts: list[Script] = [Stall(gate, then=reply(429, headers=[("Retry-After", "1")]))] * 4
+    with (
+        WireServer(*scripts, choose=by_workflow()) as server,
+        asking(server.url) as desk,
+        meanwhile(lambda: told.extend(desk.ask(8))),
+    ):
+        server.wait_for_requests(4)
+        said = time.monotonic()
+        gate.set()
+    assert statuses(told) == [200] * 8
+    assert min(request.at for request in server.requests[4:]) - said >= 1.0
+    assert len(server.requests) == 12
+
+
+@pytest.mark.parametrize(("timeout", "seconds"), [(30.0, "31"), (0.5, "1"), (400.0, "301")])
+def test_a_pause_beyond_its_patience_is_not_waited_for(timeout: float, seconds: str) -> None:
+    throttled = reply(429, headers=[("Retry-After", seconds)])
+    with (
+        WireServer(choose=lambda _: throttled) as server,
+        asking(server.url, concurrency=1, timeout=timeout) as desk,
+        taking(0, SLACK),
+    ):
+        assert statuses(desk.ask(20)) == [429] * 20
+        assert float(seconds) - SLACK < desk.asker.paused_for <= float(seconds)
+    assert len(server.requests) == 1
+
+
+def test_a_pause_that_is_longer_than_a_timeout_is_not_broken_by_the_next_questions() -> None:
+    with (
+        WireServer(reply(429, headers=[("Retry-After", "60")])) as server,
+        asking(server.url, timeout=1.0) as desk,
+        taking(0, SLACK),
+    ):
+        assert statuses(desk.ask(1)) == statuses(desk.ask(1)) == [429]
+    assert len(server.requests) == 1
+
+
+def test_throttling_without_end_is_waited_for_no_longer_than_a_timeout() -> None:
+    with (
+        WireServer(choose=lambda _: reply(429, headers=[("Retry-After", "0")])) as server,
+        asking(server.url, timeout=1.0, backoff=Backoff(first=0.2, longest=0.2)) as desk,
+        taking(0.5, 1.0 + SLACK),
+    ):
+        assert statuses(desk.ask(50)) == [429] * 50
+    assert 2 * 4 <= len(server.requests) <= 12 * 4  # each time as many as may be asked at a time
+
+
+def test_pauses_that_add_up_to_more_than_max_pause_end_it() -> None:
+    with (
+        WireServer(choose=lambda _: reply(429)) as server,
+        asking(server.url, concurrency=1, max_pause=0.5, backoff=Backoff(first=0.2, longest=0.2)) as desk,
+    ):
+        assert statuses(desk.ask(5)) == [429] * 5
+    assert 3 <= len(server.requests) <= 6
+
+
+def test_what_was_throttled_has_used_no_attempt() -> None:
+    throttled = reply(429, headers=[("Retry-After", "0")])
+    with WireServer(throttled, throttled, choose=by_workflow()) as server, asking(server.url, attempts=1) as desk:
+        assert statuses(desk.ask(1)) == [200]
+    assert len(server.requests) == 3
+
+
+# What is asked again.
+
+
+@pytest.mark.parametrize(("script", "what"), [(reply(500), 500), (reply(503), 503), (Reset(), "closed")])
+@pytest.mark.parametrize("attempts", [2, 3])
+def test_a_question_that_failed_is_asked_again(script: Script, what: int | str, attempts: int) -> None:
+    with WireServer(script, script, choose=by_workflow()) as server, asking(server.url, attempts=attempts) as desk:
+        assert statuses(desk.ask(1)) == [what if attempts == 2 else 200]
+    assert len(server.requests) == attempts
+
+
+@pytest.mark.parametrize("status", [200, 204, 302, 400, 403, 404, 409])
+def test_an_answer_is_not_asked_for_again(status: int) -> None:
+    with WireServer(choose=lambda _: reply(status)) as server, asking(server.url) as desk:
+        assert statuses(desk.ask(2)) == [status] * 2
+    assert len(server.requests) == 2
+
+
+def test_one_that_fails_for_good_leaves_the_others_alone() -> None:
+    with WireServer(choose=by_workflow(w1=reply(500))) as server, asking(server.url, concurrency=1, attempts=3) as desk:
+        assert statuses(desk.ask(4)) == [200, 500, 200, 200]
+    assert asked(server) == {"w0": 1, "w1": 3, "w2": 1, "w3": 1}
+
+
+def test_a_server_that_comes_back_is_asked_what_it_did_not_hear() -> None:
+    told: list[Happening] = []
+    with refusing_port() as port:
+        pass
+    with (
+        asking(f"http://127.0.0.1:{port}", concurrency=2, attempts=1000) as desk,
+        meanwhile(lambda: told.extend(desk.ask(6))),
+    ):
+        assert desk.tried.wait(PATIENCE)
+        with WireServer(port=port, choose=by_workflow()) as server:
+            server.wait_for_requests(6)
+            server.wait_for(what=lambda log: log.busy == 0)
+    assert statuses(told) == [200] * 6
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_an_api_that_cannot_be_reached_is_tried_as_often_as_told_and_given_up(concurrency: int) -> None:
+    with refusing_port() as port, asking(f"http://127.0.0.1:{port}", concurrency=concurrency, attempts=3) as desk:
+        assert statuses(desk.ask(40)) == ["connect"] * 40
+    tries = Counter(desk.calls)
+    assert max(tries.values()) == 3
+    assert len(tries) <= 2 * concurrency
+
+
+# What is given up at once.
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_key_that_is_not_recognised_ends_it_at_once(concurrency: int) -> None:
+    with WireServer(choose=lambda _: reply(401)) as server, asking(server.url, concurrency=concurrency) as desk:
+        assert statuses(desk.ask(50)) == [401] * 50
+    assert len(server.requests) <= 2 * concurrency - 1
+
+
+def test_what_was_asked_before_the_key_was_refused_may_still_be_answered() -> None:
+    told: list[Happening] = []
+    refused, gate = threading.Event(), threading.Event()
+    scripts = by_workflow(w0=Stall(gate, then=priced()), w1=Stall(refused, then=reply(401)))
+
+    def choose(request: Request) -> Script:
+        if request.workflow == "w1":
+            refused.set()
+        return scripts(request)
+
+    with (
+        WireServer(choose=choose) as server,
+        asking(server.url, concurrency=2) as desk,
+        meanwhile(lambda: told.extend(desk.ask(9))),
+    ):
+        server.wait_for(what=lambda log: len(log.requests) == 2 and log.busy == 1)
+        gate.set()
+    first, second, *others = statuses(told)
+    assert (first, second) == (200, 401)
+    # On a busy machine the 200 may be read before the 401, and more be asked then: nothing is after the 401.
+    assert others.count(401) == 9 - len(server.requests)
+
+
+def test_a_certificate_that_is_not_trusted_ends_it_at_once(certificates: Certificates) -> None:
+    with (
+        WireServer(tls=certificates.self_signed) as server,
+        asking(server.url, ca_bundle=certificates.bundle, concurrency=1) as desk,
+    ):
+        assert statuses(desk.ask(20)) == ["certificate"] * 20
+    assert (server.log.untrusted, server.requests) == (1, [])
+
+
+# Nobody waits for long.
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_a_server_that_never_answers_is_waited_for_once(concurrency: int) -> None:
+    with (
+        WireServer(choose=lambda _: Stall(threading.Event())) as server,
+        asking(server.url, concurrency=concurrency, timeout=0.4) as desk,
+        taking(0.4, 0.4 + SLACK),
+    ):
+        assert statuses(desk.ask(40)) == ["timeout"] * 40
+    assert len(server.requests) == concurrency
+
+
+def test_a_host_that_never_accepts_is_waited_for_once() -> None:
+    with (
+        silent_port() as port,
+        asking(f"http://127.0.0.1:{port}", concurrency=1, timeout=0.4) as desk,
+        taking(0.4, 0.4 + SLACK),
+    ):
+        assert statuses(desk.ask(40)) == ["timeout"] * 40
+
+
+def test_what_was_asked_last_is_not_waited_for_longer_than_what_was_asked_first() -> None:
+    with (
+        WireServer(choose=lambda _: Stall(threading.Event())) as server,
+        asking(server.url, timeout=2.0, pace=Pace(Rate(1, 1.8))) as desk,
+        taking(2.0, 2.0 + SLACK),  # the last was asked at 1.8 s
+    ):
+        assert statuses(desk.ask(10)) == ["timeout"] * 10
+    assert len(server.requests) == 2
+
+
+def test_one_that_stalls_costs_one_timeout_and_the_others_are_answered() -> None:
+    with (
+        WireServer(choose=by_workflow(w3=Stall(threading.Event()))) as server,
+        asking(server.url, concurrency=2, timeout=0.4) as desk,
+        taking(0.4, 0.4 + SLACK),
+    ):
+        assert statuses(desk.ask(12)) == [200, 200, 200, "timeout"] + [200] * 8
+    assert asked(server) == {f"w{number}": 1 for number in range(12)}
+
+
+def test_one_at_a_time_nothing_is_known_of_what_comes_after_a_stall() -> None:
+    with (
+        WireServer(choose=by_workflow(w2=Stall(threading.Event()))) as server,
+        asking(server.url, concurrency=1, timeout=0.5) as desk,
+        taking(0.5, 0.5 + SLACK),
+    ):
+        assert statuses(desk.ask(9)) == [200, 200] + ["timeout"] * 7
+    assert len(server.requests) == 3
+
+
+def test_many_that_stall_among_many_that_do_not_are_not_all_waited_for() -> None:
+    stalls: dict[str, Script] = {f"w{number}": Stall(threading.Event()) for number in range(1, 80, 2)}
+    with (
+        WireServer(choose=by_workflow(**stalls)) as server,
+        asking(server.url, timeout=0.4) as desk,
+        taking(0.4, 2 * 0.4 + SLACK),  # forty of them, four at a time: not 4
+    ):
+        told = statuses(desk.ask(80))
+    assert Counter(asked(server).values()).keys() == {1}
+    assert all(what == "timeout" for what in told[1::2])
+    assert told[:8:2] == [200] * 4
+
+
+def test_after_one_that_stalled_the_others_get_less_time() -> None:
+    over, seen = threading.Event(), threading.Event()
+    patience: list[float] = []
+
+    def fine(exchange: Exchange) -> Happening:
+        patience.append(exchange.timeout)
+        return Answer(200, {}, b"", datetime.now(UTC))
+
+    def stalls(exchange: Exchange) -> Happening:  # noqa: ARG001 - a question's form
+        assert over.wait(PATIENCE)
+        return NoAnswer("timeout", written=True, detail="")
+
+    def ends_it(exchange: Exchange) -> Happening:
+        over.set()
+        assert seen.wait(PATIENCE)
+        return fine(exchange)
+
+    def comes_after_it(exchange: Exchange) -> Happening:  # its place was the stalled one's
+        seen.set()
+        return fine(exchange)
+
+    told = Asker(Limits(concurrency=2, timeout=30.0)).ask([stalls, fine, ends_it, comes_after_it])
+    assert statuses(told) == ["timeout", 200, 200, 200]
+    first, last, before = patience[0], patience[1], patience[2]
+    assert (first, before) == (30.0, 30.0)
+    assert 1.0 <= last < 5.0
+
+
+@pytest.mark.parametrize("script", [reply(500), Slow(reply(502)), Reset()], ids=["500", "slow-502", "reset"])
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_server_that_always_fails_is_asked_for_no_longer_than_a_timeout(script: Script, concurrency: int) -> None:
+    with (
+        WireServer(choose=lambda _: script) as server,
+        asking(server.url, concurrency=concurrency, timeout=0.4, backoff=Backoff(first=0.1, longest=0.2)) as desk,
+        taking(0, 0.4 + SLACK),
+    ):
+        told = desk.ask(400)
+    assert set(statuses(told)) <= {500, 502, "closed"}
+    assert max(asked(server).values()) >= 2
+
+
+def test_who_would_be_asked_again_after_a_timeout_is_not() -> None:
+    with (
+        WireServer(choose=lambda _: reply(500)) as server,
+        asking(server.url, timeout=0.4, backoff=Backoff(first=8.0)) as desk,
+        taking(0, 0.4 + SLACK),
+    ):
+        assert statuses(desk.ask(3)) == [500] * 3
+    assert len(server.requests) == 3
+
+
+class Whole(Random):
+    """Chance that never shortens a backoff."""
+
+    def uniform(self, a: float, b: float) -> float:  # noqa: ARG002 - Random's
+        return b
+
+
+def test_failing_and_then_stalling_is_one_wait() -> None:
+    with (
+        WireServer(reply(500), choose=lambda _: Stall(threading.Event())) as server,
+        asking(server.url, concurrency=1, timeout=2.5, backoff=Backoff(first=1.4, random=Whole())) as desk,
+        taking(1.4 + 1.0, 2.5 + 1.0),  # and not 1.4 and 2.5
+    ):
+        assert statuses(desk.ask(3)) == ["timeout"] * 3
+    assert len(server.requests) == 2
+
+
+def test_whoever_has_a_time_to_wait_waits_no_longer() -> None:
+    with (
+        WireServer(choose=by_workflow(w1=Stall(threading.Event()))) as server,
+        asking(server.url, concurrency=2) as desk,
+        taking(0.4, 0.4 + SLACK),
+    ):
+        questions = [desk.question(f"w{number}") for number in range(3)]
+        told = desk.asker.ask(questions, within=0.4)
+    assert [one.detail if isinstance(one, NoAnswer) else one.status for one in told] == [
+        200,
+        "the time to wait was over",
+        200,
+    ]
+
+
+# What cannot be cut short is left behind, and what can be is cut.
+
+
+def test_a_question_that_is_stuck_is_left_and_gives_its_turn_back() -> None:
+    free = threading.Event()
+
+    def stuck(exchange: Exchange) -> Happening:  # noqa: ARG001 - resolving a name, which nothing can cut short
+        free.wait()
+        return NoAnswer("resolve", written=False, detail="")
+
+    pace = Pace(Rate(1, 0.01))
+    with WireServer(choose=by_workflow()) as server, asking(server.url, timeout=0.2, pace=pace) as desk, taking(0, 4):
+        told = desk.asker.ask([partial(desk.reader.get_estimate, "w0"), stuck, stuck, stuck, stuck, desk.question("w")])
+        assert statuses(told) == [200] + ["timeout"] * 5
+        assert pace.wait(time.monotonic() + 1) == 0  # or the next send would be waited for without end
+    free.set()
+
+
+def test_what_is_left_when_the_api_is_given_up_gives_its_turn_back_too() -> None:
+    begun, free = threading.Event(), threading.Event()
+
+    def stuck(exchange: Exchange) -> Happening:  # noqa: ARG001 - likewise
+        begun.set()
+        free.wait()
+        return NoAnswer("resolve", written=False, detail="")
+
+    def unreachable(exchange: Exchange) -> Happening:  # noqa: ARG001 - a question's form
+        assert begun.wait(PATIENCE)
+        return NoAnswer("connect", written=False, detail="")
+
+    pace = Pace(Rate(2, 0.01))
+    told = Asker(Limits(concurrency=2, attempts=1, timeout=0.3), pace=pace).ask([unreachable, stuck, stuck])
+    assert statuses(told) == ["connect"] * 3
+    pace.take(time.monotonic() + 1)  # the next but one may go when the stuck one has left
+    assert pace.wait(time.monotonic() + 2) == 0
+    free.set()
+
+
+@pytest.mark.parametrize("allowed", [0, 1, 2])
+def test_it_asks_with_the_threads_that_the_system_allows(monkeypatch: pytest.MonkeyPatch, allowed: int) -> None:
+    left, start = [allowed], threading.Thread.start
+
+    def start_if_allowed(thread: threading.Thread) -> None:
+        if thread.name.startswith("ask-"):
+            if not left[0]:
+                raise RuntimeError("can't start new thread")
+            left[0] -= 1
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_if_allowed)
+    with WireServer(choose=by_workflow()) as server, asking(server.url, concurrency=4) as desk:
+        if allowed:
+            assert statuses(desk.ask(6)) == [200] * 6
+        else:
+            with pytest.raises(NoThreadError):
+                desk.ask(6)
+
+
+def test_without_a_thread_for_its_deadlines_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(NoThreadError, match="ulimit"):
+        Reader(Endpoint("http://127.0.0.1:1", ApiKey("key")), 1)
+
+
+def test_an_interrupt_ends_it_at_once_and_for_good() -> None:
+    told: list[Happening] = []
+    with (
+        WireServer(choose=lambda _: Stall(threading.Event())) as server,
+        asking(server.url) as desk,
+        taking(0, SLACK),
+    ):
+        with meanwhile(lambda: told.extend(desk.ask(20))):
+            server.wait_for_requests(4)
+            desk.reader.cut()
+        assert statuses(told) == ["interrupted"] * 20
+        assert statuses(desk.ask(3)) == ["interrupted"] * 3
+    assert len(server.requests) == 4
+
+
+def test_ctrl_c_leaves_no_question_on_its_way() -> None:
+    pressed = threading.Event()
+
+    def clock() -> float:
+        if pressed.is_set() and threading.current_thread() is threading.main_thread():
+            pressed.clear()
+            raise KeyboardInterrupt
+        return time.monotonic()
+
+    drip = Drip(b"HTTP/1.1 200 OK\r\n", b"X" * 9999, 0.02)  # it sees when nobody listens any more
+    with (
+        WireServer(choose=lambda _: drip) as server,
+        Reader(Endpoint(server.url, ApiKey("key")), 2) as reader,
+    ):
+
+        def press() -> None:
+            server.wait_for_requests(2)
+            pressed.set()
+
+        asker = Asker(Limits(concurrency=2), clock=clock)
+        with meanwhile(press), pytest.raises(KeyboardInterrupt):
+            asker.ask([partial(reader.get_estimate, f"w{number}") for number in range(5)])
+        server.wait_for(what=lambda log: log.ended == 2)

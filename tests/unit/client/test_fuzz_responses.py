@@ -1,0 +1,55 @@
+"""Arbitrary bytes, and good answers with something in them changed, as what the API says: `tests/fuzz/answers.py`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from fuzz import answers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runner.client.response import Answer, retry_after
+from runner.runs.reconcile import Listing, Look
+
+SEEDS = list(answers.seeds())
+PIECES = [
+    *(b"\r\n", b"\n", b": ", b"[", b"]", b"{", b"}", b'"', b"\\", b"\xff", b",", b"-", b"0", b"9" * 400, b"NaN"),
+    *(b"chunked", b"gzip", b"Content-Encoding: ", b"Transfer-Encoding: ", b"HTTP/1.1 100 C\r\n\r\n", b"[" * 250),
+    *(b'"id":', b'"jobs":', b'"error":', b'"cost":', b'"tasks":[{"block_inf_start_time":"9999-12-31T23:59:59-12:00"}]'),
+    *(b"Date: ", b"Retry-After: ", b"+99999999999999999999", b"99999999999999999999", b"\x00", b"\xed\xa0\x80"),
+]
+
+
+@st.composite
+def near_answers(draw: st.DrawFn) -> bytes:
+    """A good answer with some bytes put in and taken out."""
+    data = draw(st.sampled_from(SEEDS))
+    for _ in range(draw(st.integers(1, 5))):
+        at = draw(st.integers(0, len(data)))
+        data = data[:at] + draw(st.sampled_from(PIECES)) + data[at + draw(st.integers(0, 4)) :]
+    return data
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.one_of(st.binary(max_size=200), near_answers()))
+def test_no_bytes_break_whoever_reads_an_answer(data: bytes) -> None:
+    answers.check(data)
+
+
+def test_every_seed_is_read() -> None:
+    for seed in SEEDS:
+        answers.check(seed)
+
+
+DATES = ["Tue, 24 Nov 2026 00:00:00 +99999999999999999999", "Tue, 24 Nov 99999999999999999999 00:00:00 GMT"]
+
+
+@pytest.mark.parametrize("date", DATES)
+def test_a_date_beyond_all_calendars_is_no_date(date: str) -> None:
+    """It ended a look-up, and so the run, in a traceback."""
+    answer = Answer(200, {"date": date, "retry-after": date}, b'{"jobs": []}', datetime(2026, 11, 24, tzinfo=UTC))
+    teller: Any = answers.Teller(answer)
+    assert Look(None, teller, "api", "me")._list("w") == Listing((), timedelta(0))  # type: ignore[arg-type]  # unused
+    assert retry_after(answer) is None

@@ -1,0 +1,39 @@
+"""What was probably meant: near words are named, and far ones are not."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.core import suggestions
+
+PERIODS = ("run", "hour", "day", "week", "month", "forever")
+
+
+@pytest.mark.parametrize(
+    ("word", "choices", "meant"),
+    [
+        ("daily", PERIODS, ["day"]),
+        ("DAY", PERIODS, ["day"]),
+        ("owner", ("once_per", "version"), []),
+        ("feild-a", ("field-a", "field-b", "coast"), ["field-a", "field-b"]),
+        ("field-a", ("Field-A", "FIELD-A"), ["Field-A", "FIELD-A"]),
+        ("RUN", ("run", "runs"), ["run"]),
+        ("", PERIODS, []),
+        ("day", (), []),
+        ("a" * 10_000, ("a" * 100,), ["a" * 100]),
+    ],
+)
+def test_the_nearest_come_first(word: str, choices: tuple[str, ...], meant: list[str]) -> None:
+    assert suggestions.near(word, choices, 3) == meant
+    assert suggestions.near(word, choices) == meant[:1]
+
+
+@given(st.text(max_size=20), st.lists(st.text(max_size=10), max_size=8), st.integers(1, 4))
+def test_only_choices_are_named_and_no_more_than_asked_for(word: str, choices: list[str], most: int) -> None:
+    found = suggestions.near(word, choices, most)
+    assert len(found) <= most
+    assert len(set(found)) == len(found)
+    assert set(found) <= set(choices)
+    assert found or word not in choices

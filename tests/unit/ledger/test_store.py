@@ -1,0 +1,787 @@
+"""The ledger against what happens to files and processes: kills, crowds, cuts, flips, locks, and versions."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import astuple
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import disks, past
+from support.past import API, THEN, begin, job, lost, made, refused, send
+
+from runner.core.models import Created
+from runner.ledger import connect, schema
+from runner.ledger.connect import LedgerError
+from runner.ledger.rows import Decision, Standing
+from runner.ledger.store import Ledger
+
+A, B = job("a"), job("b", project_id="p-2")
+LOG, SHARED = "-wal", "-shm"
+
+# A process without threads, which forks one child for each order and tells how each ended. In a child, what passes the
+# seams is counted, and at the n-th the child ends as a machine does that loses power.
+SCRIPT = """
+import json, os, signal, sqlite3, sys
+from pathlib import Path
+from runner.ledger import opening
+from runner.ledger.store import Ledger
+
+left = -1
+
+def seam():
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class Connection(sqlite3.Connection):
+    def execute(self, *args):
+        seam()
+        return super().execute(*args)
+    def close(self):
+        seam()
+        super().close()
+
+def around(owner, name):
+    inner = getattr(owner, name)
+    def outer(*args, **kwargs):
+        seam()
+        return inner(*args, **kwargs)
+    setattr(owner, name, outer)
+
+real = sqlite3.connect
+
+def connect(path, **kwargs):
+    return real(path, **kwargs) if path == ":memory:" else real(path, factory=Connection, **kwargs)
+
+sqlite3.connect = connect
+for name in ("open", "link", "fsync", "unlink"):
+    around(os, name)
+
+def make(path):
+    opening.create(path)
+
+def use(path):
+    Ledger(path, make=True).close()
+
+def upgrade(path):
+    opening.MIGRATIONS = (*opening.MIGRATIONS, *STEPS)
+    opening.VERSION = len(opening.MIGRATIONS)
+    use(path)
+
+what, STEPS, orders = json.loads(sys.stdin.read())
+gate, opened = os.pipe()
+children = []
+for path, kill in orders:
+    child = os.fork()
+    if child == 0:
+        os.close(opened)
+        os.read(gate, 1)  # all begin at once, when the last of them is there
+        left = kill
+        code = 1
+        try:
+            {"make": make, "use": use, "upgrade": upgrade}[what](Path(path))
+            code = 0
+        except opening.LedgerError as error:
+            print(error, file=sys.stderr)
+            code = 4
+        finally:
+            os._exit(code)
+    children.append(child)
+    if kill > 0:  # alone
+        os.write(opened, b"x")
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+os.close(opened)
+print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]))
+"""
+KILLED = -9
+# The second and third version that there may be once: what each step writes shows how often it was taken.
+STEPS = (
+    ("CREATE TABLE hosts (name TEXT)", "INSERT INTO hosts VALUES ('second')", "ALTER TABLE runs ADD COLUMN host TEXT"),
+    ("INSERT INTO hosts VALUES ('third')",),
+)
+
+
+def ends(what: str, orders: list[tuple[Path, int]]) -> list[int]:
+    """How each of some processes ended, in order: 0, 4 for LedgerError, -9 for the one that was killed."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", SCRIPT],
+        input=json.dumps([what, STEPS, [(str(path), kill) for path, kill in orders]]),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    told: list[int] = json.loads(done.stdout)
+    assert 1 not in told, done.stderr
+    return told
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a ledger with something in every table and nothing in its log."""
+    folder = tmp_path_factory.mktemp("filled")
+    with Ledger(folder / "ledger.db", make=True) as ledger:
+        jobs = [job(f"job-{number}", f"w-{number % 5}", f"p-{number}", team="agri") for number in range(30)]
+        run = begin(ledger, "r-1", jobs)
+        for number, one in enumerate(jobs):
+            outcomes = (made(f"j-{number}"), refused("no " * 40), lost("x", "y"))
+            send(ledger, run, one, outcomes[number % 3])
+        [first, *_] = ledger.unsettled()
+        ledger.settle([Decision(first.id, made("found"), None, "me", THEN, "found", "found")])
+    return folder
+
+
+def beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def use(path: Path) -> list[str]:
+    """Read and write what a run does; the names of the submissions that were there."""
+    with Ledger(path) as ledger:
+        standings = ledger.everything()
+        for run in ledger.runs():
+            ledger.jobs_of(run)
+        for one in standings:
+            past.answer(ledger, one.id)
+            ledger.decisions(one.id)
+        ledger.counts()
+        ledger.doubt_intents(API, "nightly", past.LOST)
+        run = begin(ledger, "r-used", [job("used", "w-used")], end=None)
+        send(ledger, run, job("used", "w-used"), made("j-used"))
+    return [one.name for one in standings]
+
+
+def raw(path: Path, *statements: str) -> None:
+    """What another program does to the file."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in statements:
+            connection.execute(statement).fetchall()
+
+
+# Made whole or not at all.
+
+
+def test_whenever_the_maker_is_killed_there_is_a_whole_ledger_or_none(tmp_path: Path) -> None:
+    orders = []
+    for number in range(1, 66):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        orders.append((folder / "ledger.db", number))
+    told = ends("use", orders)
+    kills = told.count(KILLED)
+    assert told == [KILLED] * kills + [0] * (len(told) - kills)
+    assert 40 < kills < len(told)  # every point was met, up to the end
+    there = [path.exists() for path, _ in orders]
+    assert there == sorted(there)
+    for (path, _), exists in zip(orders, there, strict=True):
+        assert {one.name for one in path.parent.iterdir() if not one.name.startswith("ledger.db.new-")} <= {
+            *("ledger.db", "ledger.db-wal", "ledger.db-shm")
+        }
+        with Ledger(path, make=not exists) as ledger:  # what is left over blocks nobody
+            send(ledger, begin(ledger, "r-1", [A]), A, made("j-1"))
+            ledger.check()
+        with Ledger(path) as ledger:
+            assert [one.job_id for one in ledger.everything()] == ["j-1"]
+
+
+def test_of_many_processes_that_make_it_at_once_one_does(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.db" for number in range(4)]
+    told = ends("make", [(path, 0) for path in paths for _ in range(4)])
+    for number, path in enumerate(paths):
+        assert sorted(told[4 * number : 4 * number + 4]) == [0, 4, 4, 4]
+        assert use(path) == []
+    assert sorted(tmp_path.iterdir()) == paths
+
+
+def test_many_processes_that_begin_at_once_all_have_it(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.db" for number in range(4)]
+    assert ends("use", [(path, 0) for path in paths for _ in range(4)]) == [0] * 16
+    assert sorted(tmp_path.iterdir()) == paths
+
+
+def test_at_no_moment_may_anyone_else_read_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the umask allows."""
+    seen: set[tuple[str, int]] = set()
+
+    class Connection(sqlite3.Connection):
+        def execute(self, statement: str, values: Any = (), /) -> sqlite3.Cursor:
+            done = super().execute(statement, values)
+            seen.update(
+                (
+                    one.name.rpartition("-")[2] if one.name.endswith((LOG, SHARED)) else "",
+                    stat.S_IMODE(one.stat().st_mode),
+                )
+                for one in path.parent.iterdir()
+            )
+            return done
+
+    real = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **kwargs: real(*args, factory=Connection, **kwargs))
+    umask = os.umask(0)
+    try:
+        with Ledger(path, make=True) as ledger:
+            send(ledger, begin(ledger, "r-1", [A]), A, made("j-1"))
+    finally:
+        os.umask(umask)
+    assert seen == {("", 0o600), ("wal", 0o600), ("shm", 0o600)}
+
+
+def test_a_new_one_is_not_made_beside_the_log_of_one_that_is_lost(path: Path) -> None:
+    """The log may hold the only word of jobs that were created; a new ledger would take it for its own, or drop it."""
+    with Ledger(path, make=True) as ledger:
+        send(ledger, begin(ledger, "r-1", [A]), A, made("j-1"))
+        log = beside(path, LOG).read_bytes()
+    path.unlink()
+    beside(path, LOG).write_bytes(log)
+    for make in (connect.create, lambda path: Ledger(path, make=True)):
+        with pytest.raises(LedgerError):
+            make(path)
+        assert beside(path, LOG).read_bytes() == log
+        assert not path.exists()
+
+
+@pytest.mark.parametrize("make", [False, True])
+def test_a_path_that_no_file_can_have_is_told_in_words(tmp_path: Path, make: bool) -> None:
+    for path in (tmp_path / ("x" * 300), tmp_path / "no" / "such" / "folder", Path("/dev/null/ledger.db")):
+        with pytest.raises(LedgerError):
+            Ledger(path, make=make)
+
+
+# What is not a ledger, or not one of today.
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+@pytest.mark.parametrize("version", [0, 1, 2])
+def test_another_program_s_database_is_left_as_it_is(path: Path, mode: str, version: int) -> None:
+    raw(path, f"PRAGMA journal_mode = {mode}", "CREATE TABLE runs (a)", f"PRAGMA user_version = {version}")
+    before = path.read_bytes()
+    for make in (False, True):
+        with pytest.raises(LedgerError, match="is not a ledger"):
+            Ledger(path, make=make)
+    assert path.read_bytes() == before
+
+
+def test_a_newer_one_is_left_as_it_is_with_what_is_in_its_log(path: Path) -> None:
+    connect.create(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:  # its run goes on
+        connection.execute("CREATE TABLE of_tomorrow (a)")
+        connection.execute(f"PRAGMA user_version = {connect.VERSION + 1}")
+        before = (path.read_bytes(), beside(path, LOG).read_bytes())
+        with pytest.raises(LedgerError, match="newer pixxel-runner") as told:
+            Ledger(path)
+        assert told.value.hint
+        assert (path.read_bytes(), beside(path, LOG).read_bytes()) == before
+
+
+@pytest.mark.parametrize("version", [-1, 0])
+def test_a_version_that_its_tables_are_not_of_is_refused(filled: Path, path: Path, version: int) -> None:
+    shutil.copyfile(filled / "ledger.db", path)
+    raw(path, f"PRAGMA user_version = {version}")
+    with pytest.raises(LedgerError):
+        Ledger(path)
+    raw(path, "PRAGMA user_version = 1")
+    assert len(use(path)) == 30
+
+
+# Files and folders that do not let themselves be written.
+
+
+def test_one_that_cannot_be_written_stops_everything_first(
+    filled: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As SQLite meets it where a file is read-only, whoever runs the tests. It may be read."""
+    shutil.copyfile(filled / "ledger.db", path)
+    real = sqlite3.connect
+
+    def read_only(target: str | Path, **kwargs: Any) -> sqlite3.Connection:
+        opened: sqlite3.Connection = (
+            real(f"{path.as_uri()}?mode=ro", uri=True, **kwargs) if target == path else real(target, **kwargs)
+        )
+        return opened
+
+    monkeypatch.setattr(sqlite3, "connect", read_only)
+    with Ledger(path) as ledger:
+        assert len(ledger.everything()) == 30
+        with pytest.raises(LedgerError) as told:
+            begin(ledger, "r-2", [A])
+        assert "writable" in told.value.hint
+    assert path.read_bytes() == (filled / "ledger.db").read_bytes()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only to root")
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_a_read_only_one_is_told_in_words(filled: Path, path: Path, what: str) -> None:
+    shutil.copyfile(filled / "ledger.db", path)
+    locked = path if what == "file" else path.parent
+    mode = locked.stat().st_mode
+    locked.chmod(mode & ~0o222)
+    try:
+        with pytest.raises(LedgerError) as told:
+            use(path)
+    finally:
+        locked.chmod(mode)
+    assert "writable" in told.value.hint
+
+
+# Cuts and flips.
+
+
+def test_of_a_log_that_is_cut_or_flipped_what_was_committed_before_stays(tmp_path: Path) -> None:
+    """As after a power cut on a disk that lies: a beginning of the past, never something else."""
+    path = tmp_path / "past" / "ledger.db"
+    path.parent.mkdir()
+    ledger = Ledger(path, make=True)
+    jobs = [job(f"job-{number}", project_id=f"p-{number}") for number in range(12)]
+    run = begin(ledger, "r-1", jobs)
+    for number, one in enumerate(jobs):
+        send(ledger, run, one, made(f"j-{number}"))
+    whole, log = path.read_bytes(), beside(path, LOG).read_bytes()
+    ledger.close()
+    chance = random.Random(1)  # noqa: S311 - a seed is to be repeatable, not unpredictable
+    here = tmp_path / "ledger.db"
+    kept = []
+    for _ in range(60):
+        place = chance.randrange(len(log))
+        cut = log[:place] if chance.random() < 0.5 else log[:place] + bytes([log[place] ^ 1]) + log[place + 1 :]
+        here.write_bytes(whole)
+        beside(here, LOG).write_bytes(cut)
+        with Ledger(here) as opened:
+            found = [one.name for one in opened.everything()]
+            opened.check()
+        assert found == [one.name for one in jobs[: len(found)]]
+        kept.append((place, len(found)))
+    assert len({number for _, number in kept}) > 4
+
+
+def test_one_that_is_cut_off_anywhere_is_refused_and_not_touched(filled: Path, path: Path) -> None:
+    whole = (filled / "ledger.db").read_bytes()
+    chance = random.Random(2)  # noqa: S311 - likewise
+    for end in (*range(0, len(whole), 4096), *(chance.randrange(len(whole)) for _ in range(30)), len(whole) - 1):
+        path.write_bytes(whole[:end])
+        with pytest.raises(LedgerError):
+            use(path)
+        assert path.read_bytes() == whole[:end]
+        assert [one.name for one in path.parent.iterdir()] == ["ledger.db"]
+
+
+@pytest.mark.parametrize("part", ["header", "anywhere"])
+def test_whatever_byte_is_flipped_it_works_or_is_refused_in_words(filled: Path, path: Path, part: str) -> None:
+    whole = (filled / "ledger.db").read_bytes()
+    chance = random.Random(3)  # noqa: S311 - likewise
+    places = range(100) if part == "header" else [chance.randrange(len(whole)) for _ in range(150)]
+    for place in places:
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << chance.randrange(8)
+        path.write_bytes(flipped)
+        try:
+            use(path)
+        except LedgerError as error:
+            words = error.message
+        else:
+            words = str(path)
+        assert str(path) in words
+        for suffix in (LOG, SHARED):
+            beside(path, suffix).unlink(missing_ok=True)
+
+
+def deciding(path: Path, *, read_only: bool) -> list[Any]:
+    """What of a ledger decides what is sent, and what is looked up and how."""
+    with Ledger(path, read_only=read_only) as ledger:
+        runs = [(*astuple(run)[:6], run.started_at, ledger.jobs_of(run)) for run in ledger.runs()]
+        return [*runs, *map(bought, ledger.everything())]
+
+
+def bought(one: Standing) -> Any:
+    times = (one.claimed_at, one.ended_at, one.timeout) if one.state in ("sending", "in_doubt") else ()
+    return (one.api, one.manifest, one.run_key, *one.pair, one.ordinal, one.again, one.state, one.job_id, *times)
+
+
+@pytest.mark.parametrize("read_only", [True, False], ids=["to read", "to write"])
+def test_no_flipped_bit_changes_what_would_be_sent(path: Path, read_only: bool) -> None:
+    outcomes = (made("j-1"), refused(), lost("x"), None, made("j-2"))
+    jobs = [job(f"job-{number}", f"w-{number % 2}", f"p-{number}") for number, _ in enumerate(outcomes)]
+    with Ledger(path, make=True) as ledger:
+        run = begin(ledger, "r-1", jobs, key="day:2026-10-20", end="stopped")
+        for one, outcome in zip(jobs, outcomes, strict=True):
+            send(ledger, run, one, outcome)
+        found = ledger.all("SELECT rootpage FROM sqlite_master WHERE name IN ('runs', 'submissions')")
+        [(size,)] = ledger.all("PRAGMA page_size")
+    right = deciding(path, read_only=read_only)
+    whole = path.read_bytes()
+    chance = random.Random(4)  # noqa: S311 - likewise
+    held = 0
+    for place in (place for (page,) in found for place in range((page - 1) * size, page * size) if whole[place]):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << chance.randrange(8)
+        path.write_bytes(flipped)
+        with suppress(LedgerError):
+            assert deciding(path, read_only=read_only) == right, place
+            held += 1
+        for suffix in (LOG, SHARED):
+            beside(path, suffix).unlink(missing_ok=True)
+    assert held  # some are in what decides nothing, as labels
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE submissions SET labels = '{'",
+        "UPDATE submissions SET labels = x'ff'",
+        "UPDATE submissions SET claimed_at = 'then'",
+        "UPDATE submissions SET claimed_at = 7",
+        "UPDATE submissions SET ended_at = ''",
+        "UPDATE submissions SET name = CAST(x'ff' AS TEXT)",
+        "UPDATE submissions SET job_id = x'ff' WHERE id = 1",
+        "UPDATE submissions SET error = '{\"kinx\": 1}' WHERE state = 'failed'",
+        "UPDATE submissions SET error = '[]' WHERE state = 'failed'",
+        "UPDATE submissions SET candidates = '3'",
+        "UPDATE snapshots SET jobs = x'789c00'",
+        "UPDATE snapshots SET jobs = 'none'",
+        "UPDATE snapshots SET sha256 = 'another'",
+        "UPDATE runs SET settings = '{'",
+        "UPDATE runs SET started_at = 'then'",
+        "UPDATE answers SET body = 7",
+    ],
+)
+def test_a_value_that_is_none_of_ours_is_refused_in_words(filled: Path, path: Path, statement: str) -> None:
+    """SQLite's own look through a file sees pages and not meanings."""
+    shutil.copyfile(filled / "ledger.db", path)
+    raw(path, statement)
+    with pytest.raises(LedgerError):
+        use(path)
+
+
+def test_a_thorough_check_finds_what_a_large_one_is_not_searched_for_at_first(
+    filled: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = bytearray((filled / "ledger.db").read_bytes())
+    damaged[-4096:-4080] = b"\xff" * 16
+    path.write_bytes(damaged)
+    with pytest.raises(LedgerError):
+        Ledger(path)
+    monkeypatch.setattr(connect, "_QUICK", 0)
+    with Ledger(path) as ledger, pytest.raises(LedgerError):
+        ledger.check()
+
+
+# What it keeps: bytes and text of any kind, also what a server chose.
+
+
+STRANGE = "\ud800-\udfff\x00\n é"
+
+
+def test_a_created_job_is_kept_as_the_bytes_that_came(path: Path) -> None:
+    bodies = [
+        json.dumps({"id": STRANGE, "created_by": STRANGE, "val_errors": [STRANGE]}).encode(),
+        b'{"id": "j", "cost": ' + b"9" * 30 + b', "result": "\xff\xfe"}',
+        b"\x00" * 5 + b"[" * 5000,
+        b"",
+        os.urandom(64),
+    ]
+    jobs = [job(f"job-{number}", project_id=f"p-{number}") for number in range(len(bodies))]
+    ids = [STRANGE, "j", "é", "\udcff", "j\x00"]
+    with Ledger(path, make=True) as ledger:
+        run = begin(ledger, "r-1", jobs)
+        for one, job_id, body in zip(jobs, ids, bodies, strict=True):
+            send(ledger, run, one, Created(job_id, body, 1, THEN))
+    with Ledger(path) as ledger:
+        standings = ledger.everything()
+        assert [one.job_id for one in standings] == ids
+        assert [past.answer(ledger, one.id) for one in standings] == bodies
+        assert [one.cost for one in standings] == [
+            None,
+            2**63 - 1,
+            *[None] * (len(ids) - 2),
+        ]  # too large to count as none
+        assert [ledger.of_job(API, job_id) for job_id in ids] == standings
+        assert ledger.creators("r-1") == {STRANGE}
+
+
+def test_a_doubt_can_be_settled_with_any_job_id_in_its_detail(path: Path) -> None:
+    """A look-up writes the id that the server chose into the detail."""
+    with Ledger(path, make=True) as ledger:
+        number = send(ledger, begin(ledger, "r-1", [A]), A, lost(STRANGE))
+        ledger.settle([Decision(number, Created(STRANGE, b"", 1, THEN), None, "me", THEN, "recovered", STRANGE)])
+        assert [one.job_id for one in ledger.everything()] == [STRANGE]
+        assert [detail for *_, detail in ledger.decisions(number)] == [STRANGE]
+
+
+def test_a_run_can_end_with_any_words_of_the_server(path: Path) -> None:
+    """Of a 401 the API's own message says why the run was stopped."""
+    with Ledger(path, make=True) as ledger:
+        begin(ledger, "r-1", [A], end=None)
+        ledger.end_run("r-1", "stopped", "stopped", f"HTTP 401 Unauthorized: {STRANGE}", THEN)
+        [run] = ledger.runs()
+        assert (run.state, run.why) == ("stopped", f"HTTP 401 Unauthorized: {STRANGE}")
+
+
+def test_a_manifest_may_lie_at_any_path(path: Path) -> None:
+    r"""A file's name is bytes: `caf\xe9.yaml` of an old disk is no UTF-8."""
+    with Ledger(path, make=True) as ledger:
+        begin(ledger, "r-1", [A], path="/home/caf\udce9.yaml")
+        assert ledger.manifest_paths(API) == {"nightly": "/home/caf\udce9.yaml"}
+        assert ledger.manifests() == [(API, "nightly", "/home/caf\udce9.yaml")]
+
+
+# Versions.
+
+
+def of_tomorrow(monkeypatch: pytest.MonkeyPatch, *steps: tuple[str, ...]) -> None:
+    monkeypatch.setattr(connect, "MIGRATIONS", (*schema.MIGRATIONS, *steps))
+    monkeypatch.setattr(connect, "VERSION", len(schema.MIGRATIONS) + len(steps))
+
+
+def hosts(path: Path) -> list[str]:
+    with Ledger(path) as ledger:
+        ledger.check()
+        return [name for (name,) in ledger.all("SELECT name FROM hosts ORDER BY rowid")]
+
+
+def test_each_step_is_taken_once_whether_one_by_one_or_all_at_once(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect.create(path)
+    for steps in (STEPS[:1], STEPS, STEPS):
+        of_tomorrow(monkeypatch, *steps)
+        assert hosts(path) == ["second", "third"][: len(steps)]
+    raw(tmp_path / "nought.db", f"PRAGMA application_id = {schema.APPLICATION_ID}")
+    assert hosts(tmp_path / "nought.db") == ["second", "third"]
+    connect.create(tmp_path / "new.db")
+    assert hosts(tmp_path / "new.db") == ["second", "third"]
+
+
+def test_a_step_that_fails_takes_those_before_it_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw(path, f"PRAGMA application_id = {schema.APPLICATION_ID}")
+    of_tomorrow(monkeypatch, *STEPS, ("CREATE TABLE more (a)", "INSERT INTO nowhere VALUES (1)"))
+    with pytest.raises(LedgerError):
+        Ledger(path)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT * FROM sqlite_schema").fetchall() == []
+        assert connection.execute("PRAGMA user_version").fetchone() == (0,)
+
+
+def test_whenever_the_upgrade_is_killed_it_is_done_whole_or_not_at_all(
+    filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders = []
+    for number in range(1, 46):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        shutil.copyfile(filled / "ledger.db", folder / "ledger.db")
+        orders.append((folder / "ledger.db", number))
+    told = ends("upgrade", orders)
+    assert 10 < told.count(KILLED) < len(told)
+    found = set()
+    for path, _ in orders:
+        with closing(sqlite3.connect(path)) as connection:
+            [(version,)] = connection.execute("PRAGMA user_version").fetchall()
+            tables = connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'hosts'").fetchone()[0]
+        assert (version, tables) in ((1, 0), (3, 1))
+        found.add(version)
+    assert found == {1, 3}
+    of_tomorrow(monkeypatch, *STEPS)
+    for path, _ in orders:
+        assert hosts(path) == ["second", "third"]
+        assert len(use(path)) == 30
+
+
+def test_of_many_that_bring_it_up_at_once_one_does(filled: Path, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copyfile(filled / "ledger.db", path)
+    assert ends("upgrade", [(path, 0)] * 6) == [0] * 6
+    of_tomorrow(monkeypatch, *STEPS)
+    assert hosts(path) == ["second", "third"]
+
+
+# The log.
+
+
+def test_opening_and_closing_fold_the_log_into_the_file(path: Path) -> None:
+    ledger = Ledger(path, make=True)
+    send(ledger, begin(ledger, "r-1", [A, B]), A, made("j-1"))
+    assert beside(path, LOG).stat().st_size > 0
+    with Ledger(path) as second:
+        assert beside(path, LOG).stat().st_size == 0
+        send(second, next(second.runs()), B, made("j-2"))
+        assert beside(path, LOG).stat().st_size > 0
+    assert beside(path, LOG).stat().st_size == 0
+    ledger.close()
+    assert not beside(path, LOG).exists()
+    alone = path.with_name("alone.db")
+    shutil.copyfile(path, alone)  # the file alone has it all
+    assert sorted(use(alone)) == ["a", "b"]
+
+
+def test_a_reader_that_stays_keeps_nobody_from_writing_or_closing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "_BUSY", 0.05)
+    with Ledger(path, make=True) as ledger:
+        send(ledger, begin(ledger, "r-1", [A, B]), A, made("j-1"))
+        with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            assert reader.execute("SELECT count(*) FROM submissions").fetchone() == (1,)
+            with Ledger(path) as second:
+                send(second, next(second.runs()), B, made("j-2"))
+            assert reader.execute("SELECT count(*) FROM submissions").fetchone() == (1,)
+    assert sorted(use(path)) == ["a", "b"]
+
+
+# Others who hold it.
+
+
+@pytest.fixture
+def held(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection of another process, which is in the middle of a commit."""
+    connect.create(path)
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield other
+
+
+def test_one_that_stays_busy_is_told_in_words(
+    path: Path, held: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connect, "_BUSY", 0.05)
+    with pytest.raises(LedgerError, match="locked") as told:
+        Ledger(path)
+    assert "Another program holds it" in told.value.hint
+    held.execute("COMMIT")
+    with Ledger(path) as ledger:
+        run = begin(ledger, "r-1", [A])
+        held.execute("BEGIN IMMEDIATE")
+        with pytest.raises(LedgerError, match="locked"):
+            send(ledger, run, A, made("j-1"))
+        held.execute("COMMIT")
+        send(ledger, run, A, made("j-1"))  # and it goes on
+        assert [one.job_id for one in ledger.everything()] == ["j-1"]
+
+
+def test_one_that_is_busy_for_a_moment_is_waited_for(path: Path, held: sqlite3.Connection) -> None:
+    found: list[str] = []
+    thread = threading.Thread(target=lambda: found.extend(use(path)))
+    thread.start()
+    thread.join(0.2)
+    assert thread.is_alive()
+    held.execute("COMMIT")
+    thread.join(20)
+    assert not thread.is_alive()
+    with Ledger(path) as ledger:
+        assert [one.job_id for one in ledger.everything()] == ["j-used"]
+
+
+def test_two_that_write_in_turns_do_not_lose_each_other_s(path: Path) -> None:
+    """Two manifests' runs in two threads, each with its own connection."""
+    connect.create(path)
+    numbers = count()
+    done: list[str] = []
+
+    def write(manifest: str) -> None:
+        jobs = [job(f"job-{number}", project_id=f"p-{number}") for number in range(20)]
+        with Ledger(path) as ledger:
+            ledger.all("PRAGMA synchronous = OFF")
+            run = begin(ledger, f"r-{manifest}", jobs, manifest=manifest)
+            for one in jobs:
+                send(ledger, run, one, made(f"j-{next(numbers)}"))
+        done.append(manifest)
+
+    threads = [threading.Thread(target=write, args=(manifest,)) for manifest in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(done) == ["one", "two"]
+    with Ledger(path) as ledger:
+        assert len(ledger.everything()) == 40
+        ledger.check()
+
+
+# Several at once in one process, and others beside it.
+
+ANOTHER = (
+    "import sys; from pathlib import Path; from runner.ledger.store import Ledger; Ledger(Path(sys.argv[1])).close()"
+)
+
+
+def test_another_of_this_process_that_closes_lets_go_of_no_lock(path: Path) -> None:
+    """POSIX ends all locks of a process on a file when any descriptor of it is closed; the log would be deleted."""
+    with Ledger(path, make=True) as ledger:
+        run = begin(ledger, "r-1", [A, B])
+        send(ledger, run, A, made("j-1"))
+        with Ledger(path) as second:  # its opening empties the log
+            second.runs()
+        with Ledger(path, read_only=True) as third:
+            third.runs()
+        subprocess.run([sys.executable, "-P", "-c", ANOTHER, path], check=True, timeout=60)
+        send(ledger, run, B, made("j-2"))
+        subprocess.run([sys.executable, "-P", "-c", ANOTHER, path], check=True, timeout=60)
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("SELECT job_id FROM submissions").fetchall() == [("j-1",), ("j-2",)]
+
+
+@pytest.mark.parametrize("by", ["deleted", "replaced"])
+def test_a_log_that_goes_while_it_is_in_use_stops_everything(path: Path, by: str) -> None:
+    with Ledger(path, make=True) as ledger:
+        run = begin(ledger, "r-1", [A, B])
+        send(ledger, run, A, made("j-1"))
+        log = beside(path, LOG)
+        kept = log.read_bytes()
+        log.unlink()
+        if by == "replaced":
+            beside(path, "-old").touch()  # so that the new one does not get the number of the one that went
+            log.write_bytes(kept)
+        with pytest.raises(LedgerError, match="-wal is no longer what it was"):
+            send(ledger, run, B, made("j-2"))
+
+
+@pytest.mark.parametrize("pages", [28, 36, 45])
+def test_on_a_disk_that_is_nearly_full_there_is_a_whole_ledger_or_none(tmp_path: Path, pages: int) -> None:
+    with disks.mounted(tmp_path / "disk") as disk:
+        path = disk.root / "ledger.db"
+        disk.fill(but=pages * disks.PAGE)
+        with pytest.raises(LedgerError, match="full"):
+            connect.create(path)
+        assert [one.name for one in disk.root.iterdir()] == [".ballast"]
+        disk.free()
+        connect.create(path)
+
+
+# One file by two names.
+
+
+def test_a_second_name_is_refused_and_a_symbolic_link_is_not(path: Path, tmp_path: Path) -> None:
+    connect.create(path)
+    (tmp_path / "link").symlink_to(path)
+    Ledger(tmp_path / "link").close()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "other.db").hardlink_to(path)
+    for name in (path, tmp_path / "folder" / "other.db"):
+        for read_only in (False, True):
+            with pytest.raises(LedgerError, match="2 names"):
+                Ledger(name, read_only=read_only)
+    (tmp_path / "folder" / "other.db").rename(f"{path}.new-0123abcd")  # as one that was killed leaves it
+    Ledger(path).close()
+
+
+def test_a_ledger_that_is_mounted_as_a_file_is_refused(path: Path, tmp_path: Path) -> None:
+    connect.create(path)
+    mounted = tmp_path / "with a space.db"
+    mounted.touch()
+    with disks.bound(path, mounted), pytest.raises(LedgerError, match="mounted as a file"):
+        Ledger(mounted)

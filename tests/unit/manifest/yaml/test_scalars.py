@@ -1,0 +1,126 @@
+"""What YAML reads in a plain scalar, held against PyYAML and against YAML 1.2."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runner.manifest.yaml.scalars import Moment, is_ordinary_number, reading, resolve
+
+# https://yaml.org/spec/1.2.2/#1032-tag-resolution
+CORE = re.compile(
+    r"null|Null|NULL|~||true|True|TRUE|false|False|FALSE|[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"
+    r"|[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?(\.inf|\.Inf|\.INF)|\.nan|\.NaN|\.NAN"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("", None),
+        ("~", None),
+        ("null", None),
+        ("NULL", None),
+        ("yes", True),
+        ("On", True),
+        ("TRUE", True),
+        ("no", False),
+        ("off", False),
+        ("0", 0),
+        ("12345", 12345),
+        ("-7", -7),
+        ("+7", 7),
+        ("0123", 83),
+        ("0o17", 15),
+        ("08", 8),
+        ("0x1F", 31),
+        ("0b11", 3),
+        ("1_000", 1000),
+        ("12:30:45", 45045),
+        ("-1:30", -90),
+        ("1:30.5", 90.5),
+        ("1.5", 1.5),
+        ("1.", 1.0),
+        (".5", 0.5),
+        ("1e5", 100000.0),
+        ("1.5e-3", 0.0015),
+        ("1_0.5", 10.5),
+        ("77e12345", math.inf),
+        ("-.inf", -math.inf),
+        ("9" * 201, math.inf),
+        ("2026-07-01", Moment("2026-07-01")),
+        ("2026-7-1 10:00:00 +5", Moment("2026-7-1 10:00:00 +5")),
+        ("2026-07-01T10:00:00.5Z", Moment("2026-07-01T10:00:00.5Z")),
+    ],
+)
+def test_not_text(text: str, value: Any) -> None:
+    assert resolve(text) == value
+    assert type(resolve(text)) is type(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9f2a4c1e-7b60-4d35-8a1f-2c9be05d7713",
+        *("y", "n", "Yes!", "nulls", "-", "+", ".", "..", "-a", "1.2.3", "1e", "1e5f", "0x", "0b2", "0o8", "12:99"),
+        *("0:30", "2026-07", "2026-07-01-02", "1 000", "1,000", "=", "<<", "_1", "١٢٣", "1:60"),
+    ],
+)
+def test_text(text: str) -> None:
+    assert resolve(text) is text
+
+
+def test_not_a_number() -> None:
+    assert math.isnan(resolve(".nan"))
+
+
+@settings(max_examples=1_000)
+@given(st.text("0123456789abefox_:.+-TZ ~nultrsyNO", max_size=10))
+def test_what_any_reader_takes_for_something_else_is_not_text_to_us(text: str) -> None:
+    resolver: Any = yaml.SafeLoader("")
+    tag = resolver.resolve(yaml.ScalarNode, text, (True, False))
+    is_text = tag in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:value", "tag:yaml.org,2002:merge")
+    if isinstance(resolve(text), str):
+        assert is_text
+        assert CORE.fullmatch(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("~", "null, that is, no value"),
+        ("on", "the boolean true"),
+        ("2026-07-01", "a date"),
+        ("1e5", "the number 100000"),
+        ("0123", "the number 83 (a leading zero means octal)"),
+        ("089", "the number 89"),
+        ("1:30", "the number 90 (in base 60)"),
+        (".inf", "a number beyond all bounds"),
+        (".nan", "not a number"),
+        ("123456789012345678", "the number 123456789012345678"),
+        ("0x" + "f" * 100, "the number 2.58224987808691e+120"),
+    ],
+)
+def test_reading(text: str, words: str) -> None:
+    assert reading(resolve(text), text) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "ordinary"),
+    [("0", True), ("-12.50", True), ("010", False), ("1e5", False), ("1:30", False), ("1_0", False), (".5", False)],
+)
+def test_is_ordinary_number(text: str, ordinary: bool) -> None:
+    assert is_ordinary_number(text) == ordinary
+
+
+@settings(deadline=None)
+@given(st.text("0123456789:._e-+xob", max_size=3_000))
+def test_no_digits_are_too_many(text: str) -> None:
+    if (value := resolve(text)) is not text:
+        assert reading(value, text)

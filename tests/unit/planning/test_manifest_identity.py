@@ -1,0 +1,122 @@
+"""Whether a manifest is the one that the ledger knows by its name: twins and renamed files would buy jobs twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from support import past
+
+from runner.core.errors import RefusedError
+from runner.core.models import Manifest
+from runner.ledger.connect import create
+from runner.ledger.store import Ledger
+from runner.planning import manifest_identity
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    create(tmp_path / "ledger.db")
+    with Ledger(tmp_path / "ledger.db") as opened:
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files `here.yaml` and `there/here.yaml`, where the program runs; `gone.yaml` is not there."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    for path in ("here.yaml", "there/here.yaml"):
+        (tmp_path / path).write_text("version: 1\n", encoding="ascii")
+    (tmp_path / "link.yaml").symlink_to("here.yaml")
+    (tmp_path / "again.yaml").hardlink_to(tmp_path / "here.yaml")
+    return tmp_path
+
+
+@dataclass(frozen=True)
+class Known:
+    """A manifest that was run: its name, where it was, and the projects of what was sent."""
+
+    name: str
+    path: str
+    projects: str = "123"
+    api: str = past.API
+
+
+def check(
+    ledger: Ledger, known: list[Known], name: str, path: str, *, named: bool = False, projects: str = "123"
+) -> None:
+    for number, one in enumerate(known):
+        jobs = [past.job(f"j{project}", project_id=project) for project in one.projects]
+        at = manifest_identity.absolute(one.path)
+        run = past.begin(ledger, f"run-{number}", jobs, api=one.api, manifest=one.name, path=at)
+        for job in jobs:
+            past.send(ledger, run, job, past.made(f"{one.name}-{job.project_id}"))
+    # Each entry twice: pairs are what is counted.
+    entries = [past.job(f"{turn}{project}", project_id=project) for project in projects for turn in "ab"]
+    manifest_identity.check(ledger, past.API, Manifest(name, path, "sha256", tuple(entries), named=named))
+
+
+GONE = [Known("gone", "gone.yaml")]
+
+
+@pytest.mark.parametrize(
+    ("known", "name", "path", "options"),
+    [
+        pytest.param([], "here", "here.yaml", {}, id="nothing-is-known"),
+        pytest.param([Known("here", "here.yaml")], "here", "here.yaml", {}, id="the-same-file"),
+        pytest.param([Known("here", "here.yaml")], "here", "link.yaml", {"named": True}, id="by-a-link"),
+        pytest.param([Known("here", "link.yaml")], "here", "again.yaml", {"named": True}, id="by-a-hard-link"),
+        pytest.param([Known("here", "old/here.yaml")], "here", "here.yaml", {}, id="its-folder-was-moved"),
+        pytest.param([Known("here", "-")], "here", "here.yaml", {}, id="was-read-from-stdin"),
+        pytest.param([Known("here", "here.yaml")], "here", "-", {"named": True}, id="is-read-from-stdin"),
+        pytest.param(GONE, "here", "here.yaml", {"named": True}, id="renamed-and-it-says-what-it-is"),
+        pytest.param(GONE, "gone", "here.yaml", {"named": True}, id="renamed-and-it-keeps-its-name"),
+        pytest.param(GONE, "here", "here.yaml", {"projects": "1278"}, id="half-of-its-pairs"),
+        pytest.param(GONE, "here", "here.yaml", {"projects": "789"}, id="none-of-its-pairs"),
+        pytest.param([Known("other", "there/here.yaml")], "here", "here.yaml", {}, id="the-other-is-there"),
+        pytest.param([Known("gone", "-")], "here", "here.yaml", {}, id="the-other-was-read-from-stdin"),
+        pytest.param([Known("gone", "gone.yaml", api="sandbox")], "here", "here.yaml", {}, id="at-another-api"),
+        pytest.param([Known("here", "there/here.yaml", api="sandbox")], "here", "here.yaml", {}, id="twin-elsewhere"),
+    ],
+)
+def test_it_is_the_one(ledger: Ledger, known: list[Known], name: str, path: str, options: dict[str, bool]) -> None:
+    check(ledger, known, name, path, **options)  # type: ignore[arg-type] # options of several types
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_twins_are_refused(ledger: Ledger, desk: Path, *, named: bool) -> None:
+    with pytest.raises(RefusedError) as caught:
+        check(ledger, [Known("here", "there/here.yaml")], "here", "here.yaml", named=named)
+    assert caught.value.message == (
+        f"two manifests are named here: here.yaml, and {desk / 'there/here.yaml'}, which the ledger knows by that name"
+    )
+
+
+@pytest.mark.parametrize(
+    ("known", "projects", "shared"),
+    [
+        (GONE, "123", "3 of its 3"),
+        (GONE, "127", "2 of its 3"),
+        (GONE, "1", "1 of its 1"),
+        ([Known("other", "there/here.yaml"), *GONE], "123", "3 of its 3"),
+    ],
+)
+def test_a_renamed_file_is_refused(ledger: Ledger, desk: Path, known: list[Known], projects: str, shared: str) -> None:
+    with pytest.raises(RefusedError) as caught:
+        check(ledger, known, "here", "here.yaml", projects=projects)
+    assert caught.value.message == (
+        f"the ledger does not know here, but holds {shared} pairs under the name gone, whose file is gone "
+        f"({desk / 'gone.yaml'})"
+    )
+    assert "`name: gone`" in caught.value.hint
+    assert "`name: here`" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("path", "kept"), [("-", "-"), ("here.yaml", "here.yaml"), ("./there/../link.yaml", "here.yaml")]
+)
+def test_the_path_that_is_kept(desk: Path, path: str, kept: str) -> None:
+    assert manifest_identity.absolute(path) == (kept if kept == "-" else str(desk.resolve() / kept))

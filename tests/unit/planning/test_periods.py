@@ -1,0 +1,320 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta, timezone
+from itertools import groupby, pairwise
+from typing import get_args
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from runner.core.errors import Exit, UsageError
+from runner.core.models import OncePer
+from runner.planning.periods import describe, run_key, zone
+
+KINDS: tuple[OncePer, ...] = get_args(OncePer)
+PERIODS: tuple[OncePer, ...] = ("hour", "day", "week", "month")
+ZONES = (
+    "UTC",
+    "Europe/Berlin",
+    "Europe/London",
+    "America/New_York",
+    "America/St_Johns",
+    "America/Havana",  # back from 01:00 to midnight
+    "Australia/Lord_Howe",  # by half an hour
+    "Pacific/Chatham",  # at a quarter to
+    "Asia/Kolkata",
+    "Asia/Kathmandu",
+    "Asia/Beirut",  # back from midnight
+    "Asia/Pyongyang",
+    "Pacific/Apia",
+    "Africa/Casablanca",
+)
+
+# From 2011-11-07 on, no clock has stepped back past midnight.
+INSTANTS = st.datetimes(datetime(2011, 11, 7), datetime(2037, 12, 1), timezones=st.just(UTC))  # noqa: DTZ001  # hypothesis wants them naive
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def key(once_per: OncePer, timezone: str | None, text: str) -> str:
+    return run_key(once_per, timezone, at(text), "r-1")
+
+
+@pytest.mark.parametrize(
+    ("once_per", "timezone", "now", "expected"),
+    [
+        ("run", None, "2026-11-24T07:45:10Z", "run:r-1"),
+        ("forever", None, "2026-11-24T07:45:10Z", "forever"),
+        ("hour", None, "2026-11-24T07:45:10.999999Z", "hour:2026-11-24T07:00Z"),
+        ("hour", None, "2026-11-24T07:00:00Z", "hour:2026-11-24T07:00Z"),
+        ("hour", "Asia/Kolkata", "2026-11-24T07:45:10Z", "hour:2026-11-24T07:30Z"),
+        ("hour", "Asia/Kathmandu", "2026-11-24T07:10:00Z", "hour:2026-11-24T06:15Z"),
+        ("day", None, "2026-11-24T23:59:59.999999Z", "day:2026-11-24"),
+        ("day", "Asia/Kolkata", "2026-11-24T18:29:59Z", "day:2026-11-24"),
+        ("day", "Asia/Kolkata", "2026-11-24T18:30:00Z", "day:2026-11-25"),
+        ("day", "Europe/Berlin", "2026-07-01T01:00:00+02:00", "day:2026-07-01"),
+        ("day", "UTC", "2026-07-01T01:00:00+02:00", "day:2026-06-30"),
+        ("week", None, "2026-11-24T07:45:10Z", "week:2026-W48"),
+        ("month", None, "2026-11-24T07:45:10Z", "month:2026-11"),
+        ("month", "Europe/Berlin", "2026-11-30T23:00:00Z", "month:2026-12"),
+    ],
+)
+def test_key(once_per: OncePer, timezone: str | None, now: str, expected: str) -> None:
+    assert key(once_per, timezone, now) == expected
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        ("2024-12-29T12:00Z", "week:2024-W52"),
+        ("2024-12-30T12:00Z", "week:2025-W01"),
+        ("2025-12-29T12:00Z", "week:2026-W01"),
+        ("2026-12-31T12:00Z", "week:2026-W53"),
+        ("2027-01-03T12:00Z", "week:2026-W53"),
+        ("2027-01-04T12:00Z", "week:2027-W01"),
+    ],
+)
+def test_a_week_belongs_to_its_iso_year(now: str, expected: str) -> None:
+    assert key("week", None, now) == expected
+
+
+@pytest.mark.parametrize(
+    ("timezone", "now", "expected"),
+    [
+        ("Europe/Berlin", "2026-10-25T02:30:00+02:00", "hour:2026-10-25T00:00Z"),
+        ("Europe/Berlin", "2026-10-25T02:30:00+01:00", "hour:2026-10-25T01:00Z"),
+        ("Europe/Berlin", "2026-03-29T03:10:00+02:00", "hour:2026-03-29T01:00Z"),
+        ("America/New_York", "2026-11-01T01:59:59-04:00", "hour:2026-11-01T05:00Z"),
+        ("America/New_York", "2026-11-01T01:00:00-05:00", "hour:2026-11-01T06:00Z"),
+        ("Africa/Casablanca", "2026-02-15T02:59:00+01:00", "hour:2026-02-15T01:00Z"),
+        ("Africa/Casablanca", "2026-02-15T02:59:00+00:00", "hour:2026-02-15T02:00Z"),
+        # Lord Howe: 02:00 becomes 02:30 in October, and 02:00 becomes 01:30 in April.
+        ("Australia/Lord_Howe", "2026-10-04T01:59:00+10:30", "hour:2026-10-03T14:30Z"),
+        ("Australia/Lord_Howe", "2026-10-04T02:59:00+11:00", "hour:2026-10-03T15:30Z"),
+        ("Australia/Lord_Howe", "2026-10-04T03:00:00+11:00", "hour:2026-10-03T16:00Z"),
+        ("Australia/Lord_Howe", "2026-04-05T01:59:00+11:00", "hour:2026-04-04T14:00Z"),
+        ("Australia/Lord_Howe", "2026-04-05T01:30:00+10:30", "hour:2026-04-04T15:00Z"),
+        ("Australia/Lord_Howe", "2026-04-05T01:59:59+10:30", "hour:2026-04-04T15:00Z"),
+        ("Australia/Lord_Howe", "2026-04-05T02:00:00+10:30", "hour:2026-04-04T15:30Z"),
+        # Chatham: 02:45 becomes 03:45 in September, so that the hours of 02 and of 03 are both cut.
+        ("Pacific/Chatham", "2026-09-27T02:44:59+12:45", "hour:2026-09-26T13:15Z"),
+        ("Pacific/Chatham", "2026-09-27T03:45:00+13:45", "hour:2026-09-26T14:00Z"),
+        ("Pacific/Chatham", "2026-09-27T03:59:59+13:45", "hour:2026-09-26T14:00Z"),
+    ],
+)
+def test_an_hour_starts_at_its_own_instant_when_clocks_change(timezone: str, now: str, expected: str) -> None:
+    assert key("hour", timezone, now) == expected
+
+
+def test_a_day_that_a_zone_skipped_has_no_key() -> None:
+    start = at("2011-12-29T00:00Z")
+    keys = [run_key("day", "Pacific/Apia", start + timedelta(hours=hour), "r-1") for hour in range(60)]
+    assert [name for name, _ in groupby(keys)] == [
+        "day:2011-12-28",
+        "day:2011-12-29",
+        "day:2011-12-31",
+        "day:2012-01-01",
+    ]
+
+
+@pytest.mark.parametrize("once_per", PERIODS)
+def test_a_key_does_not_hold_the_zone(once_per: OncePer) -> None:
+    noon = "2026-11-24T12:00Z"
+    keys = {key(once_per, name, noon) for name in ("UTC", "Europe/Berlin", "America/New_York")}
+    assert len(keys) == 1
+
+
+def test_no_timezone_is_utc() -> None:
+    assert zone(None) is UTC
+    assert zone("UTC") is UTC
+
+
+def test_a_naive_time_is_a_bug() -> None:
+    with pytest.raises(ValueError, match="aware"):
+        run_key("day", None, datetime(2026, 11, 24), "r-1")  # noqa: DTZ001  # the bug itself
+
+
+def changes(name: str, year: int) -> Iterator[datetime]:
+    """The first whole hour after each change of the zone's offset in a year."""
+    place = ZoneInfo(name)
+    first = datetime(year, 1, 1, tzinfo=UTC)
+    hours = (first + timedelta(hours=hour) for hour in range(366 * 24))
+    for before, after in pairwise(hours):
+        if before.astimezone(place).utcoffset() != after.astimezone(place).utcoffset():
+            yield after
+
+
+CHANGES = tuple((name, instant) for name in ZONES for year in (2018, 2026) for instant in changes(name, year))
+
+
+def test_the_zones_have_changes_to_test_with() -> None:
+    assert len({name for name, _ in CHANGES}) >= 10
+
+
+@pytest.mark.parametrize("once_per", PERIODS)
+@pytest.mark.parametrize(("name", "change"), CHANGES, ids=lambda value: str(value).replace(":00+00:00", "Z"))
+def test_around_a_change_keys_follow_the_clock(once_per: OncePer, name: str, change: datetime) -> None:
+    minutes = [change + timedelta(minutes=minute) for minute in range(-190, 190)]
+    keys = [run_key(once_per, name, instant, "r-1") for instant in minutes]
+    runs = [name for name, _ in groupby(keys)]
+    assert len(runs) == len(set(runs)), "a key came back after another"
+    assert runs == sorted(runs)
+    assert len(runs) == len([1 for _ in groupby(minutes, lambda instant: reading(once_per, name, instant))])
+
+
+def reading(once_per: OncePer, name: str, instant: datetime) -> object:
+    """What tells one period from the next on a clock on the wall that says whether it is summer time."""
+    local = instant.astimezone(ZoneInfo(name))
+    match once_per:
+        case "hour":
+            return (local.date(), local.hour, local.utcoffset())
+        case "day":
+            return local.date()
+        case "week":
+            return local.date() - timedelta(days=local.weekday())
+        case _:
+            return (local.year, local.month)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(KINDS), st.sampled_from(ZONES), INSTANTS, st.integers(-14 * 60, 14 * 60))
+def test_the_same_instant_has_the_same_key_however_it_is_written(
+    once_per: OncePer, name: str, instant: datetime, offset: int
+) -> None:
+    elsewhere = instant.astimezone(timezone(timedelta(minutes=offset)))
+    assert run_key(once_per, name, elsewhere, "r-1") == run_key(once_per, name, instant, "r-1")
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(PERIODS),
+    st.sampled_from(ZONES),
+    INSTANTS,
+    st.lists(st.timedeltas(timedelta(), timedelta(days=40)), min_size=2, max_size=12),
+    st.sampled_from([0.001, 0.03, 1.0]),
+)
+def test_keys_never_go_back_or_come_back_as_time_goes_on(
+    once_per: OncePer, name: str, start: datetime, later: list[timedelta], scale: float
+) -> None:
+    instants = sorted(start + step * scale for step in later)
+    keys = [run_key(once_per, name, instant, "r-1") for instant in instants]
+    assert keys == sorted(keys)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(ZONES), INSTANTS)
+@example("Australia/Lord_Howe", at("2026-10-03T15:45Z"))
+@example("Pacific/Chatham", at("2026-04-04T14:01Z"))
+def test_an_hour_holds_its_start_and_nothing_before(name: str, instant: datetime) -> None:
+    own = run_key("hour", name, instant, "r-1")
+    start = at(own.removeprefix("hour:"))
+    assert timedelta() <= instant - start < timedelta(hours=1)
+    assert run_key("hour", name, start, "r-1") == own
+    assert run_key("hour", name, start - timedelta(microseconds=1), "r-1") < own
+
+
+@settings(deadline=None)
+@given(st.sampled_from(ZONES), INSTANTS)
+def test_days_weeks_and_months_are_the_calendars(name: str, instant: datetime) -> None:
+    today = instant.astimezone(ZoneInfo(name)).date()
+    assert date.fromisoformat(run_key("day", name, instant, "r-1").removeprefix("day:")) == today
+    monday = date.fromisoformat(run_key("week", name, instant, "r-1").removeprefix("week:"))
+    assert timedelta() <= today - monday < timedelta(days=7)
+    assert run_key("month", name, instant, "r-1") == f"month:{today.isoformat()[:7]}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("run:20261124T074510Z-a1b2c3", "the run 20261124T074510Z-a1b2c3"),
+        ("run:a:b", "the run a:b"),
+        ("hour:2026-11-24T07:30Z", "the hour that began at 2026-11-24 07:30 UTC"),
+        ("day:2026-11-24", "the day 2026-11-24"),
+        ("week:2026-W48", "the ISO week 2026-W48"),
+        ("month:2026-11", "the month 2026-11"),
+        ("forever", "ever"),
+        ("quarter:2026-Q4", "the run key quarter:2026-Q4"),
+        ("", "the run key "),
+    ],
+)
+def test_describe(text: str, expected: str) -> None:
+    assert describe(text) == expected
+
+
+@settings(deadline=None)
+@given(st.sampled_from(KINDS), st.sampled_from(ZONES), INSTANTS, st.text())
+def test_every_key_is_described(once_per: OncePer, name: str, instant: datetime, run_id: str) -> None:
+    words = describe(run_key(once_per, name, instant, run_id))
+    assert words == "ever" or words.startswith("the ")
+    assert not words.startswith("the run key ")
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_any_text_is_described(text: str) -> None:
+    assert describe(text)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Europe/Berln",
+        "America",
+        "",
+        ".",
+        "../etc/passwd",
+        "/etc/localtime",
+        "a\0b",
+        "x" * 300,
+        "\udc80",
+        "Europe/Berlin ",
+    ],
+)
+def test_an_unknown_timezone_is_a_usage_error(name: str) -> None:
+    with pytest.raises(UsageError, match="is not known") as caught:
+        run_key("day", name, at("2026-11-24T07:45Z"), "r-1")
+    assert caught.value.exit_code is Exit.USAGE
+    assert "Europe/Berlin" in caught.value.hint
+
+
+@pytest.mark.parametrize("once_per", ["run", "forever"])
+def test_a_timezone_that_does_not_matter_is_not_looked_up(once_per: OncePer) -> None:
+    assert key(once_per, "Nowhere/At_All", "2026-11-24T07:45Z")
+
+
+WITHOUT_DATA = """
+import sys
+sys.modules["tzdata"] = None
+from datetime import UTC, datetime
+from runner.errors import UsageError
+from runner.periods import run_key
+now = datetime(2026, 11, 24, tzinfo=UTC)
+print(run_key("day", "UTC", now, "r"), run_key("hour", None, now, "r"))
+try:
+    run_key("day", "Europe/Berlin", now, "r")
+except UsageError as error:
+    print(error.message, "|", error.hint)
+"""
+
+
+def test_a_machine_without_timezone_data_knows_utc_and_says_what_to_install() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_DATA],
+        env={**os.environ, "PYTHONTZPATH": ""},
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    keys, refusal = done.stdout.splitlines()
+    assert keys == "day:2026-11-24 hour:2026-11-24T00:00Z"
+    assert "'Europe/Berlin'" in refusal
+    assert "no timezone data" in refusal
+    assert "`tzdata`" in refusal

@@ -1,0 +1,297 @@
+"""GitHub's annotations: literal ones, its limits, and that no text from outside is a command; the step's summary."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.made import digests, forecast, forecasts, prospect, sighting, standing, standings
+from support.records import created, entry, failed, in_doubt, record, words
+
+from runner.cli import problem_format
+from runner.core.errors import Problem
+from runner.core.models import Entry, Skipped
+from runner.reports.formats import github
+from runner.reports.formats.github import Annotation
+from runner.reports.style import Style
+from runner.runs.results_file import Digest, digest
+
+ADVICE = "It may or may not exist, and is not sent again: pixxel-runner resolve looks it up, and so does the next run"
+
+_COMMAND = re.compile(r"::(error|warning|notice) ((?:[a-z]+=[^:,]*)(?:,[a-z]+=[^:,]*)*)::(.+)")
+
+
+def at(line: int, one: Entry) -> Entry:
+    return replace(one, job=replace(one.job, line=line))
+
+
+def runs(*made: Digest) -> list[str]:
+    return lines(github.runs(made, Style()))
+
+
+def lines(text: str) -> list[str]:
+    return text.split("\n") if text else []
+
+
+def read(line: str) -> tuple[str, dict[str, str], str]:
+    """A workflow command as the runner reads it."""
+    found = _COMMAND.fullmatch(line)
+    assert found is not None, line
+    properties = dict(one.split("=", 1) for one in found[2].split(","))
+    return found[1], {name: unquote(value) for name, value in properties.items()}, unquote(found[3])
+
+
+# Annotations.
+
+
+def test_a_record() -> None:
+    made = record(
+        at(5, entry("a", created("j-1", val_errors=[{"m": "cloudy"}, 2]))),
+        at(6, entry("b,c:d%", failed(message="100% no\nsuch", request_id="q-1"))),
+        at(7, entry("e", in_doubt(candidates=("j-8", "j-9")))),
+        at(8, entry("f", Skipped("disabled", "enabled: false"))),
+        at(9, entry("g", Skipped("not_selected", "its name matches no --only"))),
+        at(10, entry("h", Skipped("stopped", "not found, 10 times in a row"))),
+        at(11, entry("i", Skipped("stopped", "not found, 10 times in a row"))),
+        at(12, entry("j", Skipped("interrupted", "interrupted: by a signal"))),
+        manifest_path="./jobs/nightly.yaml",
+        state="stopped",
+    )
+    assert runs(digest(made)) == [
+        (
+            f"::error file=jobs/nightly.yaml,line=7,title=e%3A in doubt::timeout: no answer came. {ADVICE}. "
+            "It may be: j-8, j-9"
+        ),
+        (
+            "::error file=jobs/nightly.yaml,line=6,title=b%2Cc%3Ad%25%3A failed::rejected: 100%25 no\\nsuch "
+            "(request id q-1)"
+        ),
+        (
+            "::warning file=jobs/nightly.yaml,line=10,title=h and 1 job more%3A not sent::stopped: not found, "
+            "10 times in a row"
+        ),
+        "::warning file=jobs/nightly.yaml,line=12,title=j%3A not sent::interrupted: by a signal",
+        (
+            "::warning file=jobs/nightly.yaml,line=5,title=a%3A 2 validation errors::created as j-1 all the same. "
+            'The first: {"m": "cloudy"}'
+        ),
+        "::notice title=nightly%3A stopped::8 jobs: 1 created, 1 failed, 1 in doubt, 5 skipped · cost 0",
+    ]
+
+
+def test_a_record_of_a_good_night_is_one_notice() -> None:
+    assert runs(digest(record(entry("a", created("j-1"))))) == [
+        "::notice title=nightly%3A completed::1 job: 1 created, 0 failed, 0 in doubt, 0 skipped · cost 0"
+    ]
+    assert runs() == []
+
+
+def test_standard_input_is_no_file() -> None:
+    made = digest(record(at(3, entry("a", failed())), manifest_path="-"))
+    assert runs(made)[0] == "::error title=a%3A failed::rejected: no such workflow"
+
+
+def test_a_job_without_a_line_is_shown_at_the_file() -> None:
+    made = digest(record(entry("a", failed())))
+    assert runs(made)[0].startswith("::error file=nightly.yaml,title=a%3A failed::")
+
+
+@pytest.mark.parametrize(
+    ("path", "file"),
+    [("./a//b.yaml", "a/b.yaml"), ("../a.yaml", "../a.yaml"), ("/srv/a.yaml", "/srv/a.yaml"), ("a.yaml", "a.yaml")],
+)
+def test_a_path_is_written_as_the_repository_has_it(path: str, file: str) -> None:
+    assert read(github.command(Annotation("error", "t", "m", path)))[1]["file"] == file
+
+
+def test_a_plan() -> None:
+    made = forecast(
+        prospect("a", problem="HTTP 404 Not Found", line=4),
+        prospect("b", "look up", "in_doubt", detail="no answer in time"),
+        prospect("c", "nothing", "created"),
+        priced=True,
+        limit=1,
+        spent=2,
+        unpriced={"w-1": "HTTP 500", "w-2": "HTTP 500"},
+    )
+    assert lines(github.plans([made], Style())) == [
+        "::error file=nightly.yaml,line=4,title=a%3A cannot be submitted::HTTP 404 Not Found",
+        "::error file=nightly.yaml,title=nightly%3A above max_cost::the estimate 0, after 2 spent, is above max_cost 1",
+        f"::warning file=nightly.yaml,line=5,title=b%3A in doubt::no answer in time. {ADVICE}",
+        (
+            "::warning file=nightly.yaml,title=nightly%3A cost not known::the cost of 2 workflows is not known, "
+            "the first: w-1: HTTP 500"
+        ),
+        (
+            "::notice title=nightly%3A plan::3 jobs: 1 to submit, 1 to look up, 1 with nothing to do · estimate 0 "
+            "and 1 of unknown cost"
+        ),
+    ]
+
+
+def test_jobs_at_the_api() -> None:
+    made = standing(
+        sighting("a", status="completed"),
+        sighting("b", status="failed", tasks=[{"name": "Analyse", "err_msg": "no imagery"}]),
+        sighting("c", status="running"),
+        sighting("d", problem="HTTP 404 Not Found"),
+        sighting("e", status="odd", finished_at="2026-10-20T01:00:07Z"),
+        others={"failed": 2, "in doubt": 1, "skipped": 3},
+        lines={"b": 6},
+    )
+    assert lines(github.statuses([made], Style())) == [
+        "::error file=nightly.yaml,line=6,title=b%3A failed::job j-b: Analyse: no imagery",
+        "::error file=nightly.yaml,title=d%3A not known::job j-d: HTTP 404 Not Found",
+        (
+            "::error file=nightly.yaml,title=e%3A odd::job j-e: it has ended, with a status that this program does not "
+            "know"
+        ),
+        "::error file=nightly.yaml,title=nightly%3A 2 jobs failed::run run-2: pixxel-runner show says why",
+        f"::error file=nightly.yaml,title=nightly%3A 1 job in doubt::run run-2: {ADVICE}",
+        (
+            "::notice title=nightly%3A status::5 jobs: 1 completed, 1 failed, 1 running, 1 status unknown, 1 odd · "
+            "cost 0; without a job to follow: 2 failed, 1 in doubt, 3 skipped (pixxel-runner show has them)"
+        ),
+    ]
+
+
+# Limits.
+
+
+def severities(found: list[str]) -> dict[str, int]:
+    counts = dict.fromkeys(("error", "warning", "notice"), 0)
+    for line in found:
+        counts[read(line)[0]] += 1
+    return counts
+
+
+@pytest.mark.parametrize(("count", "shown"), [(10, 10), (11, 10), (300, 10)])
+def test_what_github_would_not_show_is_said_in_the_last_one(count: int, shown: int) -> None:
+    many = [at(1, entry(f"j{number}", failed())) for number in range(count - 1)]
+    found = runs(digest(record(*many, entry("doubt", in_doubt()))))
+    assert severities(found) == {"error": shown, "warning": 0, "notice": 1}
+    assert read(found[0])[1]["title"] == "doubt: in doubt"
+    last = read(found[shown - 1])
+    if count == shown:
+        assert last[1]["title"] == "j8: failed"
+    else:
+        assert last == (
+            "error",
+            {"title": f"{count - 9} more errors"},
+            f"GitHub shows 10 of a kind for a step. The other reports and the results file have all {count}",
+        )
+
+
+def test_the_limit_is_that_of_all_manifests_together() -> None:
+    made = digest(record(entry("a", failed()), entry("b", created("j", val_errors=[1]))))
+    found = runs(*[made] * 12)
+    assert severities(found) == {"error": 10, "warning": 10, "notice": 10}
+    assert read(found[-1])[1]["title"] == "3 more notices"
+    assert read(found[-1])[2].endswith("all 12: 24 jobs: 12 created, 12 failed, 0 in doubt, 0 skipped · cost 0")
+
+
+def test_a_title_and_a_message_are_cut_to_what_github_takes() -> None:
+    _, properties, message = read(github.command(Annotation("error", "t" * 256, "m" * 4097)))
+    assert properties["title"] == "t" * 254 + "…"
+    assert message == "m" * 4095 + "…"
+    assert read(github.command(Annotation("error", "t" * 255, "m" * 4096)))[2] == "m" * 4096
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(digests, max_size=4), st.lists(forecasts, max_size=4), st.lists(standings, max_size=4))
+def test_no_text_from_outside_is_a_command_or_leaves_its_place(run: Any, plan: Any, status: Any) -> None:
+    style = Style()
+    for text in (github.runs(run, style), github.plans(plan, style), github.statuses(status, style)):
+        found = lines(text)
+        assert max(severities(found).values()) <= 10
+        for line in found:
+            _, properties, _ = read(line)
+            assert set(properties) <= {"file", "line", "col", "title"}
+            assert "##[" not in line
+            assert "##vso[" not in line
+            assert not [char for char in line if not (char.isprintable() or char == " " or char.isspace())]
+
+
+@given(st.text(max_size=9), st.text(min_size=1, max_size=9), words)
+def test_what_is_escaped_reads_back(title: str, message: str, file: str) -> None:
+    line = github.command(Annotation("notice", title or "t", message, file, 3, 4))
+    assert "\n" not in line
+    assert "\r" not in line
+    severity, rest = line.removeprefix("::").split(" ", 1)
+    listed, escaped = rest.split("::", 1)
+    properties = dict(one.split("=", 1) for one in listed.split(","))
+    assert severity == "notice"
+    assert list(properties) == ["file", "line", "col", "title"]
+    assert decoded(properties["title"]) == (title or "t")
+    assert decoded(escaped) == message
+
+
+def decoded(text: str) -> str:
+    """As the runner does."""
+    for code, character in (("%3A", ":"), ("%2C", ","), ("%0D", "\r"), ("%0A", "\n"), ("%25", "%")):
+        text = text.replace(code, character)
+    return text
+
+
+def test_a_manifest_s_problem_is_escaped_by_the_same_rule() -> None:
+    problem = Problem("a,b:c%.yaml", 3, 7, "jobs[0].name", "100% wrong\nhere", "mend it")
+    assert problem_format.github(problem, "error") == (
+        "::error file=a%2Cb%3Ac%25.yaml,line=3,col=7,title=jobs[0].name::100%25 wrong%0Ahere (mend it)"
+    )
+    assert problem_format.github(Problem("m.yaml", 0, 0, "", "gone"), "warning") == (
+        "::warning file=m.yaml,title=manifest::gone"
+    )
+
+
+# The step's summary.
+
+ROW = "| a | ü |"
+NOTES = "9 jobs: 9 created\nand more"
+
+
+def table(rows: int) -> str:
+    return "\n".join(["| job | of |", "| --- | --- |", *[ROW] * rows, "", NOTES])
+
+
+def test_a_summary_that_fits_is_left_alone() -> None:
+    assert github.summary(table(3)) == table(3)
+    whole = "x" * (github.SUMMARY_LIMIT - 1)
+    assert github.summary(whole) == whole
+    assert github.summary(whole + "x").startswith("1 line is left out")  # with its end it would be a byte too long
+
+
+def test_a_summary_that_is_too_long_loses_rows_and_not_the_totals() -> None:
+    text = github.summary(table(150_000))
+    assert github.SUMMARY_LIMIT - 20 < len(text.encode()) + 1 <= github.SUMMARY_LIMIT
+    head, notes, rest = text.rsplit("\n\n", 2)
+    kept = head.split("\n")
+    assert kept == ["| job | of |", "| --- | --- |", *[ROW] * (len(kept) - 2)]
+    assert notes == NOTES
+    assert rest == (
+        f"{150_000 + 2 - len(kept)} lines are left out, as GitHub takes 1 MiB of a step: see the report itself"
+    )
+
+
+def test_what_the_step_has_written_already_counts() -> None:
+    taken = github.SUMMARY_LIMIT - 1000
+    assert github.summary(table(3), taken) == table(3)
+    cut = github.summary("\n".join(["x" * 49] * 30), taken)
+    assert 950 < len(cut) + 1 <= 1000
+    assert re.fullmatch(r"(x{49}\n)+\n1\d lines are left out, .+", cut)
+
+
+def test_one_line_that_is_too_long_is_left_out() -> None:
+    assert github.summary("x" * 2**21).startswith("1 line is left out")
+
+
+@given(st.text(max_size=400), st.integers(0, 300))
+def test_no_summary_is_above_the_limit(text: str, room: int) -> None:
+    cut = github.summary(text, github.SUMMARY_LIMIT - 200 - room)
+    assert len(cut.encode()) + 1 <= 200 + room
+    if cut != text:
+        assert "left out, as GitHub takes" in cut.split("\n")[-1]

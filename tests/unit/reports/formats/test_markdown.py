@@ -1,0 +1,83 @@
+"""The Markdown table: literal ones, and that hostile text stays in its cell and is shown as text."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from support.records import created, entry, failed, in_doubt, record, records, texts
+
+from runner.core.models import Record, Skipped
+from runner.reports import FORMATS, Style
+from runner.reports.formats.markdown import escaped
+from runner.runs.results_file import digest
+
+_CELL_END = re.compile(r"(?<!\\)(?:\\\\)*\|")
+
+
+def markdown(made: Record) -> str:
+    return FORMATS["markdown"]([digest(made)], Style())
+
+
+def test_a_table() -> None:
+    made = record(
+        entry("a|b", created("j_1", cost=12, val_errors=[1])),
+        entry("c", failed(message="<b>no</b>\nreally")),
+        entry("d", in_doubt("no answer")),
+        entry("e", Skipped("disabled", "enabled: false")),
+    )
+    assert markdown(made) == (
+        "| job | workflow | project | outcome | job id or error | cost | sent (UTC) |\n"
+        "| --- | --- | --- | --- | --- | ---: | --- |\n"
+        "| a\\|b | w-a\\|b | p-1 | created, 1 validation error | j\\_1 | 12 | 01:00:03 |\n"
+        "| c | w-c | p-1 | failed | rejected: &lt;b&gt;no&lt;/b&gt;\\\\nreally |  | 01:00:03 |\n"
+        "| d | w-d | p-1 | in doubt | timeout: no answer |  | 01:00:03 |\n"
+        "| e | w-e | p-1 | skipped | disabled: enabled: false |  |  |\n"
+        "\n"
+        "4 jobs: 1 created, 1 failed, 1 in doubt, 1 skipped · cost 12\n"
+        "1 created job has validation errors: see the results file"
+    )
+
+
+def test_a_record_without_jobs_is_the_totals_alone() -> None:
+    assert markdown(record()) == "0 jobs: 0 created, 0 failed, 0 in doubt, 0 skipped · cost 0"
+
+
+def test_of_very_many_jobs_those_are_listed_that_were_not_created() -> None:
+    made = record(*(entry(f"{i}", created(f"{i}")) for i in range(1000)), entry("bad", failed()))
+    assert len(markdown(made).split("\n")) == 2 + 1 + 1 + 2
+
+
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ("plain text 1", "plain text 1"),
+        ("|", r"\|"),
+        (r"\|", r"\\\|"),
+        ("`code` *b* _i_ ~s~", r"\`code\` \*b\* \_i\_ \~s\~"),
+        ("![x](http://x)", r"\!\[x\](http:&#8203;//x)"),
+        ("<script>&amp;", "&lt;script&gt;&amp;amp;"),
+        ("@octocat a@b", "@&#8203;octocat a@&#8203;b"),
+        ("#1 # C#", "#&#8203;1 # C#"),
+        ("www.example.com", "www.&#8203;example.com"),
+        ("$x$", r"\$x\$"),
+    ],
+)
+def test_text_is_shown_as_it_is(text: str, source: str) -> None:
+    assert escaped(text) == source
+
+
+@settings(deadline=None)
+@given(records)
+def test_each_job_is_a_line_of_as_many_cells(made: Record) -> None:
+    lines = markdown(made).split("\n")
+    rows = lines[: lines.index("")] if made.entries else []
+    assert len(rows) == (len(made.entries) + 2 if made.entries else 0)
+    assert {len(_CELL_END.findall(row)) for row in rows} <= {8}
+
+
+@settings(deadline=None)
+@given(texts)
+def test_no_html_is_left(text: str) -> None:
+    assert not set("<>") & set(escaped(text))

@@ -1,0 +1,303 @@
+"""Reports of a forecast: literal ones, and that whatever names and the API hold stays text in each format."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import unicodedata
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.records import labels, texts, words
+from support.schemas import loads_strictly
+
+from runner.core.models import Job, Manifest
+from runner.planning.forecast import Action, Forecast, Prospect, Reason
+from runner.reports import NAMES, PLAN_FORMATS, Style
+from runner.reports.views.plan import FIELDS
+
+API = "https://api.example"
+DAY = "day:2026-10-20"
+RUN = "20261020T010000Z-aaaaaa"
+
+_CELL_END = re.compile(r"(?<!\\)(?:\\\\)*\|")
+_ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def job(name: str, workflow: str = "w-1", project: str = "p-1", **given: str) -> Job:
+    return Job(name, workflow, project, given)
+
+
+def forecast(*prospects: Prospect, key: str = DAY, **values: Any) -> Forecast:
+    manifest = Manifest("nightly", "nightly.yaml", "ab" * 32, tuple(one.job for one in prospects))
+    return Forecast(manifest, API, key, prospects, **values)
+
+
+def shown(made: Forecast, name: str = "table", **style: Any) -> str:
+    return PLAN_FORMATS[name]([made], Style(**style))
+
+
+EVERY_KIND = (
+    Prospect(job("a"), "submit", "new", estimate=12),
+    Prospect(job("b"), "submit", "failed_before", "HTTP 404 Not Found: no such workflow", RUN, estimate=12),
+    Prospect(job("c"), "submit", "one_more", "bought 1 time so far", estimate=12),
+    Prospect(job("d"), "nothing", "created", "", RUN, "job-1"),
+    Prospect(job("e"), "look up", "in_doubt", "no answer in time", RUN),
+    Prospect(job("f"), "look up", "sending", "it is being sent, or its run was killed meanwhile", RUN),
+    Prospect(job("g"), "nothing", "disabled", "enabled: false in the manifest"),
+    Prospect(job("h"), "nothing", "not_selected", "its name matches no --only"),
+    Prospect(job("d"), "submit", "again", "asked for with --again", estimate=12),
+)
+
+
+# The table.
+
+
+def test_a_table_has_words_for_every_kind_of_job() -> None:
+    assert shown(forecast(*EVERY_KIND, spent=30, limit=100, priced=True)).split("\n") == [
+        "job  workflow  project  would    because                                                      estimate",
+        "---  --------  -------  -------  -----------------------------------------------------------  --------",
+        "a    w-1       p-1      submit   new                                                                12",
+        "b    w-1       p-1      submit   failed before: HTTP 404 Not Found: no such workflow                12",
+        "c    w-1       p-1      submit   one more of its pair: bought 1 time so far                         12",
+        "d    w-1       p-1      nothing  created as job-1 by 20261020T010000Z-aaaaaa",
+        "e    w-1       p-1      look up  in doubt: no answer in time",
+        "f    w-1       p-1      look up  in doubt: it is being sent, or its run was killed meanwhile",
+        "g    w-1       p-1      nothing  disabled: enabled: false in the manifest",
+        "h    w-1       p-1      nothing  not selected: its name matches no --only",
+        "d    w-1       p-1      submit   one more: asked for with --again                                   12",
+        "",
+        "9 jobs: 4 to submit, 2 to look up, 3 with nothing to do · estimate 48",
+        "for the day 2026-10-20",
+        "max_cost 100: 30 used, 78 after this",
+    ]
+
+
+def test_every_reason_has_its_words() -> None:
+    assert {one.reason for one in EVERY_KIND} == set(get_args(Reason))
+    assert {one.action for one in EVERY_KIND} == set(get_args(Action))
+
+
+def test_columns_without_anything_in_them_are_left_out() -> None:
+    titles = shown(forecast(Prospect(job("a"), "submit", "new"))).split("\n")[0].split()
+    assert titles == ["job", "workflow", "project", "would", "because"]
+    made = forecast(Prospect(job("a"), "submit", "new", estimate=0, problem="HTTP 404 Not Found"))
+    assert shown(made).split("\n")[0].split()[-2:] == ["estimate", "problem"]
+
+
+def test_what_was_not_asked_for_is_not_said() -> None:
+    text = shown(forecast(Prospect(job("a"), "submit", "new"), limit=100))
+    assert "estimate" not in text
+    assert "max_cost" not in text
+
+
+def test_a_run_that_would_have_its_own_key_is_not_named() -> None:
+    assert "for the run" not in shown(forecast(Prospect(job("a"), "submit", "new"), key="run:next"))
+    assert f"for the run {RUN}" in shown(
+        forecast(Prospect(job("a"), "nothing", "created", "", RUN, "job-1"), key=f"run:{RUN}")
+    )
+
+
+def test_unknown_costs_are_counted_and_explained_as_far_as_anybody_reads() -> None:
+    unpriced = {f"w-{number}": "HTTP 500 Internal Server Error" for number in range(23)}
+    made = forecast(
+        Prospect(job("a"), "submit", "new", estimate=7),
+        *(Prospect(job(f"j{one}", one), "submit", "new") for one in unpriced),
+        priced=True,
+        unpriced=unpriced,
+    )
+    lines = shown(made).split("\n")
+    assert "24 jobs: 24 to submit, 0 to look up, 0 with nothing to do · estimate 7 and 23 of unknown cost" in lines
+    told = [line for line in lines if "not known" in line]
+    assert told[0] == "cost of workflow w-0 not known: HTTP 500 Internal Server Error"
+    assert len(told) == 20
+    assert "and of 3 workflows more: --format json lists them" in lines
+    assert json.loads(shown(made, "json"))["unpriced"] == unpriced
+
+
+def test_of_very_many_jobs_those_are_listed_that_something_would_be_done_with() -> None:
+    made = forecast(
+        *(Prospect(job(f"j{number}"), "nothing", "created", "", RUN, "x") for number in range(1000)),
+        Prospect(job("new"), "submit", "new"),
+        Prospect(job("doubt"), "look up", "in_doubt"),
+        Prospect(job("odd"), "nothing", "disabled", problem="HTTP 404 Not Found"),
+    )
+    lines = shown(made).split("\n")
+    assert [line.split()[0] for line in lines[2:5]] == ["new", "doubt", "odd"]
+    assert lines[-1] == "jobs with nothing to do are not listed, as there are very many: --all lists every job"
+    assert len(shown(made, every=True).split("\n")) == 2 + 1003 + 3
+    assert len(shown(forecast(*made.prospects[:1000])).split("\n")) == 2 + 1000 + 3
+
+
+def test_no_jobs_at_all() -> None:
+    for name in ("table", "markdown"):
+        assert shown(forecast(), name).split("\n")[0] == "0 jobs: 0 to submit, 0 to look up, 0 with nothing to do"
+    assert shown(forecast(), "csv") == ",".join(FIELDS)
+
+
+def test_a_narrow_terminal_keeps_the_job_and_what_would_be_done() -> None:
+    lines = shown(forecast(*EVERY_KIND, priced=True), width=30).split("\n")
+    assert lines[0].split()[:2] == ["job", "would"]
+    assert max(map(len, lines[:11])) <= 30
+    assert lines[-1].startswith("not shown on a terminal this narrow: workflow, project")
+
+
+def test_colours_say_what_would_be_done() -> None:
+    text = shown(forecast(*EVERY_KIND), color=True)
+    assert text.count("\x1b[32msubmit\x1b[0m") == 4
+    assert text.count("\x1b[36mnothing\x1b[0m") == 3
+    assert text.count("\x1b[33mlook up\x1b[0m") == 2
+    assert _ESCAPE.sub("", text) == shown(forecast(*EVERY_KIND))
+
+
+# Markdown, CSV, JSON.
+
+
+def test_markdown() -> None:
+    made = forecast(Prospect(job("a|b", "w_1"), "submit", "new", estimate=3, problem="<b>gone</b>"), priced=True)
+    assert shown(made, "markdown") == (
+        "| job | workflow | project | would | because | estimate | problem |\n"
+        "| --- | --- | --- | --- | --- | ---: | --- |\n"
+        "| a\\|b | w\\_1 | p-1 | submit | new | 3 | &lt;b&gt;gone&lt;/b&gt; |\n"
+        "\n"
+        "1 job: 1 to submit, 0 to look up, 0 with nothing to do · estimate 3\n"
+        "for the day 2026-10-20"
+    )
+
+
+def test_csv() -> None:
+    made = forecast(
+        Prospect(job("a", team="agri"), "submit", "new", estimate=3),
+        Prospect(job("=b"), "nothing", "created", "", RUN, "1e5"),
+    )
+    assert shown(made, "csv") == (
+        "manifest,name,workflow_id,project_id,labels,action,reason,detail,run_id,job_id,estimate,problem\r\n"
+        'nightly,a,w-1,p-1,"{""team"": ""agri""}",submit,new,,,,3,\r\n'
+        f"nightly,'=b,w-1,p-1,{{}},nothing,created,,{RUN},1e5,,"
+    )
+
+
+def test_json() -> None:
+    made = forecast(
+        Prospect(job("a", team="agri"), "submit", "new", estimate=3, problem="gone"),
+        Prospect(job("b"), "look up", "in_doubt", "no answer", RUN),
+        spent=5,
+        limit=100,
+        priced=True,
+    )
+    assert json.loads(shown(made, "json")) == {
+        "version": 1,
+        "manifest": {"name": "nightly", "path": "nightly.yaml", "sha256": "ab" * 32},
+        "base_url": API,
+        "run_key": DAY,
+        "summary": {"submit": 1, "nothing": 0, "look_up": 1, "estimate": 3, "spent": 5, "max_cost": 100},
+        "unpriced": {},
+        "jobs": [
+            {
+                "name": "a",
+                "workflow_id": "w-1",
+                "project_id": "p-1",
+                "action": "submit",
+                "reason": "new",
+                "detail": "",
+                "run_id": None,
+                "job_id": None,
+                "estimate": 3,
+                "problem": "gone",
+                "labels": {"team": "agri"},
+            },
+            {
+                "name": "b",
+                "workflow_id": "w-1",
+                "project_id": "p-1",
+                "action": "look up",
+                "reason": "in_doubt",
+                "detail": "no answer",
+                "run_id": RUN,
+                "job_id": None,
+                "estimate": None,
+                "problem": "",
+                "labels": {},
+            },
+        ],
+    }
+
+
+def test_json_of_what_was_not_asked_for_has_nulls() -> None:
+    document = json.loads(shown(forecast(Prospect(job("a"), "submit", "new"), key="run:next"), "json"))
+    assert (document["run_key"], document["summary"]["estimate"], document["summary"]["max_cost"]) == (None,) * 3
+
+
+# Anything at all.
+
+prospects = st.builds(
+    Prospect,
+    st.builds(Job, words, words, words, labels),
+    st.sampled_from(get_args(Action)),
+    st.sampled_from(get_args(Reason)),
+    texts,
+    st.none() | words,
+    st.none() | words,
+    st.none() | st.integers(0, 2**53),
+    texts,
+)
+forecasts = st.builds(
+    lambda listed, key, unpriced, spent: forecast(*listed, key=key, unpriced=unpriced, spent=spent, priced=True),
+    st.lists(prospects, max_size=4),
+    st.one_of(st.just(DAY), texts),
+    st.none() | st.dictionaries(words, texts, max_size=2),
+    st.integers(0, 2**60),
+)
+
+
+@settings(deadline=None)
+@given(forecasts, st.sampled_from([name for name in NAMES if name != "csv"]), st.sampled_from([None, 20, 100]))
+def test_no_format_lets_anything_act_on_a_terminal_or_a_log(made: Forecast, name: str, width: int | None) -> None:
+    text = shown(made, name, width=width)
+    assert all(one.isprintable() or unicodedata.category(one) == "Zs" for one in text.replace("\n", ""))
+    assert "##[" not in text
+    assert "##vso[" not in text
+    assert name == "github" or not [line for line in text.split("\n") if line.lstrip().startswith("::")]
+
+
+@settings(deadline=None)
+@given(forecasts)
+def test_json_reads_back_as_it_was(made: Forecast) -> None:
+    document = loads_strictly(shown(made, "json"))
+    assert [(one["name"], one["job_id"], one["estimate"], one["labels"]) for one in document["jobs"]] == [
+        (one.job.name, one.job_id, one.estimate, one.job.labels) for one in made.prospects
+    ]
+    assert document["unpriced"] == (made.unpriced or {})
+
+
+@settings(deadline=None)
+@given(forecasts)
+def test_csv_reads_back_and_has_no_formula_in_it(made: Forecast) -> None:
+    text = shown(made, "csv")
+    read = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+    assert text.count("\n") == len(made.prospects)
+    for row, one in zip(read, made.prospects, strict=True):
+        assert tuple(row) == FIELDS
+        assert None not in row.values()
+        assert (row["action"], row["reason"]) == (one.action, one.reason)
+        assert row["estimate"] == ("" if one.estimate is None else str(one.estimate))
+        assert json.loads(row["labels"]) == json.loads(json.dumps(one.job.labels))
+        assert not [cell for cell in row.values() if cell[:1] in ("=", "+", "-", "@", "\t", "\r")]
+
+
+@settings(deadline=None)
+@given(forecasts)
+def test_each_job_is_a_line_of_markdown_with_as_many_cells(made: Forecast) -> None:
+    lines = shown(made, "markdown").split("\n")
+    rows = lines[: lines.index("")] if made.prospects else []
+    assert len(rows) == (len(made.prospects) + 2 if made.prospects else 0)
+    assert len({len(_CELL_END.findall(row)) for row in rows}) <= 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_report_has_no_line_break_at_its_end(name: str) -> None:
+    assert not shown(forecast(*EVERY_KIND), name).endswith(("\n", "\r"))

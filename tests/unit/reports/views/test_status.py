@@ -1,0 +1,261 @@
+"""The reports of jobs' status: a literal one of each format, and that hostile text stays in its place."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.records import HOSTILE, bodies, json_values, times, words
+from support.schemas import loads_strictly
+
+from runner.core.text import width
+from runner.reports import STATUS_FORMATS, Standing, Style
+from runner.runs.job_status import Sighting
+
+SEEN = datetime(2026, 10, 20, 2, 0, 0, 500_000, tzinfo=UTC)
+API = "https://api.example"
+
+
+def job(name: str, problem: str = "", **members: Any) -> Sighting:
+    body = json.dumps({"id": f"j-{name}", **members}).encode()
+    return Sighting(name, f"w-{name}", "p-1", f"j-{name}", body, SEEN, problem=problem)
+
+
+FOUR = (
+    job("a", status="completed", progress="100", cost=12, time_taken="5s", finished_at="2026-10-20T03:00:00+02:00"),
+    job("b", status="failed", cost=3, tasks=[{"name": "Analyse", "err_msg": "no imagery"}]),
+    job("c", status="running", progress=45.5),
+    job("名前", problem="HTTP 404 Not Found", status="weird"),
+)
+
+
+def standing(*jobs: Sighting, **others: int) -> Standing:
+    return Standing("run-1", "nightly", API, jobs, others)
+
+
+def text(name: str, made: Standing, width: int | None = None, *, color: bool = False, every: bool = False) -> str:
+    return STATUS_FORMATS[name]([made], Style(width, color, every))
+
+
+def body(made: Standing, width: int | None = None, *, every: bool = False) -> list[str]:
+    """The lines of the table, without titles and notes."""
+    lines = text("table", made, width, every=every).split("\n")
+    return lines[2 : lines.index("")] if "" in lines else []
+
+
+# Literal ones.
+
+
+def test_a_table() -> None:
+    assert text("table", standing(*FOUR, failed=1, skipped=2)) == (
+        "job   job id  workflow  project  status     progress  cost  time taken  finished (UTC)  errors\n"
+        "----  ------  --------  -------  ---------  --------  ----  ----------  --------------  -------------------\n"
+        "a     j-a     w-a       p-1      completed  100 %       12  5s          01:00:00\n"
+        "b     j-b     w-b       p-1      failed                  3                              Analyse: no imagery\n"
+        "c     j-c     w-c       p-1      running    45.5 %\n"
+        "名前  j-名前  w-名前    p-1      unknown                                                HTTP 404 Not Found\n"
+        "\n"
+        "4 jobs: 1 completed, 1 failed, 1 running, 1 status unknown · cost 15\n"
+        "without a job to follow: 1 failed, 2 skipped (pixxel-runner show has them)"
+    )
+
+
+def test_a_table_without_errors_has_no_column_for_them() -> None:
+    assert text("table", standing(FOUR[0])).split("\n")[0].endswith("  finished (UTC)")
+
+
+def test_a_table_on_an_ordinary_terminal() -> None:
+    assert text("table", standing(*FOUR), 60) == (
+        "job   job id  status     progress  cost  errors\n"
+        "----  ------  ---------  --------  ----  -------------------\n"
+        "a     j-a     completed  100 %       12\n"
+        "b     j-b     failed                  3  Analyse: no imagery\n"
+        "c     j-c     running    45.5 %\n"
+        "名前  j-名前  unknown                    HTTP 404 Not Found\n"
+        "\n"
+        "4 jobs: 1 completed, 1 failed, 1 running, 1 status unknown · cost 15\n"
+        "not shown on a terminal this narrow: workflow, project, time taken, finished (UTC)"
+    )
+
+
+def test_a_table_on_a_narrow_terminal_keeps_job_and_status() -> None:
+    assert body(standing(*FOUR), 20) == ["a     completed", "b     failed", "c     running", "名前  unknown"]
+
+
+def test_markdown() -> None:
+    assert text("markdown", standing(*FOUR[:2])) == (
+        "| job | job id | workflow | project | status | progress | cost | time taken | finished (UTC) | errors |\n"
+        "| --- | --- | --- | --- | --- | --- | ---: | --- | --- | --- |\n"
+        "| a | j-a | w-a | p-1 | completed | 100 % | 12 | 5s | 01:00:00 |  |\n"
+        "| b | j-b | w-b | p-1 | failed |  | 3 |  |  | Analyse: no imagery |\n"
+        "\n"
+        "2 jobs: 1 completed, 1 failed · cost 15"
+    )
+
+
+def test_csv() -> None:
+    assert text("csv", standing(*FOUR)) == (
+        "manifest,name,workflow_id,project_id,job_id,status,final,progress,cost,time_taken,finished_at,errors,seen_at,"
+        "problem\r\n"
+        "nightly,a,w-a,p-1,j-a,completed,true,100 %,12,5s,2026-10-20T01:00:00.000Z,,2026-10-20T02:00:00.500Z,\r\n"
+        "nightly,b,w-b,p-1,j-b,failed,true,,3,,,Analyse: no imagery,2026-10-20T02:00:00.500Z,\r\n"
+        "nightly,c,w-c,p-1,j-c,running,false,45.5 %,,,,,2026-10-20T02:00:00.500Z,\r\n"
+        "nightly,名前,w-名前,p-1,j-名前,weird,false,,,,,,2026-10-20T02:00:00.500Z,HTTP 404 Not Found"
+    )
+
+
+def test_json() -> None:
+    made = json.loads(text("json", standing(*FOUR)))
+    assert (made["version"], made["run"]) == (1, {"id": "run-1", "manifest": "nightly", "base_url": API})
+    assert made["summary"] == {"statuses": {"completed": 1, "failed": 1, "running": 1, "unknown": 1}, "cost": 15}
+    assert made["jobs"][0] == {
+        "name": "a",
+        "workflow_id": "w-a",
+        "project_id": "p-1",
+        "job_id": "j-a",
+        "status": "completed",
+        "final": True,
+        "progress": "100 %",
+        "cost": 12,
+        "time_taken": "5s",
+        "finished_at": "2026-10-20T01:00:00.000Z",
+        "errors": [],
+        "seen_at": "2026-10-20T02:00:00.500Z",
+        "problem": None,
+    }
+    assert made["jobs"][1]["errors"] == ["Analyse: no imagery"]
+    assert made["jobs"][3]["problem"] == "HTTP 404 Not Found"
+
+
+def test_a_job_of_which_nothing_is_known() -> None:
+    unseen = Sighting("a", "w", "p", "j", b"")
+    assert body(standing(unseen)) == ["a    j       w         p        unknown"]
+    made = json.loads(text("json", standing(unseen)))
+    assert made["summary"] == {"statuses": {"unknown": 1}, "cost": 0}
+    assert [name for name, value in made["jobs"][0].items() if value is not None] == [
+        "name",
+        "workflow_id",
+        "project_id",
+        "job_id",
+        "final",
+        "errors",
+    ]
+
+
+def test_without_jobs_there_are_the_totals_alone() -> None:
+    assert text("table", standing()) == text("markdown", standing()) == "0 jobs · cost 0"
+    assert text("csv", standing()).startswith("manifest,name,workflow_id,")
+    assert json.loads(text("json", standing()))["jobs"] == []
+
+
+def test_ends_on_several_days_have_their_dates() -> None:
+    made = standing(*(job(f"{day}", status="done", finished_at=f"2026-10-{day}T01:00:00Z") for day in (20, 21)))
+    assert [line[-19:] for line in body(made)] == ["2026-10-20 01:00:00", "2026-10-21 01:00:00"]
+
+
+@pytest.mark.parametrize(
+    ("status", "color"),
+    [("completed", 32), ("failed", 31), ("cancelled", 31), ("running", 36), ("weird", 33)],
+)
+def test_colors_are_the_status_s_and_change_nothing_else(status: str, color: int) -> None:
+    made = standing(job("a", status=status))
+    colored = text("table", made, color=True)
+    assert f"\x1b[{color}m{status}\x1b[0m" in colored
+    assert click.unstyle(colored) == text("table", made)
+
+
+@pytest.mark.parametrize("job_id", ["1e5", "007", "0x10", "nan", "-1", "12345678901234567890"])
+def test_an_id_is_never_read_as_a_number(job_id: str) -> None:
+    [line] = body(standing(replace(FOUR[2], job_id=job_id)))
+    assert line.split()[1] == job_id
+
+
+# Very many.
+
+
+def many(count: int, *others: Sighting) -> Standing:
+    return standing(*(job(f"j{number}", status="completed") for number in range(count)), *others)
+
+
+def test_a_thousand_jobs_are_all_listed() -> None:
+    assert len(body(many(999, FOUR[1]))) == 1000
+
+
+def test_of_more_only_those_are_listed_that_are_not_completed() -> None:
+    made = many(1000, *FOUR[1:])
+    assert [line.split()[0] for line in body(made)] == ["b", "c", "名前"]
+    assert text("table", made).endswith(
+        "\ncompleted jobs are not listed, as there are very many: --all lists every job"
+    )
+    assert len(body(made, every=True)) == 1003
+    assert "--all" not in text("table", made, every=True)
+
+
+def test_data_has_all_of_them() -> None:
+    made = many(1001)
+    assert len(text("csv", made).split("\r\n")) == 1002
+    assert len(json.loads(text("json", made))["jobs"]) == 1001
+
+
+# Hostile text.
+
+members = st.fixed_dictionaries(
+    {"status": words},
+    optional={
+        **dict.fromkeys(("progress", "cost", "time_taken", "finished_at"), json_values),
+        "tasks": st.lists(st.fixed_dictionaries({"name": words, "err_msg": words}), max_size=2),
+    },
+)
+sightings = st.builds(
+    Sighting,
+    *[words] * 4,
+    bodies | members.map(lambda one: json.dumps({**one, "id": "j"}).encode()),
+    st.none() | times,
+    problem=st.sampled_from(["", *HOSTILE]),
+)
+standings = st.builds(standing, *[sightings] * 2) | st.builds(standing, sightings)
+
+ACTED_ON = {*map(chr, range(32)), *map(chr, range(0x7F, 0xA0)), "\u202e", "\u2066", "\u2028", "\u200b", "\ufeff"}
+
+
+@settings(deadline=None)
+@given(standings, st.none() | st.integers(20, 200))
+def test_no_table_holds_what_a_terminal_or_a_ci_log_acts_on(made: Standing, columns: int | None) -> None:
+    for lines in (text("table", made, columns).split("\n"), text("markdown", made).split("\n")):
+        assert not ACTED_ON & set("".join(lines))
+        assert not [line for line in lines if line.lstrip().startswith("::") or "##[" in line or "##vso[" in line]
+    rows = len(made.sightings)
+    lines = text("table", made, columns).split("\n")
+    assert lines[rows + 2] == ""
+    assert max(map(width, lines[: rows + 2])) <= (columns or 10**9)
+
+
+@settings(deadline=None)
+@given(standings)
+def test_csv_reads_back(made: Standing) -> None:
+    written = text("csv", made)
+    assert not ACTED_ON & set(written.replace("\r\n", ""))
+    read = list(csv.DictReader(io.StringIO(written, newline=""), strict=True))
+    assert len(read) == len(made.sightings)
+    for row, one in zip(read, made.sightings, strict=True):
+        assert None not in row
+        assert row["final"] == json.dumps(one.is_final)
+        assert not [cell for cell in row.values() if cell[:1] in ("=", "@", "\t", "\r")]
+
+
+@settings(deadline=None)
+@given(standings)
+def test_json_reads_back_and_is_kept_as_it_came(made: Standing) -> None:
+    written = text("json", made)
+    assert not ACTED_ON & set(written.replace("\n", ""))
+    read = loads_strictly(written)
+    assert [one["name"] for one in read["jobs"]] == [one.name for one in made.sightings]
+    assert [one["status"] or "" for one in read["jobs"]] == [one.status for one in made.sightings]

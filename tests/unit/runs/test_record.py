@@ -1,0 +1,184 @@
+"""The record of a run key: what the ledger says of each job, in the manifest's order, as often as it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import past
+
+from runner.core.models import Created, Entries, Entry, Failed, InDoubt, Job, Outcome, Skipped, Submission
+from runner.ledger.connect import create
+from runner.ledger.journal import Claim
+from runner.ledger.rows import RunRow
+from runner.ledger.store import Ledger
+from runner.planning import plan
+from runner.runs import record
+
+KEY = "day:2026-10-20"
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    create(tmp_path / "ledger.db")
+    with Ledger(tmp_path / "ledger.db") as opened:
+        yield opened
+
+
+def words(outcome: Outcome) -> str:
+    match outcome:
+        case Created(job_id):
+            return f"created {job_id}"
+        case Failed(error) | InDoubt(error):
+            return f"{type(outcome).__name__.lower()} {error.kind}"
+        case Skipped(reason):
+            return f"skipped {reason}"
+
+
+def told(entries: Entries) -> list[tuple[str, str, str]]:
+    return [(entry.job.name, words(entry.outcome), entry.run_id) for entry in entries]
+
+
+def send_again(ledger: Ledger, run: RunRow, job: Job, outcome: Created) -> None:
+    with ledger.transaction():
+        claim = Claim(Submission(job, 2, again=True), 1, past.THEN, 30.0)
+        [number] = ledger.claim(run, ledger.manifest_id(run.api, run.manifest), [(None, claim)])
+        ledger.decide([(number, outcome, past.THEN)])
+
+
+def test_each_job_has_one_outcome_in_the_manifest_s_order(ledger: Ledger) -> None:
+    names = ("sent", "made", "refused", "lost", "released", "unsent", "off")
+    jobs = [replace(past.job(name, f"w-{name}"), enabled=name != "off") for name in names]
+    of = {one.name: one for one in jobs}
+    run = past.begin(ledger, "run-1", jobs, key=KEY, end="interrupted")
+    past.send(ledger, run, of["lost"], past.lost("x", "y"))
+    past.send(ledger, run, of["made"], past.made("job-1", b'{"id": "job-1",  "cost": 1e400}'))
+    past.send(ledger, run, of["refused"], past.refused())
+    past.send(ledger, run, of["sent"], None)
+    number = past.send(ledger, run, of["released"], None)
+    with ledger.transaction():
+        ledger.release(number)
+
+    entries = record.of_run(ledger, run).entries
+    assert [(entry.job.name, words(entry.outcome)) for entry in entries] == [
+        ("sent", "indoubt interrupted"),
+        ("made", "created job-1"),
+        ("refused", "failed rejected"),
+        ("lost", "indoubt timeout"),
+        ("released", "skipped interrupted"),
+        ("unsent", "skipped interrupted"),
+        ("off", "skipped disabled"),
+    ]
+    assert list(entries) == list(entries)
+    assert len(entries) == 7
+    by_name = {entry.job.name: entry.outcome for entry in entries}
+    assert by_name["made"] == Created("job-1", b'{"id": "job-1",  "cost": 1e400}', 1, past.THEN)
+    assert by_name["lost"] == InDoubt(past.LOST, 1, past.THEN, ("x", "y"))
+    assert by_name["sent"] == InDoubt(record.KILLED, 1, past.THEN)
+
+
+@pytest.mark.parametrize(
+    ("of_job", "of_run", "expected"),
+    [
+        ({"enabled": False}, {"state": "stopped", "why": "401"}, ("disabled", "enabled: false in the manifest")),
+        ({"name": "b"}, {"settings": {"only": ["a*"]}}, ("not_selected", "its name matches no --only")),
+        ({"name": "ab"}, {"settings": {"only": ["a*"]}}, ("interrupted", "the run ended before its turn")),
+        ({}, {"state": "stopped", "why": "401"}, ("stopped", "401")),
+        ({}, {"state": "interrupted", "why": "by SIGINT"}, ("interrupted", "by SIGINT")),
+        ({}, {"state": "running"}, ("interrupted", "the run ended before its turn")),
+    ],
+)
+def test_why_a_job_was_not_sent(
+    ledger: Ledger, of_job: dict[str, Any], of_run: dict[str, Any], expected: tuple[str, str]
+) -> None:
+    job = replace(past.job("a"), **of_job)
+    run = replace(past.begin(ledger, "run-1", [job], key=KEY), **of_run)
+    [entry] = record.of_run(ledger, run).entries
+    assert entry == Entry(job, Skipped(*expected), "run-1")
+
+
+def test_it_covers_the_run_key_and_what_no_entry_stands_for_any_more(ledger: Ledger) -> None:
+    kept, gone, tried = past.job("kept"), past.job("gone", "w-2", team="agri"), past.job("tried", "w-3")
+    first = past.begin(ledger, "run-1", [kept, gone, tried], key=KEY)
+    past.send(ledger, first, kept, past.made("job-1"))
+    past.send(ledger, first, gone, past.made("job-2"))
+    past.send(ledger, first, tried, past.refused())
+    other = past.begin(ledger, "run-2", [kept], key="day:2026-10-21")
+    past.send(ledger, other, kept, past.made("job-9"))
+    renamed = replace(kept, name="renamed")
+    added = past.job("added", "w-4")
+    last = past.begin(ledger, "run-3", [added, renamed], key=KEY)
+    past.send(ledger, last, added, past.made("job-3"))
+    send_again(ledger, last, renamed, past.made("job-4"))
+
+    entries = record.of_run(ledger, last).entries
+    assert told(entries)[:2] == [("added", "created job-3", "run-3"), ("renamed", "created job-1", "run-1")]
+    assert sorted(told(entries)[2:]) == [("gone", "created job-2", "run-1"), ("renamed", "created job-4", "run-3")]
+    assert len(entries) == 4
+    assert Job("gone", "w-2", "p-1", {"team": "agri"}) in [entry.job for entry in entries]
+    # The record of the first run has its own jobs, and the outcomes of the whole day.
+    assert told(record.of_run(ledger, first).entries)[:3] == [
+        ("kept", "created job-1", "run-1"),
+        ("gone", "created job-2", "run-1"),
+        ("tried", "failed rejected", "run-1"),
+    ]
+
+
+def test_a_found_job_says_how_it_was_found(ledger: Ledger) -> None:
+    job = past.job("a")
+    run = past.begin(ledger, "run-1", [job], key=KEY)
+    found = Created("x", b'{"id": "x"}', 1, past.THEN, recovered=True, assigned=False, candidates=("x", "y"))
+    past.send(ledger, run, job, found)
+    [entry] = record.of_run(ledger, run).entries
+    assert entry.outcome == found
+
+
+def test_a_run_that_never_ended_was_interrupted(ledger: Ledger) -> None:
+    run = past.begin(ledger, "run-1", [past.job("a")], key=KEY, end=None)
+    before = datetime.now(UTC)
+    about = record.of_run(ledger, run).run
+    assert (about.state, about.id, about.key, about.base_url) == ("interrupted", "run-1", KEY, past.API)
+    assert before <= about.finished_at <= datetime.now(UTC)
+    ended = replace(run, state="completed", finished_at=past.THEN + timedelta(minutes=1))
+    about = record.of_run(ledger, ended).run
+    assert (about.state, about.finished_at) == ("completed", past.THEN + timedelta(minutes=1))
+
+
+def test_bodies_are_read_when_they_are_asked_for(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [past.job(f"j{number}", f"w-{number}") for number in range(3)]
+    run = past.begin(ledger, "run-1", jobs, key=KEY)
+    for number, job in enumerate(jobs):
+        past.send(ledger, run, job, past.made(f"job-{number}"))
+    read: list[Sequence[int]] = []
+    job_objects = ledger.job_objects
+
+    def reading(submissions: Sequence[int]) -> dict[int, tuple[bytes, datetime | None]]:
+        read.append(submissions)
+        return job_objects(submissions)
+
+    monkeypatch.setattr(ledger, "job_objects", reading)
+    monkeypatch.setattr(record, "_BATCH", 2)
+    entries = iter(record.of_run(ledger, run).entries)
+    assert read == []
+    next(entries)
+    assert len(read) == 1
+    assert [entry.outcome for entry in entries]
+    assert [len(batch) for batch in read] == [2, 1]
+
+
+def test_what_is_claimed_on_record_and_was_not_sent_is_told_as_skipped(ledger: Ledger) -> None:
+    """As on a disk that is full: the ledger has the claim, and could not be told that nothing left."""
+    jobs = [past.job("a"), past.job("b", "w-2")]
+    run = past.begin(ledger, "run-1", jobs, key=KEY)
+    for job in jobs:
+        past.send(ledger, run, job, None)
+    stopped = replace(run, state="stopped", reason="stopped", why="the disk is full")
+    matched = plan.match(jobs, ledger.standings(run.api, run.manifest, run.run_key))
+    made = record.of_match(ledger, stopped, jobs, matched, unreleased=[Submission(jobs[0], 1)])
+    first, second = (entry.outcome for entry in made.entries)
+    assert first == Skipped("stopped", "the disk is full")
+    assert isinstance(second, InDoubt)

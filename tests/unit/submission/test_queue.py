@@ -1,0 +1,120 @@
+"""What is still to be sent, in which order, and the same trouble in a row."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from runner.core.models import Created, ErrorInfo, Failed, InDoubt, Job, Outcome, Skipped, Submission
+from runner.submission.queue import Backlog, Trouble, Waiting
+
+A, B, C = (Submission(Job(name, "w", "p"), ordinal) for ordinal, name in enumerate("abc", start=1))
+AT = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
+TRIED = Failed(ErrorInfo("unreachable", "no connection"), 1, AT)
+
+
+def test_fresh_jobs_go_in_their_order_until_none_is_left() -> None:
+    backlog = Backlog([A, B])
+    assert backlog
+    assert backlog.due(5.0) == 5.0
+    assert [backlog.take(5.0), backlog.take(5.0)] == [Waiting(0.0, 1, A), Waiting(0.0, 1, B)]
+    assert not backlog
+    assert backlog.due(5.0) is None
+    assert backlog.waiting(5.0) == 0
+
+
+def test_a_retry_waits_for_its_time_and_then_goes_before_fresh_jobs() -> None:
+    backlog = Backlog([A])
+    backlog.try_again(Waiting(20.0, 2, C, TRIED))
+    backlog.try_again(Waiting(10.0, 3, B, TRIED))
+    assert (backlog.due(9.0), backlog.waiting(9.0)) == (9.0, 2)
+    assert backlog.take(9.0).submission == A
+    assert (backlog.due(9.0), backlog.waiting(9.0)) == (10.0, 2)
+    assert (backlog.due(10.0), backlog.waiting(10.0)) == (10.0, 1)
+    assert backlog.take(10.0) == Waiting(10.0, 3, B, TRIED)
+    assert backlog.due(30.0) == 20.0
+    assert backlog.take(30.0) == Waiting(20.0, 2, C, TRIED)
+    assert not backlog
+
+
+def test_of_retries_that_are_due_the_earliest_goes_first_and_equal_ones_do_not_clash() -> None:
+    backlog = Backlog([])
+    for due, submission in ((3.0, A), (1.0, B), (1.0, C)):
+        backlog.try_again(Waiting(due, 2, submission, TRIED))
+    taken = [backlog.take(3.0).submission for _ in range(3)]
+    assert taken[2] == A
+    assert {submission.job.name for submission in taken[:2]} == {"b", "c"}
+
+
+def test_a_job_put_back_goes_next_with_the_same_attempt() -> None:
+    backlog = Backlog([A, B])
+    first = backlog.take(0.0)
+    backlog.put_back(first)
+    assert backlog.take(0.0) == first
+    backlog.put_back(Waiting(7.0, 4, C, TRIED))
+    assert backlog.take(0.0) == Waiting(7.0, 4, C, TRIED)
+    assert backlog.take(0.0).submission == B
+
+
+def test_fresh_jobs_can_be_left_out_of_what_is_due() -> None:
+    backlog = Backlog([A])
+    assert backlog.due(5.0, fresh=False) is None
+    backlog.try_again(Waiting(20.0, 2, C, TRIED))
+    assert backlog.due(5.0, fresh=False) == 20.0
+    assert backlog.due(5.0) == 5.0
+
+
+def test_emptying_tells_the_outcome_so_far_of_what_was_tried() -> None:
+    backlog = Backlog([A, B])
+    backlog.put_back(backlog.take(0.0))
+    backlog.try_again(Waiting(10.0, 2, C, TRIED))
+    left = sorted(backlog.empty(), key=lambda waiting: waiting.submission.ordinal)
+    assert [(waiting.submission, waiting.outcome) for waiting in left] == [(A, None), (B, None), (C, TRIED)]
+    assert not backlog
+    assert backlog.empty() == []
+
+
+def failed(kind: str, status: int | None = None) -> Failed:
+    return Failed(ErrorInfo(kind, "words", status), 1, AT)
+
+
+UNREACHABLE, FORBIDDEN, NOT_FOUND = failed("unreachable"), failed("forbidden", 403), failed("rejected", 404)
+REJECTED, IN_DOUBT = failed("rejected", 422), InDoubt(ErrorInfo("timeout", "words"), 1, AT)
+CREATED, SKIPPED = Created("job-1", b"{}", 1, AT), Skipped("stopped", "words")
+
+
+@pytest.mark.parametrize(
+    ("limit", "outcomes", "reached"),
+    [
+        (3, [UNREACHABLE] * 4, [False, False, True, True]),
+        (2, [FORBIDDEN] * 2, [False, True]),
+        (2, [NOT_FOUND] * 2, [False, True]),
+        (2, [IN_DOUBT, InDoubt(ErrorInfo("server_error", "words", 502), 1, AT)], [False, True]),  # doubt is doubt
+        (2, [REJECTED] * 3, [False] * 3),  # each manifest's own fault, and it costs nothing
+        (2, [CREATED, SKIPPED] * 2, [False] * 4),
+        (2, [UNREACHABLE, FORBIDDEN, NOT_FOUND, IN_DOUBT], [False] * 4),
+        (2, [UNREACHABLE, CREATED, UNREACHABLE, UNREACHABLE], [False, False, False, True]),
+        (2, [NOT_FOUND, REJECTED, NOT_FOUND], [False] * 3),
+        (1, [CREATED, NOT_FOUND], [False, True]),
+        (0, [UNREACHABLE] * 50, [False] * 50),  # never
+    ],
+)
+def test_only_the_same_trouble_in_a_row_counts(limit: int, outcomes: list[Outcome], reached: list[bool]) -> None:
+    trouble = Trouble(limit)
+    assert [trouble.meets(outcome) for outcome in outcomes] == reached
+
+
+def test_the_trouble_has_a_name_and_a_count() -> None:
+    trouble = Trouble(9)
+    named: list[tuple[Outcome, tuple[str, int]]] = [
+        (UNREACHABLE, ("unreachable", 1)),
+        (FORBIDDEN, ("forbidden", 1)),
+        (NOT_FOUND, ("not found", 1)),
+        (IN_DOUBT, ("in doubt", 1)),
+        (IN_DOUBT, ("in doubt", 2)),
+        (CREATED, ("", 0)),
+    ]
+    for outcome, name in named:
+        trouble.meets(outcome)
+        assert (trouble.kind, trouble.count) == name

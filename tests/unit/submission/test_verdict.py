@@ -1,0 +1,348 @@
+"""The table of what may be sent again, row by row, and what no server can do to it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runner.client.response import Answer, Cause, Happening, NoAnswer, retry_after
+from runner.core.models import ErrorInfo
+from runner.submission.verdict import Accepted, Doubt, NotSent, Refused, Throttled, Verdict, judge
+
+NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
+JOB = b'{"id": "job-1", "cost": 10}'
+
+
+def answer(status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
+    return Answer(status, headers or {}, body, NOW)
+
+
+def silence(cause: Cause, *, written: bool) -> NoAnswer:
+    return NoAnswer(cause, written, "what happened")
+
+
+def verdict_on(happening: Happening, held: frozenset[str] = frozenset(), *, bearer: bool = False) -> Verdict:
+    return judge(happening, held.__contains__, bearer=bearer)
+
+
+def error_of(happening: Happening, *, bearer: bool = False) -> ErrorInfo:
+    verdict = verdict_on(happening, bearer=bearer)
+    assert not isinstance(verdict, Accepted)
+    return verdict.error
+
+
+def in_short(verdict: Verdict) -> tuple[type[Verdict], str, bool]:
+    """The verdict, the kind of its error, and whether it stops the run."""
+    kind = "" if isinstance(verdict, Accepted) else verdict.error.kind
+    return type(verdict), kind, isinstance(verdict, Refused | Doubt) and verdict.stop
+
+
+@pytest.mark.parametrize(
+    ("happening", "verdict", "kind", "stop"),
+    [
+        # No byte of the request was written.
+        (silence("resolve", written=False), NotSent, "unreachable", False),
+        (silence("connect", written=False), NotSent, "unreachable", False),
+        (silence("timeout", written=False), NotSent, "unreachable", False),
+        (silence("tls", written=False), NotSent, "unreachable", False),
+        (silence("proxy", written=False), NotSent, "unreachable", False),
+        (silence("closed", written=False), NotSent, "unreachable", False),
+        (silence("interrupted", written=False), NotSent, "unreachable", False),
+        (silence("broken", written=False), NotSent, "unreachable", False),
+        (silence("certificate", written=False), Refused, "untrusted", True),
+        # A byte was written, and no complete response came.
+        (silence("closed", written=True), Doubt, "closed", False),
+        (silence("timeout", written=True), Doubt, "timeout", False),
+        (silence("truncated", written=True), Doubt, "truncated", False),
+        (silence("garbage", written=True), Doubt, "garbage", False),
+        (silence("too_large", written=True), Doubt, "too_large", False),
+        (silence("interrupted", written=True), Doubt, "interrupted", False),
+        (silence("broken", written=True), Doubt, "broken", False),
+        (silence("certificate", written=True), Doubt, "certificate", False),
+        (silence("tls", written=True), Doubt, "tls", False),
+        # 2xx.
+        (answer(200, JOB), Accepted, "", False),
+        (answer(201, JOB), Accepted, "", False),
+        (answer(299, JOB), Accepted, "", False),
+        (answer(200), Doubt, "unreadable", False),
+        (answer(204), Doubt, "unreadable", False),
+        (answer(200, b"<html>welcome to the hotel</html>"), Doubt, "unreadable", False),
+        (answer(200, JOB[:-1]), Doubt, "unreadable", False),
+        (answer(200, b"[" + JOB + b"]"), Doubt, "unreadable", False),
+        (answer(200, b'{"job": {"id": "job-1"}}'), Doubt, "unreadable", False),
+        (answer(200, b'{"id": ""}'), Doubt, "unreadable", False),
+        (answer(200, b'{"id": 7}'), Doubt, "unreadable", False),
+        (answer(200, b'{"id": null}'), Doubt, "unreadable", False),
+        (answer(200, b'"id"'), Doubt, "unreadable", False),
+        (answer(200, b'{"error": {"message": "no"}}'), Doubt, "unreadable", False),
+        # 3xx, and what is no answer to a POST.
+        (answer(301, JOB), Refused, "redirected", True),
+        (answer(302, JOB), Refused, "redirected", True),
+        (answer(307, JOB), Refused, "redirected", True),
+        (answer(308, JOB), Refused, "redirected", True),
+        (answer(101, JOB), Doubt, "unexpected", True),
+        (answer(300, JOB), Doubt, "unexpected", True),
+        (answer(303, JOB), Doubt, "unexpected", True),
+        (answer(304, JOB), Doubt, "unexpected", True),
+        (answer(399, JOB), Doubt, "unexpected", True),
+        (answer(600, JOB), Doubt, "unexpected", True),
+        (answer(999, JOB), Doubt, "unexpected", True),
+        # 4xx.
+        (answer(400), Refused, "rejected", False),
+        (answer(401), Refused, "unauthorized", True),
+        (answer(403), Refused, "forbidden", False),
+        (answer(404), Refused, "rejected", False),
+        (answer(408), Doubt, "request_timeout", False),
+        (answer(409), Doubt, "conflict", False),
+        (answer(422), Refused, "rejected", False),
+        (answer(425), Throttled, "throttled", False),
+        (answer(429), Throttled, "throttled", False),
+        (answer(451), Refused, "rejected", False),
+        # 5xx, whatever they say of coming back.
+        (answer(500), Doubt, "server_error", False),
+        (answer(502, b"<html>"), Doubt, "server_error", False),
+        (answer(503, b"", {"retry-after": "1"}), Doubt, "server_error", False),
+        (answer(504, JOB), Doubt, "server_error", False),
+        (answer(599), Doubt, "server_error", False),
+    ],
+)
+def test_the_table(happening: Happening, verdict: type[Verdict], kind: str, stop: bool) -> None:
+    assert in_short(verdict_on(happening)) == (verdict, kind, stop)
+
+
+@pytest.mark.parametrize("body", [JOB, b"", b'{"error": {"code": "c", "message": "m"}}'])
+def test_every_status_is_in_the_class_that_the_table_says(body: bytes) -> None:
+    success = (Accepted, "", False) if body == JOB else (Doubt, "unreadable", False)
+    table: dict[int, tuple[type[Verdict], str, bool]] = {
+        **dict.fromkeys(range(100, 200), (Doubt, "unexpected", True)),
+        **dict.fromkeys(range(200, 300), success),
+        **dict.fromkeys(range(300, 400), (Doubt, "unexpected", True)),
+        **dict.fromkeys((301, 302, 307, 308), (Refused, "redirected", True)),
+        **dict.fromkeys(range(400, 500), (Refused, "rejected", False)),
+        401: (Refused, "unauthorized", True),
+        403: (Refused, "forbidden", False),
+        408: (Doubt, "request_timeout", False),
+        409: (Doubt, "conflict", False),
+        425: (Throttled, "throttled", False),
+        429: (Throttled, "throttled", False),
+        **dict.fromkeys(range(500, 600), (Doubt, "server_error", False)),
+    }
+    assert {status: in_short(verdict_on(answer(status, body))) for status in range(100, 600)} == table
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        JOB,
+        b'\xef\xbb\xbf{"id": "job-1"}',
+        b'{"id": "job-1", "name": "\\ud800"}',
+        b'{"id": "job-1", "name": "\xff\xfe"}',
+        b'{"id": "job-1", "name": "two\nlines"}',
+        b'{"id": "job-1", "cost": NaN, "lat": -Infinity}',
+        b'{"id": "job-1", "cost": 123456789012345678901234567890}',
+        b'{"id": "job-1", "cost": ' + b"9" * 5_000 + b"}",
+        b'{"id": "job-1", "result": ' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+        b'{"result": ' + b'{"id": ' * 5_000 + b'"other"' + b"}" * 5_000 + b', "id": "job-1"}',
+        b'{"val_errors": [{"err": "no input"}], "id": "job-1"}',
+    ],
+    ids=lambda body: repr(body[:40]),
+)
+def test_nothing_beside_the_id_loses_a_created_job(body: bytes) -> None:
+    assert verdict_on(answer(200, body)) == Accepted("job-1", body)
+
+
+def test_the_id_of_an_earlier_job_is_no_proof_of_a_new_one() -> None:
+    verdict = verdict_on(answer(200, JOB), frozenset({"job-1"}))
+    assert isinstance(verdict, Doubt)
+    assert (verdict.error.kind, verdict.stop) == ("known_id", False)
+    assert "job-1" in verdict.error.message
+    assert verdict_on(answer(200, JOB), frozenset({"job-2"})) == Accepted("job-1", JOB)
+
+
+@pytest.mark.parametrize(
+    ("happening", "message"),
+    [
+        (silence("closed", written=True), "what happened; the job may have been created"),
+        (silence("connect", written=False), "what happened"),
+        (silence("certificate", written=False), "what happened"),
+        (
+            answer(307, b"", {"location": "https://elsewhere.example/v0"}),
+            (
+                "HTTP 307 Temporary Redirect: the server redirects to https://elsewhere.example/v0, "
+                "which is never followed with a key: check the base URL"
+            ),
+        ),
+        (
+            answer(302),
+            "HTTP 302 Found: the server redirects to nowhere, which is never followed with a key: check the base URL",
+        ),
+        (
+            answer(404, b'{"error": {"code": "NOT_FOUND", "message": "no workflow", "details": {"id": ["w"]}}}'),
+            'HTTP 404 Not Found: NOT_FOUND: no workflow: {"id": ["w"]}',
+        ),
+        (answer(400, b'{"error": {"message": "no inputs", "code": ""}}'), "HTTP 400 Bad Request: no inputs"),
+        (answer(400, b'{"error": "no inputs"}'), "HTTP 400 Bad Request: no inputs"),
+        (answer(400, b'{"error": null}'), "HTTP 400 Bad Request: the API rejected the request"),
+        (answer(400, b'{"error": [1, 2]}'), "HTTP 400 Bad Request: the API rejected the request"),
+        (answer(499, b"nginx"), "HTTP 499: the API rejected the request"),
+        (
+            answer(403, b'{"error": {"message": "not yours"}}'),
+            "HTTP 403 Forbidden: not yours (the key may not run this workflow in this project)",
+        ),
+        (answer(429), "HTTP 429 Too Many Requests: too many requests"),
+        (
+            answer(502, b"<html>"),
+            "HTTP 502 Bad Gateway: the server failed, perhaps after it created the job",
+        ),
+    ],
+)
+def test_the_words(happening: Happening, message: str) -> None:
+    assert error_of(happening).message == message
+
+
+@pytest.mark.parametrize("body", [b"", b'{"error": {"message": "who?"}}'])
+def test_a_401_says_whether_the_key_has_the_prefix_that_the_api_does_not_want(body: bytes) -> None:
+    assert "it begins with 'Bearer '" in error_of(answer(401, body), bearer=True).message
+    assert "it has no 'Bearer ' prefix" in error_of(answer(401, body), bearer=False).message
+
+
+def test_what_support_asks_for_is_kept_as_it_came() -> None:
+    body = b'{"error": {"code": "E7", "message": "\\u001b[31mno", "details": [1e400, {"a": null}]}, "more": 1}'
+    headers = {"x-request-id": "r-1", "date": "yesterday", "retry-after": "soon", "set-cookie": "session"}
+    error = error_of(answer(503, body, headers))
+    assert (error.http_status, error.request_id, error.date, error.retry_after) == (503, "r-1", "yesterday", "soon")
+    assert error.api_error == {"code": "E7", "message": "\x1b[31mno", "details": [math.inf, {"a": None}]}
+    assert error.body is None
+
+
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [
+        (b"", None),
+        (b"<html>busy</html>", "<html>busy</html>"),
+        (b'{"error": null}', '{"error": null}'),
+        (b"x" * 2_001, "x" * 2_000),
+        (b"\xff", "\udcff"),
+        # A cut within a character would leave half of it: a lone surrogate, which strict JSON readers refuse.
+        pytest.param(("x" + "é" * 1_500).encode(), "x" + "é" * 1_500, id="1,501 characters in 3,001 bytes"),
+    ],
+)
+def test_the_start_of_an_answer_that_cannot_be_used_is_kept(body: bytes, kept: str | None) -> None:
+    assert ascii(error_of(answer(500, body)).body) == ascii(kept)  # a failure with a surrogate in it can't be reported
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("120", 120.0),
+        (" 120 ", 120.0),
+        ("0", 0.0),
+        ("000000000300", 300.0),
+        ("9" * 400, 999_999_999.0),
+        ("Mon, 04 May 2026 03:04:01 GMT", 120.0),
+        ("Monday, 04-May-26 03:04:01 GMT", 120.0),  # RFC 850
+        ("Mon May  4 03:04:01 2026", 120.0),  # asctime
+        ("Mon, 04 May 2026 05:04:01 +0200", 120.0),
+        ("Mon, 04 May 2026 03:04:01 -0000", 120.0),
+        ("Mon, 04 May 2026 03:01:01 GMT", 0.0),  # past
+        ("Sat, 01 Jan 0001 00:00:00 GMT", 0.0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 251_624_437_078.0),
+        *[
+            (garbage, None)
+            for garbage in (
+                "", "-5", "+5", "1.5", "1e3", "0x10", "٣", "²", "120 seconds", "120, 120", "tomorrow", "\x00",
+                "Mon, 31 Feb 2026 00:00:00 GMT", "Mon, 04 May 2026 24:00:00 GMT",
+                "Mon, 04 May 2026 03:04:01 +999999999",
+                "Mon, 04 May 99999999999 03:04:01 GMT", "2027-01-01T00:00:00Z",
+            )
+        ],
+    ],
+)  # fmt: skip
+def test_retry_after_in_its_forms(value: str, seconds: float | None) -> None:
+    assert retry_after(answer(429, b"", {"retry-after": value})) == seconds
+    verdict = verdict_on(answer(429, b"", {"retry-after": value}))
+    assert isinstance(verdict, Throttled)
+    assert verdict.retry_after == seconds
+
+
+@pytest.mark.parametrize(
+    ("date", "seconds"),
+    [
+        ("Mon, 04 May 2026 04:02:01 GMT", 30.0),  # the server's clock is an hour ahead
+        ("Monday, 04-May-26 04:02:01 GMT", 30.0),
+        ("Mon May  4 04:02:01 2026", 30.0),
+        ("an hour ahead", 3630.0),
+        ("", 3630.0),
+    ],
+)
+def test_a_date_is_measured_by_the_servers_own_clock(date: str, seconds: float) -> None:
+    headers = {"date": date, "retry-after": "Mon, 04 May 2026 04:02:31 GMT"}
+    assert retry_after(answer(425, b"", headers)) == seconds
+    assert retry_after(answer(425, b"", {**headers, "retry-after": "7"})) == 7.0
+
+
+def test_no_retry_after_is_none() -> None:
+    assert retry_after(answer(429)) is None
+
+
+# Named ones: to choose among all of Unicode, Hypothesis first makes tables for seconds.
+_CHARACTERS = st.sampled_from([*map(chr, range(256)), "\u202e", "٣", "\ud800", "\U0001f6f0"])
+_text = st.text(_CHARACTERS, max_size=40)
+_json: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | _text,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["id", "error", "code", "message", "details", ""]), inner)
+    ),
+    max_leaves=10,
+)
+_bodies = st.binary(max_size=200) | _json.map(lambda value: json.dumps(value).encode())
+_dates = st.lists(
+    st.sampled_from(
+        ["Mon,", "Monday,", "04", "May", "2026", "26", "9999", "0001", "04-May-26", "03:04:01", "24:60:60", "::", "GMT",
+         "+0000", "-0000", "-9999999", "PM", "(", ")", '"', "\\", ","]
+    ),
+    max_size=8,
+).map(" ".join)  # fmt: skip
+_values = _text | _dates
+_headers = st.dictionaries(st.sampled_from(["retry-after", "date", "location", "x-request-id"]), _values)
+
+
+@settings(deadline=None)
+@given(status=st.integers(100, 999), body=_bodies, headers=_headers, held=st.booleans(), bearer=st.booleans())
+def test_no_answer_breaks_the_table(
+    status: int, body: bytes, headers: dict[str, str], held: bool, bearer: bool
+) -> None:
+    verdict = judge(answer(status, body, headers), lambda _id: held, bearer=bearer)
+    if isinstance(verdict, Accepted):
+        assert 200 <= status <= 299
+        assert not held
+        assert verdict.body == body
+        assert verdict.job_id
+    else:
+        assert verdict.error.http_status == status
+        assert verdict.error.message.startswith(f"HTTP {status}")
+    if isinstance(verdict, Throttled):
+        assert verdict.retry_after is None or 0 <= verdict.retry_after < math.inf
+
+
+@settings(deadline=None)
+@given(value=_values, date=_values)
+def test_any_retry_after_is_seconds_or_none(value: str, date: str) -> None:
+    seconds = retry_after(answer(429, b"", {"retry-after": value, "date": date}))
+    assert seconds is None or 0 <= seconds < math.inf
+
+
+@pytest.mark.parametrize("levels", [*range(150, 1_010, 20), 3_000, 20_000])
+@pytest.mark.parametrize(("left", "right"), [(b"[", b"]"), (b'{"message": [', b"]}")])
+def test_no_depth_of_an_error_breaks_the_table(left: bytes, right: bytes, levels: int) -> None:
+    deep = left * levels + b"1" + right * levels
+    assert error_of(answer(400, b'{"error": {"details": ' + deep + b"}}")).kind == "rejected"
+    assert error_of(answer(200, b'{"error": ' + deep + b"}")).kind == "unreadable"
