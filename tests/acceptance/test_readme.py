@@ -1,4 +1,4 @@
-"""README is true: its commands are run, its help texts are the program's, its tables name what there is."""
+"""README is true: its commands are run, its tables name what there is."""
 
 from __future__ import annotations
 
@@ -85,11 +85,6 @@ def test_the_real_thing_is_what_was_rehearsed(tmp_path: Path) -> None:
 def test_the_short_manifest_is_valid_and_runs(tmp_path: Path) -> None:
     (tmp_path / "short.yaml").write_text(block("short manifest"), encoding="utf-8")
     assert run("run", "short.yaml", "--sandbox", cwd=tmp_path).stdout.count("  created  ") == 2
-
-
-@pytest.mark.parametrize("name", re.findall(r"<!-- help: (.*?) -->", README.text))
-def test_help_is_the_programs(name: str, tmp_path: Path) -> None:
-    assert block(f"help: {name}") == run(*name.split(), "--help", cwd=tmp_path).stdout
 
 
 def test_the_exit_codes_are_all_there() -> None:
