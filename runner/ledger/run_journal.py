@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Sequence
 
-from runner.core.models import Created, Failed, Submission
+from runner.core.models import Created, Submission
 from runner.ledger.journal import Claim, Decided, HeldError
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
@@ -20,34 +20,25 @@ class Book:
         self._ledger = ledger
         self._run = run
         self._manifest = ledger.manifest_id(run.api, run.manifest)
-        self._known: dict[_Key, int] | None = None
-
-    @property
-    def _numbers(self) -> dict[_Key, int]:
-        """The numbers in the ledger of what is claimed or may be claimed again: read when something is to be sent."""
-        if self._known is None:
-            self._known = self._ledger.tried(self._run)
-        return self._known
+        self._numbers: dict[_Key, int] = {}  # in the ledger, of what this run has claimed and not decided
 
     def commit(self, decided: Sequence[Decided], released: Sequence[Submission], claimed: Sequence[Claim]) -> None:
         """Keep outcomes, then what was certainly not sent, then the next intents, in one transaction."""
-        claims = [(self._numbers.get(_key(one.submission)), one) for one in claimed]
         try:
             with self._ledger.transaction():
                 if decided:
                     self._ledger.decide([(self._number(one.submission), one.outcome, one.ended_at) for one in decided])
                 for submission in released:
                     self._ledger.release(self._number(submission))
-                numbers = self._ledger.claim(self._run, self._manifest, claims) if claims else []
+                numbers = self._ledger.claim(self._run, self._manifest, claimed) if claimed else []
         except sqlite3.IntegrityError as error:
             ids = [one.outcome.job_id for one in decided if isinstance(one.outcome, Created)]
             taken = self.held(ids)
             if not taken:
                 raise
             raise HeldError(taken) from error
-        for one in decided:
-            if not isinstance(one.outcome, Failed):  # it is never claimed again
-                self._numbers.pop(_key(one.submission), None)
+        for submission in (*(one.submission for one in decided), *released):
+            self._numbers.pop(_key(submission), None)
         for claim, number in zip(claimed, numbers, strict=True):
             self._numbers[_key(claim.submission)] = number
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Sequence
 from datetime import datetime
@@ -45,31 +44,36 @@ _MOST_ROWS = 128  # what an engine decides at once, and what a statement's cache
 class Writes(Session):
     """A ledger that intents and outcomes are written to, inside `transaction`."""
 
-    def tried(self, run: RunRow) -> dict[tuple[str, str, int], int]:
-        """The submissions of a run's key that may be claimed again, by workflow, project and ordinal: their numbers."""
-        query = (
-            "SELECT s.workflow_id, s.project_id, s.ordinal, s.id FROM submissions s JOIN manifests m ON "
-            "m.id = s.manifest WHERE m.api = ? AND m.name = ? AND s.run_key = ? AND s.state IN ('failed', 'released')"
-        )
-        return {tuple(key): number for *key, number in self.all(query, run.api, run.manifest, run.run_key)}
-
-    def claim(self, run: RunRow, manifest: int, claims: Sequence[tuple[int | None, Claim]]) -> list[int]:
-        """Write intents, each with its submission's number if there was one before, and return their numbers.
+    def claim(self, run: RunRow, manifest: int, claims: Sequence[Claim]) -> list[int]:
+        """Write intents and return their submissions' numbers; one that was there before keeps its own.
 
         What exists, or may exist, can't be claimed. All of them are one statement: between any two, all threads take
         a turn.
         """
         [(last,)] = self.all("SELECT coalesce(max(id), 0) FROM submissions")  # nobody else writes meanwhile
-        fresh = itertools.count(last + 1)
-        numbers = [next(fresh) if number is None else number for number, _ in claims]
-        for some in batches(list(zip(numbers, claims, strict=True)), _MOST_ROWS):
-            values = [
-                value for number, (before, claim) in some for value in _intent(run, manifest, number, before, claim)
-            ]
+        fresh = list(range(last + 1, last + 1 + len(claims)))
+        for some in batches(list(zip(fresh, claims, strict=True)), _MOST_ROWS):
+            values = [value for number, claim in some for value in _intent(run, manifest, number, claim)]
             self.write(f"{_CLAIM[0]} {_rows_of(values, len(some))} {_CLAIM[1]}", *values)
         [(made,)] = self.all("SELECT count(*) FROM submissions WHERE id > ?", last)
-        self._see_that_all_are_there(made, sum(number is None for number, _ in claims))
-        return numbers
+        return fresh if made == len(claims) else self._numbers_of(run, manifest, claims)
+
+    def _numbers_of(self, run: RunRow, manifest: int, claims: Sequence[Claim]) -> list[int]:
+        """The numbers of submissions that are claimed, as the ledger has them."""
+        keys = [(*claim.submission.job.pair, claim.submission.ordinal) for claim in claims]
+        known: dict[tuple[str, str, int], int] = {}
+        for some in batches(keys, _MOST_ROWS):
+            values = [value for key in some for value in key]
+            found = self.all(
+                f"SELECT v.column1, v.column2, v.column3, s.id FROM (VALUES {_rows_of(values, len(some))}) AS v "  # noqa: S608 - marks alone
+                "CROSS JOIN submissions s ON s.manifest = ? AND s.run_key = ? AND s.workflow_id = v.column1 "
+                "AND s.project_id = v.column2 AND s.ordinal = v.column3",  # CROSS: of the two, this order
+                *(*values, manifest, run.run_key),
+            )
+            for workflow_id, project_id, ordinal, number in found:
+                known[workflow_id, project_id, ordinal] = number
+        self._see_that_all_are_there(len(known), len(claims))
+        return [known[key] for key in keys]
 
     def release(self, submission: int) -> None:
         """Write that an intent was never sent."""
@@ -120,11 +124,11 @@ def _rows_of(values: Sequence[Any], count: int) -> str:
     return ", ".join([row] * count)
 
 
-def _intent(run: RunRow, manifest: int, number: int, before: int | None, claim: Claim) -> tuple[Any, ...]:
+def _intent(run: RunRow, manifest: int, number: int, claim: Claim) -> tuple[Any, ...]:
     submission, job = claim.submission, claim.submission.job
     return (
-        number if before is None else None,  # of one that is there, the number stays
-        *(manifest, run.run_key, job.workflow_id, job.project_id, submission.ordinal, submission.again, run.api),
+        *(number, manifest, run.run_key, job.workflow_id, job.project_id),
+        *(submission.ordinal, submission.again, run.api),
         *("sending", job.name, json.dumps(dict(job.labels)) if job.labels else "{}", run.id, claim.attempt),
         *(claim.claimed_at.isoformat(), claim.timeout, submission.estimate),
     )

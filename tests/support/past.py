@@ -60,9 +60,8 @@ def begin(
 def send(ledger: Ledger, run: RunRow, one: Job, outcome: Created | Failed | InDoubt | None, ordinal: int = 1) -> int:
     """Claim a submission, and decide it unless there is no outcome. Returns its number."""
     claim = Claim(Submission(one, ordinal), 1, THEN, 30.0)
-    before = ledger.tried(run).get((*one.pair, ordinal))
     with ledger.transaction():
-        [number] = ledger.claim(run, ledger.manifest_id(run.api, run.manifest), [(before, claim)])
+        [number] = ledger.claim(run, ledger.manifest_id(run.api, run.manifest), [claim])
         if outcome is not None:
             ledger.decide([(number, outcome, THEN + timedelta(seconds=5))])
     return number

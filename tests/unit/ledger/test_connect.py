@@ -312,9 +312,7 @@ def move(ledger: Ledger, number: int, new: str) -> None:
     with ledger.transaction():
         match new:
             case "sending":
-                ledger.claim(
-                    run, ledger.manifest_id(API, "nightly"), [(number, Claim(Submission(A, 1), 2, THEN, 30.0))]
-                )
+                ledger.claim(run, ledger.manifest_id(API, "nightly"), [claim(Submission(A, 1), 2)])
             case "released":
                 ledger.release(number)
             case "failed":
@@ -424,6 +422,38 @@ def test_what_is_claimed_again_forgets_the_failure_and_keeps_its_number(ledger: 
     [standing] = ledger.everything()
     assert (standing.name, standing.labels, standing.run_id) == ("renamed", {"team": "agri"}, "r-2")
     assert (standing.error, standing.ended_at, standing.candidates) == (None, None, ())
+
+
+def test_what_a_look_up_settled_while_its_run_goes_on_is_claimed_again_by_it(ledger: Ledger) -> None:
+    """Its book has not heard of it: what may be claimed, and under which number, the ledger knows."""
+    run = begin(ledger, "r-1", [A, B, C], end=None)
+    book = Book(ledger, run)
+    a, b, c = Submission(A, 1), Submission(B, 1), Submission(C, 1)
+    book.commit([], [], [claim(a), claim(b)])
+    book.commit([Decided(a, lost(), THEN), Decided(b, lost(), THEN)], [], [])
+    first, second = (one.id for one in ledger.unsettled())
+    ledger.settle([Decision(first, SAID, None, "look-up", THEN, "not_found", "")])
+    ledger.settle([Decision(second, made("j-2"), None, "look-up", THEN, "found", "j-2")])
+
+    book.commit([], [], [claim(a, 2), claim(c)])  # one that is there, and one that is new
+    with pytest.raises(sqlite3.IntegrityError, match="transition not allowed"):
+        book.commit([], [], [claim(b, 2)])  # it exists
+    book.commit([Decided(a, made("j-1"), THEN), Decided(c, made("j-3"), THEN)], [], [])
+    found = [(one.id, one.name, one.job_id, one.attempts) for one in ledger.everything()]
+    assert found == [(first, "a", "j-1", 2), (second, "b", "j-2", 1), (second + 2, "c", "j-3", 1)]
+
+
+def test_a_book_decides_only_what_is_claimed_and_not_decided(ledger: Ledger) -> None:
+    book = Book(ledger, begin(ledger, "r-1", [A, B], end=None))
+    a, b = Submission(A, 1), Submission(B, 1)
+    book.commit([], [], [claim(a), claim(b)])
+    book.commit([Decided(a, refused(), THEN)], [b], [])
+    for one in (a, b):
+        with pytest.raises(KeyError):
+            book.commit([Decided(one, made("j-1"), THEN)], [], [])
+        with pytest.raises(KeyError):
+            book.commit([], [one], [])
+    assert [one.state for one in ledger.everything()] == ["failed", "released"]
 
 
 @pytest.mark.parametrize("end", ["close", "crash"])
@@ -537,16 +567,6 @@ def test_flipped_bytes_are_refused_in_words_and_never_end_in_a_traceback(path: P
             path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def test_a_claim_that_is_there_already_and_not_known_of_is_refused(ledger: Ledger) -> None:
-    """Its number would be wrong, and its outcome another's or nobody's."""
-    run = begin(ledger, "r-1", [A, B])
-    send(ledger, run, A, Failed(past.LOST, 3, THEN))
-    claims = [(None, Claim(Submission(one, 1), 1, THEN, 30.0)) for one in (A, B)]
-    with pytest.raises(LedgerError), ledger.transaction():
-        ledger.claim(run, ledger.manifest_id(run.api, run.manifest), claims)
-    assert [one.state for one in ledger.everything()] == ["failed"]
-
-
 def test_an_outcome_of_what_was_never_claimed_is_refused(ledger: Ledger) -> None:
     begin(ledger, "r-1", [A])
     for outcome in (made("j-1"), refused(), lost()):
@@ -559,7 +579,7 @@ def test_many_at_once_are_claimed_and_decided_as_one_by_one(ledger: Ledger) -> N
     jobs = [job(f"j{number}", f"w-{number}") for number in range(300)]
     run = begin(ledger, "r-1", jobs)
     again = send(ledger, run, jobs[7], refused())
-    claims = [(again if one is jobs[7] else None, Claim(Submission(one, 1), 2, THEN, 30.0)) for one in jobs]
+    claims = [claim(Submission(one, 1), 2) for one in jobs]
     with ledger.transaction():
         numbers = ledger.claim(run, ledger.manifest_id(run.api, run.manifest), claims)
         ledger.decide([(number, made(f"id-{number}"), THEN) for number in numbers])

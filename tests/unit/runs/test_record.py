@@ -46,7 +46,7 @@ def told(entries: Entries) -> list[tuple[str, str, str]]:
 def send_again(ledger: Ledger, run: RunRow, job: Job, outcome: Created) -> None:
     with ledger.transaction():
         claim = Claim(Submission(job, 2, again=True), 1, past.THEN, 30.0)
-        [number] = ledger.claim(run, ledger.manifest_id(run.api, run.manifest), [(None, claim)])
+        [number] = ledger.claim(run, ledger.manifest_id(run.api, run.manifest), [claim])
         ledger.decide([(number, outcome, past.THEN)])
 
 

@@ -269,7 +269,7 @@ def test_what_was_sent_again_or_failed_for_sure_is_not_adopted(ledger: Ledger) -
     run = next(ledger.runs())
     again = Claim(Submission(past.job("a", "w-a"), 1), 2, past.THEN, 30.0)
     with ledger.transaction():
-        ledger.claim(run, ledger.manifest_id(past.API, "nightly"), [(number, again)])
+        ledger.claim(run, ledger.manifest_id(past.API, "nightly"), [again])
         ledger.decide([(number, past.refused("no such"), past.THEN)])
     with pytest.raises(RefusedError, match="'a' is not in doubt: failed in run run-1: no such"):
         settle(ledger, Adoption("a", "x"), api=Api({"w-a": [{"id": "x"}]}))
