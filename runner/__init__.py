@@ -7,37 +7,47 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from runner.core.errors import Exit, ManifestError, Problem, RefusedError, RunnerError, UsageError
-    from runner.core.models import Created, Entry, ErrorInfo, Failed, InDoubt, Job, Manifest, Skipped
+    from runner.core.models import Created, Entry, ErrorInfo, InDoubt, Job, Manifest, NotCreated, Skipped
     from runner.core.settings import Options
     from runner.ledger.lock import LockedError
-    from runner.library import SANDBOX, Access, Choice, Result, Silent, Stop, load_manifest, preview, run
-    from runner.planning.forecast import Forecast, Prospect
-    from runner.runs.results_file import Summary
+    from runner.library import (
+        SANDBOX,
+        ApiAccess,
+        NullObserver,
+        Result,
+        RunOptions,
+        StopToken,
+        load_manifest,
+        preview,
+        run,
+    )
+    from runner.planning.forecast import PlannedJob, Preview
+    from runner.runs.summary import Summary
 
 __all__ = [
     "SANDBOX",
-    "Access",
-    "Choice",
+    "ApiAccess",
     "Created",
     "Entry",
     "ErrorInfo",
     "Exit",
-    "Failed",
-    "Forecast",
     "InDoubt",
     "Job",
     "LockedError",
     "Manifest",
     "ManifestError",
+    "NotCreated",
+    "NullObserver",
     "Options",
+    "PlannedJob",
+    "Preview",
     "Problem",
-    "Prospect",
     "RefusedError",
     "Result",
+    "RunOptions",
     "RunnerError",
-    "Silent",
     "Skipped",
-    "Stop",
+    "StopToken",
     "Summary",
     "UsageError",
     "load_manifest",
@@ -48,10 +58,10 @@ __all__ = [
 # Where each name is: nothing of it is imported before it is asked for, so that the command starts as fast as without.
 _HOMES = {
     "runner.core.errors": ("Exit", "ManifestError", "Problem", "RefusedError", "RunnerError", "UsageError"),
-    "runner.planning.forecast": ("Forecast", "Prospect"),
+    "runner.planning.forecast": ("PlannedJob", "Preview"),
     "runner.ledger.lock": ("LockedError",),
-    "runner.core.models": ("Created", "Entry", "ErrorInfo", "Failed", "InDoubt", "Job", "Manifest", "Skipped"),
-    "runner.runs.results_file": ("Summary",),
+    "runner.core.models": ("Created", "Entry", "ErrorInfo", "InDoubt", "Job", "Manifest", "NotCreated", "Skipped"),
+    "runner.runs.summary": ("Summary",),
     "runner.core.settings": ("Options",),
 }
 

@@ -13,29 +13,29 @@ from pathlib import Path
 from signal import SIGTERM
 
 from runner.client import endpoint
-from runner.client.api import Api, Reader
+from runner.client.api import ApiClient, ReadOnlyClient
 from runner.client.endpoint import Endpoint
 from runner.core import settings
 from runner.core.errors import Exit, RefusedError, UsageError
 from runner.core.models import Entry, ErrorInfo, Manifest, Outcome, Record, Run, Submission
 from runner.core.settings import Options
-from runner.ledger.journal import Decided
-from runner.ledger.location import LedgerPlace, is_ci
+from runner.ledger.journal import RecordedOutcome
+from runner.ledger.location import LedgerLocation, is_ci
 from runner.manifest import loader
 from runner.planning import run_key as run_keys
-from runner.planning.forecast import Forecast
-from runner.runs import execution, reconcile, results_file
+from runner.planning.forecast import Preview
+from runner.runs import execution, reconcile, results_file, summary
 from runner.runs import preview as previews
-from runner.runs.execution import Order, Watcher
-from runner.runs.preview import Question
+from runner.runs.execution import RunObserver, RunRequest
+from runner.runs.preview import PreviewRequest
 from runner.runs.reconcile import Finding
-from runner.runs.results_file import Summary
+from runner.runs.summary import Summary
 from runner.sandbox import embedded
 from runner.submission.engine import Engine
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class ApiAccess:
     """Where the API is, and the key to it. Proxies are taken from the environment, as every program does.
 
     `ca_bundle` is a PEM file of certificates to trust instead of the system's. `allow_http` lets the key cross a
@@ -59,12 +59,12 @@ class Access:
         return Endpoint(origin, endpoint.given_key(self.key), self.ca_bundle, endpoint.proxy_for(origin), trust)
 
 
-SANDBOX = Access("", endpoint.SANDBOX)
+SANDBOX = ApiAccess("", endpoint.SANDBOX)
 """An API inside this process, with no account and no cost; its jobs and its ledger are kept beside the manifest."""
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class RunOptions:
     """Which jobs a run is about, and which run it is: as the options of the same names have it."""
 
     only: tuple[str, ...] = ()
@@ -93,7 +93,7 @@ class Result:
     code: Exit
     why: str = ""
     error: RefusedError | None = None
-    unrecorded: tuple[Decided, ...] = ()
+    unrecorded: tuple[RecordedOutcome, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -102,10 +102,10 @@ class Result:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the results file, whole or not at all. Raises RefusedError when it can't be."""
-        results_file.write(results_file.digest(Record(self.run, self.entries)), Path(path))
+        results_file.write(summary.summarize(Record(self.run, self.entries)), Path(path))
 
 
-class Stop:
+class StopToken:
     """Ends a run early, by its rules, from another thread: what is in flight has some seconds to finish."""
 
     def __init__(self) -> None:
@@ -142,7 +142,7 @@ class Stop:
         return not self._stopped.wait(seconds)
 
 
-class Silent:
+class NullObserver:
     """A watcher who says nothing. Derive from it, and override what you want to be told, in the calling thread."""
 
     def decided(self, submission: Submission, outcome: Outcome) -> None:
@@ -167,7 +167,7 @@ class Silent:
         """Something that a person wants to know and need not act on."""
 
 
-_EVERY = Choice()
+_EVERY = RunOptions()
 _AS_WRITTEN = Options()
 
 
@@ -184,14 +184,14 @@ def load_manifest(path: str | os.PathLike[str]) -> Manifest:
 
 def run(
     wanted: Manifest,
-    access: Access,
+    access: ApiAccess,
     *,
-    choice: Choice = _EVERY,
+    choice: RunOptions = _EVERY,
     options: Options = _AS_WRITTEN,
     ledger: str | os.PathLike[str] | None = None,
     git_commit: str | None = None,
-    watcher: Watcher | None = None,
-    stop: Stop | None = None,
+    watcher: RunObserver | None = None,
+    stop: StopToken | None = None,
 ) -> Result:
     """Run a manifest: settle what is in doubt, plan, submit, look again. It blocks until the run is over.
 
@@ -212,8 +212,8 @@ def run(
     """
     place = _place(wanted, access, choice, options, ledger)
     place.make_folder(wanted.path)
-    ender = stop or Stop()
-    order = Order(
+    ender = stop or StopToken()
+    order = RunRequest(
         manifest=wanted,
         git_commit=git_commit,
         api=_identity(access),
@@ -231,12 +231,12 @@ def run(
     )
     with (
         _endpoint(access, wanted) as endpoint,
-        Api(endpoint, order.limits.concurrency) as api,
-        execution.opened(order, api, watcher or Silent(), ender.wait) as one,
+        ApiClient(endpoint, order.limits.concurrency) as api,
+        execution.opened(order, api, watcher or NullObserver(), ender.wait) as one,
     ):
         one.prepare()
         end = one.submit(ender)
-        made = results_file.digest(one.record())
+        made = summary.summarize(one.record())
         code = execution.exit_code(one.run, made, end)
         entries = tuple(made.record.entries)  # they are read from the ledger, which is closed after this
         return Result(made.run, made.summary, entries, code, end.why, end.error, end.unrecorded)
@@ -244,14 +244,14 @@ def run(
 
 def preview(
     wanted: Manifest,
-    access: Access,
+    access: ApiAccess,
     *,
-    choice: Choice = _EVERY,
+    choice: RunOptions = _EVERY,
     options: Options = _AS_WRITTEN,
     ledger: str | os.PathLike[str] | None = None,
     cost: bool = False,
     check: bool = False,
-) -> Forecast:
+) -> Preview:
     """What `run` would do now with each job, and why, without doing any of it.
 
     It asks nobody, unless `cost` (what each workflow costs) or `check` (whether each is there) is set.
@@ -263,18 +263,18 @@ def preview(
     """
     place = _place(wanted, access, choice, options, ledger)
     limits = settings.limits(options, wanted)
-    question = Question(wanted, _identity(access), limits, choice.only, choice.again, choice.resume, choice.new)
+    question = PreviewRequest(wanted, _identity(access), limits, choice.only, choice.again, choice.resume, choice.new)
     previews.check_free(place, question)
     with previews.record(place) as known:
         if not (cost or check):
             return previews.look(question, known)[0]
-        with _endpoint(access, wanted) as endpoint, Reader(endpoint, limits.concurrency) as reader:
+        with _endpoint(access, wanted) as endpoint, ReadOnlyClient(endpoint, limits.concurrency) as reader:
             return previews.look(question, known, reader, cost=cost, check=check)[0]
 
 
 def _place(
-    wanted: Manifest, access: Access, choice: Choice, options: Options, ledger: str | os.PathLike[str] | None
-) -> LedgerPlace:
+    wanted: Manifest, access: ApiAccess, choice: RunOptions, options: Options, ledger: str | os.PathLike[str] | None
+) -> LedgerLocation:
     """Where the record is, once all that was given makes sense."""
     settings.check(options)
     for name in ("only", "again"):
@@ -283,14 +283,14 @@ def _place(
     run_keys.refuse_two_answers(wanted, choice.again, resume=choice.resume, new=choice.new)
     if access == SANDBOX and ledger is not None:
         raise UsageError("a ledger goes with the real API", "The sandbox has its own, beside the manifest.")
-    place = LedgerPlace.of(wanted.path, None if ledger is None else Path(ledger), sandbox=access == SANDBOX)
+    place = LedgerLocation.of(wanted.path, None if ledger is None else Path(ledger), sandbox=access == SANDBOX)
     place.refuse_unkept(wanted, ci=access != SANDBOX and is_ci(os.environ))
     return place
 
 
-def _identity(access: Access) -> str:
+def _identity(access: ApiAccess) -> str:
     return endpoint.SANDBOX if access == SANDBOX else access.identity
 
 
-def _endpoint(access: Access, wanted: Manifest) -> AbstractContextManager[Endpoint]:
+def _endpoint(access: ApiAccess, wanted: Manifest) -> AbstractContextManager[Endpoint]:
     return embedded.serving(wanted) if access == SANDBOX else nullcontext(access.endpoint())

@@ -11,19 +11,19 @@ from signal import SIGINT, SIGTERM
 from runner.cli import console, options
 from runner.cli.progress import Progress
 from runner.cli.signals import Interrupts
-from runner.client.api import Api
+from runner.client.api import ApiClient
 from runner.client.endpoint import Endpoint
 from runner.core.errors import Exit, RefusedError, RunnerError, Terminated
 from runner.core.models import Manifest, Record, Submission
-from runner.core.text import visible
-from runner.ledger.journal import Decided
+from runner.core.text import escape_unprintable
+from runner.ledger.journal import RecordedOutcome
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
 from runner.planning import periods
-from runner.runs import execution, record, results_file
-from runner.runs.execution import Execution, Order
-from runner.runs.record import Reopened
-from runner.runs.results_file import Digest
+from runner.runs import execution, record, results_file, summary
+from runner.runs.execution import Execution, RunRequest
+from runner.runs.record import LazyEntries
+from runner.runs.summary import RunSummary
 from runner.submission.engine import End
 
 Endpoints = Callable[[Manifest], AbstractContextManager[Endpoint]]
@@ -33,12 +33,12 @@ Endpoints = Callable[[Manifest], AbstractContextManager[Endpoint]]
 class Task:
     """A manifest to run, and where its results go."""
 
-    order: Order
+    order: RunRequest
     results: Path
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
+class FinishedRun:
     """An execution that has ended: what is to be told of it. `unwritten`: why its results file is not there.
 
     `earlier` counts doubts of earlier runs of the manifest; None where the ledger could not tell.
@@ -46,7 +46,7 @@ class Ran:
 
     task: Task
     run: RunRow
-    made: Digest
+    made: RunSummary
     end: End
     unwritten: RefusedError | None
     earlier: int | None
@@ -68,7 +68,7 @@ class Batch:
     confirm: Callable[[Execution], None]
     progress: Progress
     quiet: bool = False
-    ran: list[Ran] = field(default_factory=list)
+    ran: list[FinishedRun] = field(default_factory=list)
     refused: list[Exit] = field(default_factory=list)
     missed: list[Task] = field(default_factory=list)
     _held: ExitStack = field(default_factory=ExitStack)
@@ -106,9 +106,9 @@ class Batch:
             if alone:
                 raise
             untold = isinstance(error, UntoldError)
-            about = f"{visible(task.order.manifest.path)}: {'run, and not told of' if untold else 'not run'}"
+            about = f"{escape_unprintable(task.order.manifest.path)}: {'run, and not told of' if untold else 'not run'}"
             if self.quiet:
-                console.say(f"{about}: {visible(error.in_a_line)}")
+                console.say(f"{about}: {escape_unprintable(error.in_a_line)}")
             else:
                 console.say(about)
                 console.fail(error)
@@ -126,11 +126,11 @@ class Batch:
         # What stops a run is trouble with the API as a whole, which the next would meet too; but for its own budget.
         return self.signum is None and (ran.end.state == "completed" or ran.end.reason == "budget")
 
-    def _run(self, task: Task, *, alone: bool) -> Ran:
+    def _run(self, task: Task, *, alone: bool) -> FinishedRun:
         self._caught.close()  # a signal in `prepare` ends the program as any other: nothing was sent
         order = task.order
         with ExitStack() as own:
-            with self.endpoints(order.manifest) as endpoint, Api(endpoint, order.limits.concurrency) as api:
+            with self.endpoints(order.manifest) as endpoint, ApiClient(endpoint, order.limits.concurrency) as api:
                 self._interrupts = interrupts = Interrupts(api)
                 held = self._held if alone else own
                 one = held.enter_context(execution.opened(order, api, self.progress, interrupts.wait))
@@ -141,7 +141,7 @@ class Batch:
                 with self.progress.over(len(one.plan.sends)):
                     end = one.submit(interrupts)
             try:
-                made = results_file.digest(one.record())
+                made = summary.summarize(one.record())
             except RefusedError as error:
                 raise UntoldError(
                     f"{order.manifest.path} was run, and its record cannot be read: {error.message}",
@@ -150,7 +150,7 @@ class Batch:
             unwritten = write(made, task.results)
             earlier = doubts_of_earlier(one.ledger, one.run)
         kept = made if alone else without_ledger(made, order, one.run, one.unrecorded, one.unreleased)
-        return Ran(task, one.run, kept, end, unwritten, earlier)
+        return FinishedRun(task, one.run, kept, end, unwritten, earlier)
 
 
 def doubts_of_earlier(ledger: Ledger, run: RunRow) -> int | None:
@@ -162,17 +162,17 @@ def doubts_of_earlier(ledger: Ledger, run: RunRow) -> int | None:
 
 
 def without_ledger(
-    made: Digest,
-    order: Order,
+    made: RunSummary,
+    order: RunRequest,
     run: RunRow,
-    unrecorded: Sequence[Decided] = (),
+    unrecorded: Sequence[RecordedOutcome] = (),
     unreleased: Sequence[Submission] = (),
-) -> Digest:
+) -> RunSummary:
     """The same, whose ledger need not stay open."""
-    return replace(made, record=Record(made.run, Reopened(order.ledger, run, made.jobs, unrecorded, unreleased)))
+    return replace(made, record=Record(made.run, LazyEntries(order.ledger, run, made.jobs, unrecorded, unreleased)))
 
 
-def last_told(task: Task) -> Digest | None:
+def last_told(task: Task) -> RunSummary | None:
     """What the last run of a manifest came to, which is not this one; None where there is none, or it can't be read."""
     order = task.order
     try:
@@ -180,12 +180,12 @@ def last_told(task: Task) -> Digest | None:
             run = next(ledger.runs(order.api, order.manifest.name), None)
             if run is None:
                 return None
-            return without_ledger(results_file.digest(record.of_run(ledger, run)), order, run)
+            return without_ledger(summary.summarize(record.of_run(ledger, run)), order, run)
     except RefusedError:
         return None
 
 
-def write(made: Digest, path: Path) -> RefusedError | None:
+def write(made: RunSummary, path: Path) -> RefusedError | None:
     """Write a results file. What keeps it from being written is returned."""
     try:
         results_file.write(made, path)
@@ -208,4 +208,6 @@ def _tell_left(tasks: Sequence[Task]) -> None:
     if tasks:
         paths = [task.order.manifest.path for task in tasks]
         go_on = options.command_line("run", *paths)
-        console.warn(f"not begun, as what went before was not completed: {visible(', '.join(paths))}. To run: {go_on}")
+        console.warn(
+            f"not begun, as what went before was not completed: {escape_unprintable(', '.join(paths))}. To run: {go_on}"
+        )

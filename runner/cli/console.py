@@ -17,7 +17,7 @@ from typing import BinaryIO, TextIO
 import click
 
 from runner.core.errors import RefusedError, RunnerError
-from runner.core.text import visible
+from runner.core.text import escape_unprintable
 
 
 class OutputError(RefusedError):
@@ -64,9 +64,9 @@ def warn(text: str) -> None:
 
 def fail(error: RunnerError) -> None:
     """Say what is wrong and what to do."""
-    say(f"{click.style('error:', fg='red')} {visible(error.message)}")
+    say(f"{click.style('error:', fg='red')} {escape_unprintable(error.message)}")
     if error.hint:
-        say(f"  {visible(error.hint)}")
+        say(f"  {escape_unprintable(error.hint)}")
 
 
 def usage(error: click.ClickException) -> None:
@@ -79,7 +79,7 @@ def usage(error: click.ClickException) -> None:
 
 def bug(error: Exception, trace: str) -> None:
     """Say that the program is wrong, not the person; the traceback only where it was asked for."""
-    say(f"{click.style('bug:', fg='red')} {type(error).__name__}: {visible(str(error))}")
+    say(f"{click.style('bug:', fg='red')} {type(error).__name__}: {escape_unprintable(str(error))}")
     say("  This is a fault of pixxel-runner: please report it with the command. PIXXEL_RUNNER_DEBUG=1 shows where.")
     _say_trace(trace)
 
@@ -102,7 +102,7 @@ def trouble(error: OSError, trace: str) -> None:
 
 def _say_trace(trace: str) -> None:
     if os.environ.get("PIXXEL_RUNNER_DEBUG"):
-        say("\n".join(map(visible, trace.splitlines())))
+        say("\n".join(map(escape_unprintable, trace.splitlines())))
 
 
 def color_choice(choice: str) -> bool | None:

@@ -15,9 +15,9 @@ from tabulate import tabulate
 from runner.cli import options
 from runner.core import state_dir, suggestions
 from runner.core.errors import ManifestError, RefusedError, UsageError
-from runner.core.text import visible, width
+from runner.core.text import escape_unprintable, width
 from runner.ledger import lock
-from runner.ledger.location import LedgerPlace, is_there
+from runner.ledger.location import LedgerLocation, is_there
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
 from runner.planning import manifest_identity
@@ -51,7 +51,7 @@ def home_of(given: str | None) -> str:
     return given if _is_file(given) or os.path.isdir(state_dir.beside(given)) else "-"  # noqa: PTH112 - as `_is_file`
 
 
-def place_of(given: str | None, named: Path | None, *, sandbox: bool) -> LedgerPlace:
+def place_of(given: str | None, named: Path | None, *, sandbox: bool) -> LedgerLocation:
     """The ledger: the one named, else the one beside a manifest's file, else the working directory's."""
     return options.ledger_place(home_of(given), named, sandbox=sandbox)
 
@@ -139,7 +139,7 @@ def find_run(ledger: Ledger, wanted: str, manifest: str | None) -> RunRow:
     """
     runs = list(ledger.runs(manifest=manifest))
     if not runs:
-        whose = f" of {visible(manifest)}" if manifest else ""
+        whose = f" of {escape_unprintable(manifest)}" if manifest else ""
         raise RefusedError(f"the ledger {ledger.path} has no run{whose} yet", "`pixxel-runner run MANIFEST` makes one.")
     if wanted == LAST:
         return runs[0]
@@ -151,7 +151,7 @@ def find_run(ledger: Ledger, wanted: str, manifest: str | None) -> RunRow:
 
 
 def _ambiguous(wanted: str, found: list[RunRow]) -> UsageError:
-    listed = [f"{run.id} ({visible(run.manifest)})" for run in found[:_MOST_LISTED]]
+    listed = [f"{run.id} ({escape_unprintable(run.manifest)})" for run in found[:_MOST_LISTED]]
     more = [f"{len(found) - _MOST_LISTED} more"] if len(found) > _MOST_LISTED else []
     return UsageError(f"{len(found)} runs begin with {wanted!r}", f"Give more of it: {', '.join(listed + more)}.")
 
@@ -159,7 +159,9 @@ def _ambiguous(wanted: str, found: list[RunRow]) -> UsageError:
 def _unknown(ledger: Ledger, wanted: str) -> UsageError:
     names = {name for _, name, _ in ledger.manifests()}
     if wanted in names or os.path.exists(wanted):  # noqa: PTH110 - Path.exists raises for a name that is too long
-        return UsageError(f"{wanted!r} is no run's id", f"For a manifest's last run: show --manifest {visible(wanted)}")
+        return UsageError(
+            f"{wanted!r} is no run's id", f"For a manifest's last run: show --manifest {escape_unprintable(wanted)}"
+        )
     if wanted.endswith((".yaml", ".yml", ".json")) or os.sep in wanted:
         return UsageError(f"there is no file {wanted!r}, and no run begins so", "Check the path.")
     return UsageError(f"no run begins with {wanted!r}", "`pixxel-runner runs` lists them; `last` is the newest.")

@@ -15,8 +15,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from runner.cli import completers, ledger_access
-from runner.core.text import visible
-from runner.ledger.rows import Standing
+from runner.core.text import escape_unprintable
+from runner.ledger.rows import SubmissionRow
 from runner.ledger.store import Ledger
 
 _MOST_RUNS = 50
@@ -37,7 +37,7 @@ def adoptions(ctx: click.Context, _incomplete: str) -> Iterator[CompletionItem]:
             yield CompletionItem(f"{doubt.name}={job_id}")
 
 
-def _unsettled(ctx: click.Context) -> list[Standing]:
+def _unsettled(ctx: click.Context) -> list[SubmissionRow]:
     given = next((str(path) for path in completers.manifests(ctx)), None)
     with _ledger(ctx, given) as ledger:
         name = None if given is None else ledger_access.name_of(ledger, given)
@@ -49,7 +49,7 @@ def runs(ctx: click.Context, _incomplete: str) -> Iterator[CompletionItem]:
     """The ids of the newest runs, and of which manifest they are."""
     with _ledger(ctx, ctx.params.get("manifest")) as ledger:
         for run in islice(ledger.runs(), _MOST_RUNS):
-            yield CompletionItem(run.id, help=visible(f"{run.manifest}, {run.state}"))
+            yield CompletionItem(run.id, help=escape_unprintable(f"{run.manifest}, {run.state}"))
 
 
 def last_or_runs(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -13,22 +13,22 @@ import click
 
 from runner.cli import console, options, terminal
 from runner.core.errors import Exit, RefusedError
-from runner.core.text import cut, visible, width
+from runner.core.text import cut, escape_unprintable, width
 from runner.ledger.store import Ledger
 from runner.runs import job_status, tracking
-from runner.runs.job_status import Sighting
+from runner.runs.job_status import JobStatus
 
 if TYPE_CHECKING:
-    from runner.runs.job_status import Watch
+    from runner.runs.job_status import StatusPoller
 
 _SLICE = 0.2  # seconds
 _LONG = 5.0  # seconds of a pause that a person wants to know of
-_COLORS = {"completed": "green", "failed": "red", "cancelled": "red", "going": "cyan", "unknown": "yellow"}
+_COLORS = {"completed": "green", "failed": "red", "cancelled": "red", "active": "cyan", "unknown": "yellow"}
 _LEAST_NAME = 16  # columns
 _LEAST_WORDS = 9  # columns
 _GAP = 2  # columns
 
-Keep = Callable[[Sequence[Sighting]], None]
+Keep = Callable[[Sequence[JobStatus]], None]
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def keeping(ledger: Ledger, api: str) -> Iterator[Keep]:
         yield tracking.keeper(ledger, api, failed.append)
     finally:
         if failed:
-            console.warn(f"what is final could not be kept on record: {visible(failed[0].message)}")
+            console.warn(f"what is final could not be kept on record: {escape_unprintable(failed[0].message)}")
 
 
 def command_line(target: str) -> str:
@@ -58,7 +58,7 @@ def command_line(target: str) -> str:
     return f"{options.command_line('status', target)} --wait"
 
 
-def until_final(watch: Watch, *, timeout: float | None, again: str, quiet: bool) -> Exit:
+def until_final(watch: StatusPoller, *, timeout: float | None, again: str, quiet: bool) -> Exit:
     """Follow until every job is final, or the timeout is over; say how it goes on stderr, and return the exit code.
 
     A signal ends the following as it ends any command; then what to do is said, with `again`, the command to go on.
@@ -81,18 +81,18 @@ def until_final(watch: Watch, *, timeout: float | None, again: str, quiet: bool)
     return code
 
 
-def exit_code(sightings: Sequence[Sighting], others: Mapping[str, int] = MappingProxyType({})) -> Exit:
+def exit_code(sightings: Sequence[JobStatus], others: Mapping[str, int] = MappingProxyType({})) -> Exit:
     """0: nothing is wrong; 1: a job failed or was cancelled; 4: it could not be told what became of one.
 
     `others` counts what a run has without a job at the API.
     """
     if others.get("in doubt") or any(one.problem or (one.is_final and one.kind == "unknown") for one in sightings):
         return Exit.REFUSED
-    failed = others.get("failed") or any(one.kind in ("failed", "cancelled") for one in sightings)
-    return Exit.FAILED if failed else Exit.OK
+    failed = others.get("not created") or any(one.kind in ("failed", "cancelled") for one in sightings)
+    return Exit.NOT_CREATED if failed else Exit.OK
 
 
-def say_why(watch: Watch) -> None:
+def say_why(watch: StatusPoller) -> None:
     """Say what could not be learned, and why."""
     if watch.refused:
         console.fail(RefusedError(watch.refused, "Set PIXXEL_API_KEY or --api-key-file to a key of this API."))
@@ -100,7 +100,7 @@ def say_why(watch: Watch) -> None:
     troubled = [one for one in watch.sightings if one.problem]
     if troubled:
         jobs = "1 job" if len(troubled) == 1 else f"{len(troubled)} jobs"
-        console.warn(f"what became of {jobs} is not known, the first with: {visible(troubled[0].problem)}")
+        console.warn(f"what became of {jobs} is not known, the first with: {escape_unprintable(troubled[0].problem)}")
 
 
 def sleep(seconds: float) -> bool:
@@ -112,7 +112,7 @@ def sleep(seconds: float) -> bool:
     return True
 
 
-def _display(watch: Watch, *, quiet: bool) -> Callable[[Sequence[Sighting]], None]:
+def _display(watch: StatusPoller, *, quiet: bool) -> Callable[[Sequence[JobStatus]], None]:
     if quiet:
         return lambda _changed: None
     return _Live(watch).draw if terminal.can_redraw() else _Lines(watch).say
@@ -121,14 +121,14 @@ def _display(watch: Watch, *, quiet: bool) -> Callable[[Sequence[Sighting]], Non
 class _Lines:
     """One line for each change, and for a pause that the API asks for."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: StatusPoller) -> None:
         self._watch = watch
         self._paused_until = 0.0  # as far as it was said
 
-    def say(self, changed: Sequence[Sighting]) -> None:
+    def say(self, changed: Sequence[JobStatus]) -> None:
         """Say what has changed."""
         for one in changed:
-            console.say(visible(f"{one.name}: {_in_words(one)}"))
+            console.say(escape_unprintable(f"{one.name}: {_in_words(one)}"))
         pause = self._watch.paused_for
         if pause > _LONG and time.monotonic() + pause > self._paused_until + _LONG:
             self._paused_until = time.monotonic() + pause
@@ -139,7 +139,7 @@ def _pause_in_words(seconds: float) -> str:
     return f"the API asks for a pause of {seconds:.0f} s"
 
 
-def _in_words(one: Sighting) -> str:
+def _in_words(one: JobStatus) -> str:
     if one.problem:
         return f"not known now: {one.problem}"
     progress = f", {one.progress}" if one.progress and not one.is_final else ""
@@ -150,11 +150,11 @@ def _in_words(one: Sighting) -> str:
 class _Live:
     """A table on a terminal that is drawn over itself: jobs that go on first, as many as there is room for."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: StatusPoller) -> None:
         self._watch = watch
         self._drawing = terminal.Drawing()
 
-    def draw(self, _changed: Sequence[Sighting]) -> None:
+    def draw(self, _changed: Sequence[JobStatus]) -> None:
         """Draw it as it is now, in the place where it was."""
         size = terminal.size()
         self._drawing.draw(self._lines(max(1, size.columns - 1), max(1, size.lines - 2)))
@@ -163,7 +163,7 @@ class _Live:
         sightings = self._watch.sightings
         going = sorted(sightings, key=lambda one: one.is_final)
         shown = going[: room - 1]
-        widest = max((width(visible(one.name)) for one in shown), default=0)
+        widest = max((width(escape_unprintable(one.name)) for one in shown), default=0)
         most = max(_LEAST_NAME, columns // 2)
         name_width = min(widest, most, max(1, columns - _GAP - _LEAST_WORDS))
         lines = [self._line(one, name_width, columns) for one in shown]
@@ -171,10 +171,10 @@ class _Live:
         rest = f" ({more} not shown)" if more else ""
         pause = self._watch.paused_for
         rest += f"; {_pause_in_words(pause)}" if pause > _LONG else ""
-        return [*lines, cut(f"{visible(job_status.totals(sightings))}{rest}", columns)]
+        return [*lines, cut(f"{escape_unprintable(job_status.totals(sightings))}{rest}", columns)]
 
-    def _line(self, one: Sighting, name_width: int, columns: int) -> str:
-        name = cut(visible(one.name), name_width)
-        text = cut(visible(_in_words(one)), max(1, columns - name_width - _GAP))
+    def _line(self, one: JobStatus, name_width: int, columns: int) -> str:
+        name = cut(escape_unprintable(one.name), name_width)
+        text = cut(escape_unprintable(_in_words(one)), max(1, columns - name_width - _GAP))
         colored = click.style(text, fg=_COLORS[one.kind]) if console.stderr_color() else text
         return f"{name}{' ' * (name_width - width(name) + _GAP)}{colored}"

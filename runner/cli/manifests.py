@@ -11,7 +11,7 @@ from pathlib import Path
 from runner.cli import console, problem_format
 from runner.core.errors import ManifestError, Problem, UsageError
 from runner.core.models import Manifest
-from runner.core.text import visible
+from runner.core.text import escape_unprintable
 from runner.manifest import loader
 from runner.manifest.loader import STDIN
 
@@ -19,7 +19,7 @@ _SUFFIX = ".yaml"
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class LoadedManifest:
     """A valid manifest, the bytes that it was read from, and what is asked of it: names, and globs of names."""
 
     data: bytes
@@ -77,11 +77,13 @@ def _files(given: str, *, quiet: bool) -> Iterator[str]:
     files = [one for one in entries if one.suffix == _SUFFIX and not _is_folder(str(one))]
     others = [one.name for one in entries if one.suffix == ".yml"]
     if not files:
-        also = f" (it has {visible(others[0])}: manifests in a folder end in {_SUFFIX})" if others else ""
+        also = f" (it has {escape_unprintable(others[0])}: manifests in a folder end in {_SUFFIX})" if others else ""
         raise UsageError(f"the folder {given} has no *{_SUFFIX}{also}", "Name a manifest, or a folder with some in it.")
     _refuse_special(files)
     if others and not quiet:
-        console.warn(f"{given}: {visible(', '.join(others))} not read: manifests in a folder end in {_SUFFIX}")
+        console.warn(
+            f"{given}: {escape_unprintable(', '.join(others))} not read: manifests in a folder end in {_SUFFIX}"
+        )
     yield from map(str, files)
 
 
@@ -101,7 +103,7 @@ def _refuse_special(files: Sequence[Path]) -> None:
 
 def read(
     given: Sequence[str], only: tuple[str, ...] = (), again: tuple[str, ...] = (), *, quiet: bool = False
-) -> list[Source]:
+) -> list[LoadedManifest]:
     """Read and check every manifest, and say what each is asked for.
 
     With several, a glob need only match in one of them; a manifest of which no job is meant is left out.
@@ -110,7 +112,7 @@ def read(
         ManifestError: some have problems: all of them, of all.
         UsageError: a file cannot be read, or `only` or `again` name no job of any.
     """
-    sources: list[Source] = []
+    sources: list[LoadedManifest] = []
     wrong: list[Problem] = []
     for path in paths(given, quiet=quiet):
         data = loader.read_source(path, console.stdin())
@@ -120,13 +122,15 @@ def read(
                 console.warn(problem_format.text(warning))
         wrong += checked.problems
         if checked.manifest is not None:
-            sources.append(Source(data, checked.manifest, only, again))
+            sources.append(LoadedManifest(data, checked.manifest, only, again))
     if wrong:
         raise ManifestError(tuple(wrong))
     return list(_meant(sources, only, again)) if len(sources) > 1 else sources
 
 
-def _meant(sources: Sequence[Source], only: tuple[str, ...], again: tuple[str, ...]) -> Iterator[Source]:
+def _meant(
+    sources: Sequence[LoadedManifest], only: tuple[str, ...], again: tuple[str, ...]
+) -> Iterator[LoadedManifest]:
     from runner.planning import plan  # noqa: PLC0415 - `validate` has no use for it
 
     jobs = [job for source in sources for job in source.manifest.jobs]
@@ -136,9 +140,9 @@ def _meant(sources: Sequence[Source], only: tuple[str, ...], again: tuple[str, .
         if only and not own_only:
             if own_again:
                 raise UsageError(f"--again {own_again[0]!r} is of {source.manifest.path}, where --only matches no job")
-            console.say(f"{visible(source.manifest.path)}: --only matches no job of it")
+            console.say(f"{escape_unprintable(source.manifest.path)}: --only matches no job of it")
             continue
-        yield Source(source.data, source.manifest, own_only, own_again)
+        yield LoadedManifest(source.data, source.manifest, own_only, own_again)
 
 
 def unread(path: str, error: UsageError) -> Problem:

@@ -18,8 +18,8 @@ from runner.core import settings, state_dir
 from runner.core.errors import UsageError
 from runner.core.models import Manifest
 from runner.core.rate_limit import Rate
-from runner.core.text import visible
-from runner.ledger.location import LedgerPlace, is_ci
+from runner.core.text import escape_unprintable
+from runner.ledger.location import LedgerLocation, is_ci
 
 _WHERE = ("sandbox", "base_url", "api_key_file", "ca_bundle", "allow_http", "ledger")
 
@@ -69,7 +69,7 @@ class Connection:
         return endpoint.base_url(self.base_url, allow_http=self.allow_http)
 
 
-def ledger_place(manifest_path: str, named: Path | None, *, sandbox: bool) -> LedgerPlace:
+def ledger_place(manifest_path: str, named: Path | None, *, sandbox: bool) -> LedgerLocation:
     """The ledger for a manifest.
 
     Raises:
@@ -80,7 +80,7 @@ def ledger_place(manifest_path: str, named: Path | None, *, sandbox: bool) -> Le
     if sandbox and source is click.core.ParameterSource.COMMANDLINE:
         home = state_dir.beside(manifest_path) / "sandbox"
         raise UsageError("--ledger goes with the real API", f"The sandbox has its own, in {home}.")
-    return LedgerPlace.of(manifest_path, named, sandbox=sandbox)
+    return LedgerLocation.of(manifest_path, named, sandbox=sandbox)
 
 
 def command_line(command: str, *arguments: str, keep: Sequence[str] = _WHERE) -> str:
@@ -91,7 +91,7 @@ def command_line(command: str, *arguments: str, keep: Sequence[str] = _WHERE) ->
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             value = context.params[name]
             words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-    return visible(shlex.join(words))
+    return escape_unprintable(shlex.join(words))
 
 
 def refuse_empty(*variables: str) -> None:
@@ -101,7 +101,7 @@ def refuse_empty(*variables: str) -> None:
             raise UsageError(f"{variable} is set and empty", "Give it a value, or unset it to mean the default.")
 
 
-def ledger_of(manifest: Manifest, named: Path | None, *, sandbox: bool) -> LedgerPlace:
+def ledger_of(manifest: Manifest, named: Path | None, *, sandbox: bool) -> LedgerLocation:
     """The ledger for a run of a manifest.
 
     Raises:

@@ -13,12 +13,12 @@ import click
 from runner import reports
 from runner.cli import console
 from runner.core import state_dir
-from runner.core.atomic_file import Target
+from runner.core.atomic_file import AtomicFile
 from runner.core.errors import RefusedError, UsageError
 from runner.reports import Report, Style
 from runner.reports.formats import github
 
-_FILE = Target("the report", "--report FORMAT=PATH", 0o666)
+_FILE = AtomicFile("the report", "--report FORMAT=PATH", 0o666)
 _SUMMARY = "GITHUB_STEP_SUMMARY"
 
 _T = TypeVar("_T")
@@ -64,7 +64,7 @@ def options(command: _Command) -> _Command:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class OutputOptions:
     """Which reports are wanted. `several`: more than one manifest is asked about."""
 
     format: str

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import assert_never
 
 from runner.cli import console, terminal
-from runner.core.models import Created, ErrorInfo, Failed, InDoubt, Outcome, Skipped, Submission
-from runner.core.text import cut, visible
+from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated, Outcome, Skipped, Submission
+from runner.core.text import cut, escape_unprintable
 from runner.runs.reconcile import Finding
 
 _WIDEST_BAR = 36  # columns
@@ -49,16 +49,20 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Something that a person wants to know and need not act on."""
-        self._say(visible(text))
+        self._say(escape_unprintable(text))
 
     def found(self, findings: Sequence[Finding]) -> None:
         """A look-up was made, and this is what it says of each doubt."""
         for finding in findings:
             word, detail = _in_words(finding.outcome)
             if word != "in doubt":
-                self._say(f"{visible(finding.doubt.name)}: was in doubt, now {word}: {visible(detail)}")
+                self._say(
+                    f"{escape_unprintable(finding.doubt.name)}: was in doubt, now {word}: {escape_unprintable(detail)}"
+                )
             elif self._verbose:
-                self._say(f"{visible(finding.doubt.name)}: still in doubt: {visible(finding.what)}")
+                self._say(
+                    f"{escape_unprintable(finding.doubt.name)}: still in doubt: {escape_unprintable(finding.what)}"
+                )
 
     def looking(self, doubts: int, seconds: float) -> None:
         """So many jobs are in doubt, and are looked up for at most so many seconds more."""
@@ -69,22 +73,25 @@ class Progress:
         word, detail = _in_words(outcome)
         self._counts[word] += 1
         if self._verbose:
-            self._say(f"{visible(submission.job.name)}: {word}{': ' if detail else ''}{visible(detail)}")
+            self._say(
+                f"{escape_unprintable(submission.job.name)}: {word}{': ' if detail else ''}{escape_unprintable(detail)}"
+            )
         else:
             self._draw()
 
     def retrying(self, submission: Submission, error: ErrorInfo, seconds: float) -> None:
         """A job that was certainly not sent is tried again in so many seconds."""
         if self._verbose:
-            self._say(f"{visible(submission.job.name)}: not sent, again in {seconds:.1f} s: {visible(error.message)}")
+            retry = f"{submission.job.name}: not sent, retrying in {seconds:.1f} s: {error.message}"
+            self._say(escape_unprintable(retry))
 
     def pausing(self, error: ErrorInfo, seconds: float) -> None:
         """The server asked for a pause: nothing is sent for so many seconds."""
-        self._say(f"pausing for {seconds:.1f} s: {visible(error.message)}")
+        self._say(f"pausing for {seconds:.1f} s: {escape_unprintable(error.message)}")
 
     def stopping(self, why: str) -> None:
         """Nothing more is sent; what is in flight is waited for."""
-        self._say(f"stopping: {visible(why)}; waiting for what is in flight")
+        self._say(f"stopping: {escape_unprintable(why)}; waiting for what is in flight")
 
     def _say(self, text: str) -> None:
         if self._quiet:
@@ -134,8 +141,8 @@ def _in_words(outcome: Outcome) -> tuple[str, str]:
     match outcome:
         case Created(job_id=job_id):
             return "created", job_id
-        case Failed(error=error):
-            return "failed", error.message
+        case NotCreated(error=error):
+            return "not created", error.message
         case InDoubt(error=error):
             return "in doubt", error.message
         case Skipped(reason=reason, detail=detail):

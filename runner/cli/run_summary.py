@@ -10,17 +10,19 @@ import click
 
 from runner import reports
 from runner.cli import console, problem_format
-from runner.cli.batch import Ran, Task, last_told
-from runner.cli.output import Wanted
+from runner.cli.batch import FinishedRun, Task, last_told
+from runner.cli.output import OutputOptions
 from runner.client.response import certificate_remedy
 from runner.core.errors import Exit, ManifestError, RunnerError, worst
-from runner.core.models import Created, Entry, Failed, InDoubt, Outcome, Skipped
-from runner.core.text import visible
+from runner.core.models import Created, Entry, InDoubt, NotCreated, Outcome, Skipped
+from runner.core.text import escape_unprintable
 from runner.runs import execution
-from runner.runs.results_file import Digest
+from runner.runs.summary import RunSummary
 
 
-def tell(every: Sequence[Ran], wanted: Wanted, *, signum: int | None, quiet: bool, missed: Sequence[Task] = ()) -> Exit:
+def tell(
+    every: Sequence[FinishedRun], wanted: OutputOptions, *, signum: int | None, quiet: bool, missed: Sequence[Task] = ()
+) -> Exit:
     """Print the summary of all, and say of each what is not as it should be. Returns the worst exit code.
 
     `missed` were not run.
@@ -32,19 +34,19 @@ def tell(every: Sequence[Ran], wanted: Wanted, *, signum: int | None, quiet: boo
         if not quiet:  # what is counted is known, also where the ledger can't be read any more
             console.say(reports.totals(made))
     for ran, code in zip(every, codes, strict=False):
-        where = "results: not written" if ran.unwritten else f"results: {visible(str(ran.task.results))}"
+        where = "results: not written" if ran.unwritten else f"results: {escape_unprintable(str(ran.task.results))}"
         remarks = list(_remarks(ran))
         if not quiet:
             console.say(where)
             for remark in remarks:
                 remark.say()
         elif code != Exit.OK or remarks:
-            totals = f"{visible(ran.run.manifest)}: {reports.totals([ran.made])}"
+            totals = f"{escape_unprintable(ran.run.manifest)}: {reports.totals([ran.made])}"
             console.say("; ".join([totals, *(remark.text for remark in remarks), where]))
     return worst(codes)
 
 
-def _last_told(missed: Sequence[Task]) -> list[Digest]:
+def _last_told(missed: Sequence[Task]) -> list[RunSummary]:
     return [one for one in map(last_told, missed) if one is not None]
 
 
@@ -53,12 +55,12 @@ def fail_in_a_line(error: RunnerError) -> None:
     if isinstance(error, ManifestError):
         first, more = error.problems[0], len(error.problems) - 1
         rest = f"; and {more} more: pixxel-runner validate {shlex.quote(first.file)}" if more else ""
-        console.say(f"{problem_format.text(first)}{visible(rest)}")
+        console.say(f"{problem_format.text(first)}{escape_unprintable(rest)}")
     else:
-        console.say(f"{click.style('error:', fg='red')} {visible(error.in_a_line)}")
+        console.say(f"{click.style('error:', fg='red')} {escape_unprintable(error.in_a_line)}")
 
 
-def _exit_code(ran: Ran, signum: int | None) -> Exit:
+def _exit_code(ran: FinishedRun, signum: int | None) -> Exit:
     if signum is not None:
         return Exit(128 + signum)
     written = Exit.OK if ran.unwritten is None else Exit.REFUSED
@@ -82,18 +84,22 @@ class _Remark:
             console.warn(self.text)
 
 
-def _remarks(ran: Ran) -> Iterator[_Remark]:
+def _remarks(ran: FinishedRun) -> Iterator[_Remark]:
     end = ran.end
     if ran.unwritten is not None:
-        yield _Remark(visible(ran.unwritten.in_a_line), ran.unwritten)
+        yield _Remark(escape_unprintable(ran.unwritten.in_a_line), ran.unwritten)
     if end.error is not None:
-        yield _Remark(visible(end.error.in_a_line), end.error)
+        yield _Remark(escape_unprintable(end.error.in_a_line), end.error)
         for decided in end.unrecorded:
-            yield _Remark(f"not on record: {visible(decided.submission.job.name)}: {_in_short(decided.outcome)}")
+            yield _Remark(
+                f"not on record: {escape_unprintable(decided.submission.job.name)}: {_in_short(decided.outcome)}"
+            )
         for submission in end.unreleased:
-            yield _Remark(f"not on record: {visible(submission.job.name)}: not sent")
+            yield _Remark(f"not on record: {escape_unprintable(submission.job.name)}: not sent")
     elif end.state != "completed":
-        yield _Remark(f"the run {'stopped early' if end.signum is None else 'was interrupted'}: {visible(end.why)}")
+        yield _Remark(
+            f"the run {'stopped early' if end.signum is None else 'was interrupted'}: {escape_unprintable(end.why)}"
+        )
     yield from _failures(ran.made.rest)
     doubts = ran.made.summary.in_doubt
     if doubts:
@@ -124,23 +130,23 @@ def _failures(entries: Iterable[Entry]) -> Iterator[_Remark]:
     """Say once for each kind why jobs failed, and what to look at."""
     kinds: dict[str, list[str]] = {}
     for entry in entries:
-        if isinstance(entry.outcome, Failed):
+        if isinstance(entry.outcome, NotCreated):
             kinds.setdefault(entry.outcome.error.kind, []).append(entry.outcome.error.message)
     for kind, messages in kinds.items():
         remedy = certificate_remedy(messages[0]) if kind == "untrusted" else _REMEDIES.get(kind)
         aside = f" ({remedy})" if remedy else ""
-        yield _Remark(f"{len(messages)} failed as {kind}, the first with: {visible(messages[0])}{aside}")
+        yield _Remark(f"{len(messages)} failed as {kind}, the first with: {escape_unprintable(messages[0])}{aside}")
 
 
 def _is_done(outcome: Outcome) -> bool:
     return isinstance(outcome, Skipped) and outcome.reason in ("disabled", "not_selected")
 
 
-def _in_short(outcome: Created | Failed | InDoubt) -> str:
+def _in_short(outcome: Created | NotCreated | InDoubt) -> str:
     match outcome:
         case Created(job_id=job_id):
-            return f"created as {visible(job_id)}"
-        case Failed(error=error):
-            return f"failed: {visible(error.message)}"
+            return f"created as {escape_unprintable(job_id)}"
+        case NotCreated(error=error):
+            return f"failed: {escape_unprintable(error.message)}"
         case InDoubt(error=error):
-            return f"in doubt: {visible(error.message)}"
+            return f"in doubt: {escape_unprintable(error.message)}"

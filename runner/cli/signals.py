@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from types import FrameType
 
-from runner.client.api import Api
+from runner.client.api import ApiClient
 from runner.submission.engine import Engine
 
 _SLICE = 0.2  # seconds
@@ -18,7 +18,7 @@ _SLICE = 0.2  # seconds
 class Interrupts:
     """Passes signals on to the engine, and after it to whatever is waited for. `signum` is the first that came."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: ApiClient) -> None:
         self.signum: int | None = None
         self._api = api
         self._engine: Engine | None = None

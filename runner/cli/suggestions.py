@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 import click
 
 from runner.core import suggestions
-from runner.core.text import visible
+from runner.core.text import escape_unprintable
 
 _MOST = 3
 _ENDINGS = (".yaml", ".yml")
@@ -40,10 +40,10 @@ def no_command(words: Sequence[str], commands: Collection[str]) -> str:
     A manifest there means a command that was forgotten, or that stands behind it.
     """
     first, *rest = words
-    said = f"No such command {visible(repr(first))}."
+    said = f"No such command {escape_unprintable(repr(first))}."
     if first == "-" or first.lower().endswith(_ENDINGS) or _exists(first):
         command, *rest = rest if rest and rest[0] in commands else ["run", *rest]
-        return f"{said} Did you mean: {visible(shlex.join(['pixxel-runner', command, first, *rest]))}"
+        return f"{said} Did you mean: {escape_unprintable(shlex.join(['pixxel-runner', command, first, *rest]))}"
     near = suggestions.near(first, commands, _MOST)
     return f"{said} {_question(near)}" if near else said
 
@@ -53,7 +53,7 @@ def _exists(path: str) -> bool:
 
 
 def _unknown_option(error: click.NoSuchOption) -> str:
-    said = f"No such option {visible(repr(error.option_name))}."
+    said = f"No such option {escape_unprintable(repr(error.option_name))}."
     if error.ctx is None:
         return said
     options = [name for parameter in error.ctx.command.get_params(error.ctx) for name in parameter.opts]
@@ -61,7 +61,8 @@ def _unknown_option(error: click.NoSuchOption) -> str:
     if near:
         return f"{said} {_question(near)}"
     if isinstance(error.ctx.command, click.Group):
-        return f"{said} What belongs to a command stands after it: pixxel-runner COMMAND {visible(error.option_name)}"
+        option = escape_unprintable(error.option_name)
+        return f"{said} What belongs to a command stands after it: pixxel-runner COMMAND {option}"
     return said
 
 
@@ -71,4 +72,4 @@ def _near(pattern: re.Pattern[str], error: click.ClickException, choices: Iterab
 
 
 def _question(near: Sequence[str]) -> str:
-    return f"Did you mean {' or '.join(visible(repr(one)) for one in near)}?"
+    return f"Did you mean {' or '.join(escape_unprintable(repr(one)) for one in near)}?"

@@ -12,7 +12,6 @@ import threading
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, Self, cast
 from urllib.parse import quote
 
@@ -21,15 +20,15 @@ from urllib3 import exceptions as faults
 
 from runner.client.endpoint import Endpoint, Proxy
 from runner.client.exchange import Exchange
-from runner.client.redaction import Mask
-from runner.client.response import Answer, Cause, Happening, NoAnswer
+from runner.client.redaction import Redactor
+from runner.client.response import Cause, ExchangeResult, NoResponse
 from runner.client.transport import LARGEST_BODY, POOLS, Pool, TooLargeError
 from runner.core.errors import NoThreadError
 
 _TICK = 0.1  # seconds between looks at the deadlines
 
 
-class Reader:
+class ReadOnlyClient:
     """The API at one endpoint, as far as asking goes: there is no method here that creates anything.
 
     Threads may share it; `close` ends its connections. No method raises: what went wrong is in what it returns. To be
@@ -43,9 +42,9 @@ class Reader:
         self._origin, self._head = _framing(endpoint)
         credentials = endpoint.proxy.credentials if endpoint.proxy is not None else ""
         sent = (endpoint.key.reveal(), _basic(credentials))
-        self._sent = Mask(sent)
+        self._sent = Redactor(sent)
         # No answer is searched for the bare password: no server has seen it, and it may be a word that stands in a job.
-        self._secrets = Mask((*sent, credentials.partition(":")[2]))
+        self._secrets = Redactor((*sent, credentials.partition(":")[2]))
         self._active: set[Exchange] = set()
         self._closed = threading.Event()
         self._cut = False  # for good: what comes after it is ended as it begins
@@ -60,19 +59,19 @@ class Reader:
         """Whether the key begins with `Bearer `."""
         return self._endpoint.key.bearer
 
-    def list_jobs(self, workflow_id: str, exchange: Exchange) -> Happening:
+    def list_jobs(self, workflow_id: str, exchange: Exchange) -> ExchangeResult:
         """`GET /v0/workflows/{workflow_id}/jobs`."""
         return self._send("GET", f"/v0/workflows/{_segment(workflow_id)}/jobs", exchange)
 
-    def get_job(self, workflow_id: str, job_id: str, exchange: Exchange) -> Happening:
+    def get_job(self, workflow_id: str, job_id: str, exchange: Exchange) -> ExchangeResult:
         """`GET /v0/workflows/{workflow_id}/jobs/{job_id}`."""
         return self._send("GET", f"/v0/workflows/{_segment(workflow_id)}/jobs/{_segment(job_id)}", exchange)
 
-    def get_workflow(self, workflow_id: str, project_id: str, exchange: Exchange) -> Happening:
+    def get_workflow(self, workflow_id: str, project_id: str, exchange: Exchange) -> ExchangeResult:
         """`GET /v0/workflows/{workflow_id}?project_id=…`."""
         return self._send("GET", f"/v0/workflows/{_segment(workflow_id)}?project_id={_segment(project_id)}", exchange)
 
-    def get_estimate(self, workflow_id: str, exchange: Exchange) -> Happening:
+    def get_estimate(self, workflow_id: str, exchange: Exchange) -> ExchangeResult:
         """`GET /v0/workflows/{workflow_id}/estimate`."""
         return self._send("GET", f"/v0/workflows/{_segment(workflow_id)}/estimate", exchange)
 
@@ -94,7 +93,7 @@ class Reader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _send(self, method: str, target: str, exchange: Exchange) -> Happening:
+    def _send(self, method: str, target: str, exchange: Exchange) -> ExchangeResult:
         # A list that a cache has kept shows no job of since then.
         more = "Content-Length: 0" if method == "POST" else "Cache-Control: no-cache"
         request = f"{method} {self._origin}{target} HTTP/1.1\r\n{self._head}{more}\r\n\r\n".encode()
@@ -107,7 +106,7 @@ class Reader:
         finally:
             self._active.discard(exchange)
         headers = {name: self._sent.text(value) for name, value in response.headers.items()}
-        return Answer(response.status, headers, self._sent.data(response.body), datetime.now(UTC))
+        return replace(response, headers=headers, body=self._sent.data(response.body))
 
     def _begin(self, exchange: Exchange) -> None:
         """Begin the time that an exchange may take, and have it watched."""
@@ -124,10 +123,10 @@ class Reader:
                     exchange.cut("timeout")
 
 
-class Api(Reader):
+class ApiClient(ReadOnlyClient):
     """The API at one endpoint, with the one request that costs money."""
 
-    def create_job(self, workflow_id: str, project_id: str, exchange: Exchange) -> Happening:
+    def create_job(self, workflow_id: str, project_id: str, exchange: Exchange) -> ExchangeResult:
         """`POST /v0/workflows/{workflow_id}/jobs?project_id=…`, once, with no body."""
         return self._send(
             "POST", f"/v0/workflows/{_segment(workflow_id)}/jobs?project_id={_segment(project_id)}", exchange
@@ -179,12 +178,12 @@ def _basic(credentials: str) -> str:
     return b64encode(credentials.encode()).decode("ascii")
 
 
-def _no_answer(error: Exception, exchange: Exchange) -> NoAnswer:
+def _no_answer(error: Exception, exchange: Exchange) -> NoResponse:
     written = exchange.written is not None
     if exchange.cut_by == "interrupted":
-        return NoAnswer("interrupted", written, "the run was interrupted before an answer came")
+        return NoResponse("interrupted", written, "the run was interrupted before an answer came")
     if exchange.cut_by == "timeout":
-        return NoAnswer("timeout", written, f"no complete answer within {exchange.timeout:g} s")
+        return NoResponse("timeout", written, f"no complete answer within {exchange.timeout:g} s")
     return _explain(list(_chain(error)), written=written)
 
 
@@ -214,13 +213,13 @@ _CAUSES: tuple[tuple[tuple[type[BaseException], ...], bool | None, Cause, str], 
 )
 
 
-def _explain(chain: list[BaseException], *, written: bool) -> NoAnswer:
+def _explain(chain: list[BaseException], *, written: bool) -> NoResponse:
     root = _in_words(chain[-1])
     whose = "proxy's" if any(isinstance(link, faults.ProxyError) for link in chain) else "server's"
     for kinds, when, cause, words in _CAUSES:
         if when in (None, written) and any(isinstance(link, kinds) for link in chain):
-            return NoAnswer(cause, written, words.format(root=root, whose=whose))
-    return NoAnswer("broken", written, root)
+            return NoResponse(cause, written, words.format(root=root, whose=whose))
+    return NoResponse("broken", written, root)
 
 
 def _in_words(error: BaseException) -> str:

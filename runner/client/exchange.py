@@ -10,7 +10,7 @@ from socket import SHUT_RDWR, socket
 from typing import Any, Protocol
 
 from runner.client.response import Cause
-from runner.core.rate_limit import Turn
+from runner.core.rate_limit import Slot
 
 
 class CutError(Exception):
@@ -29,9 +29,9 @@ class Exchange:
     `started` and `written` are monotonic times in seconds, None until then; `turn` is its place in the rate.
     """
 
-    def __init__(self, timeout: float, clock: Callable[[], float] = time.monotonic, turn: Turn | None = None) -> None:
+    def __init__(self, timeout: float, clock: Callable[[], float] = time.monotonic, turn: Slot | None = None) -> None:
         self.timeout = timeout
-        self.turn = turn or Turn()
+        self.turn = turn or Slot()
         self.started: float | None = None
         self.written: float | None = None
         self.cut_by: Cause | None = None

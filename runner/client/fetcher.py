@@ -18,12 +18,12 @@ from http import HTTPStatus
 from queue import Empty, SimpleQueue
 
 from runner.client.exchange import Exchange
-from runner.client.response import Answer, Happening, NoAnswer, retry_after
+from runner.client.response import ExchangeResult, NoResponse, Response, retry_after
 from runner.core.errors import NoThreadError
-from runner.core.rate_limit import Backoff, Pace, Pauses
+from runner.core.rate_limit import Backoff, Pauses, RateLimiter
 from runner.core.settings import Limits
 
-Question = Callable[[Exchange], Happening]
+ApiCall = Callable[[Exchange], ExchangeResult]
 
 _LONGEST_WAIT = 0.2  # seconds: Python runs a signal handler between two steps of the main thread
 _OVERTIME = 1.0  # seconds after its deadline that an exchange may take to come back
@@ -37,13 +37,13 @@ class _Asked:
 
     due: float
     place: int
-    question: Question = field(compare=False)
+    question: ApiCall = field(compare=False)
     attempt: int = field(compare=False, default=1)
     first: float = field(compare=False, default=0.0)
     exchange: Exchange = field(compare=False, default_factory=lambda: Exchange(0.0))
 
 
-class Asker:
+class Fetcher:
     """Asks questions within the limits of a run. Its rate and its pauses go on from one `ask` to the next.
 
     `pace` is shared with whatever else is sent meanwhile.
@@ -53,23 +53,25 @@ class Asker:
         self,
         limits: Limits,
         *,
-        pace: Pace | None = None,
+        pace: RateLimiter | None = None,
         backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limits = limits
-        self._pace = pace or Pace(limits.pace)
+        self._pace = pace or RateLimiter(limits.pace)
         self._pauses = Pauses(limits.max_pause)
         self._backoff = backoff or Backoff()
         self._clock = clock
-        self._throttle: Happening | None = None  # what the server said when it asked for a longer pause than is made
+        self._throttle: ExchangeResult | None = (
+            None  # what the server said when it asked for a longer pause than is made
+        )
 
     @property
     def paused_for(self) -> float:
         """The seconds for which the server asked not to be asked."""
         return max(0.0, self._pauses.until - self._clock())
 
-    def ask(self, questions: Sequence[Question], within: float | None = None) -> list[Happening]:
+    def ask(self, questions: Sequence[ApiCall], within: float | None = None) -> list[ExchangeResult]:
         """What came of each question, in their order; all that needs no answer any more when it returns.
 
         It takes no more than `within` seconds: what is not answered by then was interrupted.
@@ -93,7 +95,7 @@ class _Round:
     """The asking of some questions."""
 
     def __init__(
-        self, limits: Limits, pace: Pace, pauses: Pauses, backoff: Backoff, clock: Callable[[], float]
+        self, limits: Limits, pace: RateLimiter, pauses: Pauses, backoff: Backoff, clock: Callable[[], float]
     ) -> None:
         self._limits = limits
         self._at_a_time = limits.concurrency
@@ -104,17 +106,17 @@ class _Round:
         self._fresh: deque[_Asked] = deque()
         self._again: list[_Asked] = []
         self._out: dict[int, _Asked] = {}
-        self._told: dict[int, Happening] = {}
+        self._told: dict[int, ExchangeResult] = {}
         self._useful_at = 0.0  # when an answer of use came last
         self._slowest = 0.0  # seconds that the slowest of them took
         self._vain_since: float | None = None  # since when none has come, though one was to
         self._stalled = 0  # questions that were waited for in vain, to the end of their time
         self._throttles = 0
-        self._gave_up: Happening | None = None
+        self._gave_up: ExchangeResult | None = None
         self._todo: SimpleQueue[_Asked | None] = SimpleQueue()
-        self._back: SimpleQueue[tuple[_Asked, Happening]] = SimpleQueue()
+        self._back: SimpleQueue[tuple[_Asked, ExchangeResult]] = SimpleQueue()
 
-    def ask(self, questions: Sequence[Question], end: float | None) -> list[Happening]:
+    def ask(self, questions: Sequence[ApiCall], end: float | None) -> list[ExchangeResult]:
         self._fresh.extend(_Asked(0.0, place, question) for place, question in enumerate(questions))
         count = self._start(min(self._limits.concurrency, len(questions)))
         try:
@@ -124,7 +126,7 @@ class _Round:
                 self._leave_what_is_stuck()
                 now = self._clock()
                 if end is not None and now >= end:
-                    self._gave_up = NoAnswer("interrupted", written=False, detail="the time to wait was over")
+                    self._gave_up = NoResponse("interrupted", written=False, detail="the time to wait was over")
                     break
                 if self._gave_up is not None and (not self._out or self._is_late(now)):
                     break
@@ -150,7 +152,7 @@ class _Round:
         return wanted
 
     @property
-    def throttled_by(self) -> Happening | None:
+    def throttled_by(self) -> ExchangeResult | None:
         """What the server said when the asking was given up for a pause that it asked for; None if it was not."""
         return self._gave_up if self._gave_up is not None and _is_throttle(self._gave_up) else None
 
@@ -193,7 +195,7 @@ class _Round:
         for asked in list(self._out.values()):
             if now - (asked.exchange.started or now) > asked.exchange.timeout + _OVERTIME:
                 del self._out[asked.place]
-                self._settle(asked, NoAnswer("timeout", asked.exchange.cut("timeout"), "no answer came in time"))
+                self._settle(asked, NoResponse("timeout", asked.exchange.cut("timeout"), "no answer came in time"))
 
     def _leave_the_rest(self) -> None:
         """End what nobody waits for any more, and give its turns back: whoever shares the pace would wait for them."""
@@ -210,7 +212,7 @@ class _Round:
             longest = min(longest, max(_LEAST_PATIENCE, self._vain_since + self._limits.timeout - now))
         return longest
 
-    def _settle(self, asked: _Asked, happening: Happening) -> None:
+    def _settle(self, asked: _Asked, happening: ExchangeResult) -> None:
         now = self._clock()
         asked.exchange.turn.left = asked.exchange.written or now
         if _is_of_use(happening):
@@ -220,7 +222,7 @@ class _Round:
             return
         if self._vain_since is None:
             self._vain_since = max(asked.first, self._useful_at)
-        if isinstance(happening, Answer) and happening.status in _THROTTLED:
+        if isinstance(happening, Response) and happening.status in _THROTTLED:
             self._throttled(asked, happening, now)
             return
         due = now + self._backoff.seconds(asked.attempt)
@@ -231,7 +233,7 @@ class _Round:
         else:
             self._end(asked, happening, now)
 
-    def _throttled(self, asked: _Asked, answer: Answer, now: float) -> None:
+    def _throttled(self, asked: _Asked, answer: Response, now: float) -> None:
         if now >= self._pauses.until:
             self._throttles += 1
         seconds = max(retry_after(answer) or 0.0, self._backoff.seconds(self._throttles))
@@ -242,10 +244,10 @@ class _Round:
         asked.due = now
         heapq.heappush(self._again, asked)
 
-    def _end(self, asked: _Asked, happening: Happening, now: float) -> None:
+    def _end(self, asked: _Asked, happening: ExchangeResult, now: float) -> None:
         self._told[asked.place] = happening
-        silent = isinstance(happening, NoAnswer) and self._useful_at < asked.first
-        self._stalled += isinstance(happening, NoAnswer) and happening.cause == "timeout"
+        silent = isinstance(happening, NoResponse) and self._useful_at < asked.first
+        self._stalled += isinstance(happening, NoResponse) and happening.cause == "timeout"
         too_many = self._stalled > self._at_a_time
         if silent or too_many or _is_for_all(happening) or self._is_late(now):
             self._gave_up = self._gave_up or happening
@@ -255,28 +257,28 @@ class _Round:
         return self._vain_since is not None and at - self._vain_since > self._limits.timeout
 
 
-def _is_of_use(happening: Happening) -> bool:
+def _is_of_use(happening: ExchangeResult) -> bool:
     """Whether it is an answer to the question: the same would come again."""
     return (
-        isinstance(happening, Answer)
+        isinstance(happening, Response)
         and happening.status < HTTPStatus.INTERNAL_SERVER_ERROR
         and happening.status not in (*_THROTTLED, HTTPStatus.UNAUTHORIZED)
     )
 
 
-def _is_throttle(happening: Happening) -> bool:
-    return isinstance(happening, Answer) and happening.status in _THROTTLED
+def _is_throttle(happening: ExchangeResult) -> bool:
+    return isinstance(happening, Response) and happening.status in _THROTTLED
 
 
-def _is_for_all(happening: Happening) -> bool:
+def _is_for_all(happening: ExchangeResult) -> bool:
     """Whether no other question would fare better: the key is not recognised, or the server's certificate not ours."""
-    if isinstance(happening, Answer):
+    if isinstance(happening, Response):
         return happening.status == HTTPStatus.UNAUTHORIZED
     return happening.cause in ("certificate", "interrupted")
 
 
-def _is_passing(happening: Happening) -> bool:
+def _is_passing(happening: ExchangeResult) -> bool:
     """Whether asking again may help. What was waited for once is not waited for again."""
-    if isinstance(happening, NoAnswer):
+    if isinstance(happening, NoResponse):
         return happening.cause not in ("timeout", "interrupted", "certificate")
     return happening.status >= HTTPStatus.INTERNAL_SERVER_ERROR

@@ -14,7 +14,7 @@ _MASK = "*" * 8
 _SIGNS = "\\%&"  # what an escape begins with: in JSON, in an address, in a page
 
 
-class Mask:
+class Redactor:
     """Takes secrets out of text and bytes; what comes out has asterisks in their place."""
 
     def __init__(self, secrets: Iterable[str]) -> None:

@@ -43,7 +43,7 @@ _EXCERPT = 2_000  # characters of an unusable answer that are kept for a person
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """A complete HTTP response. `headers` has lower-case names; `body` is decoded of its content coding."""
 
     status: int
@@ -58,7 +58,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class NoAnswer:
+class NoResponse:
     """No complete response came. `written`: whether a byte of the request may have left; `detail` is for a person."""
 
     cause: Cause
@@ -66,7 +66,7 @@ class NoAnswer:
     detail: str
 
 
-Happening = Answer | NoAnswer
+ExchangeResult = Response | NoResponse
 
 
 def known_id(job_id: str) -> ErrorInfo:
@@ -74,7 +74,7 @@ def known_id(job_id: str) -> ErrorInfo:
     return ErrorInfo("known_id", f"a success, but with the id of an earlier job: {job_id}")
 
 
-def retry_after(answer: Answer) -> float | None:
+def retry_after(answer: Response) -> float | None:
     """The seconds that `Retry-After` asks for, at least 0; None when absent or unreadable (RFC 9110, section 10.2.3).
 
     A date is measured against the server's own `Date`, so that a clock that is off does not lengthen the wait.
@@ -89,9 +89,9 @@ def retry_after(answer: Answer) -> float | None:
     return max(0.0, (until - now).total_seconds())
 
 
-def without_use(happening: Happening, *, bearer: bool = False) -> str:
+def describe_failure(happening: ExchangeResult, *, bearer: bool = False) -> str:
     """Why what came of a question is of no use, in words for a person. `bearer` is as for `judge`."""
-    if isinstance(happening, NoAnswer):
+    if isinstance(happening, NoResponse):
         return happening.detail
     match happening.status:
         case 301 | 302 | 307 | 308:
@@ -122,7 +122,7 @@ def _http_date(value: str) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def describe_redirect(answer: Answer) -> str:
+def describe_redirect(answer: Response) -> str:
     """Where a redirect points, and what to do about it."""
     location = answer.headers.get("location", "nowhere")
     return f"the server redirects to {location}, which is never followed with a key: check the base URL"
@@ -135,7 +135,7 @@ def describe_rejected_key(*, bearer: bool) -> str:
     return "the API does not recognise the key; it has no 'Bearer ' prefix, and needs none"
 
 
-def error_info(answer: Answer, kind: str, words: str) -> ErrorInfo:
+def error_info(answer: Response, kind: str, words: str) -> ErrorInfo:
     """The error in a response: its kind, a message for a person, and what support would ask for."""
     api_error = _api_error(answer.body)
     return ErrorInfo(

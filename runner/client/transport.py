@@ -12,7 +12,7 @@ from __future__ import annotations
 import http.client
 import re
 import time
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -21,6 +21,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, ProxyError
 
 from runner.client.exchange import Exchange
+from runner.client.response import Response
 
 LARGEST_BODY = 8 * 2**20  # bytes, decoded: a job object is some kilobytes
 _IDLE = 2.0  # seconds: below the keep-alive of every common server (gunicorn's 2 s is the shortest)
@@ -42,15 +43,6 @@ _LENGTH = re.compile(r"[0-9]{1,7}")
 
 class TooLargeError(Exception):
     """The body is larger than any job object."""
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """A whole response. `headers` has lower-case names; `body` is decoded of its content coding."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
 
 
 class Pool(HTTPConnectionPool):
@@ -179,7 +171,7 @@ def _read_plain(
             missing -= len(part)
         body = b"".join(parts)
     # What comes after it was not asked for, and would be read as the next exchange's.
-    return Response(status, headers or {}, body[:length]), len(body) == length
+    return Response(status, headers or {}, body[:length], datetime.now(UTC)), len(body) == length
 
 
 def _read_any(stream: _Stream, method: str) -> tuple[Response, bool]:
@@ -194,7 +186,8 @@ def _read_any(stream: _Stream, method: str) -> tuple[Response, bool]:
     body = _body(HTTPResponse(raw, headers, raw.status, preload_content=False, request_method=method)) if final else b""
     if raw.length:  # urllib3 sees to it, unless it cannot make out the length where http.client does
         raise http.client.IncompleteRead(body, raw.length)
-    found = Response(raw.status, {name.lower(): value.strip() for name, value in headers.items()}, body)
+    lower = {name.lower(): value.strip() for name, value in headers.items()}
+    found = Response(raw.status, lower, body, datetime.now(UTC))
     return found, final and not raw.will_close and raw.isclosed() and not stream.rest
 
 

@@ -31,7 +31,7 @@ _HINTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class AtomicFile:
     """What kind of file is written: its name for a person, the option that names its path, and its mode.
 
     The mode is what the process's umask leaves of it.

@@ -12,7 +12,7 @@ class Exit(IntEnum):
     """The program's exit codes. The table in DESIGN, section 6, is the specification."""
 
     OK = 0
-    FAILED = 1
+    NOT_CREATED = 1
     USAGE = 2
     IN_DOUBT = 3
     REFUSED = 4
@@ -26,7 +26,7 @@ class Exit(IntEnum):
 # What outranks what, weakest first (DESIGN, section 6).
 _RANK = (
     Exit.OK,
-    Exit.FAILED,
+    Exit.NOT_CREATED,
     Exit.TIMED_OUT,
     Exit.LOCKED,
     Exit.REFUSED,

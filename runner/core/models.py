@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, assert_never
 
 OncePer = Literal["run", "hour", "day", "week", "month", "forever"]
 OnUnfinished = Literal["refuse", "resume", "new"]
@@ -100,7 +100,7 @@ class Created:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class NotCreated:
     """The job certainly does not exist. `sent_at` is when the last send began."""
 
     error: ErrorInfo
@@ -130,7 +130,28 @@ class Skipped:
     detail: str
 
 
-Outcome = Created | Failed | InDoubt | Skipped
+Outcome = Created | NotCreated | InDoubt | Skipped
+OutcomeName = Literal["created", "not_created", "in_doubt", "skipped"]
+
+
+def outcome_name(outcome: Outcome) -> OutcomeName:
+    """The name of an outcome in data: the ledger, the results file, every machine-readable report."""
+    match outcome:
+        case Created():
+            return "created"
+        case NotCreated():
+            return "not_created"
+        case InDoubt():
+            return "in_doubt"
+        case Skipped():
+            return "skipped"
+        case _:
+            assert_never(outcome)
+
+
+def describe_outcome(outcome: Outcome) -> str:
+    """The same for a person: `not created`."""
+    return outcome_name(outcome).replace("_", " ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +163,7 @@ class Entry:
     run_id: str
 
 
-class Bought(NamedTuple):
+class CostEntry(NamedTuple):
     """What counting and adding up needs of an entry whose job exists: tokens, and how many validation errors it has.
 
     It is for records of a hundred thousand jobs: an Entry and its outcome take five times as long to make.
@@ -186,7 +207,7 @@ class Record:
 
     run: Run
     entries: Entries
-    outline: Callable[[], Iterable[Entry | Bought]] | None = None
+    outline: Callable[[], Iterable[Entry | CostEntry]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

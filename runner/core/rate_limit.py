@@ -33,14 +33,14 @@ class Rate:
 
 
 @dataclass(slots=True)
-class Turn:
+class Slot:
     """One send's place in the rate. `left` is when its first byte was written, or when it ended without one."""
 
     left: float | None = None
 
 
 @dataclass(slots=True)
-class Pace:
+class RateLimiter:
     """Spreads sends so that a rate holds over any window, measured at the moment when each one left.
 
     A send that first has to connect leaves late, and one on a warm connection at once: evenly given turns alone
@@ -49,7 +49,7 @@ class Pace:
 
     rate: Rate | None
     _next: float = 0.0
-    _turns: deque[Turn] = field(default_factory=deque)
+    _turns: deque[Slot] = field(default_factory=deque)
 
     def wait(self, now: float) -> float:
         """The seconds until the next turn may be taken: 0 when it may be now."""
@@ -62,9 +62,9 @@ class Pace:
             wait = max(wait, window)
         return max(0.0, wait)
 
-    def take(self, now: float) -> Turn:
+    def take(self, now: float) -> Slot:
         """Take the next turn; call only when `wait` is 0."""
-        turn = Turn()
+        turn = Slot()
         if self.rate is not None:
             self._next = now + self.rate.period / self.rate.count
             self._turns.append(turn)

@@ -23,7 +23,7 @@ _COMMAND = re.compile(r"##(?=\[|vso\[)")
 _LEADING_COMMAND = re.compile(r"(\s*):(?=:)")
 
 
-def visible(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     """The text with visible escapes in place of all that is not simply shown.
 
     That is what Python calls unprintable (control and format characters such as bidi overrides and zero-width spaces,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from runner.core.models import Created, Failed, InDoubt, Submission
+from runner.core.models import Created, InDoubt, NotCreated, Submission
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +21,14 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
+class RecordedOutcome:
     """What became of a claimed submission, and when its exchange was over.
 
     Not `final`: it failed, and is to be tried again in this run.
     """
 
     submission: Submission
-    outcome: Created | Failed | InDoubt
+    outcome: Created | NotCreated | InDoubt
     ended_at: datetime
     final: bool = True
 
@@ -44,7 +44,9 @@ class HeldError(Exception):
 class Journal(Protocol):
     """Where submissions and outcomes are kept. Called by one thread only."""
 
-    def commit(self, decided: Sequence[Decided], released: Sequence[Submission], claimed: Sequence[Claim]) -> None:
+    def commit(
+        self, decided: Sequence[RecordedOutcome], released: Sequence[Submission], claimed: Sequence[Claim]
+    ) -> None:
         """Keep, in this order, what became of sends, what was claimed and certainly not created, and the next intents.
 
         All of it is durable when this returns, and none of it when it raises.
@@ -54,5 +56,5 @@ class Journal(Protocol):
             RefusedError: it cannot be kept.
         """
 
-    def held(self, job_ids: Collection[str]) -> set[str]:
+    def ids_in_use(self, job_ids: Collection[str]) -> set[str]:
         """Those of some job ids that submissions at this API have."""

@@ -12,14 +12,14 @@ from runner.core.models import Manifest
 
 
 @dataclass(frozen=True, slots=True)
-class LedgerPlace:
+class LedgerLocation:
     """Which ledger is used, and whether a person named it: only one in its default place may be made by a run."""
 
     path: Path
     named: bool
 
     @classmethod
-    def of(cls, manifest_path: str, named: Path | None = None, *, sandbox: bool = False) -> LedgerPlace:
+    def of(cls, manifest_path: str, named: Path | None = None, *, sandbox: bool = False) -> LedgerLocation:
         """The ledger for a manifest. The sandbox has its own, whatever is named.
 
         Raises:

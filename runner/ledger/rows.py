@@ -10,15 +10,15 @@ from datetime import datetime
 from functools import cache
 from typing import Any, Literal, NamedTuple, get_args
 
-from runner.core.models import Created, ErrorInfo, Failed, InDoubt, Job, OncePer, RunState
+from runner.core.models import Created, ErrorInfo, InDoubt, Job, NotCreated, OncePer, RunState
 
-State = Literal["sending", "released", "failed", "in_doubt", "created"]
+State = Literal["sending", "released", "not_created", "in_doubt", "created"]
 
 
 BOUGHT: frozenset[State] = frozenset(("created", "in_doubt", "sending"))  # it exists, or may exist
 
 
-class Standing(NamedTuple):
+class SubmissionRow(NamedTuple):
     """Where one submission stands. The answer's body is read apart: there may be a hundred thousand of them.
 
     That is also why it is no frozen dataclass, which takes nine times as long to make (9 µs, of so many fields).
@@ -58,7 +58,7 @@ class Standing(NamedTuple):
         return (self.workflow_id, self.project_id)
 
     @property
-    def counts(self) -> bool:
+    def consumes_slot(self) -> bool:
         """Whether it is one of its pair that exists, or may exist: what is never bought again."""
         return self.state in BOUGHT and not self.again
 
@@ -107,7 +107,7 @@ class Decision:
     """What a look-up or a person makes of a submission in doubt: by whom, when, what in a word, and the detail."""
 
     submission: int
-    outcome: Created | Failed | InDoubt
+    outcome: Created | NotCreated | InDoubt
     ended_at: datetime | None
     decided_by: str
     decided_at: datetime
@@ -144,7 +144,7 @@ _LONGEST = 1e9  # seconds
 _YEARS = range(1970, 9000)  # that times can be reckoned with
 
 
-def standing(row: Sequence[Any], labels: dict[str, Mapping[str, str]]) -> Standing:
+def standing(row: Sequence[Any], labels: dict[str, Mapping[str, str]]) -> SubmissionRow:
     """Read the columns of STANDING_COLUMNS. `labels` keeps what labels are read as: many jobs have the same.
 
     Raises ValueError or TypeError for a value that no ledger of this program holds.
@@ -168,7 +168,7 @@ def standing(row: Sequence[Any], labels: dict[str, Mapping[str, str]]) -> Standi
     values[19] = values[19] or 0
     values[22] = _error(values[22]) if values[22] else None
     values[23] = () if values[23] in (None, "", "[]") else tuple(_texts(json.loads(values[23])))
-    return Standing._make(values)
+    return SubmissionRow._make(values)
 
 
 def run(row: Sequence[Any]) -> RunRow:

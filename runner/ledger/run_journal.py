@@ -6,14 +6,14 @@ import sqlite3
 from collections.abc import Collection, Sequence
 
 from runner.core.models import Created, Submission
-from runner.ledger.journal import Claim, Decided, HeldError
+from runner.ledger.journal import Claim, HeldError, RecordedOutcome
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
 
 _Key = tuple[str, str, int]
 
 
-class Book:
+class RunJournal:
     """Keeps the intents and outcomes of a run that has begun in the ledger."""
 
     def __init__(self, ledger: Ledger, run: RunRow) -> None:
@@ -22,7 +22,9 @@ class Book:
         self._manifest = ledger.manifest_id(run.api, run.manifest)
         self._numbers: dict[_Key, int] = {}  # in the ledger, of what this run has claimed and not decided
 
-    def commit(self, decided: Sequence[Decided], released: Sequence[Submission], claimed: Sequence[Claim]) -> None:
+    def commit(
+        self, decided: Sequence[RecordedOutcome], released: Sequence[Submission], claimed: Sequence[Claim]
+    ) -> None:
         """Keep outcomes, then what was certainly not sent, then the next intents, in one transaction."""
         try:
             with self._ledger.transaction():
@@ -33,7 +35,7 @@ class Book:
                 numbers = self._ledger.claim(self._run, self._manifest, claimed) if claimed else []
         except sqlite3.IntegrityError as error:
             ids = [one.outcome.job_id for one in decided if isinstance(one.outcome, Created)]
-            taken = self.held(ids)
+            taken = self.ids_in_use(ids)
             if not taken:
                 raise
             raise HeldError(taken) from error
@@ -45,9 +47,9 @@ class Book:
     def _number(self, submission: Submission) -> int:
         return self._numbers[_key(submission)]
 
-    def held(self, job_ids: Collection[str]) -> set[str]:
+    def ids_in_use(self, job_ids: Collection[str]) -> set[str]:
         """Those of some job ids that submissions at this API have, of whichever manifest."""
-        return self._ledger.held(self._run.api, job_ids)
+        return self._ledger.ids_in_use(self._run.api, job_ids)
 
 
 def _key(submission: Submission) -> _Key:

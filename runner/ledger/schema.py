@@ -7,14 +7,14 @@ APPLICATION_ID = 0x50495852  # "PIXR", so that another program's database is not
 # What each state may turn into. A trigger enforces it where it is written, whoever writes.
 TRANSITIONS = (
     ("sending", "created"),
-    ("sending", "failed"),
+    ("sending", "not_created"),
     ("sending", "in_doubt"),
     ("sending", "released"),  # an intent that was never sent
     ("released", "sending"),
-    ("failed", "sending"),
-    ("failed", "created"),  # said to be absent by a look or a person, and adopted after all
+    ("not_created", "sending"),
+    ("not_created", "created"),  # said to be absent by a look or a person, and adopted after all
     ("in_doubt", "created"),  # found at the API, or adopted by a person
-    ("in_doubt", "failed"),  # certainly not there, or a person says so
+    ("in_doubt", "not_created"),  # certainly not there, or a person says so
 )
 
 _VERSION_1 = (
@@ -64,7 +64,7 @@ _VERSION_1 = (
         ordinal INTEGER NOT NULL CHECK (ordinal > 0),
         again INTEGER NOT NULL DEFAULT 0,  -- 1: sent on purpose beyond what the manifest lists
         api TEXT NOT NULL,
-        state TEXT NOT NULL CHECK (state IN ('sending', 'released', 'failed', 'in_doubt', 'created')),
+        state TEXT NOT NULL CHECK (state IN ('sending', 'released', 'not_created', 'in_doubt', 'created')),
         name TEXT NOT NULL,
         labels TEXT NOT NULL,  -- JSON
         run_id TEXT NOT NULL REFERENCES runs,
@@ -83,7 +83,7 @@ _VERSION_1 = (
         candidates TEXT,       -- JSON array of job ids
         UNIQUE (manifest, run_key, workflow_id, project_id, ordinal),
         CHECK ((state = 'created') = (job_id IS NOT NULL)),
-        CHECK (state NOT IN ('failed', 'in_doubt') OR error IS NOT NULL)
+        CHECK (state NOT IN ('not_created', 'in_doubt') OR error IS NOT NULL)
     )
     """,
     "CREATE UNIQUE INDEX one_submission_a_job ON submissions (api, job_id) WHERE job_id IS NOT NULL",
@@ -123,7 +123,7 @@ _VERSION_1 = (
     """,
     """
     CREATE TRIGGER only_somebodys_word_is_taken_back BEFORE UPDATE OF state ON submissions
-    WHEN OLD.state = 'failed' AND NEW.state = 'created' AND NOT (NEW.recovered
+    WHEN OLD.state = 'not_created' AND NEW.state = 'created' AND NOT (NEW.recovered
         AND (OLD.error LIKE '{"kind": "absent"%' OR OLD.error LIKE '{"kind": "not_found"%'))
     BEGIN SELECT RAISE(ABORT, 'transition not allowed'); END
     """,

@@ -15,7 +15,7 @@ from runner.core.models import ErrorInfo, Job, RunState
 from runner.ledger import rows
 from runner.ledger.connect import readable
 from runner.ledger.database import batches, marks
-from runner.ledger.rows import Decision, RunRow, Standing
+from runner.ledger.rows import Decision, RunRow, SubmissionRow
 from runner.ledger.writes import Writes, known_cost
 
 _SUBMISSIONS = "FROM submissions s JOIN manifests m ON m.id = s.manifest"
@@ -93,23 +93,23 @@ class Ledger(Writes):
 
     # Where submissions stand.
 
-    def standings(self, api: str, manifest: str, run_key: str) -> list[Standing]:
+    def standings(self, api: str, manifest: str, run_key: str) -> list[SubmissionRow]:
         """Where each submission of a run key stands, in the order in which they were first claimed."""
         return self._standings("m.api = ? AND m.name = ? AND s.run_key = ?", api, manifest, run_key)
 
-    def unsettled(self, api: str | None = None, manifest: str | None = None) -> list[Standing]:
+    def unsettled(self, api: str | None = None, manifest: str | None = None) -> list[SubmissionRow]:
         """Submissions in doubt, and intents without an outcome; of one API or manifest, or of all."""
         return self._standings(f"s.state IN ('sending', 'in_doubt') AND {_WHOSE}", api, api, manifest, manifest)
 
-    def of_workflow(self, api: str, workflow_id: str) -> list[Standing]:
+    def of_workflow(self, api: str, workflow_id: str) -> list[SubmissionRow]:
         """Every submission of a workflow at an API, whichever manifest it is of."""
         return self._standings("s.api = ? AND s.workflow_id = ?", api, workflow_id)
 
-    def named(self, api: str, name: str) -> list[Standing]:
+    def named(self, api: str, name: str) -> list[SubmissionRow]:
         """Every submission at an API that was last claimed under this name, whichever manifest it is of."""
         return self._standings("s.api = ? AND s.name = ?", api, name)
 
-    def of_job(self, api: str, job_id: str) -> Standing | None:
+    def of_job(self, api: str, job_id: str) -> SubmissionRow | None:
         """The submission that has this job of the API."""
         return next(iter(self._standings("s.api = ? AND s.job_id = ?", api, rows.to_sql(job_id))), None)
 
@@ -122,7 +122,7 @@ class Ledger(Writes):
         with readable(self.path):
             return [rows.count(row) for row in found]
 
-    def everything(self) -> list[Standing]:
+    def everything(self) -> list[SubmissionRow]:
         """Every submission of the ledger."""
         return self._standings("1")
 
@@ -134,7 +134,7 @@ class Ledger(Writes):
         )
         return {(workflow_id, project_id) for workflow_id, project_id in self.all(query, api, manifest)}
 
-    def held(self, api: str, job_ids: Collection[str]) -> set[str]:
+    def ids_in_use(self, api: str, job_ids: Collection[str]) -> set[str]:
         """Those of some job ids that submissions at the API have."""
         taken: set[str] = set()
         for some in batches(list(job_ids)):
@@ -229,7 +229,7 @@ class Ledger(Writes):
                 "a job was taken by another submission meanwhile, so nothing was settled", "Look again."
             ) from error
 
-    def _standings(self, condition: str, *values: Any) -> list[Standing]:
+    def _standings(self, condition: str, *values: Any) -> list[SubmissionRow]:
         # Numbers first, by an index alone: in their order the rows are read in two thirds of the time.
         numbers = f"SELECT s.id {_SUBMISSIONS} WHERE {condition}"
         query = f"SELECT {rows.STANDING_COLUMNS} {_SUBMISSIONS} WHERE s.id IN ({numbers}) ORDER BY s.id"

@@ -9,7 +9,7 @@ from typing import Any, assert_never
 
 from runner.client import job as job_object
 from runner.client.job import JobObject
-from runner.core.models import Created, ErrorInfo, Failed, InDoubt
+from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated
 from runner.ledger import rows
 from runner.ledger.connect import LedgerError
 from runner.ledger.database import Session, batches
@@ -79,7 +79,7 @@ class Writes(Session):
         """Write that an intent was never sent."""
         self.write("UPDATE submissions SET state = 'released' WHERE id = ?", submission)
 
-    def decide(self, decided: Sequence[tuple[int, Created | Failed | InDoubt, datetime | None]]) -> None:
+    def decide(self, decided: Sequence[tuple[int, Created | NotCreated | InDoubt, datetime | None]]) -> None:
         """Write outcomes: each a submission's number, what became of it, and when its exchange was over."""
         created: list[tuple[int, Created, str | None]] = []
         for submission, outcome, ended_at in decided:
@@ -87,8 +87,8 @@ class Writes(Session):
             match outcome:
                 case Created():
                     created.append((submission, outcome, ended))
-                case Failed(error=error):
-                    self._fail("failed", submission, error, None, ended)
+                case NotCreated(error=error):
+                    self._fail("not_created", submission, error, None, ended)
                 case InDoubt(error=error, candidates=candidates):
                     self._fail("in_doubt", submission, error, candidates, ended)
                 case _:

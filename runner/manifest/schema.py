@@ -80,7 +80,7 @@ def _manifest_schema() -> dict[str, Any]:
 def manifest_problems(document: Document) -> list[Problem]:
     """All that the manifest's JSON Schema finds wrong, in no particular order."""
     reduced, originals = _without_plain_jobs(document.value)
-    words = _Words(document, originals)
+    words = _ErrorTranslator(document, originals)
     validator = jsonschema.Draft7Validator(_manifest_schema())
     found = {problem: None for error in validator.iter_errors(reduced) for problem in words.problems(error)}
     return list(found)
@@ -145,7 +145,7 @@ def _is_plain_label(item: tuple[str, Any]) -> bool:
     return all(isinstance(each, str) and _PLAIN_TEXT.fullmatch(each) is not None for each in item)
 
 
-class _Words:
+class _ErrorTranslator:
     """Turns jsonschema's errors about a document into problems. `originals` maps shown jobs to the document's."""
 
     def __init__(self, document: Document, originals: list[int]) -> None:

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from runner.client import job as job_object
 from runner.client.exchange import Exchange
-from runner.client.fetcher import Asker
-from runner.client.response import Answer, Happening, NoAnswer, certificate_remedy, without_use
+from runner.client.fetcher import Fetcher
+from runner.client.response import ExchangeResult, NoResponse, Response, certificate_remedy, describe_failure
 
 _LARGEST = 2**53  # tokens: what JSON's readers agree on, and more than anybody pays
 
@@ -23,10 +23,10 @@ class Reader(Protocol):
     def bearer(self) -> bool:
         """Whether the key begins with `Bearer `."""
 
-    def get_workflow(self, workflow_id: str, project_id: str, exchange: Exchange) -> Happening:
+    def get_workflow(self, workflow_id: str, project_id: str, exchange: Exchange) -> ExchangeResult:
         """One workflow, in one of its projects."""
 
-    def get_estimate(self, workflow_id: str, exchange: Exchange) -> Happening:
+    def get_estimate(self, workflow_id: str, exchange: Exchange) -> ExchangeResult:
         """What a job of the workflow is expected to cost."""
 
 
@@ -39,7 +39,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class EstimateResponse:
     """What the API told: the estimates by workflow, and by pair what is wrong in words, empty where nothing is.
 
     `remedies` says what to do about a problem that is not about a workflow, by its words: the API could not be asked.
@@ -50,7 +50,9 @@ class Told:
     remedies: dict[str, str]
 
 
-def ask(asker: Asker, reader: Reader, workflow_ids: Iterable[str], pairs: Iterable[tuple[str, str]]) -> Told:
+def ask(
+    asker: Fetcher, reader: Reader, workflow_ids: Iterable[str], pairs: Iterable[tuple[str, str]]
+) -> EstimateResponse:
     """Ask what a job of each workflow is expected to cost, and whether each pair's workflow is there and may be seen.
 
     One request for each distinct workflow, and one for each distinct pair; all of it at once, so that an API that does
@@ -64,45 +66,45 @@ def ask(asker: Asker, reader: Reader, workflow_ids: Iterable[str], pairs: Iterab
         ]
     )
     bearer = reader.bearer
-    return Told(
+    return EstimateResponse(
         {one: _estimate(came, bearer=bearer) for one, came in zip(priced, told[len(seen) :], strict=True)},
         {pair: _problem(came, pair, bearer=bearer) for pair, came in zip(seen, told[: len(seen)], strict=True)},
-        {without_use(came, bearer=bearer): remedy for came in told if (remedy := _remedy(came))},
+        {describe_failure(came, bearer=bearer): remedy for came in told if (remedy := _remedy(came))},
     )
 
 
-def _remedy(happening: Happening) -> str:
+def _remedy(happening: ExchangeResult) -> str:
     """What to do when that is all that came of a question; empty where it is about what was asked for."""
     match happening:
-        case NoAnswer(cause="certificate", detail=detail):
+        case NoResponse(cause="certificate", detail=detail):
             remedy = certificate_remedy(detail)
             return f"{remedy[0].upper()}{remedy[1:]}."
-        case NoAnswer():
+        case NoResponse():
             return "Check the base URL, the proxy and the network, or try again later."
-        case Answer(status=401):
+        case Response(status=401):
             return "Set PIXXEL_API_KEY or --api-key-file to a key of this API."
-        case Answer(status=status) if 300 <= status < 400:  # noqa: PLR2004 - redirects
+        case Response(status=status) if 300 <= status < 400:  # noqa: PLR2004 - redirects
             return "Check the base URL."
-        case Answer(status=status) if status in (425, 429) or status >= 500:  # noqa: PLR2004 - the server's own trouble
+        case Response(status=status) if status in (425, 429) or status >= 500:  # noqa: PLR2004 - the server's own trouble
             return "Try again later."
         case _:
             return ""
 
 
-def _estimate(happening: Happening, *, bearer: bool) -> Estimate:
+def _estimate(happening: ExchangeResult, *, bearer: bool) -> Estimate:
     members = _members(happening)
     if members is None:
-        return Estimate(None, without_use(happening, bearer=bearer))
+        return Estimate(None, describe_failure(happening, bearer=bearer))
     cost = members.get("estimated_cost")
     if isinstance(cost, bool) or not isinstance(cost, int) or not 0 <= cost <= _LARGEST:
         return Estimate(None, "the API tells no cost that could be one")
     return Estimate(cost)
 
 
-def _problem(happening: Happening, pair: tuple[str, str], *, bearer: bool) -> str:
+def _problem(happening: ExchangeResult, pair: tuple[str, str], *, bearer: bool) -> str:
     members = _members(happening)
     if members is None:
-        return without_use(happening, bearer=bearer)
+        return describe_failure(happening, bearer=bearer)
     workflow_id, project_id = (members.get(name) for name in ("id", "project_id"))
     if isinstance(workflow_id, str) and workflow_id not in ("", pair[0]):
         return f"the API answers with another workflow: {workflow_id}"
@@ -112,7 +114,7 @@ def _problem(happening: Happening, pair: tuple[str, str], *, bearer: bool) -> st
     return f"the workflow has {len(errors)} validation error(s)" if isinstance(errors, list) and errors else ""
 
 
-def _members(happening: Happening) -> Mapping[str, Any] | None:
-    if not isinstance(happening, Answer) or happening.status != HTTPStatus.OK:
+def _members(happening: ExchangeResult) -> Mapping[str, Any] | None:
+    if not isinstance(happening, Response) or happening.status != HTTPStatus.OK:
         return None
     return job_object.read_object(happening.body)

@@ -9,21 +9,21 @@ from typing import Literal, assert_never
 
 from runner.core.errors import RefusedError
 from runner.core.models import Job, Manifest, Submission
-from runner.ledger.rows import Standing
+from runner.ledger.rows import SubmissionRow
 from runner.planning import periods
 from runner.planning.estimates import Estimate
 from runner.planning.plan import Plan
 
 Action = Literal["submit", "nothing", "look up"]
 Reason = Literal[
-    "new", "failed_before", "one_more", "again", "created", "in_doubt", "sending", "disabled", "not_selected"
+    "new", "not_created_before", "one_more", "again", "created", "in_doubt", "sending", "disabled", "not_selected"
 ]
 
 _MOST_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Prospect:
+class PlannedJob:
     """What a run would do with one job, and why.
 
     `detail` is for a person. `run_id` and `job_id` say which run created it, and as what. `estimate` is in tokens,
@@ -41,7 +41,7 @@ class Prospect:
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
+class Preview:
     """What a run would do: a prospect for each job in manifest order, then one for each of `--again`.
 
     `spent` are the tokens that the run key has used so far, `limit` those that it may use; `unpriced` are workflows
@@ -52,7 +52,7 @@ class Forecast:
     manifest: Manifest
     api: str
     run_key: str
-    prospects: tuple[Prospect, ...]
+    prospects: tuple[PlannedJob, ...]
     spent: int = 0
     limit: int | None = None
     priced: bool = False
@@ -81,11 +81,11 @@ def make(
     api: str,
     run_key: str,
     plan: Plan,
-    standings: Sequence[Standing],
+    standings: Sequence[SubmissionRow],
     estimates: Mapping[str, Estimate] | None = None,
     problems: Mapping[tuple[str, str], str] | None = None,
     limit: int | None = None,
-) -> Forecast:
+) -> Preview:
     """Say what a run would do.
 
     Args:
@@ -107,7 +107,7 @@ def make(
     needed = {one.job.workflow_id for one in plan.sends}
     needed |= {one.workflow_id for one in standings if one.counts_as_bought and one.expense is None}
     unpriced = {name: one.problem for name, one in told.items() if one.cost is None and name in needed}
-    return Forecast(
+    return Preview(
         manifest,
         api,
         run_key,
@@ -119,7 +119,7 @@ def make(
     )
 
 
-def check_cost(forecast: Forecast, *, allow_unknown: bool) -> None:
+def check_cost(forecast: Preview, *, allow_unknown: bool) -> None:
     """See that a run stays within its limit, if it has one.
 
     Raises:
@@ -138,7 +138,7 @@ def check_cost(forecast: Forecast, *, allow_unknown: bool) -> None:
         )
 
 
-def unknown_cost(forecast: Forecast, why: str = "") -> RefusedError:
+def unknown_cost(forecast: Preview, why: str = "") -> RefusedError:
     """What is said when the cost of something is not known. `why` that matters goes after it."""
     reasons: dict[str, list[str]] = {}
     for workflow_id, reason in (forecast.unpriced or {}).items():
@@ -157,7 +157,7 @@ def _some(ids: Sequence[str]) -> str:
     return f"{', '.join(ids[:_MOST_SHOWN])}{f' and {more} more' if more > 0 else ''}"
 
 
-def _dearest(forecast: Forecast) -> list[str]:
+def _dearest(forecast: Preview) -> list[str]:
     submitted = [one for one in forecast.prospects if one.action == "submit" and one.estimate]
     submitted.sort(key=lambda one: one.estimate or 0, reverse=True)
     return [f"{one.job.name} {one.estimate}" for one in submitted[:_MOST_SHOWN]] or ["what was bought before"]
@@ -167,7 +167,7 @@ def _jobs(count: int, what: str = "job") -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def spent(standings: Sequence[Standing], estimates: Mapping[str, Estimate]) -> int:
+def spent(standings: Sequence[SubmissionRow], estimates: Mapping[str, Estimate]) -> int:
     """The tokens that a run key has used: for each job that exists or may exist, the larger of estimate and cost."""
     return sum(_expense(one, estimates) for one in standings if one.counts_as_bought)
 
@@ -177,68 +177,68 @@ def priced(sends: Sequence[Submission], estimates: Mapping[str, Estimate]) -> tu
     return tuple(replace(one, estimate=estimates[one.job.workflow_id].cost) for one in sends)
 
 
-def workflows(plan: Plan, standings: Sequence[Standing]) -> list[str]:
+def workflows(plan: Plan, standings: Sequence[SubmissionRow]) -> list[str]:
     """The workflows whose estimates a run needs: of what it sends, and of what was bought when none was asked for."""
     unpriced = [one.workflow_id for one in standings if one.counts_as_bought and one.estimate is None]
     return [*(one.job.workflow_id for one in plan.sends), *unpriced]
 
 
-def _expense(standing: Standing, estimates: Mapping[str, Estimate]) -> int:
+def _expense(standing: SubmissionRow, estimates: Mapping[str, Estimate]) -> int:
     told = estimates.get(standing.workflow_id)
     estimate = standing.estimate if standing.estimate is not None else (told.cost if told else None)
     return max(estimate or 0, standing.cost or 0)
 
 
-def _cost(prospect: Prospect, estimates: Mapping[str, Estimate]) -> int | None:
+def _cost(prospect: PlannedJob, estimates: Mapping[str, Estimate]) -> int | None:
     if prospect.action != "submit" or prospect.job.workflow_id not in estimates:
         return None
     return estimates[prospect.job.workflow_id].cost
 
 
-def _prospects(manifest: Manifest, plan: Plan, standings: Sequence[Standing]) -> Iterator[Prospect]:
+def _prospects(manifest: Manifest, plan: Plan, standings: Sequence[SubmissionRow]) -> Iterator[PlannedJob]:
     sends = {one.job.name: one for one in plan.sends if not one.again}
-    bought = Counter(one.pair for one in standings if one.counts)
+    bought = Counter(one.pair for one in standings if one.consumes_slot)
     for job in manifest.jobs:
         standing = plan.match.of.get(job.name)
         if job.name in sends:
             yield _to_send(job, standing, bought[job.pair])
-        elif standing is not None and standing.counts:
+        elif standing is not None and standing.consumes_slot:
             yield _bought(job, standing)
         else:
             yield _left(job, standing, plan)
     for one in plan.sends:
         if one.again:
-            yield Prospect(one.job, "submit", "again", "asked for with --again")
+            yield PlannedJob(one.job, "submit", "again", "asked for with --again")
 
 
-def _to_send(job: Job, standing: Standing | None, bought: int) -> Prospect:
-    if standing is not None and standing.state == "failed":
+def _to_send(job: Job, standing: SubmissionRow | None, bought: int) -> PlannedJob:
+    if standing is not None and standing.state == "not_created":
         detail = standing.error.message if standing.error else ""
-        return Prospect(job, "submit", "failed_before", detail, standing.run_id)
+        return PlannedJob(job, "submit", "not_created_before", detail, standing.run_id)
     if bought:
-        return Prospect(job, "submit", "one_more", f"bought {bought} time{'' if bought == 1 else 's'} so far")
-    return Prospect(job, "submit", "new")
+        return PlannedJob(job, "submit", "one_more", f"bought {bought} time{'' if bought == 1 else 's'} so far")
+    return PlannedJob(job, "submit", "new")
 
 
-def _bought(job: Job, standing: Standing) -> Prospect:
+def _bought(job: Job, standing: SubmissionRow) -> PlannedJob:
     match standing.state:
         case "created":
-            return Prospect(job, "nothing", "created", "", standing.run_id, standing.job_id)
+            return PlannedJob(job, "nothing", "created", "", standing.run_id, standing.job_id)
         case "in_doubt":
-            return Prospect(
+            return PlannedJob(
                 job, "look up", "in_doubt", standing.error.message if standing.error else "", standing.run_id
             )
         case "sending":
             detail = "it is being sent, or its run was killed meanwhile"
-            return Prospect(job, "look up", "sending", detail, standing.run_id)
-        case "failed" | "released":
+            return PlannedJob(job, "look up", "sending", detail, standing.run_id)
+        case "not_created" | "released":
             raise AssertionError("neither counts")
         case _:
             assert_never(standing.state)
 
 
-def _left(job: Job, standing: Standing | None, plan: Plan) -> Prospect:
+def _left(job: Job, standing: SubmissionRow | None, plan: Plan) -> PlannedJob:
     reason: Reason = "disabled" if not job.enabled else "not_selected"
     skipped = plan.skipped.get(job.name)
-    detail = skipped.detail if skipped else ("it failed before" if standing else "")
-    return Prospect(job, "nothing", reason, detail)
+    detail = skipped.detail if skipped else ("it was not created before" if standing else "")
+    return PlannedJob(job, "nothing", reason, detail)

@@ -15,7 +15,7 @@ from functools import cached_property
 from runner.core import suggestions
 from runner.core.errors import UsageError
 from runner.core.models import Job, Manifest, Skipped, Submission
-from runner.ledger.rows import BOUGHT, Standing
+from runner.ledger.rows import BOUGHT, SubmissionRow
 
 _Pair = tuple[str, str]
 
@@ -27,8 +27,8 @@ class Match:
     `gone` are the ones that exist or may exist; what failed and is not listed any more is of no concern.
     """
 
-    of: Mapping[str, Standing]
-    gone: tuple[Standing, ...]
+    of: Mapping[str, SubmissionRow]
+    gone: tuple[SubmissionRow, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Plan:
 
 
 def make(
-    manifest: Manifest, only: Sequence[str] = (), standings: Sequence[Standing] = (), again: Sequence[str] = ()
+    manifest: Manifest, only: Sequence[str] = (), standings: Sequence[SubmissionRow] = (), again: Sequence[str] = ()
 ) -> Plan:
     """Choose what to send.
 
@@ -61,7 +61,7 @@ def make(
     skipped: dict[str, Skipped] = {}
     for job in manifest.jobs:
         standing = matched.of.get(job.name)
-        if standing is not None and standing.counts:
+        if standing is not None and standing.consumes_slot:
             continue
         reason = not_sent(job, only)
         if reason is None:
@@ -84,16 +84,16 @@ def not_sent(job: Job, only: Sequence[str]) -> Skipped | None:
     return None
 
 
-def match(jobs: Sequence[Job], standings: Sequence[Standing]) -> Match:
+def match(jobs: Sequence[Job], standings: Sequence[SubmissionRow]) -> Match:
     """Say which entry each submission is of: those that exist or may exist first, then those to be tried again."""
     of = _all_by_name(jobs, standings)
     return _match(jobs, standings) if of is None else Match(of, ())
 
 
-def _all_by_name(jobs: Sequence[Job], standings: Sequence[Standing]) -> dict[str, Standing] | None:
+def _all_by_name(jobs: Sequence[Job], standings: Sequence[SubmissionRow]) -> dict[str, SubmissionRow] | None:
     """The same where every submission has its own entry still: a tenth of the time, of the usual second run."""
     named = {job.name: job for job in jobs}
-    of: dict[str, Standing] = {}
+    of: dict[str, SubmissionRow] = {}
     for standing in standings:
         name = standing.name
         job = named.get(name)
@@ -105,28 +105,28 @@ def _all_by_name(jobs: Sequence[Job], standings: Sequence[Standing]) -> dict[str
     return of
 
 
-def _match(jobs: Sequence[Job], standings: Sequence[Standing]) -> Match:
+def _match(jobs: Sequence[Job], standings: Sequence[SubmissionRow]) -> Match:
     entries: dict[_Pair, list[Job]] = defaultdict(list)
     for job in jobs:
         entries[job.pair].append(job)
-    counted: dict[_Pair, list[Standing]] = defaultdict(list)
-    others: dict[_Pair, list[Standing]] = defaultdict(list)
-    gone: list[Standing] = []
+    counted: dict[_Pair, list[SubmissionRow]] = defaultdict(list)
+    others: dict[_Pair, list[SubmissionRow]] = defaultdict(list)
+    gone: list[SubmissionRow] = []
     for standing in standings:
         if standing.again:
             gone.append(standing)
         else:
-            (counted if standing.counts else others)[standing.pair].append(standing)
-    of: dict[str, Standing] = {}
+            (counted if standing.consumes_slot else others)[standing.pair].append(standing)
+    of: dict[str, SubmissionRow] = {}
     for pair, bought in counted.items():
         gone += _assign(bought, entries[pair], of)
     for pair, tried in others.items():
         _assign(tried, entries[pair], of)
-    kept = (one for one in gone if one.counts or (one.again and one.state != "released"))
+    kept = (one for one in gone if one.consumes_slot or (one.again and one.state != "released"))
     return Match(of, tuple(kept))
 
 
-def _assign(standings: list[Standing], jobs: Sequence[Job], of: dict[str, Standing]) -> list[Standing]:
+def _assign(standings: list[SubmissionRow], jobs: Sequence[Job], of: dict[str, SubmissionRow]) -> list[SubmissionRow]:
     """Give submissions of one pair their entries, and return those that no entry is left for.
 
     Enabled entries come first, as they are what is counted: one of the same name, else the next in order. A disabled
@@ -140,9 +140,11 @@ def _assign(standings: list[Standing], jobs: Sequence[Job], of: dict[str, Standi
     return _take_named(left[len(free) :], disabled, of)
 
 
-def _take_named(standings: Iterable[Standing], names: Iterable[str], of: dict[str, Standing]) -> list[Standing]:
+def _take_named(
+    standings: Iterable[SubmissionRow], names: Iterable[str], of: dict[str, SubmissionRow]
+) -> list[SubmissionRow]:
     free = set(names)
-    left: list[Standing] = []
+    left: list[SubmissionRow] = []
     for standing in standings:
         if standing.name in free:
             free.discard(standing.name)
@@ -155,7 +157,7 @@ def _take_named(standings: Iterable[Standing], names: Iterable[str], of: dict[st
 class _Ordinals:
     """Numbers for new submissions of each pair: never one that was given before."""
 
-    def __init__(self, standings: Iterable[Standing]) -> None:
+    def __init__(self, standings: Iterable[SubmissionRow]) -> None:
         self._standings = standings
 
     def next(self, pair: _Pair) -> int:
@@ -183,7 +185,7 @@ def _again(manifest: Manifest, matched: Match, names: Sequence[str]) -> list[Job
     return [jobs[name] for name in dict.fromkeys(names)]
 
 
-def _again_ordinal(job: Job, standings: Iterable[Standing]) -> int | None:
+def _again_ordinal(job: Job, standings: Iterable[SubmissionRow]) -> int | None:
     """The number of an earlier "one more" that was not created, which this one is then.
 
     Raises:

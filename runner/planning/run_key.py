@@ -15,7 +15,7 @@ from runner.ledger.store import Ledger
 from runner.planning import manifest_identity, periods, plan
 
 
-class Answer(Enum):
+class UnfinishedPolicy(Enum):
     """What to do when the last run of `once_per: run` is unfinished. RESUME is asked for even if it is not."""
 
     REFUSE = "refuse"
@@ -24,7 +24,7 @@ class Answer(Enum):
     RESUME = "--resume"
 
     @classmethod
-    def of(cls, manifest: Manifest, *, resume: bool, new: bool) -> Answer:
+    def of(cls, manifest: Manifest, *, resume: bool, new: bool) -> UnfinishedPolicy:
         """The flags' answer, else the manifest's."""
         if resume:
             return cls.RESUME
@@ -43,7 +43,7 @@ def refuse_two_answers(wanted: Manifest, again: tuple[str, ...], *, resume: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class RunKeyChoice:
     """A run key, and what a person wants to know about how it came to be chosen.
 
     `only` are the globs that every run of the key was limited to; empty when one was not.
@@ -54,7 +54,9 @@ class Choice:
     only: tuple[str, ...] = ()
 
 
-def choose(ledger: Ledger, api: str, manifest: Manifest, answer: Answer, run_id: str, now: datetime) -> Choice:
+def choose(
+    ledger: Ledger, api: str, manifest: Manifest, answer: UnfinishedPolicy, run_id: str, now: datetime
+) -> RunKeyChoice:
     """Choose the run key. Nothing is written.
 
     Raises:
@@ -62,16 +64,16 @@ def choose(ledger: Ledger, api: str, manifest: Manifest, answer: Answer, run_id:
             the timezone or the clock was changed and what was bought would be bought again.
         UsageError: `--new` for a period that has its run already, or the timezone is not known on this machine.
     """
-    fresh = Choice(periods.run_key(manifest.once_per, manifest.timezone, now, run_id))
+    fresh = RunKeyChoice(periods.run_key(manifest.once_per, manifest.timezone, now, run_id))
     runs = list(ledger.runs(api, manifest.name))
     if manifest.once_per != "run":
         refusal = _of_another_clock(ledger, manifest, runs, fresh.run_key, now)
         _refuse_new(ledger, api, manifest, answer, runs, edited=refusal is not None)
         _refuse_changed(ledger, manifest, answer, runs, now)
-        if refusal is not None and answer is not Answer.NEW:
+        if refusal is not None and answer is not UnfinishedPolicy.NEW:
             raise refusal
         return fresh
-    if answer is Answer.NEW:
+    if answer is UnfinishedPolicy.NEW:
         return fresh
     last = next((run for run in runs if run.once_per == "run"), None)
     if last is None:
@@ -79,8 +81,8 @@ def choose(ledger: Ledger, api: str, manifest: Manifest, answer: Answer, run_id:
         _refuse_resume(ledger, manifest, answer, runs)
         return fresh
     left = _Left.of(ledger, last, manifest)
-    if answer is Answer.RESUME or (left.unfinished and answer is Answer.RESUME_IF_UNFINISHED):
-        return Choice(last.run_key, _what_changed(ledger, last, manifest), _only(runs, last.run_key))
+    if answer is UnfinishedPolicy.RESUME or (left.unfinished and answer is UnfinishedPolicy.RESUME_IF_UNFINISHED):
+        return RunKeyChoice(last.run_key, _what_changed(ledger, last, manifest), _only(runs, last.run_key))
     if left.unfinished and left.bought:
         raise RefusedError(
             f"the last run of {manifest.name} ({last.id}) left {left.words}",
@@ -90,22 +92,22 @@ def choose(ledger: Ledger, api: str, manifest: Manifest, answer: Answer, run_id:
 
 
 def _refuse_new(
-    ledger: Ledger, api: str, manifest: Manifest, answer: Answer, runs: Sequence[RunRow], *, edited: bool
+    ledger: Ledger, api: str, manifest: Manifest, answer: UnfinishedPolicy, runs: Sequence[RunRow], *, edited: bool
 ) -> None:
     """Within a period `--new` only says that an edited `once_per`, timezone, clock or name is meant to begin anew."""
     if runs:
         edited = edited or runs[0].once_per != manifest.once_per
     else:
         edited = manifest_identity.absolute(manifest.path) in ledger.manifest_paths(api).values()
-    if answer is Answer.NEW and not edited:
+    if answer is UnfinishedPolicy.NEW and not edited:
         raise UsageError(
             f"--new would buy again what {manifest.path} says is bought once_per {manifest.once_per}",
             "For one more of a job that exists: --again NAME.",
         )
 
 
-def _refuse_resume(ledger: Ledger, manifest: Manifest, answer: Answer, runs: Sequence[RunRow]) -> None:
-    if answer is not Answer.RESUME:
+def _refuse_resume(ledger: Ledger, manifest: Manifest, answer: UnfinishedPolicy, runs: Sequence[RunRow]) -> None:
+    if answer is not UnfinishedPolicy.RESUME:
         return
     elsewhere = sorted({run.api for run in ledger.runs(manifest=manifest.name)})
     if runs or elsewhere:
@@ -116,17 +118,19 @@ def _refuse_resume(ledger: Ledger, manifest: Manifest, answer: Answer, runs: Seq
         )
 
 
-def _refuse_changed(ledger: Ledger, manifest: Manifest, answer: Answer, runs: Sequence[RunRow], now: datetime) -> None:
+def _refuse_changed(
+    ledger: Ledger, manifest: Manifest, answer: UnfinishedPolicy, runs: Sequence[RunRow], now: datetime
+) -> None:
     """A `once_per` that was edited makes a new key, under which what was just bought would be bought again."""
     last = runs[0] if runs else None
-    if last is None or last.once_per == manifest.once_per or answer is Answer.NEW:
+    if last is None or last.once_per == manifest.once_per or answer is UnfinishedPolicy.NEW:
         return
     if last.once_per == "run":
         still = _Left.of(ledger, last, manifest).unfinished
     else:
         still = periods.run_key(last.once_per, manifest.timezone, now, last.id) == last.run_key
     standings = ledger.standings(last.api, last.manifest, last.run_key)
-    bought = len({one.pair for one in standings if one.counts} & {job.pair for job in manifest.jobs})
+    bought = len({one.pair for one in standings if one.consumes_slot} & {job.pair for job in manifest.jobs})
     if still and bought:
         raise RefusedError(
             f"once_per was {last.once_per} in the last run of {manifest.name} ({last.id}), which bought {bought} of "
@@ -168,7 +172,7 @@ def _of_another_clock(
 
 
 def _bought(ledger: Ledger, last: RunRow, run_key: str) -> Counter[tuple[str, str]]:
-    return Counter(one.pair for one in ledger.standings(last.api, last.manifest, run_key) if one.counts)
+    return Counter(one.pair for one in ledger.standings(last.api, last.manifest, run_key) if one.consumes_slot)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,12 +192,12 @@ class _Left:
         standings = ledger.standings(last.api, last.manifest, last.run_key)
         of = plan.match(jobs, standings).of
         enabled = _enabled(manifest.jobs)
-        missing = Counter(job.pair for job in wanted if job.name not in of or not of[job.name].counts) & enabled
+        missing = Counter(job.pair for job in wanted if job.name not in of or not of[job.name].consumes_slot) & enabled
         doubts = (
             Counter(job.pair for job in wanted if job.name in of and of[job.name].state in ("in_doubt", "sending"))
             & enabled
         )
-        return cls(missing.total(), doubts.total(), len(wanted), any(one.counts for one in standings))
+        return cls(missing.total(), doubts.total(), len(wanted), any(one.consumes_slot for one in standings))
 
     @property
     def unfinished(self) -> bool:

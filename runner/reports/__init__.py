@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from runner.planning.forecast import Forecast
+from runner.planning.forecast import Preview
 from runner.reports.formats import csv, github, html, json, junit, markdown, prometheus, text_table
 from runner.reports.style import Style
 from runner.reports.views import plan, run, status
 from runner.reports.views.run import totals
-from runner.reports.views.status import Standing, others
-from runner.reports.views.table import Sheet
+from runner.reports.views.status import StatusReport, others
+from runner.reports.views.table import Table
 from runner.runs.job_status import totals as status_totals
-from runner.runs.results_file import Digest
+from runner.runs.summary import RunSummary
 
 __all__ = [
     "FORMATS",
@@ -26,7 +26,7 @@ __all__ = [
     "PLAN_FORMATS",
     "STATUS_FORMATS",
     "Report",
-    "Standing",
+    "StatusReport",
     "Style",
     "others",
     "status_totals",
@@ -38,7 +38,7 @@ Report = Callable[[_T, Style], str]
 
 
 def _formats(
-    sheet: Callable[[_T, Style], Sheet],
+    sheet: Callable[[_T, Style], Table],
     fields: Sequence[str],
     rows: Callable[[_T], Iterable[Mapping[str, Any]]],
     **more: Report[_T],
@@ -53,7 +53,7 @@ def _formats(
     )
 
 
-FORMATS: Mapping[str, Report[Sequence[Digest]]] = _formats(
+FORMATS: Mapping[str, Report[Sequence[RunSummary]]] = _formats(
     run.sheet,
     run.FIELDS,
     run.rows,
@@ -63,7 +63,7 @@ FORMATS: Mapping[str, Report[Sequence[Digest]]] = _formats(
     html=html.runs,
     prometheus=prometheus.runs,
 )
-PLAN_FORMATS: Mapping[str, Report[Sequence[Forecast]]] = _formats(
+PLAN_FORMATS: Mapping[str, Report[Sequence[Preview]]] = _formats(
     plan.sheet,
     plan.FIELDS,
     plan.rows,
@@ -73,7 +73,7 @@ PLAN_FORMATS: Mapping[str, Report[Sequence[Forecast]]] = _formats(
     html=html.plans,
     prometheus=prometheus.plans,
 )
-STATUS_FORMATS: Mapping[str, Report[Sequence[Standing]]] = _formats(
+STATUS_FORMATS: Mapping[str, Report[Sequence[StatusReport]]] = _formats(
     status.sheet,
     status.FIELDS,
     status.rows,

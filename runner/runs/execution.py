@@ -14,25 +14,25 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
-from runner.client.api import Api
-from runner.client.fetcher import Asker
+from runner.client.api import ApiClient
+from runner.client.fetcher import Fetcher
 from runner.core import settings
 from runner.core.errors import Exit, RefusedError
 from runner.core.models import InDoubt, Manifest, Record, Submission
-from runner.core.rate_limit import Pace
+from runner.core.rate_limit import RateLimiter
 from runner.core.version import VERSION
 from runner.ledger import lock
-from runner.ledger.journal import Decided
+from runner.ledger.journal import RecordedOutcome
 from runner.ledger.location import is_there
-from runner.ledger.rows import RunRow, Standing
-from runner.ledger.run_journal import Book
+from runner.ledger.rows import RunRow, SubmissionRow
+from runner.ledger.run_journal import RunJournal
 from runner.ledger.store import Ledger
 from runner.planning import estimates, forecast, manifest_identity, plan
 from runner.planning import run_key as run_keys
-from runner.planning.forecast import Forecast
+from runner.planning.forecast import Preview
 from runner.runs import reconcile, record
-from runner.runs.reconcile import Finding, Look
-from runner.runs.results_file import Digest
+from runner.runs.reconcile import Finding, Reconciler
+from runner.runs.summary import RunSummary
 from runner.submission.budget import Budget
 from runner.submission.engine import End, Engine, Observer
 
@@ -40,7 +40,7 @@ from runner.submission.engine import End, Engine, Observer
 _LOOKS = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0)
 
 
-class Watcher(Observer, Protocol):
+class RunObserver(Observer, Protocol):
     """Who is told how an execution goes."""
 
     def found(self, findings: Sequence[Finding]) -> None:
@@ -64,7 +64,7 @@ class Interrupter(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class RunRequest:
     """What is asked of one execution. Times are in seconds but `settle`.
 
     `resume` and `new` answer what to do with an unfinished run; `hold` leaves all doubt to the person. `priced`: ask
@@ -95,24 +95,24 @@ class Execution:
     `forecast` says what `submit` is about to do and cost, where that matters.
     """
 
-    order: Order
+    order: RunRequest
     ledger: Ledger
-    api: Api
-    watcher: Watcher
+    api: ApiClient
+    watcher: RunObserver
     run_id: str
     started_at: datetime
     wait: Callable[[float], bool]  # sleeps so many seconds; False when the run was interrupted meanwhile
     now: Callable[[], datetime]
     run: RunRow = field(init=False)
     plan: plan.Plan = field(init=False)
-    forecast: Forecast | None = field(init=False, default=None)
-    unrecorded: tuple[Decided, ...] = field(init=False, default=())
+    forecast: Preview | None = field(init=False, default=None)
+    unrecorded: tuple[RecordedOutcome, ...] = field(init=False, default=())
     unreleased: tuple[Submission, ...] = field(init=False, default=())
-    _pace: Pace = field(init=False)
+    _pace: RateLimiter = field(init=False)
     _budget: Budget = field(init=False, default_factory=Budget)
 
     def __post_init__(self) -> None:
-        self._pace = Pace(self.order.limits.pace)
+        self._pace = RateLimiter(self.order.limits.pace)
 
     def prepare(self) -> None:
         """Settle what earlier runs left in doubt, choose the run key, plan, and see what that would cost.
@@ -126,7 +126,7 @@ class Execution:
         manifest_identity.check(self.ledger, order.api, manifest, new=order.new)
         self.ledger.doubt_intents(order.api, manifest.name, record.KILLED)
         self._look_at(self._doubts())
-        answer = run_keys.Answer.of(manifest, resume=order.resume, new=order.new)
+        answer = run_keys.UnfinishedPolicy.of(manifest, resume=order.resume, new=order.new)
         chosen = run_keys.choose(self.ledger, order.api, manifest, answer, self.run_id, self.started_at)
         for note in chosen.notes:
             self.watcher.note(note)
@@ -152,14 +152,14 @@ class Execution:
             settings=asdict(order.limits) | {"only": list(only), "timezone": order.manifest.timezone},
         )
 
-    def _price(self, run_key: str, standings: Sequence[Standing]) -> None:
+    def _price(self, run_key: str, standings: Sequence[SubmissionRow]) -> None:
         """Learn what is to be sent costs, where that matters, and refuse what would cost too much."""
         order = self.order
         if not order.priced and order.limits.max_cost is None:
             return
-        told: estimates.Told | None = None
+        told: estimates.EstimateResponse | None = None
         if self.plan.sends:
-            asker = Asker(order.limits, pace=self._pace)
+            asker = Fetcher(order.limits, pace=self._pace)
             told = estimates.ask(asker, self.api, forecast.workflows(self.plan, standings), ())
             self.plan = replace(self.plan, sends=forecast.priced(self.plan.sends, told.estimates))
         self.forecast = forecast.make(
@@ -193,7 +193,7 @@ class Execution:
         engine = Engine(
             self.plan.sends,
             self.api,
-            Book(self.ledger, self.run),
+            RunJournal(self.ledger, self.run),
             self.order.limits,
             self.watcher,
             budget=self._budget,
@@ -221,14 +221,14 @@ class Execution:
 
     # What is in doubt.
 
-    def _doubts(self) -> list[Standing]:
+    def _doubts(self) -> list[SubmissionRow]:
         return self.ledger.unsettled(self.order.api, self.order.manifest.name)
 
-    def _look_at(self, doubts: Sequence[Standing]) -> list[Finding]:
+    def _look_at(self, doubts: Sequence[SubmissionRow]) -> list[Finding]:
         """One look for each doubt; returns those that are left."""
         if not doubts or self.order.hold:
             return []
-        look = Look(
+        look = Reconciler(
             self.ledger,
             self.api,
             self.order.api,
@@ -254,7 +254,7 @@ class Execution:
             self._look_at(doubts)
 
 
-def exit_code(run: RunRow, made: Digest, end: End) -> Exit:
+def exit_code(run: RunRow, made: RunSummary, end: End) -> Exit:
     """What a run came to, as the program's exit code has it; whether its record was written is another matter."""
     if end.signum is not None:
         return Exit(128 + end.signum)
@@ -263,10 +263,10 @@ def exit_code(run: RunRow, made: Digest, end: End) -> Exit:
     if end.state == "stopped" or end.error is not None:
         return Exit.REFUSED
     missing = any(plan.not_sent(entry.job, run.settings["only"]) is None for entry in made.rest)
-    return Exit.FAILED if missing else Exit.OK
+    return Exit.NOT_CREATED if missing else Exit.OK
 
 
-def _provide_ledger(order: Order, watcher: Watcher) -> None:
+def _provide_ledger(order: RunRequest, watcher: RunObserver) -> None:
     """See that there is a ledger. It is made before the first lock, so that locks without a ledger tell of a loss."""
     locked_before = is_there(lock.folder(order.ledger))  # looked at first: another run may be making both
     if is_there(order.ledger) or not order.make_ledger:
@@ -278,7 +278,9 @@ def _provide_ledger(order: Order, watcher: Watcher) -> None:
 
 
 @contextmanager
-def opened(order: Order, api: Api, watcher: Watcher, wait: Callable[[float], bool]) -> Iterator[Execution]:
+def opened(
+    order: RunRequest, api: ApiClient, watcher: RunObserver, wait: Callable[[float], bool]
+) -> Iterator[Execution]:
     """Take the manifest's lock and open the ledger for one execution.
 
     Raises:

@@ -17,19 +17,19 @@ from typing import Any, Literal, Protocol
 from runner.client import job as job_object
 from runner.client import job_list
 from runner.client.exchange import Exchange
-from runner.client.fetcher import Asker, Question
+from runner.client.fetcher import ApiCall, Fetcher
 from runner.client.job import JobObject
-from runner.client.response import Answer, Happening, NoAnswer, without_use
+from runner.client.response import ExchangeResult, NoResponse, Response, describe_failure
 
-Kind = Literal["completed", "failed", "cancelled", "going", "unknown"]
+Kind = Literal["completed", "failed", "cancelled", "active", "unknown"]
 
 # What is known of the API's words; any other is shown as it is.
 _KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(("completed", "complete", "succeeded", "success", "successful", "done", "finished"), "completed"),
     **dict.fromkeys(("failed", "failure", "error", "errored", "timed_out", "timedout"), "failed"),
     **dict.fromkeys(("cancelled", "canceled", "aborted", "terminated", "stopped"), "cancelled"),
-    **dict.fromkeys(("created", "pending", "queued", "scheduled", "submitted", "accepted"), "going"),
-    **dict.fromkeys(("running", "started", "in_progress", "processing", "paused", "retrying"), "going"),
+    **dict.fromkeys(("created", "pending", "queued", "scheduled", "submitted", "accepted"), "active"),
+    **dict.fromkeys(("running", "started", "in_progress", "processing", "paused", "retrying"), "active"),
 }
 _LARGEST_COST = 2**63 - 1  # tokens, as the ledger has it: no sum of such is too long for Python to print
 
@@ -52,15 +52,15 @@ class Reader(Protocol):
     def bearer(self) -> bool:
         """Whether the key begins with `Bearer `."""
 
-    def list_jobs(self, workflow_id: str, exchange: Exchange) -> Happening:
+    def list_jobs(self, workflow_id: str, exchange: Exchange) -> ExchangeResult:
         """The jobs of a workflow."""
 
-    def get_job(self, workflow_id: str, job_id: str, exchange: Exchange) -> Happening:
+    def get_job(self, workflow_id: str, job_id: str, exchange: Exchange) -> ExchangeResult:
         """One job, whole."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class JobStatus:
     """A job that exists, as the API told it last, at `seen_at`.
 
     `name`, `workflow_id` and `project_id` are the manifest's. `whole`: the object has the job's tasks as of then.
@@ -177,7 +177,7 @@ def _task_error(task: Mapping[str, Any]) -> str:
     return f"{name}: {said}" if said and isinstance(name, str) and name else said
 
 
-def totals(sightings: Sequence[Sighting]) -> str:
+def totals(sightings: Sequence[JobStatus]) -> str:
     """How many jobs have each status, and what they cost."""
     counts = Counter(one.status_now or "status unknown" for one in sightings)
     parts = ", ".join(f"{count} {word}" for word, count in counts.most_common())
@@ -186,15 +186,15 @@ def totals(sightings: Sequence[Sighting]) -> str:
     return f"{len(sightings)} {jobs}{': ' if parts else ''}{parts} · cost {cost}"
 
 
-class Watch:
+class StatusPoller:
     """Looks at the jobs of a run; `sightings` is what is known of each, in their order."""
 
     def __init__(
         self,
-        jobs: Sequence[Sighting],
+        jobs: Sequence[JobStatus],
         reader: Reader,
-        asker: Asker,
-        keep: Callable[[Sequence[Sighting]], None],
+        asker: Fetcher,
+        keep: Callable[[Sequence[JobStatus]], None],
         *,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -211,7 +211,7 @@ class Watch:
         self.refused = ""  # why nothing can be learned: the key is not recognised
 
     @property
-    def sightings(self) -> tuple[Sighting, ...]:
+    def sightings(self) -> tuple[JobStatus, ...]:
         """What is known of each job, in their order."""
         return tuple(self._known)
 
@@ -225,7 +225,7 @@ class Watch:
         """Whether looking again would tell nothing more."""
         return bool(self.refused) or all(one.is_settled or one.is_lost for one in self._known)
 
-    def look(self, within: float | None = None) -> list[Sighting]:
+    def look(self, within: float | None = None) -> list[JobStatus]:
         """Ask for what is not final yet, and return what has changed. It takes no more than `within` seconds.
 
         One list for each workflow with several such jobs, and one request for each job that stands alone or that its
@@ -246,7 +246,7 @@ class Watch:
             self._keep(final)
         return [new for old, new in pairs if _differ(old, new)]
 
-    def follow(self, wait: Callable[[float], bool], timeout: float | None) -> Iterator[list[Sighting]]:
+    def follow(self, wait: Callable[[float], bool], timeout: float | None) -> Iterator[list[JobStatus]]:
         """Look until all is final, and yield what changed at each look.
 
         Args:
@@ -280,29 +280,29 @@ class Watch:
             by_workflow[self._known[place].workflow_id].append(place)
         groups = list(by_workflow.values())
         told = self._ask([self._list(group[0]) if len(group) > 1 else self._get(group[0]) for group in groups], end)
-        self._knows_some = any(isinstance(one, Answer) and one.status == HTTPStatus.OK for one in told)
+        self._knows_some = any(isinstance(one, Response) and one.status == HTTPStatus.OK for one in told)
         missing: list[int] = []
         for group, happening in zip(groups, told, strict=True):
             if len(group) > 1:
                 missing += self._from_list(group, happening)
             else:
                 self._from_job(group[0], happening)
-        return missing, any(isinstance(one, NoAnswer) and one.cause == "timeout" for one in told)
+        return missing, any(isinstance(one, NoResponse) and one.cause == "timeout" for one in told)
 
-    def _list(self, place: int) -> Question:
+    def _list(self, place: int) -> ApiCall:
         return partial(self._reader.list_jobs, self._known[place].workflow_id)
 
-    def _get(self, place: int) -> Question:
+    def _get(self, place: int) -> ApiCall:
         return partial(self._reader.get_job, self._known[place].workflow_id, self._known[place].job_id)
 
-    def _from_list(self, group: Sequence[int], happening: Happening) -> list[int]:
+    def _from_list(self, group: Sequence[int], happening: ExchangeResult) -> list[int]:
         jobs = None
-        if isinstance(happening, Answer) and happening.status == HTTPStatus.OK:
+        if isinstance(happening, Response) and happening.status == HTTPStatus.OK:
             jobs = job_list.read(happening.body)
         if jobs is None:
             self._not_told(group, happening)
             # A list that cannot be read is no reason not to ask for each; an API that does not answer is.
-            return list(group) if isinstance(happening, Answer) and happening.status < 300 else []  # noqa: PLR2004 - a success
+            return list(group) if isinstance(happening, Response) and happening.status < 300 else []  # noqa: PLR2004 - a success
         by_id = {job.id: job for job in jobs}
         for place in group:
             job = by_id.get(self._known[place].job_id)
@@ -314,9 +314,9 @@ class Watch:
         for place, happening in zip(places, self._ask([self._get(place) for place in places], end), strict=True):
             self._from_job(place, happening)
 
-    def _from_job(self, place: int, happening: Happening) -> None:
+    def _from_job(self, place: int, happening: ExchangeResult) -> None:
         known = self._known[place]
-        if isinstance(happening, Answer) and happening.status == HTTPStatus.OK:
+        if isinstance(happening, Response) and happening.status == HTTPStatus.OK:
             job = job_object.read(happening.body)
             if job is not None and job.id == known.job_id:
                 self._see(place, happening.body, whole=True)
@@ -324,7 +324,7 @@ class Watch:
         if not known.is_settled:  # else only the reasons are not told, and a list told the rest just now
             self._not_told([place], happening)
 
-    def _ask(self, questions: Sequence[Question], end: float | None) -> list[Happening]:
+    def _ask(self, questions: Sequence[ApiCall], end: float | None) -> list[ExchangeResult]:
         within = None if end is None else max(0.0, end - self._clock())
         return self._asker.ask(questions, within) if questions else []
 
@@ -332,11 +332,11 @@ class Watch:
         known = self._known[place]
         self._known[place] = replace(known, body=body, seen_at=self._now(), whole=whole, problem="", denials=0)
 
-    def _not_told(self, places: Sequence[int], happening: Happening) -> None:
-        if isinstance(happening, NoAnswer) and happening.cause == "interrupted":  # nobody waited for it: no news
+    def _not_told(self, places: Sequence[int], happening: ExchangeResult) -> None:
+        if isinstance(happening, NoResponse) and happening.cause == "interrupted":  # nobody waited for it: no news
             return
-        status = happening.status if isinstance(happening, Answer) else None
-        problem = without_use(happening, bearer=self._reader.bearer)
+        status = happening.status if isinstance(happening, Response) else None
+        problem = describe_failure(happening, bearer=self._reader.bearer)
         if status == HTTPStatus.UNAUTHORIZED:
             self.refused = problem
         for place in places:
@@ -346,5 +346,5 @@ class Watch:
             self._known[place] = replace(known, problem=problem, denials=denials, is_lost=is_lost)
 
 
-def _differ(old: Sighting, new: Sighting) -> bool:
+def _differ(old: JobStatus, new: JobStatus) -> bool:
     return (old.status, old.progress, old.problem) != (new.status, new.progress, new.problem)

@@ -9,16 +9,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from runner.client.fetcher import Asker
+from runner.client.fetcher import Fetcher
 from runner.core import settings
 from runner.core.models import Manifest
 from runner.ledger import lock
-from runner.ledger.location import LedgerPlace, is_there
+from runner.ledger.location import LedgerLocation, is_there
 from runner.ledger.store import Ledger
 from runner.planning import estimates, forecast, manifest_identity, plan
 from runner.planning import run_key as run_keys
 from runner.planning.estimates import Estimate
-from runner.planning.forecast import Forecast
+from runner.planning.forecast import Preview
 
 _NEXT = "next"  # stands for the id of a run that there is not yet
 
@@ -35,7 +35,7 @@ class Unwritten(Ledger):
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class PreviewRequest:
     """What a run would be asked for: as `execution.Order` has it."""
 
     manifest: Manifest
@@ -47,7 +47,7 @@ class Question:
     new: bool = False
 
 
-def check_free(place: LedgerPlace, question: Question) -> None:
+def check_free(place: LedgerLocation, question: PreviewRequest) -> None:
     """See that nobody is running the manifest.
 
     Raises:
@@ -64,7 +64,7 @@ def check_free(place: LedgerPlace, question: Question) -> None:
 
 
 @contextmanager
-def record(place: LedgerPlace) -> Iterator[Ledger]:
+def record(place: LedgerLocation) -> Iterator[Ledger]:
     """The record, to be read; an empty one where there is none yet, and a run would make it.
 
     Raises:
@@ -81,13 +81,13 @@ def record(place: LedgerPlace) -> Iterator[Ledger]:
 
 
 def look(
-    question: Question,
+    question: PreviewRequest,
     ledger: Ledger,
     reader: estimates.Reader | None = None,
     *,
     cost: bool = False,
     check: bool = False,
-) -> tuple[Forecast, tuple[str, ...]]:
+) -> tuple[Preview, tuple[str, ...]]:
     """What a run would do now, and notes for a person.
 
     Args:
@@ -102,7 +102,7 @@ def look(
         UsageError: `only` or `again` name no job.
     """
     manifest, now = question.manifest, datetime.now(UTC)
-    answer = run_keys.Answer.of(manifest, resume=question.resume, new=question.new)
+    answer = run_keys.UnfinishedPolicy.of(manifest, resume=question.resume, new=question.new)
     manifest_identity.check(ledger, question.api, manifest, new=question.new)
     chosen = run_keys.choose(ledger, question.api, manifest, answer, _NEXT, now)
     standings = ledger.standings(question.api, manifest.name, chosen.run_key)
@@ -113,7 +113,7 @@ def look(
     if reader is not None:
         pairs = [one.job.pair for one in planned.sends] if check else []
         workflows = forecast.workflows(planned, standings) if cost and planned.sends else []
-        told = estimates.ask(Asker(question.limits), reader, workflows, pairs)
+        told = estimates.ask(Fetcher(question.limits), reader, workflows, pairs)
         prices, problems, remedies = told.estimates if cost else None, told.problems, told.remedies
     made = forecast.make(
         manifest,
@@ -128,7 +128,7 @@ def look(
     return replace(made, remedies=remedies), (*chosen.notes, *_elsewhere(ledger, question, chosen.run_key))
 
 
-def _elsewhere(ledger: Ledger, question: Question, run_key: str) -> Sequence[str]:
+def _elsewhere(ledger: Ledger, question: PreviewRequest, run_key: str) -> Sequence[str]:
     doubts = ledger.unsettled(question.api, question.manifest.name)
     others = sum(one.run_key != run_key for one in doubts)
     return [f"{others} of earlier runs of this manifest still in doubt: pixxel-runner resolve"] if others else []

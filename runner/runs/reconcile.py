@@ -18,10 +18,10 @@ from runner.client import job as job_object
 from runner.client import job_list
 from runner.client.exchange import Exchange
 from runner.client.job import JobObject
-from runner.client.response import Answer, Happening
-from runner.core.models import Created, ErrorInfo, Failed, InDoubt
-from runner.core.text import visible
-from runner.ledger.rows import Decision, Standing
+from runner.client.response import ExchangeResult, Response
+from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated
+from runner.core.text import escape_unprintable
+from runner.ledger.rows import Decision, SubmissionRow
 from runner.ledger.store import Ledger
 
 SETTLE = timedelta(minutes=15)
@@ -39,10 +39,10 @@ _PAGE = 50  # where the API cuts its other lists off
 class Reader(Protocol):
     """What a look-up needs of the API: nothing that creates."""
 
-    def list_jobs(self, workflow_id: str, exchange: Exchange) -> Happening:
+    def list_jobs(self, workflow_id: str, exchange: Exchange) -> ExchangeResult:
         """The jobs of a workflow."""
 
-    def get_job(self, workflow_id: str, job_id: str, exchange: Exchange) -> Happening:
+    def get_job(self, workflow_id: str, job_id: str, exchange: Exchange) -> ExchangeResult:
         """One job, whole."""
 
 
@@ -71,8 +71,8 @@ class Listing:
 class Finding:
     """What a look-up makes of one doubt."""
 
-    doubt: Standing
-    outcome: Created | Failed | InDoubt
+    doubt: SubmissionRow
+    outcome: Created | NotCreated | InDoubt
     what: str
 
 
@@ -85,7 +85,7 @@ class Window:
     end: datetime
 
     @classmethod
-    def of(cls, doubt: Standing, settle: timedelta) -> Window:
+    def of(cls, doubt: SubmissionRow, settle: timedelta) -> Window:
         """The window of a doubt."""
         sent = doubt.ended_at or doubt.claimed_at + timedelta(seconds=doubt.timeout)
         return cls(doubt.claimed_at - _SLACK, sent, sent + settle + _SLACK)
@@ -97,8 +97,8 @@ class Window:
 
 def judge(
     ours: Collection[int],
-    unsettled: Sequence[Standing],
-    known: Sequence[Standing],
+    unsettled: Sequence[SubmissionRow],
+    known: Sequence[SubmissionRow],
     listing: Listing,
     taken: Collection[str],
     creators: Mapping[str, Collection[str]],
@@ -143,7 +143,7 @@ def judge(
 
 def _may_be_of(
     job: JobObject,
-    group: Sequence[Standing],
+    group: Sequence[SubmissionRow],
     listing: Listing,
     creators: Mapping[str, Collection[str]],
     windows: Mapping[int, Window],
@@ -166,14 +166,14 @@ class _Group:
     the clocks, they keep a send from being said to be absent, and are left to a person.
     """
 
-    doubts: Sequence[Standing]
-    found: Sequence[Standing]
+    doubts: Sequence[SubmissionRow]
+    found: Sequence[SubmissionRow]
     candidates: Sequence[JobObject]
     near: Sequence[JobObject]
     windows: Mapping[int, Window]
     listing: Listing
 
-    def settle(self, mine: Sequence[Standing], *, whole: bool, settled: datetime) -> list[Finding]:
+    def settle(self, mine: Sequence[SubmissionRow], *, whole: bool, settled: datetime) -> list[Finding]:
         """Say what is certain of `mine`. A send that was over by `settled` is one that no server is slow with."""
         others = len(self.doubts) - len(mine)
         count, ids = len(self.candidates), tuple(job.id for job in self.candidates)
@@ -194,12 +194,12 @@ class _Group:
             return [_left(one, ids, "the times of the jobs at the API fit no assignment") for one in mine]
         return self._adopt(mine, fitting)
 
-    def _why_not_now(self, mine: Sequence[Standing]) -> str:
+    def _why_not_now(self, mine: Sequence[SubmissionRow]) -> str:
         """Why the number of candidates says nothing: it is not known how many there are."""
         if any(one.state == "sending" for one in self.doubts if one not in mine):
             return "another manifest is sending in the same workflow"
         if self.listing.part:
-            return f"the API says that its list is a part, or an old one ({visible(self.listing.part)})"
+            return f"the API says that its list is a part, or an old one ({escape_unprintable(self.listing.part)})"
         if any(_is_of_before(one, self.listing) for one in self.doubts):
             return "the API's list of jobs is from before it was sent"
         return ""
@@ -207,7 +207,7 @@ class _Group:
     def _one_pair(self) -> bool:
         return len({one.pair for one in [*self.doubts, *self.found]}) == 1
 
-    def _adopt(self, mine: Sequence[Standing], fitting: Mapping[int, JobObject]) -> list[Finding]:
+    def _adopt(self, mine: Sequence[SubmissionRow], fitting: Mapping[int, JobObject]) -> list[Finding]:
         """Give each doubt the job that fits it; what fits a send that was given another's goes to whoever has none."""
         given = {one.id: fitting[one.id] for one in self.doubts if fitting.get(one.id) in self.candidates}
         over = [job for job in self._in_order(self.candidates) if job not in given.values()]
@@ -223,7 +223,7 @@ class _Group:
                 findings.append(Finding(one, created, "found"))
         return findings
 
-    def _absent(self, doubt: Standing, *, whole: bool, settled: datetime) -> Finding:
+    def _absent(self, doubt: SubmissionRow, *, whole: bool, settled: datetime) -> Finding:
         ids = tuple(job.id for job in self.near)
         if not whole:
             return _left(doubt, ids, "the API's list of jobs can't be relied on to be complete")
@@ -236,7 +236,7 @@ class _Group:
             until = self.windows[doubt.id].end - _SLACK + (last - self.windows[doubt.id].sent)
             return _left(doubt, (), f"not at the API so far; a slow server may create it until {until:%H:%M:%S} UTC")
         error = ErrorInfo("not_found", f"was in doubt ({doubt_words(doubt)}), and is not among the workflow's jobs")
-        return Finding(doubt, Failed(error, doubt.attempts, doubt.claimed_at), "not found")
+        return Finding(doubt, NotCreated(error, doubt.attempts, doubt.claimed_at), "not found")
 
     def _jobs(self) -> list[JobObject]:
         """The candidates, and the jobs that were found earlier, as far as they are listed."""
@@ -260,12 +260,12 @@ class _Group:
         return fitting
 
 
-def _left(doubt: Standing, candidates: tuple[str, ...], why: str) -> Finding:
+def _left(doubt: SubmissionRow, candidates: tuple[str, ...], why: str) -> Finding:
     error = doubt.error or ErrorInfo("interrupted", "the process ended while it was being sent")
     return Finding(doubt, InDoubt(error, doubt.attempts, doubt.claimed_at, candidates), why)
 
 
-def doubt_words(doubt: Standing) -> str:
+def doubt_words(doubt: SubmissionRow) -> str:
     """Why a submission is in doubt, for a person."""
     return doubt.error.message if doubt.error else "the process ended while it was being sent"
 
@@ -274,9 +274,9 @@ def _by_us(job: JobObject, creators: Collection[str]) -> bool:
     return not creators or job.created_by is None or job.created_by in creators
 
 
-def _overlapping(sends: Sequence[Standing], windows: Mapping[int, Window]) -> Iterator[list[Standing]]:
+def _overlapping(sends: Sequence[SubmissionRow], windows: Mapping[int, Window]) -> Iterator[list[SubmissionRow]]:
     """Groups of sends whose windows overlap: a job may be of any of one group, and of no two groups."""
-    group: list[Standing] = []
+    group: list[SubmissionRow] = []
     end = datetime.min.replace(tzinfo=UTC)
     for send in sorted(sends, key=lambda one: windows[one.id].start):
         if group and windows[send.id].start > end:
@@ -289,7 +289,11 @@ def _overlapping(sends: Sequence[Standing], windows: Mapping[int, Window]) -> It
 
 
 def _shows_all(
-    listing: Listing, held: AbstractSet[str | None], unsettled: Sequence[Standing], settle: timedelta, width: timedelta
+    listing: Listing,
+    held: AbstractSet[str | None],
+    unsettled: Sequence[SubmissionRow],
+    settle: timedelta,
+    width: timedelta,
 ) -> bool:
     """Whether a job that is not listed is not there.
 
@@ -308,7 +312,7 @@ def _shows_all(
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Reconciler:
     """How look-ups are made: where, through what, by whom, and with what patience (`timeout` in seconds)."""
 
     ledger: Ledger
@@ -319,7 +323,7 @@ class Look:
     timeout: float = 30.0
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
-    def at(self, doubts: Sequence[Standing]) -> list[Finding]:
+    def at(self, doubts: Sequence[SubmissionRow]) -> list[Finding]:
         """Look once for each doubt, settle in the ledger what is certain, and say what was found of each.
 
         The locks of the doubts' manifests must be held.
@@ -331,7 +335,9 @@ class Look:
         self._keep(findings)
         return findings
 
-    def _in_workflow(self, workflow_id: str, doubts: list[Standing], creators: dict[str, set[str]]) -> list[Finding]:
+    def _in_workflow(
+        self, workflow_id: str, doubts: list[SubmissionRow], creators: dict[str, set[str]]
+    ) -> list[Finding]:
         listing = self._list(workflow_id)
         if isinstance(listing, str):
             return [_left(one, one.candidates, listing) for one in doubts]
@@ -343,7 +349,7 @@ class Look:
             unsettled=[one for one in standings if one.state in ("in_doubt", "sending")],
             known=[one for one in standings if one.job_id is not None],
             listing=listing,
-            taken=self.ledger.held(self.api, [job.id for job in listing.jobs]),
+            taken=self.ledger.ids_in_use(self.api, [job.id for job in listing.jobs]),
             creators=creators,
             now=self.now(),
             settle=self.settle,
@@ -354,7 +360,7 @@ class Look:
         """The workflow's jobs, or why they can't be known."""
         asked = self.now()
         answer = self.reader.list_jobs(workflow_id, Exchange(self.timeout))
-        if not isinstance(answer, Answer):
+        if not isinstance(answer, Response):
             return f"the API could not be asked: {answer.detail}"
         found = job_list.read_with(answer.body) if answer.status == 200 else None  # noqa: PLR2004 - a status is its own name
         if found is None:
@@ -369,7 +375,7 @@ class Look:
             return finding
         job_id = finding.outcome.job_id
         answer = self.reader.get_job(finding.doubt.workflow_id, job_id, Exchange(self.timeout))
-        if isinstance(answer, Answer) and answer.status == 200:  # noqa: PLR2004 - a status is its own name
+        if isinstance(answer, Response) and answer.status == 200:  # noqa: PLR2004 - a status is its own name
             job = job_object.read(answer.body)
             if job is not None and job.id == job_id:
                 return replace(finding, outcome=replace(finding.outcome, body=answer.body))
@@ -394,17 +400,17 @@ def _detail(finding: Finding) -> str:
     match finding.outcome:
         case Created(job_id=job_id):
             return job_id
-        case Failed(error=error) | InDoubt(error=error):
+        case NotCreated(error=error) | InDoubt(error=error):
             return error.message
 
 
-def _was_right(doubt: Standing, listing: Listing) -> bool:
+def _was_right(doubt: SubmissionRow, listing: Listing) -> bool:
     """Whether the server's answer to a send tells that our clock was then as it is now."""
     date = _date(doubt.error.date if doubt.error else None)
     return date is not None and doubt.ended_at is not None and abs(date - doubt.ended_at - listing.ahead) <= _SLACK
 
 
-def _calibrated(known: Sequence[Standing], listing: Listing) -> list[datetime]:
+def _calibrated(known: Sequence[SubmissionRow], listing: Listing) -> list[datetime]:
     """When jobs were sent whose answers came, in order, if the list says of each that it was created meanwhile.
 
     Empty when it says another time of any: then the times in it are of a clock that is not ours and not `Date`'s.
@@ -418,7 +424,7 @@ def _calibrated(known: Sequence[Standing], listing: Listing) -> list[datetime]:
     return sorted(one.claimed_at for one in sure)
 
 
-def _width(doubt: Standing, calibrated: Sequence[datetime], listing: Listing) -> timedelta:
+def _width(doubt: SubmissionRow, calibrated: Sequence[datetime], listing: Listing) -> timedelta:
     """How far from its window the job of a doubt may say that it was created.
 
     That is a day, as any clock may be wrong. It is less where the doubt's own answer tells that our clock was right,
@@ -429,13 +435,13 @@ def _width(doubt: Standing, calibrated: Sequence[datetime], listing: Listing) ->
     return _APART if beside and _was_right(doubt, listing) else _ASTRAY
 
 
-def _is_of_before(doubt: Standing, listing: Listing) -> bool:
+def _is_of_before(doubt: SubmissionRow, listing: Listing) -> bool:
     """Whether the list is older than the answer that left the doubt, by the server's own clock: it came of a cache."""
     date = _date(doubt.error.date if doubt.error else None)
     return date is not None and listing.date is not None and listing.date < date - _SLACK
 
 
-def _ahead(answer: Answer, asked: datetime, received: datetime) -> timedelta:
+def _ahead(answer: Response, asked: datetime, received: datetime) -> timedelta:
     """How far the server's clock is ahead of ours; 0 when it does not say."""
     date = _date(answer.headers.get("date"))
     return timedelta(0) if date is None else date - (asked + (received - asked) / 2)

@@ -9,21 +9,21 @@ from itertools import islice
 from pathlib import Path
 
 from runner.core.models import (
-    Bought,
+    CostEntry,
     Created,
     Entry,
     ErrorInfo,
-    Failed,
     InDoubt,
     Job,
+    NotCreated,
     Outcome,
     Record,
     Run,
     Skipped,
     Submission,
 )
-from runner.ledger.journal import Decided
-from runner.ledger.rows import RunRow, Standing
+from runner.ledger.journal import RecordedOutcome
+from runner.ledger.rows import RunRow, SubmissionRow
 from runner.ledger.store import Ledger
 from runner.ledger.writes import LARGEST_COST
 from runner.planning import plan
@@ -34,7 +34,7 @@ KILLED = ErrorInfo("interrupted", "the process ended while it was being sent; th
 
 
 def of_run(
-    ledger: Ledger, run: RunRow, unrecorded: Sequence[Decided] = (), unreleased: Sequence[Submission] = ()
+    ledger: Ledger, run: RunRow, unrecorded: Sequence[RecordedOutcome] = (), unreleased: Sequence[Submission] = ()
 ) -> Record:
     """The record of a run's key, with the manifest's jobs as they were in that run.
 
@@ -52,7 +52,7 @@ def of_match(
     run: RunRow,
     jobs: Sequence[Job],
     matched: plan.Match,
-    unrecorded: Sequence[Decided] = (),
+    unrecorded: Sequence[RecordedOutcome] = (),
     unreleased: Sequence[Submission] = (),
 ) -> Record:
     """The same of jobs and submissions that are at hand, and are those of the ledger now.
@@ -66,7 +66,7 @@ def of_match(
 
 
 @dataclass(frozen=True, slots=True)
-class Reopened:
+class LazyEntries:
     """The entries of a record whose ledger is opened each time through: of very many records none is held open.
 
     Going through raises RefusedError when the ledger cannot be read any more.
@@ -75,7 +75,7 @@ class Reopened:
     ledger: Path
     run: RunRow
     number: int
-    unrecorded: Sequence[Decided] = ()
+    unrecorded: Sequence[RecordedOutcome] = ()
     unreleased: Sequence[Submission] = ()
 
     def __len__(self) -> int:
@@ -106,7 +106,7 @@ class Entries:
             for job, standing in batch:
                 yield self._entry(job, standing, told)
 
-    def outline(self) -> Iterator[Entry | Bought]:
+    def outline(self) -> Iterator[Entry | CostEntry]:
         """The same without reading an answer, but for a cost that is too large for the ledger's own column."""
         for job, one in self._lines():
             if one is None or one.state != "created" or job.name in self.unrecorded:
@@ -114,23 +114,25 @@ class Entries:
             elif one.cost is not None and abs(one.cost) >= LARGEST_COST:
                 yield self._entry(job, one, self.ledger.job_objects([one.id]))
             else:
-                yield Bought(job.project_id, one.run_id, max(0, one.cost or 0), one.val_errors, one.estimate)
+                yield CostEntry(job.project_id, one.run_id, max(0, one.cost or 0), one.val_errors, one.estimate)
 
-    def _entry(self, job: Job, standing: Standing | None, told: Mapping[int, tuple[bytes, datetime | None]]) -> Entry:
+    def _entry(
+        self, job: Job, standing: SubmissionRow | None, told: Mapping[int, tuple[bytes, datetime | None]]
+    ) -> Entry:
         if job.name in self.unrecorded:
             return Entry(job, self.unrecorded[job.name], self.run.id)
         if standing is None or standing.state == "released":
             return Entry(job, _not_sent(job, self.run), self.run.id)
         return Entry(job, outcome(standing, *told.get(standing.id, (b"", None))), standing.run_id)
 
-    def _lines(self) -> Iterator[tuple[Job, Standing | None]]:
+    def _lines(self) -> Iterator[tuple[Job, SubmissionRow | None]]:
         for job in self.jobs:
             yield job, self.matched.of.get(job.name)
         for standing in self.matched.gone:
             yield Job(standing.name, standing.workflow_id, standing.project_id, standing.labels), standing
 
 
-def outcome(standing: Standing, body: bytes, seen_at: datetime | None = None) -> Outcome:
+def outcome(standing: SubmissionRow, body: bytes, seen_at: datetime | None = None) -> Outcome:
     """What became of a submission. `body` is its job's object: of `seen_at` if that is given, else the answer's."""
     if standing.job_id is not None:
         return Created(
@@ -145,8 +147,8 @@ def outcome(standing: Standing, body: bytes, seen_at: datetime | None = None) ->
             seen_at,
         )
     error = standing.error or KILLED
-    if standing.state == "failed":
-        return Failed(error, standing.attempts, standing.claimed_at)
+    if standing.state == "not_created":
+        return NotCreated(error, standing.attempts, standing.claimed_at)
     return InDoubt(error, standing.attempts, standing.claimed_at, standing.candidates, standing.estimate)
 
 

@@ -12,18 +12,18 @@ from datetime import UTC, datetime, timedelta
 
 from runner.client import job as job_object
 from runner.client.exchange import Exchange
-from runner.client.response import Answer, Happening
+from runner.client.response import ExchangeResult, Response
 from runner.core import suggestions
 from runner.core.errors import RefusedError, UsageError
-from runner.core.models import Created, ErrorInfo, Failed
-from runner.core.text import visible
+from runner.core.models import Created, ErrorInfo, NotCreated
+from runner.core.text import escape_unprintable
 from runner.ledger import lock
 from runner.ledger.lock import LockedError
-from runner.ledger.rows import Decision, Standing
+from runner.ledger.rows import Decision, SubmissionRow
 from runner.ledger.store import Ledger
 from runner.planning import periods
 from runner.runs import record
-from runner.runs.reconcile import SETTLE, Finding, Look, Reader, Window, doubt_words
+from runner.runs.reconcile import SETTLE, Finding, Reader, Reconciler, Window, doubt_words
 
 Connect = Callable[[], AbstractContextManager[Reader]]
 
@@ -47,17 +47,17 @@ class Scope:
     manifest: str | None = None
     run: str = ""
 
-    def unsettled(self, ledger: Ledger) -> list[Standing]:
+    def unsettled(self, ledger: Ledger) -> list[SubmissionRow]:
         """The submissions in doubt, and the intents without an outcome, which are live sends or will be doubts."""
         return [one for one in ledger.unsettled(self.api, self.manifest) if one.run_id.startswith(self.run)]
 
-    def said_absent(self, ledger: Ledger, names: Iterable[str]) -> list[Standing]:
+    def said_absent(self, ledger: Ledger, names: Iterable[str]) -> list[SubmissionRow]:
         """The submissions of these names that failed on somebody's word alone, and were not sent again since."""
         return [
             one
             for name in dict.fromkeys(names)
             for one in ledger.named(self.api, name)
-            if one.state == "failed"
+            if one.state == "not_created"
             and one.error is not None
             and one.error.kind in _ON_A_WORD
             and self.manifest in (None, one.manifest)
@@ -80,11 +80,11 @@ class Absence:
     name: str
 
 
-Word = Adoption | Absence
+ManualDecision = Adoption | Absence
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class ReconcileResult:
     """What a look at the API made of each doubt, and which manifests were left alone as somebody holds their lock."""
 
     findings: tuple[Finding, ...]
@@ -106,7 +106,7 @@ class Resolver:
 
     # By a look at the API.
 
-    def look(self) -> Looked:
+    def look(self) -> ReconcileResult:
         """Look once for everything in doubt, one manifest after the other, and settle what is certain.
 
         Raises:
@@ -114,7 +114,7 @@ class Resolver:
         """
         unsettled = self.scope.unsettled(self.ledger)
         if not unsettled:
-            return Looked((), ())
+            return ReconcileResult((), ())
         findings: list[Finding] = []
         locked: list[LockedError] = []
         with self.connect() as reader:
@@ -124,16 +124,16 @@ class Resolver:
                         findings += self._look_at(reader, manifest)
                 except LockedError as error:
                     locked.append(error)
-        return Looked(tuple(sorted(findings, key=lambda one: one.doubt.id)), tuple(locked))
+        return ReconcileResult(tuple(sorted(findings, key=lambda one: one.doubt.id)), tuple(locked))
 
     def _look_at(self, reader: Reader, manifest: str) -> list[Finding]:
         doubts = self._doubts([manifest])
         by = f"{_ABOUT} by {self.who}"
-        return Look(self.ledger, reader, self.scope.api, by, self.settle, self.timeout, self.now).at(doubts)
+        return Reconciler(self.ledger, reader, self.scope.api, by, self.settle, self.timeout, self.now).at(doubts)
 
     # By what a person says.
 
-    def settle_by_hand(self, words: Sequence[Word]) -> list[Finding]:
+    def settle_by_hand(self, words: Sequence[ManualDecision]) -> list[Finding]:
         """Settle what a person says, all of it or nothing, and keep who said it and when.
 
         The API is asked for each adoption alone: that a job is absent needs no key and no network. What was said to be
@@ -154,7 +154,7 @@ class Resolver:
             self.ledger.settle([self._decision(finding) for finding in findings])
         return findings
 
-    def _checked(self, pairs: Sequence[tuple[Word, Standing]]) -> list[Finding]:
+    def _checked(self, pairs: Sequence[tuple[ManualDecision, SubmissionRow]]) -> list[Finding]:
         """What each word makes of its doubt; raises before any of it is settled."""
         adoptions = [(word, doubt) for word, doubt in pairs if isinstance(word, Adoption)]
         _refuse_one_job_twice(word.job_id for word, _ in adoptions)
@@ -166,16 +166,16 @@ class Resolver:
                 findings += [self._adopted(reader, doubt, word.job_id) for word, doubt in adoptions]
         return findings
 
-    def _absent(self, doubt: Standing) -> Finding:
+    def _absent(self, doubt: SubmissionRow) -> Finding:
         error = ErrorInfo("absent", f"was in doubt ({doubt_words(doubt)}); {self.who} says that it was not created")
-        return Finding(doubt, Failed(error, doubt.attempts, doubt.claimed_at), "absent")
+        return Finding(doubt, NotCreated(error, doubt.attempts, doubt.claimed_at), "absent")
 
-    def _adopted(self, reader: Reader, doubt: Standing, job_id: str) -> Finding:
+    def _adopted(self, reader: Reader, doubt: SubmissionRow, job_id: str) -> Finding:
         answer = reader.get_job(doubt.workflow_id, job_id, Exchange(self.timeout))
         body = _body_of(answer, doubt, job_id)
         return Finding(doubt, Created(job_id, body, doubt.attempts, doubt.claimed_at, recovered=True), "adopted")
 
-    def _refuse_held(self, doubt: Standing, job_id: str) -> None:
+    def _refuse_held(self, doubt: SubmissionRow, job_id: str) -> None:
         holder = self.ledger.of_job(self.scope.api, job_id)
         if holder is not None:
             raise RefusedError(
@@ -187,7 +187,7 @@ class Resolver:
     def _decision(self, finding: Finding) -> Decision:
         doubt = finding.doubt
         adopted = f"{finding.outcome.job_id}; " if isinstance(finding.outcome, Created) else ""
-        was = "failed" if doubt.state == "failed" else "was in doubt"
+        was = "not created" if doubt.state == "not_created" else "was in doubt"
         detail = f"{adopted}{was}: {doubt_words(doubt)}"
         return Decision(doubt.id, finding.outcome, doubt.ended_at, self.who, self.now(), finding.what, detail)
 
@@ -196,20 +196,20 @@ class Resolver:
     def _locked(self, manifest: str) -> AbstractContextManager[None]:
         return lock.hold(self.ledger.path, self.scope.api, manifest, timeout=self.lock_timeout, about=_ABOUT)
 
-    def _doubts(self, manifests: Collection[str]) -> list[Standing]:
+    def _doubts(self, manifests: Collection[str]) -> list[SubmissionRow]:
         """The doubts of manifests whose locks are held; an intent without an outcome is one then."""
         for manifest in manifests:
             self.ledger.doubt_intents(self.scope.api, manifest, record.KILLED)
         return [one for one in self.scope.unsettled(self.ledger) if one.manifest in manifests]
 
     def _pick(
-        self, doubts: Sequence[Standing], words: Sequence[Word], locked: Collection[str] | None = None
-    ) -> list[Standing]:
+        self, doubts: Sequence[SubmissionRow], words: Sequence[ManualDecision], locked: Collection[str] | None = None
+    ) -> list[SubmissionRow]:
         """The doubt that each word is about. Sends of one name in one run are alike: any of them is as good.
 
         What was said to be absent stands back behind doubts; `locked`: of these manifests alone.
         """
-        picked: list[Standing] = []
+        picked: list[SubmissionRow] = []
         for word in words:
             named, what = [one for one in doubts if one.name == word.name], "in doubt"
             if not named and isinstance(word, Adoption):
@@ -243,7 +243,7 @@ class Resolver:
         return UsageError(f"no job {whose}named {name!r} is in doubt at {scope.api}", hint)
 
 
-def window(doubt: Standing, settle: timedelta) -> tuple[datetime, datetime]:
+def window(doubt: SubmissionRow, settle: timedelta) -> tuple[datetime, datetime]:
     """Between which times the job of a doubt was created, if it was."""
     found = Window.of(doubt, settle)
     return found.start, found.end
@@ -259,10 +259,10 @@ def untimely(finding: Finding, settle: timedelta) -> datetime | None:
     return created_at
 
 
-def _body_of(answer: Happening, doubt: Standing, job_id: str) -> bytes:
+def _body_of(answer: ExchangeResult, doubt: SubmissionRow, job_id: str) -> bytes:
     """The API's answer for a job, unless that says that it is one of another workflow or project."""
     what = f"the job {job_id!r} of workflow {doubt.workflow_id!r}"
-    if not isinstance(answer, Answer):
+    if not isinstance(answer, Response):
         raise RefusedError(f"the API could not be asked for {what}: {answer.detail}", "Nothing was settled.")
     if answer.status != _OK:
         why = _STATUS_WORDS.get(answer.status, f"the API answered HTTP {answer.status}")
@@ -293,7 +293,7 @@ def _refuse_one_job_twice(job_ids: Iterable[str]) -> None:
         seen.add(job_id)
 
 
-def _refuse_ambiguous(name: str, named: Sequence[Standing], what: str) -> None:
+def _refuse_ambiguous(name: str, named: Sequence[SubmissionRow], what: str) -> None:
     manifests = sorted({one.manifest for one in named})
     runs = sorted({one.run_id for one in named})
     if len(manifests) > 1:
@@ -311,33 +311,33 @@ def _said_twice(name: str, count: int, what: str) -> UsageError:
     return UsageError(f"{name!r} is {what} {times}, and named more often", "Settle each job once.")
 
 
-def _standing_words(standing: Standing) -> str:
+def _standing_words(standing: SubmissionRow) -> str:
     match standing.state:
         case "created":
-            return f"created as {visible(standing.job_id or '')} by run {standing.run_id}"
-        case "failed":
-            why = f": {visible(standing.error.message)}" if standing.error else ""
-            return f"failed in run {standing.run_id}{why}"
+            return f"created as {escape_unprintable(standing.job_id or '')} by run {standing.run_id}"
+        case "not_created":
+            why = f": {escape_unprintable(standing.error.message)}" if standing.error else ""
+            return f"not created in run {standing.run_id}{why}"
         case "released":
             return f"it was not sent in run {standing.run_id}"
         case _:
             return f"it is being sent by run {standing.run_id}"
 
 
-def _way_on(standing: Standing) -> str:
+def _way_on(standing: SubmissionRow) -> str:
     """What to do about a submission that is not in doubt, whatever was wanted of it."""
     match standing.state:
         case "created":
             return "run --again sends one more on purpose."
-        case "failed" if standing.error is not None and standing.error.kind in _ON_A_WORD:
+        case "not_created" if standing.error is not None and standing.error.kind in _ON_A_WORD:
             return "It is sent again when it is due. If it was created after all, --adopt takes its job."
-        case "failed" | "released":
+        case "not_created" | "released":
             return "It was certainly not created, so that it has no job to adopt."
         case _:
             return "Wait until that run is over."
 
 
-def _nearest(name: str, doubts: Iterable[Standing]) -> str:
+def _nearest(name: str, doubts: Iterable[SubmissionRow]) -> str:
     names = {one.name for one in doubts}
     if not names:
         return "Nothing is in doubt there."

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, assert_never
 
 from runner.client import job as job_object
-from runner.core.atomic_file import Target
-from runner.core.models import Bought, Created, Entry, Failed, InDoubt, Record, Run, Skipped
+from runner.core.atomic_file import AtomicFile
+from runner.core.models import Created, Entry, InDoubt, NotCreated, Run, Skipped
+from runner.runs.summary import RunSummary
 
 VERSION = 1
 
-# More digits than any cost has, and few enough that no sum of costs is too long for Python to print.
-_COST_LIMIT = 10**600
 
 # What a terminal or a CI log would act on, and JSON may hold raw: in a string `\u…` says the same.
 _ACTED_ON = re.compile(
@@ -33,137 +31,10 @@ _ACTED_ON = re.compile(
 _encode = json.JSONEncoder(default=str, allow_nan=False).encode
 _quoted = json.encoder.encode_basestring_ascii  # the same for a string, without finding out that it is one
 
-FILE = Target("the results file", "--results PATH", 0o600)
+FILE = AtomicFile("the results file", "--results PATH", 0o600)
 
 
-@dataclass(frozen=True, slots=True)
-class ProjectSummary:
-    """What the jobs of one project cost, as `Summary` has it of all: `created` are those that exist."""
-
-    project_id: str
-    created: int
-    cost: int
-    estimate: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """How many jobs of a record came to which outcome, and what those that exist cost.
-
-    The four outcomes add up to the number of entries. `created` counts every job that exists under the run key;
-    `created_earlier` says how many *of these* another run than `record.run` created. `cost` is in tokens, over all
-    of `created`, and leaves out a job of which the API told no cost, or none that could be a cost. `estimate` is what
-    the jobs that exist or may exist were expected to cost, as far as that was asked for; None where it never was.
-    `projects` has each project of a job that exists or may exist, in the order of the manifest.
-    """
-
-    created: int
-    failed: int
-    in_doubt: int
-    skipped: int
-    created_earlier: int
-    cost: int
-    estimate: int | None
-    projects: tuple[ProjectSummary, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Digest:
-    """A record, and what going through it once tells: to read it takes a query and a parser for each answer.
-
-    `rest` has the entries that are not created, and `invalid` counts created jobs with validation errors.
-    """
-
-    record: Record
-    summary: Summary
-    rest: tuple[Entry, ...]
-    invalid: int
-
-    @property
-    def run(self) -> Run:
-        """The run."""
-        return self.record.run
-
-    @property
-    def jobs(self) -> int:
-        """How many entries the record has."""
-        return len(self.record.entries)
-
-
-def digest(record: Record) -> Digest:
-    """Count a record's outcomes and add up its costs, going through it once."""
-    created = earlier = invalid = 0
-    projects: dict[str, _Project] = defaultdict(_Project)
-    rest: list[Entry] = []
-    for one in record.outline() if record.outline else record.entries:
-        if isinstance(one, Bought):
-            bought = one
-        elif isinstance(one.outcome, Created):
-            bought = Bought(one.job.project_id, one.run_id, *_told(one.outcome), one.outcome.estimate)
-        else:
-            rest.append(one)
-            if isinstance(one.outcome, InDoubt):
-                projects[one.job.project_id].add(0, 0, one.outcome.estimate)
-            continue
-        created += 1
-        earlier += bought.run_id != record.run.id
-        invalid += bought.errors > 0
-        projects[bought.project_id].add(1, bought.cost, bought.estimate)
-    counts = Counter(type(entry.outcome) for entry in rest)
-    summary = Summary(
-        created,
-        counts[Failed],
-        counts[InDoubt],
-        counts[Skipped],
-        earlier,
-        sum(one.cost for one in projects.values()),
-        _sum(one.estimate for one in projects.values()),
-        tuple(ProjectSummary(name, one.created, one.cost, one.estimate) for name, one in projects.items()),
-    )
-    return Digest(record, summary, tuple(rest), invalid)
-
-
-@dataclass(slots=True)
-class _Project:
-    """What is counted of a project so far."""
-
-    created: int = 0
-    cost: int = 0
-    estimate: int | None = None
-
-    def add(self, created: int, cost: int, estimate: int | None) -> None:
-        """Count in so many jobs that exist, what they cost, and what they were, or one in doubt was, to cost."""
-        self.created += created
-        self.cost += cost
-        if estimate is not None:
-            self.estimate = estimate + (self.estimate or 0)
-
-
-def total(summaries: Iterable[Summary]) -> Summary:
-    """What several records amount to together."""
-    every = list(summaries)
-    projects: dict[str, _Project] = defaultdict(_Project)
-    for one in (project for summary in every for project in summary.projects):
-        projects[one.project_id].add(one.created, one.cost, one.estimate)
-    return Summary(
-        sum(one.created for one in every),
-        sum(one.failed for one in every),
-        sum(one.in_doubt for one in every),
-        sum(one.skipped for one in every),
-        sum(one.created_earlier for one in every),
-        sum(one.cost for one in every),
-        _sum(one.estimate for one in every),
-        tuple(ProjectSummary(name, one.created, one.cost, one.estimate) for name, one in projects.items()),
-    )
-
-
-def _sum(estimates: Iterable[int | None]) -> int | None:
-    """The sum of those that are known; None where none is."""
-    known = [one for one in estimates if one is not None]
-    return sum(known) if known else None
-
-
-def chunks(made: Digest) -> Iterator[str]:
+def chunks(made: RunSummary) -> Iterator[str]:
     """The results document piece by piece, entries in manifest order; the last piece ends the last line.
 
     The API's job objects stand in it as they came: key order, long numbers and all. Only a character that a terminal
@@ -173,13 +44,13 @@ def chunks(made: Digest) -> Iterator[str]:
     yield f'  "summary": {_block(asdict(made.summary))},\n  "created": '
     yield from _array(_created(e, e.outcome) for e in made.record.entries if isinstance(e.outcome, Created))
     yield ',\n  "errors": '
-    yield from _array(_error(e, e.outcome) for e in made.rest if isinstance(e.outcome, Failed | InDoubt))
+    yield from _array(_error(e, e.outcome) for e in made.rest if isinstance(e.outcome, NotCreated | InDoubt))
     yield ',\n  "skipped": '
     yield from _array(_skipped(e, e.outcome) for e in made.rest if isinstance(e.outcome, Skipped))
     yield "\n}\n"
 
 
-def write(made: Digest, path: Path) -> None:
+def write(made: RunSummary, path: Path) -> None:
     """Write the results file whole or not at all, readable by this user only. A symbolic link at `path` is replaced.
 
     Raises:
@@ -237,7 +108,7 @@ def _created(entry: Entry, outcome: Created) -> dict[str, str]:
     return fields
 
 
-def _error(entry: Entry, outcome: Failed | InDoubt) -> dict[str, str]:
+def _error(entry: Entry, outcome: NotCreated | InDoubt) -> dict[str, str]:
     error = outcome.error
     return {
         **_head(entry),
@@ -272,10 +143,10 @@ def _head(entry: Entry) -> dict[str, str]:
     }
 
 
-def _word(outcome: Failed | InDoubt) -> str:
+def _word(outcome: NotCreated | InDoubt) -> str:
     match outcome:
-        case Failed():
-            return "failed"
+        case NotCreated():
+            return "not_created"
         case InDoubt():
             return "in_doubt"
         case _:
@@ -307,14 +178,6 @@ def _dumps(value: Any) -> str:
         return json.dumps(value, default=str)
     except RecursionError:
         return "null"
-
-
-def _told(outcome: Created) -> tuple[int, int]:
-    """What a job costs, as far as that could be a cost, and how many validation errors it has."""
-    job = job_object.read(outcome.body)
-    cost = job.cost if job else None
-    errors = len(job.val_errors) if job else 0
-    return cost if cost is not None and 0 <= cost < _COST_LIMIT else 0, errors
 
 
 def _text(value: Any) -> str:

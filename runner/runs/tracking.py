@@ -11,18 +11,18 @@ from typing import Any
 
 from runner.client import job as job_object
 from runner.core.errors import RefusedError, UsageError
-from runner.core.models import Created, Record
+from runner.core.models import Created, Record, describe_outcome
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
 from runner.runs import record
-from runner.runs.job_status import Sighting
+from runner.runs.job_status import JobStatus
 
 _LARGEST_FILE = 2**30  # bytes
 _TASKS = b'"tasks"'  # of an object that has them; a list's has none
 
 
 @dataclass(frozen=True, slots=True)
-class Followed:
+class TrackedRun:
     """A run whose jobs are looked at: its id, its manifest's name, its API identity, the jobs, and how many it has not.
 
     `others` counts, by word, what the run has that is no job at the API: failed, in doubt, skipped.
@@ -32,23 +32,23 @@ class Followed:
     manifest: str
     manifest_path: str
     api: str
-    jobs: tuple[Sighting, ...]
+    jobs: tuple[JobStatus, ...]
     others: dict[str, int]
 
 
-def of_run(ledger: Ledger, run: RunRow) -> Followed:
+def of_run(ledger: Ledger, run: RunRow) -> TrackedRun:
     """The jobs that exist under a run's key."""
     return _of_record(record.of_run(ledger, run))
 
 
-def _of_record(made: Record) -> Followed:
-    jobs: list[Sighting] = []
+def _of_record(made: Record) -> TrackedRun:
+    jobs: list[JobStatus] = []
     others: dict[str, int] = {}
     for entry in made.entries:
         outcome = entry.outcome
         if isinstance(outcome, Created):
             jobs.append(
-                Sighting(
+                JobStatus(
                     entry.job.name,
                     entry.job.workflow_id,
                     entry.job.project_id,
@@ -59,16 +59,16 @@ def _of_record(made: Record) -> Followed:
                 )
             )
         else:
-            word = {"InDoubt": "in doubt"}.get(type(outcome).__name__, type(outcome).__name__.lower())
+            word = describe_outcome(outcome)
             others[word] = others.get(word, 0) + 1
     run = made.run
-    return Followed(run.id, run.manifest_name, run.manifest_path, run.base_url, tuple(jobs), others)
+    return TrackedRun(run.id, run.manifest_name, run.manifest_path, run.base_url, tuple(jobs), others)
 
 
-def keeper(ledger: Ledger, api: str, failed: Callable[[RefusedError], None]) -> Callable[[Sequence[Sighting]], None]:
+def keeper(ledger: Ledger, api: str, failed: Callable[[RefusedError], None]) -> Callable[[Sequence[JobStatus]], None]:
     """What keeps final states in the ledger. `failed` is told when that cannot be: then they are only shown."""
 
-    def keep(final: Sequence[Sighting]) -> None:
+    def keep(final: Sequence[JobStatus]) -> None:
         try:
             found = {one.job_id: ledger.of_job(api, one.job_id) for one in final}
             endings = {known.id: one.body for one in final if (known := found[one.job_id]) is not None}
@@ -79,7 +79,7 @@ def keeper(ledger: Ledger, api: str, failed: Callable[[RefusedError], None]) -> 
     return keep
 
 
-def of_results(path: Path) -> Followed | None:
+def of_results(path: Path) -> TrackedRun | None:
     """The jobs of a results file; None when the file is none.
 
     Raises:
@@ -107,10 +107,10 @@ def _about(error: Exception) -> str:
     return f"it has no {error}" if isinstance(error, KeyError) else str(error)
 
 
-def _read(document: dict[str, Any]) -> Followed:
+def _read(document: dict[str, Any]) -> TrackedRun:
     run = document["run"]
     jobs = tuple(
-        Sighting(
+        JobStatus(
             _text(one["name"]),
             _text(one["workflow_id"]),
             _text(one["project_id"]),
@@ -121,11 +121,11 @@ def _read(document: dict[str, Any]) -> Followed:
         )
         for one in document["created"]
     )
-    others = {"failed": 0, "in doubt": 0, "skipped": len(document.get("skipped", ()))}
+    others = {"not created": 0, "in doubt": 0, "skipped": len(document.get("skipped", ()))}
     for one in document["errors"]:
-        others["in doubt" if one["outcome"] == "in_doubt" else "failed"] += 1
+        others["in doubt" if one["outcome"] == "in_doubt" else "not created"] += 1
     manifest = run["manifest"]
-    return Followed(
+    return TrackedRun(
         _text(run["id"]),
         _text(manifest["name"]),
         _text(manifest["path"]),

@@ -19,7 +19,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class World:
+class Backend:
     """Projects, workflows and jobs. A job that was created stays, and only time changes it.
 
     `clock` tells the time in UTC. `store` is where jobs are kept; the jobs that are in it already belong to this world

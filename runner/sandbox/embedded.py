@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from runner.client import endpoint
 from runner.core import state_dir
 from runner.core.models import Manifest
-from runner.sandbox.backend import World
+from runner.sandbox.backend import Backend
 from runner.sandbox.server import Sandbox
 from runner.sandbox.store import JobFile
 
@@ -24,7 +24,7 @@ def serving(manifest: Manifest) -> Iterator[endpoint.Endpoint]:
     home = state_dir.beside(manifest.path)
     state_dir.make(home)
     key = secrets.token_hex(16)
-    with World(store=JobFile(home / "sandbox")) as world:
+    with Backend(store=JobFile(home / "sandbox")) as world:
         world.admit(job.pair for job in manifest.jobs)
         with Sandbox(world, key=key) as server:
             yield endpoint.Endpoint(server.base_url, endpoint.ApiKey(key))

@@ -33,7 +33,7 @@ class Fault:
     seconds: float = 0.0
 
 
-class Dice:
+class FaultSampler:
     """Throws for one POST after the other what it meets; the same `seed` gives the same throws.
 
     Answers and failures are thrown apart: asking for failures changes nothing about which answers go wrong.

@@ -9,14 +9,14 @@ from typing import Any
 
 from runner.core.errors import RefusedError
 from runner.sandbox import serializers
-from runner.sandbox.backend import World
+from runner.sandbox.backend import Backend
 from runner.sandbox.catalog import Catalogue, Workflow
 from runner.sandbox.http import Request, Response, error_response, json_response
 
 _PAGE_SIZE = 50
 
 Query = Mapping[str, str]
-Handler = Callable[[World, Request], Any]
+Handler = Callable[[Backend, Request], Any]
 
 
 class ApiError(Exception):
@@ -32,7 +32,7 @@ class ApiError(Exception):
         self.headers = headers
 
 
-def answer(world: World, key: str, request: Request, *, job_fails: bool = False) -> Response:
+def answer(world: Backend, key: str, request: Request, *, job_fails: bool = False) -> Response:
     """The API's answer to a request. `key` is the one that is accepted; with `job_fails`, a job created by it fails."""
     try:
         handler = _handler(request)
@@ -78,11 +78,11 @@ def _check_key(sent: str | None, key: str) -> None:
     raise ApiError(HTTPStatus.UNAUTHORIZED, "the API key is not recognised")
 
 
-def _ping(_world: World, _request: Request) -> str:
+def _ping(_world: Backend, _request: Request) -> str:
     return "pong"
 
 
-def _list_projects(world: World, request: Request) -> dict[str, Any]:
+def _list_projects(world: Backend, request: Request) -> dict[str, Any]:
     projects = list(world.catalogue.projects.values())
     size = _number(request.query, "page_size", _PAGE_SIZE, least=1)
     start = (_number(request.query, "page_num", 1, least=1) - 1) * size
@@ -90,7 +90,7 @@ def _list_projects(world: World, request: Request) -> dict[str, Any]:
     return {"count": len(projects), "projects": [serializers.project_item(project) for project in page]}
 
 
-def _list_workflows(world: World, request: Request) -> dict[str, Any]:
+def _list_workflows(world: Backend, request: Request) -> dict[str, Any]:
     offset = _number(request.query, "offset", 0, least=0)
     limit = _number(request.query, "limit", _PAGE_SIZE, least=1)
     found = list(_workflows(world.catalogue, request.query))
@@ -112,15 +112,15 @@ def _workflows(catalogue: Catalogue, query: Query) -> Iterator[dict[str, Any]]:
                 yield item
 
 
-def _get_workflow(world: World, request: Request) -> dict[str, Any]:
+def _get_workflow(world: Backend, request: Request) -> dict[str, Any]:
     return serializers.workflow_object(*_workflow_in_project(world.catalogue, request))
 
 
-def _get_estimate(world: World, request: Request) -> dict[str, Any]:
+def _get_estimate(world: Backend, request: Request) -> dict[str, Any]:
     return {"estimated_cost": _workflow(world.catalogue, request).cost}
 
 
-def _list_jobs(world: World, request: Request) -> dict[str, Any]:
+def _list_jobs(world: Backend, request: Request) -> dict[str, Any]:
     wanted = _wanted(request.query, ("id", "status", "created_by"))
     day = _day(request.query)
     jobs = world.jobs(request.segments[2])
@@ -130,19 +130,19 @@ def _list_jobs(world: World, request: Request) -> dict[str, Any]:
     return {"jobs": [item for item in items if _matches(item, wanted, day)]}
 
 
-def _create_job(world: World, request: Request) -> dict[str, Any]:
+def _create_job(world: Backend, request: Request) -> dict[str, Any]:
     workflow, project_id = _workflow_in_project(world.catalogue, request)
     job = world.create(workflow.id, project_id)
     return serializers.job_object(job, job.created_at)
 
 
-def _create_failing_job(world: World, request: Request) -> dict[str, Any]:
+def _create_failing_job(world: Backend, request: Request) -> dict[str, Any]:
     workflow, project_id = _workflow_in_project(world.catalogue, request)
     job = world.create_failing(workflow.id, project_id)
     return serializers.job_object(job, job.created_at)
 
 
-def _get_job(world: World, request: Request) -> dict[str, Any]:
+def _get_job(world: Backend, request: Request) -> dict[str, Any]:
     job_id = request.segments[4]
     job = world.job(request.segments[2], job_id)
     _workflow(world.catalogue, request)

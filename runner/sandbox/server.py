@@ -16,8 +16,8 @@ from typing import Self
 
 from runner.core.errors import NoThreadError, RefusedError
 from runner.sandbox import handlers, http
-from runner.sandbox.backend import World
-from runner.sandbox.faults import Dice, Fault, Kind, checked
+from runner.sandbox.backend import Backend
+from runner.sandbox.faults import Fault, FaultSampler, Kind, checked
 
 _HOST = "127.0.0.1"
 _BACKLOG = 512
@@ -50,7 +50,7 @@ class Sandbox:
 
     def __init__(
         self,
-        world: World,
+        world: Backend,
         *,
         key: str = "sandbox-key",
         faults: Sequence[Fault] = (),
@@ -60,7 +60,7 @@ class Sandbox:
     ) -> None:
         self.world = world
         self._key = key
-        self._dice = Dice(checked(faults), seed)
+        self._dice = FaultSampler(checked(faults), seed)
         self._port = port
         self._log = log
         self._closing = threading.Event()

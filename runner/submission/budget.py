@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runner.client import job as job_object
-from runner.core.models import Created, Failed, InDoubt, Submission
+from runner.core.models import Created, InDoubt, NotCreated, Submission
 
 _LARGEST = 2**53  # tokens: no cost that a person could pay, and no sum of them that is slow to print
 
@@ -29,13 +29,13 @@ class Budget:
         """A job is about to be sent."""
         self.spent += submission.estimate or 0
 
-    def settle(self, submission: Submission, outcome: Created | Failed | InDoubt | None) -> None:
+    def settle(self, submission: Submission, outcome: Created | NotCreated | InDoubt | None) -> None:
         """What became of a job that was taken; None when it was certainly not sent."""
         estimate = submission.estimate or 0
         match outcome:
             case Created(body=body):
                 self.spent += max(0, told_cost(body) - estimate)
-            case Failed() | None:
+            case NotCreated() | None:
                 self.spent -= estimate
             case InDoubt():
                 pass

@@ -15,16 +15,16 @@ from signal import Signals
 from typing import Protocol, assert_never
 
 from runner.client.exchange import Exchange
-from runner.client.response import Answer, Happening, NoAnswer, known_id
+from runner.client.response import ExchangeResult, NoResponse, Response, known_id
 from runner.core.errors import NoThreadError, RefusedError
-from runner.core.models import Created, ErrorInfo, Failed, InDoubt, Outcome, RunState, Skipped, Submission
-from runner.core.rate_limit import Backoff, Pace, Pauses
+from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated, Outcome, RunState, Skipped, Submission
+from runner.core.rate_limit import Backoff, Pauses, RateLimiter
 from runner.core.settings import Limits
-from runner.ledger.journal import Claim, Decided, HeldError, Journal
+from runner.ledger.journal import Claim, HeldError, Journal, RecordedOutcome
 from runner.submission.budget import Budget
-from runner.submission.queue import Backlog, Trouble, Waiting
-from runner.submission.verdict import Accepted, Doubt, NotSent, Refused, Throttled, judge
-from runner.submission.workers import Arrival, Flight, Sender, Workers
+from runner.submission.queue import FailureStreak, QueuedJob, SubmissionQueue
+from runner.submission.verdict import Accepted, Ambiguous, NotSent, Rejected, Throttled, classify
+from runner.submission.workers import InFlightRequest, Sender, WorkerEvent, Workers
 
 GRACE = 4.0  # seconds for what is in flight, once interrupted: CI kills 10 s after it has asked
 _LAST_WORDS = 0.5  # seconds for sends that were cut to come back and say how far they got
@@ -62,7 +62,7 @@ class End:
     reason: str = ""
     signum: int | None = None
     error: RefusedError | None = None
-    unrecorded: tuple[Decided, ...] = ()
+    unrecorded: tuple[RecordedOutcome, ...] = ()
     unreleased: tuple[Submission, ...] = ()
 
 
@@ -78,7 +78,7 @@ class Engine:
         observer: Observer,
         *,
         budget: Budget | None = None,
-        pace: Pace | None = None,
+        pace: RateLimiter | None = None,
         backoff: Backoff | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -94,17 +94,17 @@ class Engine:
         self._clock = time.monotonic
         self._now = now
 
-        self._backlog = Backlog(submissions)
+        self._backlog = SubmissionQueue(submissions)
         self._workers = Workers(sender, min(limits.concurrency, len(submissions)))
-        self._flights: dict[int, Flight] = {}
+        self._flights: dict[int, InFlightRequest] = {}
 
         self._budget = budget or Budget()
-        self._pace = pace or Pace(limits.pace)
+        self._pace = pace or RateLimiter(limits.pace)
         self._pauses = Pauses(limits.max_pause)
         self._throttles = 0  # in a row
-        self._trouble = Trouble(limits.stop_after)
+        self._trouble = FailureStreak(limits.stop_after)
         self._quick = False
-        self._decided: list[Decided] = []  # and not yet on record
+        self._decided: list[RecordedOutcome] = []  # and not yet on record
         self._released: list[Submission] = []  # likewise
         self._end = End("completed")
         self._cut_at: float | None = None  # when the grace of an interrupted run is over
@@ -137,18 +137,18 @@ class Engine:
 
     # What is sent.
 
-    def _next_flights(self) -> list[Flight]:
+    def _next_flights(self) -> list[InFlightRequest]:
         now = self._clock()
-        flights: list[Flight] = []
+        flights: list[InFlightRequest] = []
         self._stop_if_spent(now)
         while self._next_send(now, len(flights)) == now:
             waiting = self._backlog.take(now)
             self._budget.take(waiting.submission)
             exchange = Exchange(self._limits.timeout, turn=self._pace.take(now))
-            flights.append(Flight(waiting, exchange, self._now()))
+            flights.append(InFlightRequest(waiting, exchange, self._now()))
         return flights
 
-    def _commit(self, flights: Sequence[Flight]) -> None:
+    def _commit(self, flights: Sequence[InFlightRequest]) -> None:
         """Put on record what was decided and what is sent next; only then tell of the one and send the other."""
         decided, released = self._decided, self._released
         if not (decided or released or flights):
@@ -219,7 +219,7 @@ class Engine:
         times = [time for time in (self._next_send(now), self._cut_at, self._leave_at) if time is not None]
         return min(_LONGEST_WAIT, max(0.0, min(times) - now)) if times else _LONGEST_WAIT
 
-    def _take(self, arrivals: Sequence[Arrival]) -> None:
+    def _take(self, arrivals: Sequence[WorkerEvent]) -> None:
         held = self._held(arrivals)
         for arrival in arrivals:
             if isinstance(arrival, int):
@@ -230,25 +230,25 @@ class Engine:
                 self._settle(flight, happening, held)
             self._workers.settled(happening)
 
-    def _held(self, arrivals: Sequence[Arrival]) -> set[str]:
+    def _held(self, arrivals: Sequence[WorkerEvent]) -> set[str]:
         """Those of the job ids that came back which are taken: by what is on record, or came back just before.
 
         The record is asked once for all of them: each question costs a turn of all threads.
         """
         held = {one.outcome.job_id for one in self._decided if isinstance(one.outcome, Created)}
-        told = [one[1].job for one in arrivals if not isinstance(one, int) and isinstance(one[1], Answer)]
+        told = [one[1].job for one in arrivals if not isinstance(one, int) and isinstance(one[1], Response)]
         ids = [job.id for job in told if job is not None]
         try:
-            return held | self._journal.held(ids) if ids else held
+            return held | self._journal.ids_in_use(ids) if ids else held
         except RefusedError as error:  # what came back is told all the same
             self._stop_unrecorded(error)
             return held
 
-    def _settle(self, flight: Flight, happening: Happening, held: set[str]) -> None:
+    def _settle(self, flight: InFlightRequest, happening: ExchangeResult, held: set[str]) -> None:
         now = self._clock()
         flight.exchange.turn.left = flight.exchange.written or now
         self._quick = now - (flight.exchange.started or now) < _QUICK
-        verdict = judge(happening, held.__contains__, bearer=self._bearer)
+        verdict = classify(happening, held.__contains__, bearer=self._bearer)
         if isinstance(verdict, Throttled):
             self._throttled(flight, verdict, now)
             return
@@ -262,14 +262,14 @@ class Engine:
         if not isinstance(verdict, Accepted) and verdict.stop:
             self._stop(verdict.error.message)
 
-    def _decide(self, flight: Flight, outcome: Created | Failed | InDoubt) -> None:
+    def _decide(self, flight: InFlightRequest, outcome: Created | NotCreated | InDoubt) -> None:
         self._budget.settle(flight.submission, outcome)
-        self._decided.append(Decided(flight.submission, outcome, self._now()))
+        self._decided.append(RecordedOutcome(flight.submission, outcome, self._now()))
         if self._trouble.meets(outcome):
             last = "" if isinstance(outcome, Created) else f" (last: {outcome.error.message})"
             self._stop(f"{self._trouble.kind}, {self._trouble.count} times in a row{last}")
 
-    def _throttled(self, flight: Flight, verdict: Throttled, now: float) -> None:
+    def _throttled(self, flight: InFlightRequest, verdict: Throttled, now: float) -> None:
         self._put_back([flight])
         self._recall()
         fresh = now >= self._pauses.until
@@ -282,19 +282,19 @@ class Engine:
         elif fresh:
             self._observer.pausing(verdict.error, seconds)
 
-    def _not_sent(self, flight: Flight, happening: Happening, verdict: NotSent, now: float) -> None:
-        if isinstance(happening, NoAnswer) and happening.cause == "interrupted":
+    def _not_sent(self, flight: InFlightRequest, happening: ExchangeResult, verdict: NotSent, now: float) -> None:
+        if isinstance(happening, NoResponse) and happening.cause == "interrupted":
             self._put_back([flight])
             return
-        outcome = Failed(verdict.error, flight.attempt, flight.claimed_at)
+        outcome = NotCreated(verdict.error, flight.attempt, flight.claimed_at)
         if not self._going or flight.attempt >= self._limits.attempts:
             self._decide(flight, outcome)
             return
         self._budget.settle(flight.submission, outcome)
         # On record as failed until it is claimed again: whatever happens meanwhile, it was certainly not created.
-        self._decided.append(Decided(flight.submission, outcome, self._now(), final=False))
+        self._decided.append(RecordedOutcome(flight.submission, outcome, self._now(), final=False))
         seconds = self._backoff.seconds(flight.attempt)
-        self._backlog.try_again(Waiting(now + seconds, flight.attempt + 1, flight.submission, outcome))
+        self._backlog.try_again(QueuedJob(now + seconds, flight.attempt + 1, flight.submission, outcome))
         self._observer.retrying(flight.submission, verdict.error, seconds)
 
     # How it ends.
@@ -339,14 +339,16 @@ class Engine:
             del self._flights[id(flight)]
         self._put_back(idle)
 
-    def _put_back(self, flights: Sequence[Flight], *, claimed: bool = True) -> None:
+    def _put_back(self, flights: Sequence[InFlightRequest], *, claimed: bool = True) -> None:
         """Return jobs that were certainly not created to the head of the backlog, their attempt not counted."""
         for flight in reversed(flights):
             self._budget.settle(flight.submission, None)
             flight.exchange.turn.left = flight.exchange.turn.left or self._clock()
             self._backlog.put_back(flight.waiting)
             if claimed and flight.waiting.outcome is not None:  # its earlier attempt failed, and that still holds
-                self._decided.append(Decided(flight.submission, flight.waiting.outcome, self._now(), final=False))
+                self._decided.append(
+                    RecordedOutcome(flight.submission, flight.waiting.outcome, self._now(), final=False)
+                )
             elif claimed:
                 self._released.append(flight.submission)
 
@@ -357,7 +359,7 @@ class Engine:
             self._observer.decided(waiting.submission, waiting.outcome or skipped)
 
 
-def _unless_held(one: Decided, job_ids: Collection[str]) -> Decided:
+def _unless_held(one: RecordedOutcome, job_ids: Collection[str]) -> RecordedOutcome:
     """What was decided; a job whose id is another submission's is in doubt."""
     outcome = one.outcome
     if not isinstance(outcome, Created) or outcome.job_id not in job_ids:
@@ -365,18 +367,18 @@ def _unless_held(one: Decided, job_ids: Collection[str]) -> Decided:
     return replace(one, outcome=InDoubt(known_id(outcome.job_id), outcome.attempts, outcome.sent_at))
 
 
-def _outcome(flight: Flight, verdict: Accepted | Refused | Doubt) -> Created | Failed | InDoubt:
+def _outcome(flight: InFlightRequest, verdict: Accepted | Rejected | Ambiguous) -> Created | NotCreated | InDoubt:
     match verdict:
         case Accepted(job_id, body):
             return Created(job_id, body, flight.attempt, flight.claimed_at)
-        case Refused(error):
-            return Failed(error, flight.attempt, flight.claimed_at)
-        case Doubt(error):
+        case Rejected(error):
+            return NotCreated(error, flight.attempt, flight.claimed_at)
+        case Ambiguous(error):
             return InDoubt(error, flight.attempt, flight.claimed_at)
         case _:
             assert_never(verdict)
 
 
-def _abandoned(exchange: Exchange) -> NoAnswer:
+def _abandoned(exchange: Exchange) -> NoResponse:
     written = exchange.cut("interrupted")
-    return NoAnswer("interrupted", written, "the run was interrupted before an answer came")
+    return NoResponse("interrupted", written, "the run was interrupted before an answer came")

@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from runner.core.models import ErrorInfo, Failed, InDoubt, Outcome, Submission
+from runner.core.models import ErrorInfo, InDoubt, NotCreated, Outcome, Submission
 
 
 @dataclass(order=True, frozen=True, slots=True)
-class Waiting:
+class QueuedJob:
     """A job that waits to be sent: which attempt this will be, from 1, and its outcome so far if it was tried.
 
     `due` is when it may go, 0 for a job that may go at any time.
@@ -20,15 +20,15 @@ class Waiting:
     due: float
     attempt: int
     submission: Submission = field(compare=False)
-    outcome: Failed | None = field(compare=False, default=None)
+    outcome: NotCreated | None = field(compare=False, default=None)
 
 
-class Backlog:
+class SubmissionQueue:
     """What is still to be sent: fresh jobs in their order, and jobs to try again when they are due."""
 
     def __init__(self, submissions: Sequence[Submission]) -> None:
-        self._fresh = deque(Waiting(0.0, 1, submission) for submission in submissions)
-        self._retries: list[Waiting] = []
+        self._fresh = deque(QueuedJob(0.0, 1, submission) for submission in submissions)
+        self._retries: list[QueuedJob] = []
 
     def __bool__(self) -> bool:
         return bool(self._fresh or self._retries)
@@ -44,27 +44,27 @@ class Backlog:
         """How many jobs wait to be tried again."""
         return sum(retry.due > now for retry in self._retries)
 
-    def next(self, now: float) -> Waiting | None:
+    def next(self, now: float) -> QueuedJob | None:
         """The job that `take` would give, or the first that is to be tried again later; None when none is left."""
         if self._retries and (self._retries[0].due <= now or not self._fresh):
             return self._retries[0]
         return self._fresh[0] if self._fresh else None
 
-    def take(self, now: float) -> Waiting:
+    def take(self, now: float) -> QueuedJob:
         """The next job."""
         if self._retries and self._retries[0].due <= now:
             return heapq.heappop(self._retries)
         return self._fresh.popleft()
 
-    def put_back(self, waiting: Waiting) -> None:
+    def put_back(self, waiting: QueuedJob) -> None:
         """Return a job whose attempt did not count: it goes next."""
         self._fresh.appendleft(waiting)
 
-    def try_again(self, waiting: Waiting) -> None:
+    def try_again(self, waiting: QueuedJob) -> None:
         """Keep a job for another attempt."""
         heapq.heappush(self._retries, waiting)
 
-    def empty(self) -> list[Waiting]:
+    def empty(self) -> list[QueuedJob]:
         """Take everything out."""
         everything = [*self._retries, *self._fresh]
         self._retries.clear()
@@ -73,7 +73,7 @@ class Backlog:
 
 
 @dataclass(slots=True)
-class Trouble:
+class FailureStreak:
     """How often the same trouble came in a row."""
 
     limit: int
@@ -92,9 +92,9 @@ def _trouble(outcome: Outcome) -> str:
     match outcome:
         case InDoubt():
             return "in doubt"
-        case Failed(error=ErrorInfo(kind="unreachable" | "forbidden" as kind)):
+        case NotCreated(error=ErrorInfo(kind="unreachable" | "forbidden" as kind)):
             return kind
-        case Failed(error=ErrorInfo(http_status=404)):
+        case NotCreated(error=ErrorInfo(http_status=404)):
             return "not found"
         case _:
             return ""

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from runner.client.response import (
-    Answer,
-    Happening,
-    NoAnswer,
+    ExchangeResult,
+    NoResponse,
+    Response,
     describe_redirect,
     describe_rejected_key,
     error_info,
@@ -31,7 +31,7 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Rejected:
     """The job certainly does not exist, and sending it again would not help. `stop`: no other job would fare better."""
 
     error: ErrorInfo
@@ -39,7 +39,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class Ambiguous:
     """The job may or may not exist."""
 
     error: ErrorInfo
@@ -61,60 +61,60 @@ class Throttled:
     retry_after: float | None
 
 
-Verdict = Accepted | Refused | Doubt | NotSent | Throttled
+Verdict = Accepted | Rejected | Ambiguous | NotSent | Throttled
 
 
-def judge(happening: Happening, held: Callable[[str], bool], *, bearer: bool = False) -> Verdict:
+def classify(happening: ExchangeResult, ids_in_use: Callable[[str], bool], *, bearer: bool = False) -> Verdict:
     """Say what one POST came to.
 
     Args:
         happening: what came of the exchange.
-        held: whether another submission at this API holds a job id.
+        ids_in_use: whether another submission at this API holds a job id.
         bearer: whether the key that was sent begins with `Bearer `, for the words of a 401.
     """
-    if isinstance(happening, NoAnswer):
+    if isinstance(happening, NoResponse):
         return _judge_silence(happening)
-    return _judge_answer(happening, held, bearer=bearer)
+    return _judge_answer(happening, ids_in_use, bearer=bearer)
 
 
-def _judge_silence(silence: NoAnswer) -> Verdict:
+def _judge_silence(silence: NoResponse) -> Verdict:
     if silence.written:
-        return Doubt(ErrorInfo(silence.cause, f"{silence.detail}; the job may have been created"))
+        return Ambiguous(ErrorInfo(silence.cause, f"{silence.detail}; the job may have been created"))
     if silence.cause == "certificate":
-        return Refused(ErrorInfo("untrusted", silence.detail), stop=True)
+        return Rejected(ErrorInfo("untrusted", silence.detail), stop=True)
     return NotSent(ErrorInfo("unreachable", silence.detail))
 
 
 def _judge_answer(  # noqa: PLR0911 - one return a row of the table
-    answer: Answer, held: Callable[[str], bool], *, bearer: bool
+    answer: Response, held: Callable[[str], bool], *, bearer: bool
 ) -> Verdict:
     match answer.status:
         case status if 200 <= status <= 299:
             return _judge_success(answer, held)
         case 301 | 302 | 307 | 308:
-            return Refused(error_info(answer, "redirected", describe_redirect(answer)), stop=True)
+            return Rejected(error_info(answer, "redirected", describe_redirect(answer)), stop=True)
         case status if status < 400 or status > 599:
-            return Doubt(error_info(answer, "unexpected", "not an answer that this API gives"), stop=True)
+            return Ambiguous(error_info(answer, "unexpected", "not an answer that this API gives"), stop=True)
         case 401:
-            return Refused(error_info(answer, "unauthorized", describe_rejected_key(bearer=bearer)), stop=True)
+            return Rejected(error_info(answer, "unauthorized", describe_rejected_key(bearer=bearer)), stop=True)
         case 403:
-            return Refused(error_info(answer, "forbidden", "the key may not run this workflow in this project"))
+            return Rejected(error_info(answer, "forbidden", "the key may not run this workflow in this project"))
         case 408:
-            return Doubt(error_info(answer, "request_timeout", "the server or a gateway gave up waiting"))
+            return Ambiguous(error_info(answer, "request_timeout", "the server or a gateway gave up waiting"))
         case 409:
-            return Doubt(error_info(answer, "conflict", "the server reports a conflict, which leaves it open"))
+            return Ambiguous(error_info(answer, "conflict", "the server reports a conflict, which leaves it open"))
         case 425 | 429:
             return Throttled(error_info(answer, "throttled", "too many requests"), retry_after(answer))
         case status if status < 500:
-            return Refused(error_info(answer, "rejected", "the API rejected the request"))
+            return Rejected(error_info(answer, "rejected", "the API rejected the request"))
         case _:
-            return Doubt(error_info(answer, "server_error", "the server failed, perhaps after it created the job"))
+            return Ambiguous(error_info(answer, "server_error", "the server failed, perhaps after it created the job"))
 
 
-def _judge_success(answer: Answer, held: Callable[[str], bool]) -> Verdict:
+def _judge_success(answer: Response, held: Callable[[str], bool]) -> Verdict:
     job = answer.job
     if job is None:
-        return Doubt(error_info(answer, "unreadable", "a success, but no job object with an id in it"))
+        return Ambiguous(error_info(answer, "unreadable", "a success, but no job object with an id in it"))
     if held(job.id):
-        return Doubt(error_info(answer, "known_id", known_id(job.id).message))
+        return Ambiguous(error_info(answer, "known_id", known_id(job.id).message))
     return Accepted(job.id, answer.body)

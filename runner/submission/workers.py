@@ -14,9 +14,9 @@ from queue import Empty, SimpleQueue
 from typing import Protocol, Self
 
 from runner.client.exchange import Exchange
-from runner.client.response import Answer, Happening
+from runner.client.response import ExchangeResult, Response
 from runner.core.models import Submission
-from runner.submission.queue import Waiting
+from runner.submission.queue import QueuedJob
 
 
 class Sender(Protocol):
@@ -26,15 +26,15 @@ class Sender(Protocol):
     def bearer(self) -> bool:
         """Whether the key begins with `Bearer `."""
 
-    def create_job(self, workflow_id: str, project_id: str, exchange: Exchange) -> Happening:
+    def create_job(self, workflow_id: str, project_id: str, exchange: Exchange) -> ExchangeResult:
         """Send one POST, once, and say what came of it. Never raises."""
 
 
 @dataclass(slots=True)
-class Flight:
+class InFlightRequest:
     """One send on its way: claimed, and not yet decided."""
 
-    waiting: Waiting
+    waiting: QueuedJob
     exchange: Exchange
     claimed_at: datetime
 
@@ -49,7 +49,7 @@ class Flight:
         return self.waiting.attempt
 
 
-Arrival = tuple[Flight, Happening] | int  # what came of a send, or a signal's number
+WorkerEvent = tuple[InFlightRequest, ExchangeResult] | int  # what came of a send, or a signal's number
 
 
 class _Gate:
@@ -86,8 +86,8 @@ class _Gate:
                 self._change.wait_for(lambda: not self._unsettled)
 
 
-def _is_plain(happening: Happening) -> bool:
-    return isinstance(happening, Answer) and happening.status == HTTPStatus.OK
+def _is_plain(happening: ExchangeResult) -> bool:
+    return isinstance(happening, Response) and happening.status == HTTPStatus.OK
 
 
 class Workers:
@@ -98,8 +98,8 @@ class Workers:
 
     def __init__(self, sender: Sender, count: int) -> None:
         self._sender = sender
-        self._todo: SimpleQueue[Flight | None] = SimpleQueue()
-        self._back: SimpleQueue[Arrival] = SimpleQueue()
+        self._todo: SimpleQueue[InFlightRequest | None] = SimpleQueue()
+        self._back: SimpleQueue[WorkerEvent] = SimpleQueue()
         self._gate = _Gate()
         self._threads: list[threading.Thread] = []
         self.count = count
@@ -123,13 +123,13 @@ class Workers:
         for thread in self._threads:
             thread.join(timeout=0 if self.abandoned else None)
 
-    def hand(self, flight: Flight) -> None:
+    def hand(self, flight: InFlightRequest) -> None:
         """Give the next free worker something to send."""
         self._todo.put(flight)
 
-    def recall(self) -> list[Flight]:
+    def recall(self) -> list[InFlightRequest]:
         """Take back what no worker has begun, in its order."""
-        idle: list[Flight] = []
+        idle: list[InFlightRequest] = []
         with suppress(Empty):
             while (flight := self._todo.get_nowait()) is not None:
                 idle.append(flight)
@@ -139,16 +139,16 @@ class Workers:
         """Wake the thread that decides with a signal. Safe in a signal handler: SimpleQueue.put is reentrant."""
         self._back.put(signum)
 
-    def arrivals(self, timeout: float) -> list[Arrival]:
+    def arrivals(self, timeout: float) -> list[WorkerEvent]:
         """All that came back; waits for the first for so many seconds."""
-        arrivals: list[Arrival] = []
+        arrivals: list[WorkerEvent] = []
         with suppress(Empty):
             arrivals.append(self._back.get(timeout=timeout))
             while True:
                 arrivals.append(self._back.get_nowait())
         return arrivals
 
-    def settled(self, happening: Happening) -> None:
+    def settled(self, happening: ExchangeResult) -> None:
         """What a worker brought back has been acted on: it may go on."""
         if not _is_plain(happening):
             self._gate.settled()

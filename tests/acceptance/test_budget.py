@@ -235,7 +235,7 @@ def test_costs_above_the_estimates_stop_the_run(shell: Shell) -> None:
         done = run(shell, "--max-cost", "90")
         assert (done.code, sent(server)) == (4, ["ndvi", "ndvi"])
         assert "budget: 70 of 90 tokens are spent, and coast-a is estimated at 40" in done.err
-        assert "2 created, 0 failed, 0 in doubt, 2 skipped" in done.out
+        assert "2 created, 0 not created, 0 in doubt, 2 skipped" in done.out
         record = results(shell)
         assert record["run"]["state"] == "stopped"
         assert [(one["name"], one["reason"]) for one in record["skipped"]] == [
@@ -269,7 +269,7 @@ def test_what_is_in_doubt_is_spent(shell: Shell) -> None:
         assert run(shell, "--max-cost", "85").code == 3
         [doubt, failed] = results(shell)["errors"]
         assert (doubt["outcome"], doubt["estimate"]) == ("in_doubt", 40)
-        assert (failed["outcome"], failed["estimate"]) == ("failed", None)
+        assert (failed["outcome"], failed["estimate"]) == ("not_created", None)
         assert run(shell, "--max-cost", "84").code == 4
         assert len(sent(server)) == 4
 

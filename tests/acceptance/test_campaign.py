@@ -21,7 +21,7 @@ from support.faults_table import GET_FAULTS, POST_FAULTS
 from support.schemas import check_results
 
 from runner.ledger.store import Ledger
-from runner.sandbox.backend import World
+from runner.sandbox.backend import Backend
 from runner.sandbox.lifecycle import SandboxJob
 
 SEEDS = int(os.environ.get("PIXXEL_CAMPAIGN_SEEDS", "100"))  # of both campaigns together
@@ -53,7 +53,7 @@ def test_the_folder_hides_itself_from_git_although_the_run_that_made_it_was_kill
     assert (tmp_path / ".pixxel-runner" / ".gitignore").read_text(encoding="utf-8") == "*\n"
 
 
-class Slow(World):
+class Slow(Backend):
     """A world in which the answer to the second job takes 25 seconds, and the third 20 until it is created."""
 
     scene: Scene

@@ -491,7 +491,7 @@ def test_what_failed_or_is_in_doubt_and_not_on_record_is_told(
         backend.gate.set()
         done = finished(process)
     assert (done.code, sent(server)) == (3, ["p-0", "p-1"])
-    assert "not on record: j0: failed" in done.err
+    assert "not on record: j0: not created" in done.err
     assert "not on record: j1: in doubt" in done.err
 
 

@@ -228,7 +228,7 @@ def test_a_merge_runs_and_keeps_the_ledger_for_the_next(runner: Runner) -> None:
         assert posts(server) == ["p-1", "p-2", "p-3", "p-4"]
     assert first.ok, first.log
     assert second.ok, second.log
-    assert [first.outputs[name] for name in ("command", "exit-code", "created", "failed", "in-doubt")] == [
+    assert [first.outputs[name] for name in ("command", "exit-code", "created", "not-created", "in-doubt")] == [
         "run",
         "0",
         "3",
@@ -276,7 +276,7 @@ def test_a_failed_job_fails_the_step_and_the_ledger_is_kept(validated: Runner) -
     ):
         ended = use(validated, ledger_if_lost="new")
     assert ended.outcomes["run"] == "failure"
-    assert [ended.outputs[name] for name in ("exit-code", "created", "failed")] == ["1", "1", "1"]
+    assert [ended.outputs[name] for name in ("exit-code", "created", "not-created")] == ["1", "1", "1"]
     assert "\n::error::no such" not in ended.log
     assert validated.cache.keys[-1].endswith("-done")
     assert "no such scene" in ended.summary

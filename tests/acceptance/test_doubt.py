@@ -17,14 +17,14 @@ from support.schemas import check_results
 from support.shell import KEY, Done, Shell
 from support.wire import Request, Reset, Script, Stall, WireServer, created, reply
 
-from runner.sandbox.backend import World
+from runner.sandbox.backend import Backend
 from runner.sandbox.faults import Fault
 from runner.sandbox.server import Sandbox
 
 # The command, but for the seconds between its looks at the end of a run: half a minute is long for a test.
 COMMAND = """
 import os, sys
-from runner import execution
+from runner.runs import execution
 from runner.cli.main import main
 execution._LOOKS = tuple(map(float, os.environ.get("LOOKS", "0 0.1").split()))
 sys.exit(main())
@@ -45,14 +45,14 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
-    with World() as one:
+def world() -> Iterator[Backend]:
+    with Backend() as one:
         one.admit((workflow, project) for workflow in ("w-1", "w-2") for project in ("p-1", "p-2"))
         yield one
 
 
 @contextmanager
-def sandbox(shell: Shell, world: World, fault: Literal["reset", "bad-gateway"]) -> Iterator[None]:
+def sandbox(shell: Shell, world: Backend, fault: Literal["reset", "bad-gateway"]) -> Iterator[None]:
     """A server that creates every job, and then loses the answer."""
     with Sandbox(world, key=KEY, faults=[Fault(fault, 1.0)]) as server:
         shell.at(server.base_url)
@@ -113,7 +113,7 @@ def kinds(record: dict[str, Any]) -> dict[str, str]:
 
 @pytest.mark.parametrize("fault", ["reset", "bad-gateway"])
 def test_jobs_whose_answers_were_lost_are_found(
-    shell: Shell, world: World, fault: Literal["reset", "bad-gateway"]
+    shell: Shell, world: Backend, fault: Literal["reset", "bad-gateway"]
 ) -> None:
     shell.manifest(*THREE)
     with sandbox(shell, world, fault):
@@ -128,7 +128,7 @@ def test_jobs_whose_answers_were_lost_are_found(
     assert {line.partition(":")[0] for line in told} == {"field-a", "field-b", "field-c"}
 
 
-def test_which_job_is_of_which_project_is_anyone_s_guess(shell: Shell, world: World) -> None:
+def test_which_job_is_of_which_project_is_anyone_s_guess(shell: Shell, world: Backend) -> None:
     shell.manifest(*TWO_PROJECTS)
     with sandbox(shell, world, "reset"):
         done, record = run(shell)
@@ -150,7 +150,7 @@ def test_a_list_that_lags_is_looked_at_again(shell: Shell) -> None:
 # What is not.
 
 
-def test_a_colleague_s_job_may_be_the_one(shell: Shell, world: World) -> None:
+def test_a_colleague_s_job_may_be_the_one(shell: Shell, world: Backend) -> None:
     shell.manifest(*ONE)
     world.create("w-1", "p-2")
     with sandbox(shell, world, "reset"):
@@ -182,7 +182,7 @@ def test_settle_0_believes_the_first_list(shell: Shell) -> None:
     with serving(shell, Api(**{"p-1": Reset()})) as server:
         done, record = run(shell, "--settle", "0")
     [error] = record["errors"]
-    assert (done.code, error["outcome"], error["kind"], sent(server)) == (1, "failed", "not_found", ["p-1"])
+    assert (done.code, error["outcome"], error["kind"], sent(server)) == (1, "not_created", "not_found", ["p-1"])
 
 
 def test_a_list_that_cannot_be_had_leaves_it_in_doubt(shell: Shell) -> None:
@@ -212,7 +212,7 @@ def test_a_list_that_names_a_job_twice_is_no_bug_of_ours(shell: Shell) -> None:
 # The next run, and the person.
 
 
-def test_hold_leaves_it_to_the_person_and_the_next_run_looks(shell: Shell, world: World) -> None:
+def test_hold_leaves_it_to_the_person_and_the_next_run_looks(shell: Shell, world: Backend) -> None:
     shell.manifest(*ONE)
     with sandbox(shell, world, "reset"):
         held, record = run(shell, "--hold")

@@ -16,12 +16,12 @@ from support.records import SENT, created, entry, failed, in_doubt, record
 from support.shell import Shell
 
 from runner.core.models import Created, Entry, Job, Manifest, Skipped
-from runner.planning.forecast import Forecast, Prospect
+from runner.planning.forecast import PlannedJob, Preview
 from runner.reports.formats import html
 from runner.reports.style import Style
-from runner.reports.views.status import Standing
-from runner.runs.job_status import Sighting
-from runner.runs.results_file import digest
+from runner.reports.views.status import StatusReport
+from runner.runs.job_status import JobStatus
+from runner.runs.summary import summarize
 
 pytestmark = pytest.mark.skipif(bool(browser.missing()), reason=browser.missing())
 
@@ -76,7 +76,7 @@ def page(window: Browser, tmp_path: Path) -> Callable[[str], Browser]:
 
 
 def run(*entries: Entry) -> str:
-    return html.runs([digest(record(*entries))], Style())
+    return html.runs([summarize(record(*entries))], Style())
 
 
 def final(job_id: str, seconds: float, status: str = "completed", cost: int = 40) -> Created:
@@ -94,14 +94,14 @@ FIVE = run(
 )
 PLAN = html.plans(
     [
-        Forecast(
+        Preview(
             Manifest("nightly", "nightly.yaml", "ab" * 32, ()),
             "sandbox",
             "day:2026-10-20",
             (
-                Prospect(Job("a", "w" * 200, "p-1"), "submit", "new", estimate=40),
-                Prospect(Job("b", "w-1", "p-1"), "look up", "in_doubt", "no answer " * 20),
-                Prospect(Job("c", "w-1", "p-1"), "nothing", "created", "", "run-1", "j-1"),
+                PlannedJob(Job("a", "w" * 200, "p-1"), "submit", "new", estimate=40),
+                PlannedJob(Job("b", "w-1", "p-1"), "look up", "in_doubt", "no answer " * 20),
+                PlannedJob(Job("c", "w-1", "p-1"), "nothing", "created", "", "run-1", "j-1"),
             ),
         )
     ],
@@ -109,12 +109,12 @@ PLAN = html.plans(
 )
 STATUS = html.statuses(
     [
-        Standing(
+        StatusReport(
             "run-1",
             "nightly",
             "sandbox",
             [
-                Sighting(f"field-{place}", "w", "p", f"j-{place}", json.dumps(body).encode(), SENT)
+                JobStatus(f"field-{place}", "w", "p", f"j-{place}", json.dumps(body).encode(), SENT)
                 for place, body in enumerate(
                     {"id": f"j-{place}", "status": status, "created_at": "2026-10-20T01:00:00Z"}
                     for place, status in enumerate(["running", "completed", "failed", "cancelled", "weird"] * 10)

@@ -18,7 +18,18 @@ from support.schemas import check_results
 from support.wire import Reset, Stall, WireServer, created, reply
 
 import runner
-from runner import Access, Choice, InDoubt, LockedError, Options, RefusedError, Stop, load_manifest, preview, run
+from runner import (
+    ApiAccess,
+    InDoubt,
+    LockedError,
+    Options,
+    RefusedError,
+    RunOptions,
+    StopToken,
+    load_manifest,
+    preview,
+    run,
+)
 from runner.ledger.connect import create
 
 FIELDS = """\
@@ -63,8 +74,8 @@ def test_every_public_name_is_there_and_nothing_is_imported_before_it_is_asked_f
 
 def test_a_run_against_a_server_and_what_it_leaves(folder: Path) -> None:
     with WireServer(created("job-1"), Reset(), choose=lambda _: reply(500)) as server:
-        access = Access("key", server.url)
-        result = run(load_manifest("fields.yaml"), access, choice=Choice(hold=True), options=Options(concurrency=1))
+        access = ApiAccess("key", server.url)
+        result = run(load_manifest("fields.yaml"), access, choice=RunOptions(hold=True), options=Options(concurrency=1))
     assert (result.ok, result.code, result.summary.created, result.summary.in_doubt) == (False, 3, 1, 1)
     assert isinstance(result.entries[1].outcome, InDoubt)
     result.write(folder / "out.json")
@@ -75,15 +86,15 @@ def test_a_run_against_a_server_and_what_it_leaves(folder: Path) -> None:
 def test_what_a_program_does_wrong_is_raised_before_anything_is_sent(folder: Path) -> None:
     manifest = load_manifest("fields.yaml")
     with WireServer() as server:
-        access = Access("key", server.url)
+        access = ApiAccess("key", server.url)
         for wanted, words in (
             ({"ledger": folder / "gone.db"}, "there is no ledger at"),
-            ({"choice": Choice(resume=True, new=True)}, "two answers to one question"),
+            ({"choice": RunOptions(resume=True, new=True)}, "two answers to one question"),
         ):
             with pytest.raises(runner.RunnerError, match=words):
                 run(manifest, access, **wanted)
         with pytest.raises(RefusedError, match="the key is empty"):
-            run(manifest, Access("", server.url))
+            run(manifest, ApiAccess("", server.url))
         with pytest.raises(runner.UsageError, match="a ledger goes with the real API"):
             run(manifest, runner.SANDBOX, ledger=folder / "gone.db")
     assert server.requests == []
@@ -93,21 +104,21 @@ def test_ci_needs_a_ledger_that_is_kept_here_too(folder: Path, monkeypatch: pyte
     monkeypatch.setenv("CI", "true")
     with WireServer(choose=lambda request: created(f"job-{request.workflow}")) as server:
         with pytest.raises(RefusedError, match="needs a ledger that is kept"):
-            run(load_manifest("fields.yaml"), Access("key", server.url))
+            run(load_manifest("fields.yaml"), ApiAccess("key", server.url))
         create(folder / "kept.db")
-        assert run(load_manifest("fields.yaml"), Access("key", server.url), ledger=folder / "kept.db").ok
+        assert run(load_manifest("fields.yaml"), ApiAccess("key", server.url), ledger=folder / "kept.db").ok
 
 
 @pytest.mark.usefixtures("folder")
 def test_two_at_once_and_a_stop_from_another_thread() -> None:
-    stop = Stop()
+    stop = StopToken()
     done = []
     with WireServer(Stall(threading.Event()), choose=lambda _: reply(500)) as server:
-        access = Access("key", server.url)
+        access = ApiAccess("key", server.url)
 
         def work() -> None:
             one = Options(concurrency=1)
-            done.append(run(load_manifest("fields.yaml"), access, options=one, stop=stop, choice=Choice(hold=True)))
+            done.append(run(load_manifest("fields.yaml"), access, options=one, stop=stop, choice=RunOptions(hold=True)))
 
         thread = threading.Thread(target=work)
         thread.start()
@@ -132,10 +143,10 @@ def test_two_at_once_and_a_stop_from_another_thread() -> None:
 def test_the_ledger_stays_beside_the_manifest_wherever_the_program_goes(folder: Path) -> None:
     manifest = load_manifest("fields.yaml")
     with WireServer(choose=lambda request: created(f"job-{request.workflow}")) as server:
-        assert run(manifest, Access("key", server.url)).summary.created == 2
+        assert run(manifest, ApiAccess("key", server.url)).summary.created == 2
         (folder / "sub").mkdir()
         with contextlib.chdir(folder / "sub"):
-            again = run(manifest, Access("key", server.url))
+            again = run(manifest, ApiAccess("key", server.url))
     assert (again.summary.created_earlier, len(server.requests)) == (2, 2)
 
 
@@ -151,13 +162,13 @@ def test_the_ledger_stays_beside_the_manifest_wherever_the_program_goes(folder: 
         {"options": Options(rate="x")},
         {"options": Options(rate=3)},  # type: ignore[arg-type]
         {"options": Options(max_cost=-1)},
-        {"choice": Choice(only="north")},  # type: ignore[arg-type]
+        {"choice": RunOptions(only="north")},  # type: ignore[arg-type]
     ],
 )
 @pytest.mark.usefixtures("folder")
 def test_what_makes_no_sense_is_said_and_nothing_is_sent(wrong: dict[str, Any]) -> None:
     with WireServer() as server, pytest.raises(runner.UsageError):
-        run(load_manifest("fields.yaml"), Access("key", server.url), **wrong)
+        run(load_manifest("fields.yaml"), ApiAccess("key", server.url), **wrong)
     assert server.requests == []
 
 
@@ -165,7 +176,7 @@ def test_what_makes_no_sense_is_said_and_nothing_is_sent(wrong: dict[str, Any]) 
 def test_paths_may_be_texts_and_the_sandbox_a_copy() -> None:
     create(Path("kept.db"))
     with WireServer(choose=lambda request: created(f"job-{request.workflow}")) as server:
-        result = run(load_manifest("fields.yaml"), Access("key", server.url), ledger="kept.db")
+        result = run(load_manifest("fields.yaml"), ApiAccess("key", server.url), ledger="kept.db")
     result.write("out.json")
     assert check_results(Path("out.json"))["summary"]["created"] == 2
     assert run(load_manifest("fields.yaml"), copy.copy(runner.SANDBOX)).ok

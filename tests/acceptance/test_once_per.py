@@ -22,7 +22,7 @@ from support.wire import Stall, WireServer, created, refusing_port
 
 from runner.ledger import lock
 from runner.ledger.connect import create
-from runner.sandbox.backend import World
+from runner.sandbox.backend import Backend
 from runner.sandbox.server import Sandbox
 
 Row = tuple[str, str, str]
@@ -39,7 +39,7 @@ class Desk:
     """A person's folder, and the server that they work with."""
 
     shell: Shell
-    world: World
+    world: Backend
 
     def run(self, *arguments: str | Path, manifest: str = "nightly.yaml") -> tuple[Done, dict[str, Any]]:
         """Run a manifest; what was said, and the results file if there is one."""
@@ -63,7 +63,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
 
 @pytest.fixture
 def desk(shell: Shell) -> Iterator[Desk]:
-    with World() as world:
+    with Backend() as world:
         world.admit((workflow, project) for workflow in ("w-1", "w-2") for project in ("p-1", "p-2"))
         with Sandbox(world, key=KEY) as server:
             shell.at(server.base_url)
@@ -140,7 +140,7 @@ def test_one_more_on_purpose(desk: Desk) -> None:
 def test_what_failed_is_tried_again(desk: Desk) -> None:
     desk.shell.manifest(A, ("field-c", "w-3", "p-1"), once_per="forever")
     done, record = desk.run()
-    assert (done.code, kinds(record)) == (1, {"field-a": "created", "field-c": "failed"})
+    assert (done.code, kinds(record)) == (1, {"field-a": "created", "field-c": "not_created"})
     desk.world.admit([("w-3", "p-1")])
     assert kinds(desk.ran()) == {"field-a": "created", "field-c": "created"}
     assert desk.world.created == 2

@@ -26,13 +26,13 @@ from support.schemas import loads_strictly
 from support.shell import KEY, Done, Shell
 from support.wire import Request, Reset, Script, Stall, WireServer, created, reply
 
-from runner.client.api import Reader
+from runner.client.api import ReadOnlyClient
 from runner.client.endpoint import ApiKey, Endpoint
 from runner.client.exchange import Exchange
 from runner.ledger.connect import create
 from runner.ledger.store import Ledger
 from runner.planning import estimates
-from runner.planning.forecast import Forecast
+from runner.planning.forecast import Preview
 from runner.runs import preview
 
 Job = tuple[str, str, str]
@@ -318,7 +318,7 @@ def test_there_are_words_for_every_kind_of_job(shell: Shell) -> None:
     assert rows(done) == {
         "made": "submit one more: asked for with --again",
         "one-more": "submit one more of its pair: bought 1 time so far",
-        "refused": "submit failed before: no such workflow",
+        "refused": "submit not created before: no such workflow",
         "lost": "look up in doubt: no answer in time",
         "killed": "look up in doubt: it is being sent, or its run was killed meanwhile",
         "idle": "nothing disabled: enabled: false in the manifest",
@@ -622,17 +622,20 @@ def test_what_was_spent_before_refuses_no_plan_that_sends_nothing(shell: Shell) 
 def test_the_type_of_who_is_asked_has_no_way_to_create_a_job() -> None:
     assert get_type_hints(preview.look)["reader"] == estimates.Reader | None
     assert not hasattr(estimates.Reader, "create_job")
-    assert not hasattr(Reader, "create_job")
+    assert not hasattr(ReadOnlyClient, "create_job")
 
 
 def test_no_method_of_who_is_asked_sends_anything_but_a_question() -> None:
     methods = {
         name: method
-        for name, method in inspect.getmembers(Reader, inspect.isfunction)
+        for name, method in inspect.getmembers(ReadOnlyClient, inspect.isfunction)
         if not name.startswith("_") and "exchange" in inspect.signature(method).parameters
     }
     assert methods.keys() == {"get_estimate", "get_workflow", "get_job", "list_jobs"}
-    with WireServer(choose=lambda _: reply(200)) as server, Reader(Endpoint(server.url, ApiKey(KEY)), 1) as reader:
+    with (
+        WireServer(choose=lambda _: reply(200)) as server,
+        ReadOnlyClient(Endpoint(server.url, ApiKey(KEY)), 1) as reader,
+    ):
         for name, method in methods.items():
             ids = [f"{name}-id"] * (len(inspect.signature(method).parameters) - 2)
             method(reader, *ids, Exchange(10.0))
@@ -646,14 +649,14 @@ def test_who_is_given_to_the_plan_is_such_a_one(
     given: list[object] = []
     look = preview.look
 
-    def spy(*arguments: Any, **options: Any) -> tuple[Forecast, tuple[str, ...]]:
+    def spy(*arguments: Any, **options: Any) -> tuple[Preview, tuple[str, ...]]:
         given.append(arguments[2])
         return look(*arguments, **options)
 
     monkeypatch.setattr(preview, "look", spy)
     with serving(shell):
         assert shell.call("plan", "nightly.yaml", *flags).code == 0
-    assert [type(one) for one in given] == [Reader]
+    assert [type(one) for one in given] == [ReadOnlyClient]
     assert not hasattr(given[0], "create_job")
 
 

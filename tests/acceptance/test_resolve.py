@@ -19,7 +19,7 @@ from support.wire import Request, Reset, Script, Stall, WireServer, created, ref
 from runner.ledger import lock
 from runner.ledger.connect import create
 from runner.ledger.store import Ledger
-from runner.sandbox.backend import World
+from runner.sandbox.backend import Backend
 from runner.sandbox.faults import Fault
 from runner.sandbox.server import Sandbox
 
@@ -34,7 +34,7 @@ def shell(tmp_path: Path) -> Shell:
 
 
 @contextmanager
-def sandbox(shell: Shell, world: World, *faults: Fault) -> Iterator[Sandbox]:
+def sandbox(shell: Shell, world: Backend, *faults: Fault) -> Iterator[Sandbox]:
     """The sandbox with the workflows of the tests; the shell works with it, at one port as long as it is the same."""
     world.admit([(WORKFLOW, PROJECT), ("w-2", PROJECT)])
     with Sandbox(world, key=KEY, faults=faults) as server:
@@ -80,7 +80,7 @@ def posts(server: WireServer) -> int:
 
 
 def test_what_is_found_is_settled_and_nothing_is_sent(shell: Shell) -> None:
-    with World() as world, sandbox(shell, world, LOSES):
+    with Backend() as world, sandbox(shell, world, LOSES):
         in_doubt(shell)
         done = shell("resolve")
         assert world.created == 2
@@ -95,7 +95,7 @@ def test_what_is_found_is_settled_and_nothing_is_sent(shell: Shell) -> None:
 
 
 def test_with_nothing_in_doubt_no_key_is_needed(shell: Shell) -> None:
-    with World() as world, sandbox(shell, world) as server:
+    with Backend() as world, sandbox(shell, world) as server:
         shell.manifest(*TWO)
         assert shell("run", "nightly.yaml").code == 0
         shell.at(server.base_url, key=None)
@@ -123,7 +123,7 @@ def test_an_api_that_does_not_answer_leaves_it_in_doubt(shell: Shell) -> None:
 
 
 def test_a_list_that_is_refused_is_no_proof_of_anything(shell: Shell) -> None:
-    with World() as world, sandbox(shell, world, LOSES):
+    with Backend() as world, sandbox(shell, world, LOSES):
         in_doubt(shell)
         shell.environment["PIXXEL_API_KEY"] = "another"
         done = shell("resolve", "--settle", "0")
@@ -132,7 +132,7 @@ def test_a_list_that_is_refused_is_no_proof_of_anything(shell: Shell) -> None:
 
 
 def test_without_a_key_it_says_so_and_keeps_the_doubt(shell: Shell) -> None:
-    with World() as world, sandbox(shell, world, LOSES) as server:
+    with Backend() as world, sandbox(shell, world, LOSES) as server:
         in_doubt(shell)
         shell.at(server.base_url, key=None)
         done = shell("resolve")
@@ -142,7 +142,7 @@ def test_without_a_key_it_says_so_and_keeps_the_doubt(shell: Shell) -> None:
 
 
 def test_more_jobs_than_doubts_are_left_to_a_person_with_the_candidates(shell: Shell) -> None:
-    with World() as world, sandbox(shell, world, LOSES):
+    with Backend() as world, sandbox(shell, world, LOSES):
         in_doubt(shell, ("field-a", WORKFLOW, PROJECT))
         other = world.create(WORKFLOW, PROJECT)
         done = shell("resolve", "nightly.yaml")
@@ -154,7 +154,7 @@ def test_more_jobs_than_doubts_are_left_to_a_person_with_the_candidates(shell: S
 
 
 def test_over_projects_all_are_created_and_it_says_that_it_is_not_certain_which_is_whose(shell: Shell) -> None:
-    with World() as world:
+    with Backend() as world:
         world.admit([(WORKFLOW, "p-2")])
         with sandbox(shell, world, LOSES):
             in_doubt(shell, ("a", WORKFLOW, PROJECT), ("b", WORKFLOW, "p-2"))
@@ -164,7 +164,7 @@ def test_over_projects_all_are_created_and_it_says_that_it_is_not_certain_which_
 
 
 def test_json_says_the_same(shell: Shell) -> None:
-    with World() as world, sandbox(shell, world, LOSES):
+    with Backend() as world, sandbox(shell, world, LOSES):
         in_doubt(shell, ("field-a", WORKFLOW, PROJECT))
         [found] = json.loads(shell("resolve", "--format", "json").out)
         [job] = world.jobs(WORKFLOW)
@@ -187,7 +187,7 @@ def test_what_the_server_says_cannot_act_on_the_terminal(shell: Shell) -> None:
 def test_nobody_who_reads_changes_nothing(shell: Shell) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    with World() as world, sandbox(shell, world, LOSES), os.fdopen(writer, "w") as stdout:
+    with Backend() as world, sandbox(shell, world, LOSES), os.fdopen(writer, "w") as stdout:
         in_doubt(shell)
         done = shell("resolve", stdout=stdout)
     assert (done.code, done.err) == (0, "")
@@ -229,7 +229,7 @@ def test_the_intents_of_a_run_that_was_killed_are_looked_up(shell: Shell) -> Non
 
 def test_others_are_settled_while_one_is_being_run(shell: Shell) -> None:
     answer = threading.Event()
-    with World() as world, sandbox(shell, world, LOSES):
+    with Backend() as world, sandbox(shell, world, LOSES):
         in_doubt(shell)
         with Ledger(shell.ledger) as ledger:  # a manifest that has a live send, in another workflow
             one = past.job("live", "w-2")
@@ -248,7 +248,7 @@ def test_others_are_settled_while_one_is_being_run(shell: Shell) -> None:
 
 
 def test_a_job_is_adopted_with_the_bytes_of_the_answer_and_a_trace(shell: Shell) -> None:
-    with World() as world, sandbox(shell, world, LOSES):
+    with Backend() as world, sandbox(shell, world, LOSES):
         in_doubt(shell, ("field-a", WORKFLOW, PROJECT))
         world.create(WORKFLOW, PROJECT)
         [mine, _] = world.jobs(WORKFLOW)
@@ -266,7 +266,7 @@ def test_a_job_is_adopted_with_the_bytes_of_the_answer_and_a_trace(shell: Shell)
 
 
 def test_nothing_is_half_done(shell: Shell) -> None:
-    with World() as world, sandbox(shell, world, LOSES):
+    with Backend() as world, sandbox(shell, world, LOSES):
         in_doubt(shell)
         good = world.jobs(WORKFLOW)[0].id
         done = shell("resolve", "--adopt", f"field-a={good}", "--adopt", "field-b=nonsense", "--absent", "field-c")
@@ -289,7 +289,7 @@ def test_a_job_of_another_workflow_is_refused(shell: Shell) -> None:
 
 
 def test_a_job_that_another_submission_has_is_refused(shell: Shell) -> None:
-    with World() as world:
+    with Backend() as world:
         with sandbox(shell, world) as server:
             shell.manifest(*TWO[:1], path="other.yaml")
             assert shell("run", "other.yaml").code == 0
@@ -304,7 +304,7 @@ def test_a_job_that_another_submission_has_is_refused(shell: Shell) -> None:
 
 
 def test_what_was_said_to_be_absent_is_adopted_after_all_and_not_bought_again(shell: Shell) -> None:
-    with World() as world, sandbox(shell, world, LOSES) as server:
+    with Backend() as world, sandbox(shell, world, LOSES) as server:
         in_doubt(shell, ("a=b", WORKFLOW, PROJECT))
         [mine] = world.jobs(WORKFLOW)
         assert shell("resolve", "--absent", "a=b").code == 0
@@ -347,7 +347,7 @@ def test_a_job_is_declared_absent_without_key_and_network_and_is_sent_again(shel
 
 
 def test_absent_says_what_the_last_look_found(shell: Shell) -> None:
-    with World() as world, sandbox(shell, world, LOSES):
+    with Backend() as world, sandbox(shell, world, LOSES):
         in_doubt(shell, ("field-a", WORKFLOW, PROJECT))
         world.create(WORKFLOW, PROJECT)
         shell("resolve")
@@ -418,7 +418,7 @@ def test_a_manifest_is_given_by_its_file_or_by_its_name(shell: Shell) -> None:
 def test_doubts_at_another_api_are_mentioned_and_not_touched(shell: Shell) -> None:
     with scripted(shell, Reset()) as server:
         in_doubt(shell)
-    with World() as world, sandbox(shell, world):
+    with Backend() as world, sandbox(shell, world):
         done = shell("resolve", "--settle", "0")
     assert (done.code, done.out) == (0, "")
     assert f"2 in doubt at {server.url}" in done.err

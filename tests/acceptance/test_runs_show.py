@@ -63,7 +63,7 @@ def test_runs_as_json(shell: Shell) -> None:
     with_past(shell, write_two_runs)
     second, first = json.loads(shell("runs", "--format", "json").out)
     assert second["id"] > first["id"]
-    assert (first["created"], first["failed"], first["in_doubt"], first["cost"]) == (1, 0, 1, 12)
+    assert (first["created"], first["not_created"], first["in_doubt"], first["cost"]) == (1, 0, 1, 12)
     assert (first["manifest"], first["api"], first["key"]) == ("nightly", past.API, DAY)
     assert first["started_at"] == "2026-10-20T01:00:00.000Z"
 
@@ -163,7 +163,7 @@ def test_the_last_run_of_all_or_of_a_manifest_or_one_by_its_id(shell: Shell) -> 
     assert "run 20270101T000000Z-cccccc of other" in last.err
     assert "run 20261020T020000Z-bbbbbb of nightly at https://api.example, for the day 2026-10-20: stopped" in named.err
     assert "run 20261020T010000Z-aaaaaa of nightly" in one.err
-    assert "3 jobs: 1 created, 1 failed, 1 in doubt" in one.out
+    assert "3 jobs: 1 created, 1 not created, 1 in doubt" in one.out
     assert "1 job is in doubt: pixxel-runner resolve" in one.err
 
 
@@ -203,7 +203,7 @@ def test_it_shows_what_was_settled_since(shell: Shell) -> None:
     with_past(shell, write_two_runs)
     shell.environment["PIXXEL_BASE_URL"] = past.API
     assert shell("resolve", "--absent", "b").code == 0
-    assert "2 failed, 0 in doubt" in shell("show").out
+    assert "2 not created, 0 in doubt" in shell("show").out
 
 
 def test_results_that_cannot_be_written_are_said(shell: Shell) -> None:

@@ -21,7 +21,7 @@ from support.wire import Request, Reset, Script, Stall, WireServer, created, rep
 
 from runner.ledger import lock
 from runner.ledger.connect import create
-from runner.sandbox.backend import World
+from runner.sandbox.backend import Backend
 from runner.sandbox.server import Sandbox
 
 PAIR = "  - {name: more, workflow_id: w-2, project_id: p-2}\n"
@@ -43,7 +43,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
 @dataclass
 class Desk:
     shell: Shell
-    world: World
+    world: Backend
 
     def __call__(self, *arguments: str) -> Done:
         done = self.shell.call(*arguments)
@@ -56,7 +56,7 @@ class Desk:
 
 @pytest.fixture
 def desk(shell: Shell) -> Iterator[Desk]:
-    with World() as world:
+    with Backend() as world:
         world.admit((workflow, project) for workflow in ("w-1", "w-2") for project in ("p-1", "p-2"))
         with Sandbox(world, key=KEY) as server:
             shell.at(server.base_url)
@@ -174,7 +174,11 @@ def test_the_worst_code_is_that_of_doubt(shell: Shell) -> None:
         shell.at(server.url)
         done = shell("run", "jobs", "--hold")
     assert done.code == 3
-    assert [check_results(shell.folder / f"{stem}.results.json")["summary"]["failed"] for stem in "abc"] == [0, 0, 1]
+    assert [check_results(shell.folder / f"{stem}.results.json")["summary"]["not_created"] for stem in "abc"] == [
+        0,
+        0,
+        1,
+    ]
 
 
 def test_trouble_with_the_api_ends_all_of_them(shell: Shell) -> None:

@@ -23,15 +23,15 @@ from support.terminal import on_terminal, seen
 from support.wire import PATIENCE, Request, Reset, Script, Stall, WireServer, created, reply
 
 from runner.cli.signals import Interrupts
-from runner.client.api import Api
+from runner.client.api import ApiClient
 from runner.client.endpoint import ApiKey, Endpoint
 from runner.client.exchange import Exchange
-from runner.client.response import Answer
+from runner.client.response import Response
 from runner.core.models import ErrorInfo, Job, Outcome, Submission
 from runner.core.settings import Limits
 from runner.ledger import lock
 from runner.ledger.connect import create
-from runner.ledger.journal import Claim, Decided
+from runner.ledger.journal import Claim, RecordedOutcome
 from runner.submission.engine import Engine
 
 SOON = 3.0  # seconds: well below the grace of 4, and enough for a slow machine
@@ -39,7 +39,7 @@ SOON = 3.0  # seconds: well below the grace of 4, and enough for a slow machine
 # The command, with a line on stderr each time that it waits for the lock.
 WAITER = """
 import functools, sys, time
-from runner import lock
+from runner.ledger import lock
 from runner.cli.main import main
 
 def sleep(seconds):
@@ -155,7 +155,7 @@ def test_what_is_in_flight_is_let_finish(shell: Shell, signum: int, code: int) -
         assert (ended, sent(server)) == (code, ["p-0", "p-1"])
         assert kinds(record) == {"j0": "created", "j1": "created", "j2": "interrupted"}
         assert record["run"]["state"] == "interrupted"
-        assert "3 jobs: 2 created, 0 failed, 0 in doubt, 1 skipped" in out
+        assert "3 jobs: 2 created, 0 not created, 0 in doubt, 1 skipped" in out
         assert f"the run was interrupted: interrupted by {signal.Signals(signum).name}" in err
         again = shell("run", "nightly.yaml")
         assert (again.code, sent(server)) == (0, ["p-0", "p-1", "p-2"])
@@ -171,7 +171,7 @@ def test_what_does_not_finish_within_the_grace_is_in_doubt_and_found_by_the_next
             took = time.monotonic() - since
         assert (ended, kinds(record), record["run"]["state"]) == (143, CUT, "interrupted")
         assert 4.0 <= took < 4.0 + SOON
-        assert "3 jobs: 0 created, 0 failed, 2 in doubt, 1 skipped" in out
+        assert "3 jobs: 0 created, 0 not created, 2 in doubt, 1 skipped" in out
         assert "2 jobs are in doubt" in err
         server_made = {f"job-of-{one.project}" for one in server.created}
         again = shell("run", "nightly.yaml", "--only", "j0", "--only", "j1")
@@ -330,14 +330,16 @@ class Nothing:
     def __init__(self) -> None:
         self.sent = 0
 
-    def commit(self, decided: Sequence[Decided], released: Sequence[Submission], claimed: Sequence[Claim]) -> None: ...
+    def commit(
+        self, decided: Sequence[RecordedOutcome], released: Sequence[Submission], claimed: Sequence[Claim]
+    ) -> None: ...
 
-    def held(self, job_ids: Collection[str]) -> set[str]:  # noqa: ARG002 - the protocol's
+    def ids_in_use(self, job_ids: Collection[str]) -> set[str]:  # noqa: ARG002 - the protocol's
         return set()
 
-    def create_job(self, workflow_id: str, project_id: str, exchange: Exchange) -> Answer:  # noqa: ARG002 - likewise
+    def create_job(self, workflow_id: str, project_id: str, exchange: Exchange) -> Response:  # noqa: ARG002 - likewise
         self.sent += 1
-        return Answer(200, {}, json.dumps({"id": f"job-{self.sent}"}).encode(), datetime.now(UTC))
+        return Response(200, {}, json.dumps({"id": f"job-{self.sent}"}).encode(), datetime.now(UTC))
 
     def decided(self, submission: Submission, outcome: Outcome) -> None: ...
 
@@ -351,7 +353,7 @@ class Nothing:
 def test_a_signal_before_the_engine_is_there_is_not_lost() -> None:
     nothing = Nothing()
     submissions = [Submission(Job(f"j{number}", "w-1", "p-1"), number) for number in range(50)]
-    with Api(Endpoint("http://127.0.0.1:9", ApiKey(KEY)), 1) as api:
+    with ApiClient(Endpoint("http://127.0.0.1:9", ApiKey(KEY)), 1) as api:
         interrupts = Interrupts(api)
         with interrupts.caught():
             signal.raise_signal(signal.SIGINT)

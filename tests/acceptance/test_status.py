@@ -31,16 +31,16 @@ from runner.core.models import Job
 from runner.core.text import width
 from runner.ledger.connect import create
 from runner.ledger.store import Ledger
-from runner.runs import record, results_file
+from runner.runs import record, results_file, summary
 
 SOON = 3.0  # seconds that a slow machine may take for what a program does at once
 
 # The command, but for the seconds between its looks: one and more are long for a test.
 COMMAND = """
 import os, sys
-from runner import status
+from runner.runs import job_status
 from runner.cli.main import main
-status._FIRST_PAUSE = float(os.environ.get("PAUSE", "0.02"))
+job_status._FIRST_PAUSE = float(os.environ.get("PAUSE", "0.02"))
 sys.exit(main())
 """
 
@@ -141,7 +141,7 @@ def write_results(shell: Shell) -> Path:
     """Write the results file of the ledger's last run."""
     path = shell.folder / "nightly.results.json"
     with Ledger(shell.ledger) as ledger:
-        results_file.write(results_file.digest(record.of_run(ledger, next(ledger.runs()))), path)
+        results_file.write(summary.summarize(record.of_run(ledger, next(ledger.runs()))), path)
     return path
 
 
@@ -939,7 +939,7 @@ def test_a_signal_while_run_waits_leaves_the_jobs_and_the_record(shell: Shell, s
         assert len(server.requests) == 5
     assert process.returncode == code
     assert "the jobs go on at the API. To look again: pixxel-runner status nightly.yaml --wait" in err
-    assert "3 jobs: 3 created, 0 failed, 0 in doubt, 0 skipped" in out
+    assert "3 jobs: 3 created, 0 not created, 0 in doubt, 0 skipped" in out
     made = check_results(shell.folder / "nightly.results.json")
     assert made["run"]["state"] == "completed"
     assert [bool(one["seen_at"]) for one in made["created"]] == [True, False, False]
@@ -956,4 +956,4 @@ def test_run_s_table_on_a_terminal_stands_under_the_one_that_was_drawn(shell: Sh
         assert process.wait(PATIENCE) == 0
     assert text.count("\x1b[J") == 1
     assert "3 jobs: 3 completed · cost 30" in text
-    assert "3 jobs: 3 created, 0 failed, 0 in doubt, 0 skipped" in text.rpartition("3 jobs: 3 completed")[2]
+    assert "3 jobs: 3 created, 0 not created, 0 in doubt, 0 skipped" in text.rpartition("3 jobs: 3 completed")[2]

@@ -97,26 +97,26 @@ def ran(shell: Shell, columns: int, *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("columns", "bar"),
     [
-        (99, "submitting  [##################------------------]  3/6  00:00:06  0.5/s, 1 failed"),
-        (79, "submitting  [################-----------------]  3/6  00:00:06  0.5/s, 1 failed"),
-        (60, "submitting  [#######-------]  3/6  00:00:06  0.5/s, 1 failed"),
-        (50, "submitting  [#######-------]  3/6  0.5/s, 1 failed"),
-        (40, "submitting  3/6  0.5/s, 1 failed"),
-        (24, "3/6  0.5/s, 1 failed"),
-        (19, "3/6  1 failed"),
+        (99, "submitting  [##################------------------]  3/6  00:00:06  0.5/s, 1 not created"),
+        (79, "submitting  [################-----------------]  3/6  00:00:06  0.5/s, 1 not created"),
+        (60, "submitting  [#######-------]  3/6  00:00:06  0.5/s, 1 not created"),
+        (50, "submitting  [#######-------]  3/6  0.5/s, 1 not created"),
+        (40, "submitting  3/6  0.5/s, 1 not created"),
+        (24, "3/6  0.5/s, 1 not created"),
+        (19, "3/6  1 not created"),
         (8, "3/6  1 …"),
         (1, "…"),
     ],
 )
 def test_a_narrow_bar_leaves_out_what_matters_least(columns: int, bar: str) -> None:
-    assert progress.bar(3, 6, {"failed": 1}, 6.0, columns) == bar
+    assert progress.bar(3, 6, {"not created": 1}, 6.0, columns) == bar
 
 
 @given(st.integers(0, 10**6), st.integers(1, 10**6), st.integers(0, 9999), st.floats(0, 10**6), st.integers(1, 300))
 def test_a_bar_is_never_wider_than_there_is_room(
     done: int, total: int, failed: int, elapsed: float, columns: int
 ) -> None:
-    line = progress.bar(done, total, {"failed": failed, "in doubt": 1}, elapsed, columns)
+    line = progress.bar(done, total, {"not created": failed, "in doubt": 1}, elapsed, columns)
     assert 1 <= width(line) <= columns
     assert "\n" not in line
 
@@ -127,7 +127,7 @@ def test_one_bar_is_left_behind_and_no_piece_of_another(shell: Shell, columns: i
     bars = [line for line in looked_at(text, columns, 60) if re.search(r"\b\d/6  ", line)]
     assert len(bars) == 1
     assert "6/6" in bars[0]
-    assert "1 failed" in bars[0]
+    assert "1 not created" in bars[0]
     drawn = [piece for piece in re.split(r"\r\x1b\[2K|\r\n", text) if re.search(r"\b\d/6  ", piece)]
     assert len(drawn) > COUNT
     assert max(map(width, drawn)) < columns

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from runner.sandbox.backend import World
+from runner.sandbox.backend import Backend
 from runner.sandbox.catalog import EXAMPLE
 from runner.sandbox.server import Sandbox
 
@@ -38,7 +38,7 @@ WORKFLOW = next(iter(EXAMPLE.workflows.values()))
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with World() as world, Sandbox(world, key=KEY) as server:
+    with Backend() as world, Sandbox(world, key=KEY) as server:
         yield server
 
 

@@ -20,7 +20,7 @@ from runner.core.models import Record
 from runner.ledger.store import Ledger
 from runner.manifest import loader, schema
 from runner.manifest.yaml import reader
-from runner.runs import results_file
+from runner.runs import results_file, summary
 
 rust: Any = pytest.importorskip("jsonschema_rs", reason="needs jsonschema-rs")
 
@@ -126,4 +126,4 @@ def test_the_results_of_every_outcome_are_valid_to_them(tmp_path: Path) -> None:
 @settings(deadline=None, max_examples=30)
 @given(records.records)
 def test_the_results_of_any_record_are_valid_to_them(record: Record) -> None:
-    RESULTS.validate(without_halves(json.loads("".join(results_file.chunks(results_file.digest(record))))))
+    RESULTS.validate(without_halves(json.loads("".join(results_file.chunks(summary.summarize(record))))))

@@ -33,8 +33,8 @@ SOON = 3.0  # seconds: well below the grace of 4, and enough for a slow machine
 # The command, which is ready, says so, and waits for the word; LOOKS are the seconds between looks at the end of a run.
 READY = """
 import os, sys
-from runner import execution
-from runner.cli import run
+from runner.runs import execution
+from runner.cli.commands import run
 from runner.cli.main import main
 execution._LOOKS = (0.0, 0.1)
 if "READY" in os.environ:

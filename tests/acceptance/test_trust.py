@@ -212,13 +212,13 @@ def test_a_netrc_is_not_read_and_no_argument_holds_the_key(shell: Shell) -> None
 
 BUG = """
 import sys
-from runner import execution
+from runner.runs import execution
 from runner.cli.main import main
 def broken(self, *args, **kwargs):
     key = self
     raise RuntimeError("a bug\\x1b[31m\\n::error::")
-from runner.api import Reader
-Reader.__init__ = broken
+from runner.client.api import ReadOnlyClient
+ReadOnlyClient.__init__ = broken
 sys.exit(main())
 """
 

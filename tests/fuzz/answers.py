@@ -19,13 +19,13 @@ from fuzz.bounds import soon
 from runner.client import api, job_list, response, transport
 from runner.client import job as job_object
 from runner.client.exchange import Exchange
-from runner.client.response import Answer, Happening, NoAnswer
-from runner.core.models import Created, Entry, ErrorInfo, Failed, InDoubt, Job, Outcome, Record, Run
-from runner.ledger.rows import Standing
+from runner.client.response import ExchangeResult, NoResponse, Response
+from runner.core.models import Created, Entry, ErrorInfo, InDoubt, Job, NotCreated, Outcome, Record, Run
+from runner.ledger.rows import SubmissionRow
 from runner.planning.estimates import ask
-from runner.runs import results_file
-from runner.runs.job_status import Sighting
-from runner.runs.reconcile import Look, judge
+from runner.runs import results_file, summary
+from runner.runs.job_status import JobStatus
+from runner.runs.reconcile import Reconciler, judge
 from runner.submission import verdict
 from runner.submission.verdict import Accepted, NotSent, Throttled
 
@@ -93,26 +93,26 @@ class Wire:
 class Teller:
     """An API that answers the same to every question."""
 
-    happening: Happening
+    happening: ExchangeResult
     bearer: bool = False
 
-    def get_workflow(self, _workflow_id: str, _project_id: str, _exchange: Exchange) -> Happening:
+    def get_workflow(self, _workflow_id: str, _project_id: str, _exchange: Exchange) -> ExchangeResult:
         return self.happening
 
-    def get_estimate(self, _workflow_id: str, _exchange: Exchange) -> Happening:
+    def get_estimate(self, _workflow_id: str, _exchange: Exchange) -> ExchangeResult:
         return self.happening
 
-    def list_jobs(self, _workflow_id: str, _exchange: Exchange) -> Happening:
+    def list_jobs(self, _workflow_id: str, _exchange: Exchange) -> ExchangeResult:
         return self.happening
 
-    def get_job(self, _workflow_id: str, _job_id: str, _exchange: Exchange) -> Happening:
+    def get_job(self, _workflow_id: str, _job_id: str, _exchange: Exchange) -> ExchangeResult:
         return self.happening
 
 
 class Asked:
     """Asks each question once."""
 
-    def ask(self, questions: Any, _within: float | None = None) -> list[Happening]:
+    def ask(self, questions: Any, _within: float | None = None) -> list[ExchangeResult]:
         return [question(Exchange(1.0)) for question in questions]
 
 
@@ -126,7 +126,7 @@ def check(data: bytes) -> None:
     soon(began)
 
 
-def _happening(came: bytes, method: str, cuts: int) -> Happening:
+def _happening(came: bytes, method: str, cuts: int) -> ExchangeResult:
     at = [0, *sorted((len(came) * part // 8) for part in range(1, 8) if cuts >> (part - 1) & 1), len(came)]
     exchange = Exchange(1.0)
     exchange.written = 0.0
@@ -135,35 +135,35 @@ def _happening(came: bytes, method: str, cuts: int) -> Happening:
     except Exception as error:  # noqa: BLE001 - as `Reader._send` has it
         return _silence(error, exchange)
     assert len(response.body) <= transport.LARGEST_BODY
-    return Answer(response.status, response.headers, response.body, SENT + timedelta(seconds=5))
+    return Response(response.status, response.headers, response.body, SENT + timedelta(seconds=5))
 
 
-def _silence(error: Exception, exchange: Exchange) -> NoAnswer:
+def _silence(error: Exception, exchange: Exchange) -> NoResponse:
     """What came of an answer that is none. One that nobody foresaw would be `broken`."""
     silence = api._no_answer(error, exchange)
     assert silence.cause in ("closed", "truncated", "garbage", "too_large"), (silence, error)
     return silence
 
 
-def _as_of_a_job_sent(happening: Happening) -> None:
-    made = verdict.judge(happening, lambda job_id: job_id == "j-2")
+def _as_of_a_job_sent(happening: ExchangeResult) -> None:
+    made = verdict.classify(happening, lambda job_id: job_id == "j-2")
     if isinstance(made, Throttled):
         assert made.retry_after is None or made.retry_after >= 0
     elif isinstance(made, Accepted):
         assert made.job_id
-        assert isinstance(happening, Answer)
+        assert isinstance(happening, Response)
         assert made.body == happening.body
         _as_recorded(Created(made.job_id, made.body, 1, SENT))
     else:
         assert not isinstance(made, NotSent)  # a byte was written
-        kind = InDoubt if isinstance(made, verdict.Doubt) else Failed
+        kind = InDoubt if isinstance(made, verdict.Ambiguous) else NotCreated
         _as_recorded(kind(made.error, 1, SENT))
 
 
 def _as_recorded(outcome: Outcome) -> None:
     """The record is JSON in ASCII, whatever is in the answer."""
     record = Record(_RUN, (Entry(Job("a", "w", "p"), outcome, "r-1"),))
-    text = "".join(results_file.chunks(results_file.digest(record)))
+    text = "".join(results_file.chunks(summary.summarize(record)))
     assert text.isascii()
     json.loads(text, parse_constant=_refuse)
 
@@ -172,19 +172,19 @@ def _refuse(constant: str) -> None:
     raise AssertionError(constant)
 
 
-def _as_told_to_a_question(happening: Happening) -> None:
-    response.without_use(happening)
+def _as_told_to_a_question(happening: ExchangeResult) -> None:
+    response.describe_failure(happening)
     teller: Any = Teller(happening)
     asker: Any = Asked()
     ask(asker, teller, ["w"], [("w", "p")])
-    listing = Look(None, teller, "api", "me")._list("w")  # type: ignore[arg-type]  # it has nothing to settle
+    listing = Reconciler(None, teller, "api", "me")._list("w")  # type: ignore[arg-type]  # it has nothing to settle
     if not isinstance(listing, str):
         findings = judge([1], [_DOUBT], [], listing, (), {}, SENT + timedelta(hours=1))
         assert [finding.doubt.id for finding in findings] == [1]
 
 
 def _as_a_body(body: bytes) -> None:
-    seen = Sighting("a", "w", "p", "j-1", body)
+    seen = JobStatus("a", "w", "p", "j-1", body)
     assert seen.kind
     for told in (seen.progress, seen.created_at, seen.started_at, seen.finished_at, seen.is_final):
         assert told is None or isinstance(told, str | datetime | bool)
@@ -210,7 +210,7 @@ _RUN = Run(
     base_url="https://api.example",
     settings={},
 )
-_DOUBT = Standing(
+_DOUBT = SubmissionRow(
     id=1,
     api="api",
     manifest="nightly",

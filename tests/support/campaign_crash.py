@@ -21,7 +21,7 @@ from support.campaign_scene import KEY, NOON, SHAPES, Shape, Shop, pairs_of
 from support.campaign_tally import CampaignError, Tally
 from support.schemas import check_results
 
-from runner.sandbox.backend import World
+from runner.sandbox.backend import Backend
 from runner.sandbox.faults import Fault
 
 OncePer = Literal["run", "day", "forever"]
@@ -76,7 +76,7 @@ class Story:
         self.renames = self.random.random() < 0.25
         self.deaths = self.random.choice((1, 1, 1, 2, 2, 3, 4))
         self.skew = (NOON - datetime.now(UTC)).total_seconds()
-        self.world = World(clock=lambda: datetime.now(UTC) + timedelta(seconds=self.skew))
+        self.world = Backend(clock=lambda: datetime.now(UTC) + timedelta(seconds=self.skew))
         self.world.admit(self.pairs)
         self.promise = Promise(self.world, self.ledger, self.pairs)
         self.env = {"PIXXEL_API_KEY": KEY, "PIXXEL_RUNNER_CONCURRENCY": str(self.random.choice((1, 2, 3, 8)))}

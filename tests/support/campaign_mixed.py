@@ -27,7 +27,7 @@ from support.campaign_telling import REPORTS, Told, check
 from support.faults_server import Dice, Port, Rogue
 from support.faults_table import GET_FAULTS, POST_FAULTS
 
-from runner.sandbox.backend import World
+from runner.sandbox.backend import Backend
 
 _MOST_CALM = 16  # runs until everything is to be done
 _SHORT, _LONG = 0.4, 30.0  # seconds for an exchange, where the server lets it wait, and where not
@@ -123,7 +123,7 @@ class Mix:
 
         self.skew = (NOON - datetime.now(UTC)).total_seconds() + self.random.choice(_BEGINNINGS)
         self.off = self.random.choice(_STEPS) if self.random.random() < 0.25 else 0.0  # seconds: the runs' clock
-        self.world = World(clock=lambda: datetime.now(UTC) + timedelta(seconds=self.skew))
+        self.world = Backend(clock=lambda: datetime.now(UTC) + timedelta(seconds=self.skew))
         self.world.admit(pair for plan in self.plans for pair in (*plan.pairs, *plan.disabled))
         self._strangers = self._others_jobs()
         self.ledger = self.folder / ".pixxel-runner" / "ledger.db"

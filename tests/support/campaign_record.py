@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.sandbox.backend import World
+from runner.sandbox.backend import Backend
 from runner.sandbox.lifecycle import SandboxJob
 
 Pair = tuple[str, str]
@@ -93,7 +93,7 @@ def read_ledger(ledger: Path) -> Sequence[Row]:
 class Promise:
     """What must be true of a ledger and a server, whatever happened; each is asked for its own record."""
 
-    def __init__(self, world: World, ledger: Path, pairs: Sequence[Pair]) -> None:
+    def __init__(self, world: Backend, ledger: Path, pairs: Sequence[Pair]) -> None:
         self.world = world
         self.ledger = ledger
         self.pairs = pairs

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 from support.campaign_process import Zygote
 from support.campaign_record import Pair, Promise
 
-from runner.sandbox.backend import World
+from runner.sandbox.backend import Backend
 from runner.sandbox.faults import Fault
 from runner.sandbox.server import Sandbox
 
@@ -30,7 +30,7 @@ SHAPES: tuple[Shape, ...] = ("apart", "alike", "projects")
 class Shop(Sandbox):
     """A sandbox that can be waited for: a process that was killed may have left a request in its queue."""
 
-    def __init__(self, world: World, faults: Sequence[Fault] = (), seed: int = 0) -> None:
+    def __init__(self, world: Backend, faults: Sequence[Fault] = (), seed: int = 0) -> None:
         super().__init__(world, key=KEY, faults=faults, seed=seed, log=self._keep)
         self.posts = 0
         self._gone = threading.Condition(self._lock)
@@ -85,14 +85,14 @@ class Scene:
         folder: Path,
         zygote: Zygote,
         count: int = 6,
-        world: World | None = None,
+        world: Backend | None = None,
         faults: Sequence[Fault] = (),
     ) -> None:
         self.folder = folder
         self.pairs = pairs_of("apart", count)
         self.zygote = zygote
         self.skew = (NOON - datetime.now(UTC)).total_seconds()
-        self.world = world or World(clock=self.now)
+        self.world = world or Backend(clock=self.now)
         self.world.admit(self.pairs)
         self.shop = Shop(self.world, faults)
         self.ledger = folder / ".pixxel-runner" / "ledger.db"

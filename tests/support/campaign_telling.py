@@ -16,7 +16,7 @@ from support.campaign_record import Held, RunLine
 from support.schemas import check_results
 
 REPORTS = ("csv", "json", "junit", "markdown", "prometheus")
-_WORDS = ("created", "failed", "in_doubt", "skipped")
+_WORDS = ("created", "not_created", "in_doubt", "skipped")
 _TOTALS = re.compile(
     r"^(?:(?P<manifest>\w+): )?(?P<jobs>\d+) jobs?: (?P<created>\d+) created(?: \(\d+ by an earlier run\))?, "
     r"(?P<failed>\d+) failed, (?P<in_doubt>\d+) in doubt, (?P<skipped>\d+) skipped",
@@ -113,7 +113,7 @@ def _check_against_ledger(results: Mapping[str, Any], run: RunLine, held: Held, 
     on_record = Counter(row.job_id for row in rows if row.job_id is not None)
     told = Counter(one["job"]["id"] for one in results["created"])
     doubts = Counter(_pair(one) for one in results["errors"] if one["outcome"] == "in_doubt")
-    failures = Counter(_pair(one) for one in results["errors"] if one["outcome"] == "failed")
+    failures = Counter(_pair(one) for one in results["errors"] if one["outcome"] == "not_created")
     if lenient:  # what could not be recorded is told all the same; the ledger has it as on its way, never as failed
         open_ = Counter(row.pair for row in rows if row.is_doubt)
         assert not on_record - told, "a job that is on record is not told of"
@@ -122,7 +122,7 @@ def _check_against_ledger(results: Mapping[str, Any], run: RunLine, held: Held, 
         return
     assert told == on_record, f"the results file has {told}, the ledger {on_record}"
     assert doubts == Counter(row.pair for row in rows if row.is_doubt), f"the results file has the doubts {doubts}"
-    assert failures == Counter(row.pair for row in rows if row.state == "failed"), f"and the failures {failures}"
+    assert failures == Counter(row.pair for row in rows if row.state == "not_created"), f"and the failures {failures}"
     assert not [row for row in rows if row.state == "sending"], "an intent was left"
 
 
@@ -132,8 +132,10 @@ def _check_code(told: Told, written: Mapping[str, Mapping[str, Any]]) -> None:
     interrupted = told.code in (130, 143)
     if count["in_doubt"]:
         assert told.code == 3 or interrupted, f"{told.code}, and {count['in_doubt']} in doubt"
-    elif count["failed"] or reasons:
-        assert told.code in (1, 4) or interrupted, f"{told.code}, and {count['failed']} failed, {reasons} skipped"
+    elif count["not_created"] or reasons:
+        assert told.code in (1, 4) or interrupted, (
+            f"{told.code}, and {count['not_created']} not created, {reasons} skipped"
+        )
     if told.code == 0:
         assert not told.is_troubled, "all is well, and the record was not written"
     assert told.code != 3 or count["in_doubt"], "nothing is in doubt"
@@ -182,7 +184,7 @@ def _read_junit(text: str) -> Counts:
     counts: Counts = Counter()
     for case in ET.fromstring(text).iter("testcase"):  # noqa: S314 - our own
         results = {child.tag for child in case} & {"failure", "error", "skipped"}
-        word = {"failure": "failed", "error": "in_doubt", "skipped": "skipped"}
+        word = {"failure": "not_created", "error": "in_doubt", "skipped": "skipped"}
         counts[word[results.pop()] if results else "created"] += 1
     return counts
 

@@ -19,7 +19,7 @@ from support.campaign_scene import KEY, Shop
 from support.faults_table import GET_FAULTS, POST_FAULTS, Fault, Line
 
 from runner.sandbox import handlers, http
-from runner.sandbox.backend import World
+from runner.sandbox.backend import Backend
 
 _PEEKED = 2**12
 
@@ -74,7 +74,7 @@ class Dice:
 class Rogue(Shop):
     """A sandbox on a given port that misbehaves as the dice say."""
 
-    def __init__(self, world: World, dice: Dice, port: int) -> None:
+    def __init__(self, world: Backend, dice: Dice, port: int) -> None:
         super().__init__(world)
         self._port = port
         self.dice_thrown = dice

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from support.schemas import check_results
 
-from runner.sandbox.backend import World
+from runner.sandbox.backend import Backend
 from runner.sandbox.faults import Fault
 from runner.sandbox.server import Sandbox
 
@@ -86,7 +86,7 @@ def run(folder: Path, jobs: int, concurrency: int, every: float = 1.0) -> Load:
     pairs = [(f"w-{number // _PER_WORKFLOW}", f"p-{number % _PER_WORKFLOW}") for number in range(jobs)]
     _write_manifest(folder / "load.yaml", pairs)
     met: Counter[str] = Counter()
-    with World() as world:
+    with Backend() as world:
         world.admit(pairs)
         with Sandbox(world, key=KEY, faults=FAULTS, log=lambda line: met.update(_kinds(line))) as sandbox:
             env = {"PIXXEL_API_KEY": KEY, "PIXXEL_BASE_URL": sandbox.base_url}

@@ -10,41 +10,43 @@ from hypothesis import strategies as st
 from support.records import HOSTILE, bodies, entries, json_values, labels, record, texts, times, words
 
 from runner.core.models import Job, Manifest
-from runner.planning.forecast import Action, Forecast, Prospect, Reason
-from runner.reports.views.status import Standing
-from runner.runs.job_status import Sighting
-from runner.runs.results_file import Digest, digest
+from runner.planning.forecast import Action, PlannedJob, Preview, Reason
+from runner.reports.views.status import StatusReport
+from runner.runs.job_status import JobStatus
+from runner.runs.summary import RunSummary, summarize
 
 API = "https://api.example"
 SEEN = datetime(2026, 10, 20, 2, 0, 0, 500_000, tzinfo=UTC)
 
 
-def prospect(name: str, action: Action = "submit", reason: Reason = "new", *, line: int = 5, **given: Any) -> Prospect:
-    return Prospect(Job(name, f"w-{name}", "p-1", line=line), action, reason, **given)
+def prospect(
+    name: str, action: Action = "submit", reason: Reason = "new", *, line: int = 5, **given: Any
+) -> PlannedJob:
+    return PlannedJob(Job(name, f"w-{name}", "p-1", line=line), action, reason, **given)
 
 
-def forecast(*prospects: Prospect, name: str = "nightly", path: str = "nightly.yaml", **given: Any) -> Forecast:
+def forecast(*prospects: PlannedJob, name: str = "nightly", path: str = "nightly.yaml", **given: Any) -> Preview:
     manifest = Manifest(name, path, "ab" * 32, tuple(one.job for one in prospects))
-    return Forecast(manifest, API, "day:2026-10-20", prospects, **given)
+    return Preview(manifest, API, "day:2026-10-20", prospects, **given)
 
 
-def sighting(name: str, problem: str = "", **members: Any) -> Sighting:
+def sighting(name: str, problem: str = "", **members: Any) -> JobStatus:
     body = json.dumps({"id": f"j-{name}", **members}).encode()
-    return Sighting(name, f"w-{name}", "p-1", f"j-{name}", body, SEEN, problem=problem)
+    return JobStatus(name, f"w-{name}", "p-1", f"j-{name}", body, SEEN, problem=problem)
 
 
 def standing(
-    *jobs: Sighting,
+    *jobs: JobStatus,
     others: dict[str, int] | None = None,
     manifest: str = "nightly",
     path: str = "nightly.yaml",
     lines: dict[str, int] | None = None,
-) -> Standing:
-    return Standing("run-2", manifest, API, jobs, others or {}, path, lines or {})
+) -> StatusReport:
+    return StatusReport("run-2", manifest, API, jobs, others or {}, path, lines or {})
 
 
-def _digest(some: list[Any], name: str, path: str, api: str) -> Digest:
-    return digest(record(*some, manifest_name=name, manifest_path=path, base_url=api))
+def _digest(some: list[Any], name: str, path: str, api: str) -> RunSummary:
+    return summarize(record(*some, manifest_name=name, manifest_path=path, base_url=api))
 
 
 _paths = words | st.sampled_from(["-", "./nightly.yaml", "/srv/nightly.yaml", "../nightly.yaml"])
@@ -53,13 +55,13 @@ _costs = st.none() | st.integers(0, 10**700)
 
 digests = st.builds(_digest, st.lists(entries, max_size=4), words, _paths, words)
 forecasts = st.builds(
-    Forecast,
+    Preview,
     st.builds(Manifest, words, _paths, st.just("ab" * 32), st.just(())),
     words,
     st.just("day:2026-10-20"),
     st.lists(
         st.builds(
-            Prospect,
+            PlannedJob,
             _jobs,
             st.sampled_from(get_args(Action)),
             st.sampled_from(get_args(Reason)),
@@ -84,13 +86,13 @@ _members = st.fixed_dictionaries(
     },
 )
 standings = st.builds(
-    Standing,
+    StatusReport,
     words,
     words,
     words,
     st.lists(
         st.builds(
-            Sighting,
+            JobStatus,
             *[words] * 4,
             bodies | _members.map(lambda one: json.dumps({**one, "id": "j"}).encode()),
             st.none() | times,
@@ -98,7 +100,7 @@ standings = st.builds(
         ),
         max_size=3,
     ),
-    st.dictionaries(st.sampled_from(["failed", "in doubt", "skipped"]), st.integers(1, 99)),
+    st.dictionaries(st.sampled_from(["not created", "in doubt", "skipped"]), st.integers(1, 99)),
     st.just("") | _paths,
     st.dictionaries(words, st.integers(0, 9), max_size=2),
 )

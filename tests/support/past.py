@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from runner.core.models import Created, ErrorInfo, Failed, InDoubt, Job, RunState, Submission
+from runner.core.models import Created, ErrorInfo, InDoubt, Job, NotCreated, RunState, Submission
 from runner.ledger.journal import Claim
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
@@ -57,7 +57,9 @@ def begin(
     return run
 
 
-def send(ledger: Ledger, run: RunRow, one: Job, outcome: Created | Failed | InDoubt | None, ordinal: int = 1) -> int:
+def send(
+    ledger: Ledger, run: RunRow, one: Job, outcome: Created | NotCreated | InDoubt | None, ordinal: int = 1
+) -> int:
     """Claim a submission, and decide it unless there is no outcome. Returns its number."""
     claim = Claim(Submission(one, ordinal), 1, THEN, 30.0)
     with ledger.transaction():
@@ -81,5 +83,5 @@ def made(job_id: str, body: bytes | None = None) -> Created:
     return Created(job_id, body or b'{"id": "%b", "cost": 12}' % job_id.encode(), 1, THEN)
 
 
-def refused(message: str = "no such workflow") -> Failed:
-    return Failed(ErrorInfo("rejected", message, http_status=400), 1, THEN)
+def refused(message: str = "no such workflow") -> NotCreated:
+    return NotCreated(ErrorInfo("rejected", message, http_status=400), 1, THEN)

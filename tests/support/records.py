@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from runner.core.models import Created, Entry, ErrorInfo, Failed, InDoubt, Job, Outcome, Record, Run, Skipped
+from runner.core.models import Created, Entry, ErrorInfo, InDoubt, Job, NotCreated, Outcome, Record, Run, Skipped
 
 SENT = datetime(2026, 10, 20, 1, 0, 3, 120_000, tzinfo=UTC)
 
@@ -41,8 +41,8 @@ def created(job_id: str, **members: Any) -> Created:
     return Created(job_id, json.dumps({"id": job_id, **members}).encode(), 1, SENT)
 
 
-def failed(kind: str = "rejected", message: str = "no such workflow", **error: Any) -> Failed:
-    return Failed(ErrorInfo(kind, message, **error), 1, SENT)
+def failed(kind: str = "rejected", message: str = "no such workflow", **error: Any) -> NotCreated:
+    return NotCreated(ErrorInfo(kind, message, **error), 1, SENT)
 
 
 def in_doubt(message: str = "no answer came", candidates: tuple[str, ...] = ()) -> InDoubt:
@@ -135,7 +135,7 @@ errors = st.builds(
 candidates = st.lists(words, max_size=2).map(tuple)
 outcomes: st.SearchStrategy[Outcome] = st.one_of(
     st.builds(Created, words, bodies, st.integers(1, 9), times, st.booleans(), st.booleans(), candidates),
-    st.builds(Failed, errors, st.integers(0, 9), st.none() | times),
+    st.builds(NotCreated, errors, st.integers(0, 9), st.none() | times),
     st.builds(InDoubt, errors, st.integers(0, 9), st.none() | times, candidates),
     st.builds(Skipped, texts, texts),
 )

@@ -183,9 +183,9 @@ def _wrap_files(seams: Seams) -> None:
     for name in ("fsync", "link", "replace", "unlink", "mkdir", "open", "ftruncate", "pwrite"):
         seams.around(os, name, name)
     seams.around(fcntl, "flock", "lock")
-    write = atomic_file.Target.write
+    write = atomic_file.AtomicFile.write
 
-    def counted(self: atomic_file.Target, path: pathlib.Path, text: Iterable[str]) -> None:
+    def counted(self: atomic_file.AtomicFile, path: pathlib.Path, text: Iterable[str]) -> None:
         write(self, path, pieces(text))
 
     def pieces(text: Iterable[str]) -> Iterator[str]:
@@ -193,7 +193,7 @@ def _wrap_files(seams: Seams) -> None:
             seams.at("writing a piece")
             yield piece
 
-    setattr(atomic_file.Target, "write", counted)  # noqa: B010 - likewise
+    setattr(atomic_file.AtomicFile, "write", counted)  # noqa: B010 - likewise
     write_text = pathlib.Path.write_text
 
     def begun(self: pathlib.Path, *args: Any, **kwargs: Any) -> int:

@@ -16,7 +16,7 @@ from click.shell_completion import BashComplete, CompletionItem, FishComplete, S
 
 from runner.cli import console
 from runner.core.errors import Exit
-from runner.core.text import visible
+from runner.core.text import escape_unprintable
 
 _GLUE = re.compile(r"[=:]+")  # where bash parts words for completion, though they are one (COMP_WORDBREAKS)
 
@@ -98,7 +98,7 @@ def answer(cli: click.Command, name: str, instruction: str) -> Exit:
     """
     shell, _, what = instruction.partition("_")
     if shell not in _SHELLS or what not in ("source", "complete"):
-        return Exit.FAILED
+        return Exit.NOT_CREATED
     try:
         one = _asked(cli, name, shell)
         if what == "source":
@@ -109,7 +109,7 @@ def answer(cli: click.Command, name: str, instruction: str) -> Exit:
             if items:
                 console.out("\n".join(map(one.format_completion, items)))
     except Exception:  # noqa: BLE001 - as the module says: no words, whatever it is
-        return Exit.FAILED
+        return Exit.NOT_CREATED
     return Exit.OK
 
 
@@ -120,4 +120,4 @@ def _asked(cli: click.Command, name: str, shell: str) -> ShellComplete:
 
 def _is_fit(item: CompletionItem | Any) -> bool:
     """Whether a word can be offered: one that a terminal would act on can't be shown otherwise and still be it."""
-    return item.type != "plain" or visible(str(item.value)) == str(item.value)
+    return item.type != "plain" or escape_unprintable(str(item.value)) == str(item.value)

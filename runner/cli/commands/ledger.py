@@ -16,17 +16,17 @@ import click
 from runner.cli import console, ledger_access
 from runner.client import job as job_object
 from runner.core.errors import Exit, UsageError
-from runner.core.text import visible
+from runner.core.text import escape_unprintable
 from runner.ledger import connect, lock, salvage
 from runner.ledger.location import is_there
-from runner.ledger.rows import RunRow, Standing
+from runner.ledger.rows import RunRow, SubmissionRow
 from runner.ledger.salvage import Found
 from runner.ledger.store import Ledger
 from runner.planning import plan
 from runner.runs.reconcile import doubt_words
 
 _STDIN = "-"
-_STATES = ("created", "failed", "in_doubt", "sending", "released")
+_STATES = ("created", "not_created", "in_doubt", "sending", "released")
 _MOST_LISTED = 20
 
 # What JSON may hold raw within strings and between tokens, and a line of ASCII may not.
@@ -81,7 +81,7 @@ def export(ledger: Path | None, sandbox: bool) -> Exit:
         for found in opened.submissions():
             console.out(_exported(found))
         for loss in opened.losses:
-            console.warn(f"cannot be read: {visible(loss)}")
+            console.warn(f"cannot be read: {escape_unprintable(loss)}")
     return Exit.REFUSED if opened.losses else Exit.OK
 
 
@@ -130,14 +130,14 @@ def _manifests(known: Sequence[_Whose]) -> str:
 
 def _row(whose: _Whose, used: Sequence[str]) -> tuple[str, ...]:
     counts = (len(whose.runs), *(whose.states.get(state, 0) for state in used))
-    return (visible(whose.name), visible(whose.api), _file(whose.path), *map(str, counts))
+    return (escape_unprintable(whose.name), escape_unprintable(whose.api), _file(whose.path), *map(str, counts))
 
 
 def _file(path: str) -> str:
     if path == _STDIN:
         return "standard input"
     is_there = os.path.exists(path)  # noqa: PTH110 - Path.exists raises for a name too long to be one
-    return visible(path) if is_there else f"{visible(path)} (gone)"
+    return escape_unprintable(path) if is_there else f"{escape_unprintable(path)} (gone)"
 
 
 def _size(path: Path) -> str:
@@ -151,11 +151,11 @@ def _listed(title: str, lines: Sequence[str]) -> Iterator[str]:
         yield "\n".join([f"{title}:", *(f"  {line}" for line in [*lines[:_MOST_LISTED], *more])])
 
 
-def _doubt(doubt: Standing) -> str:
+def _doubt(doubt: SubmissionRow) -> str:
     """A submission in doubt, or an intent: only its manifest's lock tells whether that is a live send."""
     whose = f"{doubt.name} of {doubt.manifest} at {doubt.api}, run {doubt.run_id}"
     why = "no outcome yet" if doubt.state == "sending" else doubt_words(doubt)
-    return f"{visible(whose)}: sent {doubt.claimed_at:%Y-%m-%d %H:%M:%S} UTC, {visible(why)}"
+    return f"{escape_unprintable(whose)}: sent {doubt.claimed_at:%Y-%m-%d %H:%M:%S} UTC, {escape_unprintable(why)}"
 
 
 def _unfinished(ledger: Ledger, whose: _Whose) -> Iterator[str]:
@@ -165,17 +165,17 @@ def _unfinished(ledger: Ledger, whose: _Whose) -> Iterator[str]:
     last, holder = ledger_access.now(ledger, whose.runs[0])
     jobs = [job for job in ledger.jobs_of(last) if plan.not_sent(job, last.settings.get("only", ())) is None]
     of = plan.match(jobs, ledger.standings(last.api, last.manifest, last.run_key)).of
-    missing = sum(job.name not in of or not of[job.name].counts for job in jobs)
+    missing = sum(job.name not in of or not of[job.name].consumes_slot for job in jobs)
     if missing and holder is None:
         state = "interrupted" if last.state == "running" else last.state
-        about = f"{visible(whose.name)} at {visible(whose.api)}, run {last.id} ({state})"
+        about = f"{escape_unprintable(whose.name)} at {escape_unprintable(whose.api)}, run {last.id} ({state})"
         yield f"{about}: {missing} of {len(jobs)} jobs not created"
 
 
 def _lock(ledger: Ledger, whose: _Whose) -> Iterator[str]:
     holder = lock.holder(ledger.path, whose.api, whose.name)
     if holder is not None:
-        yield f"{visible(whose.name)} at {visible(whose.api)}: {visible(holder)}"
+        yield f"{escape_unprintable(whose.name)} at {escape_unprintable(whose.api)}: {escape_unprintable(holder)}"
 
 
 # The export.

@@ -12,18 +12,18 @@ import click
 
 from runner import reports
 from runner.cli import completers, console, manifests, options, output
-from runner.cli.manifests import Source
-from runner.cli.output import Wanted
-from runner.client.api import Reader
+from runner.cli.manifests import LoadedManifest
+from runner.cli.output import OutputOptions
+from runner.client.api import ReadOnlyClient
 from runner.core import settings
 from runner.core.errors import Exit, RefusedError, RunnerError, worst
-from runner.core.text import visible
-from runner.ledger.location import LedgerPlace
+from runner.core.text import escape_unprintable
+from runner.ledger.location import LedgerLocation
 from runner.planning import forecast
 from runner.planning import run_key as run_keys
-from runner.planning.forecast import Forecast
+from runner.planning.forecast import Preview
 from runner.runs import preview
-from runner.runs.preview import Question
+from runner.runs.preview import PreviewRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +71,12 @@ def command(**given: Any) -> Exit:
 
 def _plan(request: Request, at: options.Connection, flags: settings.Options) -> Exit:
     several = manifests.are_several(request.manifests)
-    wanted = Wanted(request.format, request.reports, request.every, several)
+    wanted = OutputOptions(request.format, request.reports, request.every, several)
     chosen = manifests.read(request.manifests, request.only, request.again)
     asked = [(_question(source, request, at, flags), _place(source, request, at)) for source in chosen]
     needed = [at.api_key_file, at.ca_file, *(Path(source.manifest.path) for source in chosen)]
     wanted.check([], [*needed, *(file for _, place in asked for file in place.files)])
-    made: list[Forecast] = []
+    made: list[Preview] = []
     codes: list[Exit] = []
     for question, place in asked:
         try:
@@ -97,41 +97,43 @@ def _plan(request: Request, at: options.Connection, flags: settings.Options) -> 
     return worst(codes)
 
 
-def _place(source: Source, request: Request, at: options.Connection) -> LedgerPlace:
+def _place(source: LoadedManifest, request: Request, at: options.Connection) -> LedgerLocation:
     run_keys.refuse_two_answers(source.manifest, request.again, resume=request.resume, new=request.new)
     return options.ledger_of(source.manifest, request.ledger, sandbox=at.sandbox)
 
 
-def _question(source: Source, request: Request, at: options.Connection, flags: settings.Options) -> Question:
+def _question(
+    source: LoadedManifest, request: Request, at: options.Connection, flags: settings.Options
+) -> PreviewRequest:
     limits = settings.limits(flags, source.manifest)
-    return Question(source.manifest, at.identity, limits, source.only, source.again, request.resume, request.new)
+    return PreviewRequest(source.manifest, at.identity, limits, source.only, source.again, request.resume, request.new)
 
 
-def _forecast(question: Question, place: LedgerPlace, request: Request, at: options.Connection) -> Forecast:
+def _forecast(question: PreviewRequest, place: LedgerLocation, request: Request, at: options.Connection) -> Preview:
     preview.check_free(place, question)
     with preview.record(place) as ledger, _reader(request, at, question) as reader:
         if isinstance(ledger, preview.Unwritten):
             console.say(f"there is no ledger at {place.path} yet: every job is new")
         made, notes = preview.look(question, ledger, reader, cost=request.cost, check=request.check)
     for note in notes:
-        console.say(visible(note))
+        console.say(escape_unprintable(note))
     return made
 
 
 @contextmanager
-def _reader(request: Request, at: options.Connection, question: Question) -> Iterator[Reader | None]:
+def _reader(request: Request, at: options.Connection, question: PreviewRequest) -> Iterator[ReadOnlyClient | None]:
     """Who is asked: nobody, unless something is to be asked. It could not create a job if it wanted to."""
     if not (request.cost or request.check):
         yield None
         return
     with (
         at.endpoints()(question.manifest) as endpoint,
-        Reader(endpoint, question.limits.concurrency) as reader,
+        ReadOnlyClient(endpoint, question.limits.concurrency) as reader,
     ):
         yield reader
 
 
-def _judge(made: Forecast, request: Request) -> Exit:
+def _judge(made: Preview, request: Request) -> Exit:
     wrong = sorted({(one.job.pair, one.problem) for one in made.prospects if one.problem})
     if wrong:
         (workflow_id, project_id), problem = wrong[0]
@@ -145,4 +147,4 @@ def _judge(made: Forecast, request: Request) -> Exit:
     forecast.check_cost(made, allow_unknown=request.allow_unknown_cost)
     if made.unpriced and not request.allow_unknown_cost:  # a script is to see that it learned nothing
         raise forecast.unknown_cost(made)
-    return Exit.FAILED if request.exit_code and made.count("submit") else Exit.OK
+    return Exit.NOT_CREATED if request.exit_code and made.count("submit") else Exit.OK

@@ -17,16 +17,16 @@ from typing import Any, assert_never
 import click
 
 from runner.cli import completers, console, ledger_access, ledger_completers, options
-from runner.client.api import Reader
+from runner.client.api import ReadOnlyClient
 from runner.core.errors import Exit, UsageError
-from runner.core.models import Created, Failed, InDoubt, Job, Manifest
-from runner.core.text import visible
-from runner.ledger.rows import Standing
+from runner.core.models import Created, InDoubt, Job, Manifest, NotCreated
+from runner.core.text import escape_unprintable
+from runner.ledger.rows import SubmissionRow
 from runner.ledger.store import Ledger
 from runner.planning import periods
 from runner.runs import resolve
 from runner.runs.reconcile import Finding
-from runner.runs.resolve import Absence, Adoption, Looked, Resolver, Scope, Word
+from runner.runs.resolve import Absence, Adoption, ManualDecision, ReconcileResult, Resolver, Scope
 from runner.runs.results_file import rfc3339
 
 _MOST_EXPLAINED = 3
@@ -120,14 +120,14 @@ def _resolve(request: Request, at: options.Connection) -> Exit:
 
 
 @contextmanager
-def _connected(at: options.Connection, path: str, doubts: Sequence[Standing]) -> Iterator[Reader]:
+def _connected(at: options.Connection, path: str, doubts: Sequence[SubmissionRow]) -> Iterator[ReadOnlyClient]:
     # Not the manifest itself, which may be gone: its place, and what a sandbox must know to be asked for the doubts.
     stand_in = Manifest("", path, "", tuple(Job(one.name, one.workflow_id, one.project_id) for one in doubts))
-    with at.endpoints()(stand_in) as endpoint, Reader(endpoint, connections=1) as reader:
+    with at.endpoints()(stand_in) as endpoint, ReadOnlyClient(endpoint, connections=1) as reader:
         yield reader
 
 
-def _concerned(ledger: Ledger, scope: Scope, request: Request) -> list[Standing]:
+def _concerned(ledger: Ledger, scope: Scope, request: Request) -> list[SubmissionRow]:
     """What the API may be asked about."""
     named = [name for text in request.adopt for name, _ in _splits(text)]
     return [*scope.unsettled(ledger), *scope.said_absent(ledger, named)]
@@ -145,7 +145,7 @@ def _who() -> str:
 def _mention_elsewhere(ledger: Ledger, api: str) -> None:
     others = [one for one in ledger.unsettled() if one.api != api]
     if others:
-        where = ", ".join(sorted({visible(one.api) for one in others}))
+        where = ", ".join(sorted({escape_unprintable(one.api) for one in others}))
         console.say(f"not looked at: {len(others)} in doubt at {where} (--base-url names another API)")
 
 
@@ -156,7 +156,7 @@ def _look(resolver: Resolver, request: Request) -> Exit:
     looked = resolver.look()
     _print(looked.findings, request)
     for error in looked.locked:
-        console.warn(f"left alone: {visible(error.message)}")
+        console.warn(f"left alone: {escape_unprintable(error.message)}")
     left = [one for one in looked.findings if isinstance(one.outcome, InDoubt)]
     if left:
         _explain(left, request)
@@ -165,7 +165,7 @@ def _look(resolver: Resolver, request: Request) -> Exit:
     return _code(resolver, looked)
 
 
-def _code(resolver: Resolver, looked: Looked) -> Exit:
+def _code(resolver: Resolver, looked: ReconcileResult) -> Exit:
     if looked.locked and not looked.findings:
         return Exit.LOCKED
     # What is `sending` still belongs to a manifest that is being run: it is on its way, and nobody's doubt yet.
@@ -174,27 +174,27 @@ def _code(resolver: Resolver, looked: Looked) -> Exit:
 
 
 def _whose(scope: Scope) -> str:
-    manifest = f" of {visible(scope.manifest)}" if scope.manifest else ""
-    run = f" in a run {visible(scope.run)}" if scope.run else ""
-    return f"{manifest}{run} at {visible(scope.api)}"
+    manifest = f" of {escape_unprintable(scope.manifest)}" if scope.manifest else ""
+    run = f" in a run {escape_unprintable(scope.run)}" if scope.run else ""
+    return f"{manifest}{run} at {escape_unprintable(scope.api)}"
 
 
 def _explain(left: Sequence[Finding], request: Request) -> None:
     """What a person can do about what no look can settle."""
     for finding in left[:_MOST_EXPLAINED]:
-        console.say(f"{visible(finding.doubt.name)}: {_place(finding.doubt, request.patience)}?")
+        console.say(f"{escape_unprintable(finding.doubt.name)}: {_place(finding.doubt, request.patience)}?")
     if len(left) > _MOST_EXPLAINED:
         console.say(f"and so for {len(left) - _MOST_EXPLAINED} more")
-    name = shlex.quote(visible(left[0].doubt.name))
+    name = shlex.quote(escape_unprintable(left[0].doubt.name))
     again = options.command_line("resolve", *filter(None, [request.manifest]), keep=_SAID)
     console.say(f"  if there is:     {again} --adopt {name}=JOB_ID")
     console.say(f"  if there is not: {again} --absent {name}")
     console.say(f"  to look again:   {again}")
 
 
-def _place(doubt: Standing, settle: timedelta) -> str:
+def _place(doubt: SubmissionRow, settle: timedelta) -> str:
     start, end = resolve.window(doubt, settle)
-    pair = f"workflow {visible(doubt.workflow_id)} in project {visible(doubt.project_id)}"
+    pair = f"workflow {escape_unprintable(doubt.workflow_id)} in project {escape_unprintable(doubt.project_id)}"
     return f"is there, at the API, a job of {pair} created between {_utc(start)} and {_utc(end, up=True)} UTC"
 
 
@@ -211,7 +211,7 @@ def _settle_by_hand(resolver: Resolver, request: Request) -> Exit:
     names = {one.name for one in ledger.unsettled(scope.api, scope.manifest)}
     several = [name for text in request.adopt if len(_splits(text)) > 1 for name, _ in _splits(text)]
     names |= {one.name for one in scope.said_absent(ledger, several)}
-    words: list[Word] = [_adoption(text, names) for text in request.adopt]
+    words: list[ManualDecision] = [_adoption(text, names) for text in request.adopt]
     words += [Absence(name) for name in request.absent]
     findings = resolver.settle_by_hand(words)
     _print(findings, request)
@@ -238,12 +238,12 @@ def _splits(text: str) -> list[tuple[str, str]]:
 
 def _warn(finding: Finding, settle: timedelta) -> None:
     """What it takes for the person to be wrong."""
-    doubt, name = finding.doubt, visible(finding.doubt.name)
-    if isinstance(finding.outcome, Failed):
-        known = f" The last look found {visible(', '.join(doubt.candidates))}." if doubt.candidates else ""
+    doubt, name = finding.doubt, escape_unprintable(finding.doubt.name)
+    if isinstance(finding.outcome, NotCreated):
+        known = f" The last look found {escape_unprintable(', '.join(doubt.candidates))}." if doubt.candidates else ""
         console.warn(
             f"{name}: {_place(doubt, settle)}?{known} Then it was created, and the next run for "
-            f"{visible(periods.describe(doubt.run_key))} buys it a second time"
+            f"{escape_unprintable(periods.describe(doubt.run_key))} buys it a second time"
         )
     created_at = resolve.untimely(finding, settle)
     if created_at is not None:
@@ -260,8 +260,8 @@ def _print(findings: Sequence[Finding], request: Request) -> None:
         return
     for finding in findings:
         doubt = finding.doubt
-        whose = f"{visible(doubt.manifest)}: {visible(doubt.name)} (run {visible(doubt.run_id)})"
-        console.out(f"{whose}: {visible(_in_words(finding))}")
+        whose = escape_unprintable(f"{doubt.manifest}: {doubt.name} (run {doubt.run_id})")
+        console.out(f"{whose}: {escape_unprintable(_in_words(finding))}")
 
 
 def _in_words(finding: Finding) -> str:
@@ -270,7 +270,7 @@ def _in_words(finding: Finding) -> str:
             return f"created as {job_id} ({finding.what})"
         case Created(job_id=job_id, candidates=candidates):
             return f"created as {job_id}, or as another of {', '.join(candidates)}: the API does not say which is whose"
-        case Failed(error=error):
+        case NotCreated(error=error):
             return f"failed ({finding.what}): {error.message}"
         case InDoubt(candidates=candidates):
             listed = f": {', '.join(candidates)}" if candidates else ""
@@ -281,7 +281,7 @@ def _in_words(finding: Finding) -> str:
 
 def _as_json(finding: Finding, settle: timedelta) -> dict[str, Any]:
     doubt, outcome = finding.doubt, finding.outcome
-    result = {Created: "created", Failed: "failed", InDoubt: "in_doubt"}[type(outcome)]
+    result = {Created: "created", NotCreated: "not_created", InDoubt: "in_doubt"}[type(outcome)]
     return {
         "manifest": doubt.manifest,
         "name": doubt.name,
@@ -293,6 +293,6 @@ def _as_json(finding: Finding, settle: timedelta) -> dict[str, Any]:
         "what": finding.what,
         "job_id": outcome.job_id if isinstance(outcome, Created) else None,
         "assigned": outcome.assigned if isinstance(outcome, Created) else None,
-        "candidates": [] if isinstance(outcome, Failed) else list(outcome.candidates),
+        "candidates": [] if isinstance(outcome, NotCreated) else list(outcome.candidates),
         "created_between": [rfc3339(time) for time in resolve.window(doubt, settle)],
     }

@@ -18,22 +18,22 @@ import click
 
 from runner import reports
 from runner.cli import batch, completers, console, git, live_status, manifests, options, output, run_summary
-from runner.cli.batch import Batch, Ran, Task
-from runner.cli.manifests import Source
-from runner.cli.output import Wanted
+from runner.cli.batch import Batch, FinishedRun, Task
+from runner.cli.manifests import LoadedManifest
+from runner.cli.output import OutputOptions
 from runner.cli.progress import Progress
-from runner.client.api import Api
-from runner.client.fetcher import Asker
+from runner.client.api import ApiClient
+from runner.client.fetcher import Fetcher
 from runner.core import settings
 from runner.core.errors import Exit, RefusedError, RunnerError, UsageError, worst
 from runner.core.models import Manifest
-from runner.core.text import visible
-from runner.ledger.location import LedgerPlace
+from runner.core.text import escape_unprintable
+from runner.ledger.location import LedgerLocation
 from runner.manifest.yaml.reader import LIBYAML
 from runner.planning import run_key as run_keys
-from runner.runs import record, results_file, tracking
-from runner.runs.execution import Execution, Order
-from runner.runs.job_status import Watch
+from runner.runs import record, results_file, summary, tracking
+from runner.runs.execution import Execution, RunRequest
+from runner.runs.job_status import StatusPoller
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def _run(request: Request, at: options.Connection, flags: settings.Options) -> E
             "manifests are read slowly, as PyYAML has no libyaml here: its wheels bring it, a build needs libyaml-dev"
         )
     several = manifests.are_several(request.manifests)
-    wanted = Wanted(request.format, request.reports, request.every, several)
+    wanted = OutputOptions(request.format, request.reports, request.every, several)
     chosen = manifests.read(request.manifests, request.only, request.again, quiet=request.quiet)
     places = [_place(source.manifest, request, at) for source in chosen]
     tasks = [
@@ -140,16 +140,16 @@ def _run(request: Request, at: options.Connection, flags: settings.Options) -> E
     return worst((*ran.refused, _wait(ran, wanted, request)))
 
 
-def _place(wanted: Manifest, request: Request, at: options.Connection) -> LedgerPlace:
+def _place(wanted: Manifest, request: Request, at: options.Connection) -> LedgerLocation:
     """The ledger for a manifest, which may be asked for what it is asked for."""
     run_keys.refuse_two_answers(wanted, request.again, resume=request.resume, new=request.new)
     return options.ledger_of(wanted, request.ledger, sandbox=at.sandbox)
 
 
 def _order(
-    source: Source, place: LedgerPlace, request: Request, at: options.Connection, flags: settings.Options
-) -> Order:
-    return Order(
+    source: LoadedManifest, place: LedgerLocation, request: Request, at: options.Connection, flags: settings.Options
+) -> RunRequest:
+    return RunRequest(
         manifest=source.manifest,
         git_commit=git.git_commit(source.manifest.path, source.data),
         api=at.identity,
@@ -183,7 +183,7 @@ def _results(wanted: Manifest, request: Request, *, sandbox: bool) -> Path:
 
 
 def _check_outputs(
-    tasks: Sequence[Task], places: Sequence[LedgerPlace], wanted: Wanted, at: options.Connection
+    tasks: Sequence[Task], places: Sequence[LedgerLocation], wanted: OutputOptions, at: options.Connection
 ) -> None:
     """See, before money is spent, that no two manifests share a record, and that everything can be written."""
     known: dict[tuple[Path, str], str] = {}
@@ -209,7 +209,7 @@ def _confirm(request: Request, one: Execution) -> None:
         return
     style = reports.Style(width=console.stderr_width(), color=console.stderr_color(), every=request.every)
     console.say(reports.PLAN_FORMATS["table"]([one.forecast], style))
-    name = visible(one.order.manifest.name)
+    name = escape_unprintable(one.order.manifest.name)
     if not _ask(f"Submit {len(one.plan.sends)} of {len(one.order.manifest.jobs)} jobs of {name} to {one.order.api}?"):
         raise RefusedError("not confirmed: nothing was sent")
 
@@ -228,15 +228,15 @@ def _ask(question: str) -> bool:
     return answer.strip().lower() in (b"y", b"yes")
 
 
-def _tell(ran: Batch, wanted: Wanted, request: Request) -> Exit:
+def _tell(ran: Batch, wanted: OutputOptions, request: Request) -> Exit:
     return run_summary.tell(ran.ran, wanted, signum=ran.signum, quiet=request.quiet, missed=ran.missed)
 
 
-def _wait(ran: Batch, wanted: Wanted, request: Request) -> Exit:
+def _wait(ran: Batch, wanted: OutputOptions, request: Request) -> Exit:
     """Follow the jobs until they are final, without holding a lock; then tell of the runs, and of them."""
     until = None if request.wait_timeout is None else time.monotonic() + request.wait_timeout
     codes: list[Exit] = []
-    watches: list[Watch] = []
+    watches: list[StatusPoller] = []
     try:
         for one in ran.ran:
             left = None if until is None else max(0.0, until - time.monotonic())
@@ -249,27 +249,28 @@ def _wait(ran: Batch, wanted: Wanted, request: Request) -> Exit:
         codes.append(run_summary.tell(told, wanted, signum=None, quiet=request.quiet, missed=ran.missed))
     for one, watch, waited in zip(ran.ran, watches, codes, strict=False):
         if waited is not Exit.OK:
-            console.say(f"{visible(one.run.manifest)} at the API: {visible(reports.status_totals(watch.sightings))}")
+            totals = reports.status_totals(watch.sightings)
+            console.say(escape_unprintable(f"{one.run.manifest} at the API: {totals}"))
         live_status.say_why(watch)
     return worst(codes)
 
 
 @contextmanager
-def _watch(ran: Ran, endpoints: batch.Endpoints) -> Iterator[Watch]:
+def _watch(ran: FinishedRun, endpoints: batch.Endpoints) -> Iterator[StatusPoller]:
     order = ran.task.order
     with (
         live_status.record(order.ledger) as ledger,
         live_status.keeping(ledger, order.api) as keep,
         endpoints(order.manifest) as endpoint,
-        Api(endpoint, order.limits.concurrency) as api,
+        ApiClient(endpoint, order.limits.concurrency) as api,
     ):
-        yield Watch(tracking.of_run(ledger, ran.run).jobs, api, Asker(order.limits), keep)
+        yield StatusPoller(tracking.of_run(ledger, ran.run).jobs, api, Fetcher(order.limits), keep)
 
 
-def _again(ran: Ran) -> Ran:
+def _again(ran: FinishedRun) -> FinishedRun:
     """What ran, as the ledger has it by now."""
     with live_status.record(ran.task.order.ledger) as ledger:
-        made = results_file.digest(record.of_run(ledger, ran.run))
+        made = summary.summarize(record.of_run(ledger, ran.run))
         unwritten = batch.write(made, ran.task.results)
         earlier = batch.doubts_of_earlier(ledger, ran.run)
     made = batch.without_ledger(made, ran.task.order, ran.run)

@@ -14,13 +14,13 @@ import click
 
 from runner.cli import completers, console, ledger_access
 from runner.core.errors import Exit
-from runner.core.text import visible
+from runner.core.text import escape_unprintable
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
 from runner.planning import periods
 from runner.runs.results_file import rfc3339
 
-_TITLES = ("started (UTC)", "run", "manifest", "API", "for", "state", "created", "failed", "in doubt", "cost")
+_TITLES = ("started (UTC)", "run", "manifest", "API", "for", "state", "created", "not created", "in doubt", "cost")
 _ALIGN = ("left",) * 6 + ("right",) * 4
 
 
@@ -39,7 +39,7 @@ class _Line:
     run: RunRow
     state: str
     created: int
-    failed: int
+    not_created: int
     in_doubt: int
     cost: int
 
@@ -72,7 +72,7 @@ def command(manifest: str | None, ledger: Path | None, sandbox: bool, limit: int
     elif lines:
         console.out(_table(lines))
     if not total:
-        console.say(f"the ledger {opened.path} has no run{f' of {visible(name)}' if name else ''} yet")
+        console.say(f"the ledger {opened.path} has no run{f' of {escape_unprintable(name)}' if name else ''} yet")
     elif total > len(lines):
         console.say(f"the newest {len(lines)} of {total} runs: --limit 0 lists all")
     return Exit.OK
@@ -103,7 +103,7 @@ def _line(ledger: Ledger, run: RunRow, tally: _Tally) -> _Line:
         run=run,
         state="interrupted" if gone else run.state,
         created=of["created"],
-        failed=of["failed"],
+        not_created=of["not_created"],
         in_doubt=of["in_doubt"] + (0 if holder else of["sending"]),  # an intent of a dead process is a doubt
         cost=tally.cost,
     )
@@ -117,12 +117,12 @@ def _row(line: _Line) -> tuple[str, ...]:
     run = line.run
     return (
         f"{run.started_at:%Y-%m-%d %H:%M:%S}",
-        visible(run.id),
-        visible(run.manifest),
-        visible(run.api),
-        visible(_for(run)),
+        escape_unprintable(run.id),
+        escape_unprintable(run.manifest),
+        escape_unprintable(run.api),
+        escape_unprintable(_for(run)),
         line.state,
-        *(str(count) for count in (line.created, line.failed, line.in_doubt, line.cost)),
+        *(str(count) for count in (line.created, line.not_created, line.in_doubt, line.cost)),
     )
 
 
@@ -144,7 +144,7 @@ def _as_json(line: _Line) -> dict[str, Any]:
         "started_at": rfc3339(run.started_at),
         "finished_at": run.finished_at and rfc3339(run.finished_at),
         "created": line.created,
-        "failed": line.failed,
+        "not_created": line.not_created,
         "in_doubt": line.in_doubt,
         "cost": line.cost,
     }

@@ -14,7 +14,7 @@ import click
 from runner.cli import console
 from runner.core.errors import Exit, UsageError
 from runner.sandbox import faults as rehearsal
-from runner.sandbox.backend import World
+from runner.sandbox.backend import Backend
 from runner.sandbox.catalog import Catalogue, Workflow
 from runner.sandbox.faults import Fault
 from runner.sandbox.server import Sandbox
@@ -83,7 +83,7 @@ def command(
     faults = rehearsal.checked(rehearsal.parse_fault(text) for text in fault_texts)
     seed = secrets.randbelow(2**32) if seed is None else seed
     pairs = _pairs(manifests)
-    with _stops_blocked(), World(store=JobFile(state) if state else None) as world:
+    with _stops_blocked(), Backend(store=JobFile(state) if state else None) as world:
         world.admit(pairs)
         with Sandbox(world, key=key, faults=faults, seed=seed, port=port, log=_log if verbose else None) as sandbox:
             _greet(sandbox, key, faults, seed)

@@ -11,14 +11,14 @@ import click
 
 from runner import reports
 from runner.cli import completers, console, ledger_access, ledger_completers, options, output
-from runner.cli.output import Wanted
+from runner.cli.output import OutputOptions
 from runner.core.errors import Exit
 from runner.core.models import Entries, Entry, ErrorInfo, InDoubt, Record, Skipped
-from runner.core.text import visible
+from runner.core.text import escape_unprintable
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
 from runner.planning import periods
-from runner.runs import record, results_file
+from runner.runs import record, results_file, summary
 
 
 @click.command("show")
@@ -47,13 +47,13 @@ def command(
     What was settled since then shows: a job that was in doubt and found, say. Where runs count as one, as on one day
     with once_per: day, the record is of all of them.
     """
-    wanted = Wanted(**given)
+    wanted = OutputOptions(**given)
     place = ledger_access.place_of(manifest, ledger, sandbox=sandbox)
     wanted.check([target] if target else [], [*place.files, Path(manifest or "")])
     with ledger_access.opened(place.path, read_only=True) as opened:
         name = None if manifest is None else ledger_access.name_of(opened, manifest)
         found, holder = ledger_access.now(opened, ledger_access.find_run(opened, run, name))
-        shown = results_file.digest(_record(opened, found, going=holder is not None))
+        shown = summary.summarize(_record(opened, found, going=holder is not None))
         done = wanted.put_out(reports.FORMATS, [shown])
         console.say(_about(found, holder))
         if target is not None:
@@ -92,13 +92,13 @@ class _SoFar:
 
 
 def _about(run: RunRow, holder: str | None) -> str:
-    whose = f"run {run.id} of {visible(run.manifest)} at {visible(run.api)}"
-    period = "" if run.run_key == f"run:{run.id}" else f", for {visible(periods.describe(run.run_key))}"
+    whose = f"run {run.id} of {escape_unprintable(run.manifest)} at {escape_unprintable(run.api)}"
+    period = "" if run.run_key == f"run:{run.id}" else f", for {escape_unprintable(periods.describe(run.run_key))}"
     if holder is not None:
-        return f"{whose}{period}: has not ended, this is what it has so far; locked by {visible(holder)}"
+        return f"{whose}{period}: has not ended, this is what it has so far; locked by {escape_unprintable(holder)}"
     if run.state == "running":
         return f"{whose}{period}: interrupted, its process ended without a word"
-    return f"{whose}{period}: {run.state}{f', {visible(run.why)}' if run.why else ''}"
+    return f"{whose}{period}: {run.state}{f', {escape_unprintable(run.why)}' if run.why else ''}"
 
 
 def _advise(ledger: Ledger, run: RunRow, *, going: bool) -> None:

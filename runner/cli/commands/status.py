@@ -16,20 +16,20 @@ import click
 from runner import reports
 from runner.cli import console, ledger_access, ledger_completers, live_status, options, output
 from runner.cli.live_status import Keep
-from runner.cli.output import Wanted
+from runner.cli.output import OutputOptions
 from runner.client import endpoint
-from runner.client.api import Reader
-from runner.client.fetcher import Asker
+from runner.client.api import ReadOnlyClient
+from runner.client.fetcher import Fetcher
 from runner.core import settings
 from runner.core.errors import Exit, RefusedError, UsageError, worst
 from runner.core.models import Job, Manifest
-from runner.core.text import visible
-from runner.ledger.location import LedgerPlace, is_there
+from runner.core.text import escape_unprintable
+from runner.ledger.location import LedgerLocation, is_there
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
 from runner.runs import tracking
-from runner.runs.job_status import Sighting, Watch
-from runner.runs.tracking import Followed
+from runner.runs.job_status import JobStatus, StatusPoller
+from runner.runs.tracking import TrackedRun
 
 _MOMENT = 1.0  # seconds between looks at a run that goes on
 
@@ -49,9 +49,9 @@ class Request:
     began_at: float = field(init=False, default_factory=time.monotonic)
 
     @property
-    def wanted(self) -> Wanted:
+    def wanted(self) -> OutputOptions:
         """The reports that are wanted."""
-        return Wanted(self.format, self.reports, self.every)
+        return OutputOptions(self.format, self.reports, self.every)
 
     @property
     def left(self) -> float | None:
@@ -106,7 +106,7 @@ def _status(request: Request, at: options.Connection, limits: settings.Limits) -
         try:
             _refuse_other_api(followed, at)
             with _connected(at, home, followed.jobs, limits) as reader:
-                watch = Watch(followed.jobs, reader, Asker(limits), keep)
+                watch = StatusPoller(followed.jobs, reader, Fetcher(limits), keep)
                 waited = _watch(watch, target or followed.run_id, request)
         except (RefusedError, UsageError):
             if any(not one.is_settled for one in followed.jobs):
@@ -115,7 +115,7 @@ def _status(request: Request, at: options.Connection, limits: settings.Limits) -
         return tell(watch.sightings, waited, watch)
 
 
-def _watch(watch: Watch, target: str, request: Request) -> Exit:
+def _watch(watch: StatusPoller, target: str, request: Request) -> Exit:
     if not request.wait:
         watch.look()
         return Exit.OK
@@ -124,30 +124,34 @@ def _watch(watch: Watch, target: str, request: Request) -> Exit:
 
 
 def _tell(
-    followed: Followed,
+    followed: TrackedRun,
     lines: Mapping[str, int],
     request: Request,
-    sightings: Sequence[Sighting],
+    sightings: Sequence[JobStatus],
     waited: Exit,
-    watch: Watch | None,
+    watch: StatusPoller | None,
 ) -> Exit:
     code = waited if waited is Exit.TIMED_OUT else live_status.exit_code(sightings, followed.others)
-    standing = reports.Standing(
+    standing = reports.StatusReport(
         followed.run_id, followed.manifest, followed.api, sightings, followed.others, followed.manifest_path, lines
     )
     if not request.wanted.put_out(reports.STATUS_FORMATS, [standing], quiet=request.quiet):
         code = worst((code, Exit.REFUSED))
     if not request.quiet:
-        console.say(f"run {followed.run_id} of {visible(followed.manifest)} at {visible(followed.api)}")
+        console.say(
+            f"run {followed.run_id} of {escape_unprintable(followed.manifest)} at {escape_unprintable(followed.api)}"
+        )
     elif code is not Exit.OK:
         rest = f"; {reports.others(followed.others)}" if followed.others else ""
-        console.say(f"{visible(followed.manifest)}: {visible(reports.status_totals(sightings))}{rest}")
+        console.say(
+            f"{escape_unprintable(followed.manifest)}: {escape_unprintable(reports.status_totals(sightings))}{rest}"
+        )
     if watch is not None:
         live_status.say_why(watch)
     return code
 
 
-def _refuse_other_api(followed: Followed, at: options.Connection) -> None:
+def _refuse_other_api(followed: TrackedRun, at: options.Connection) -> None:
     """The key goes where the person says, never where a file says."""
     if followed.api == at.identity:
         return
@@ -160,18 +164,21 @@ def _refuse_other_api(followed: Followed, at: options.Connection) -> None:
 
 @contextmanager
 def _connected(
-    at: options.Connection, home: str, sightings: Sequence[Sighting], limits: settings.Limits
-) -> Iterator[Reader]:
+    at: options.Connection, home: str, sightings: Sequence[JobStatus], limits: settings.Limits
+) -> Iterator[ReadOnlyClient]:
     # Not the manifest itself, which may be gone: its place, and what a sandbox must know to be asked for the jobs.
     jobs = tuple(Job(one.name, one.workflow_id, one.project_id) for one in sightings)
-    with at.endpoints()(Manifest("", home, "", jobs)) as endpoint, Reader(endpoint, limits.concurrency) as reader:
+    with (
+        at.endpoints()(Manifest("", home, "", jobs)) as endpoint,
+        ReadOnlyClient(endpoint, limits.concurrency) as reader,
+    ):
         yield reader
 
 
 @contextmanager
 def _followed(
-    request: Request, place: LedgerPlace, found: Followed | None
-) -> Iterator[tuple[Followed, Mapping[str, int], Keep]]:
+    request: Request, place: LedgerLocation, found: TrackedRun | None
+) -> Iterator[tuple[TrackedRun, Mapping[str, int], Keep]]:
     """What is meant, where its jobs stand in the manifest, and how what is final is kept.
 
     `found` is what a results file says, which has no lines.
@@ -186,29 +193,29 @@ def _followed(
             yield followed, lines, keep
 
 
-def _home_of_results(path: str, found: Followed) -> str:
+def _home_of_results(path: str, found: TrackedRun) -> str:
     """A manifest's path is as it was given to the run, which writes its results file where it runs, unless told."""
     beside = ledger_access.home_of(str(Path(path).parent / found.manifest_path))
     return ledger_access.home_of(found.manifest_path) if beside == "-" else beside
 
 
-def _of_results(ledger: Ledger, found: Followed) -> tuple[Followed, Mapping[str, int]]:
+def _of_results(ledger: Ledger, found: TrackedRun) -> tuple[TrackedRun, Mapping[str, int]]:
     """What the ledger knows by now of the run that wrote a results file; else what the file says."""
     run = next((run for run in ledger.runs(found.api, found.manifest) if run.id == found.run_id), None)
     return (found, {}) if run is None else (tracking.of_run(ledger, run), _lines(ledger, run))
 
 
-def _of_target(ledger: Ledger, request: Request) -> tuple[Followed, Mapping[str, int]]:
+def _of_target(ledger: Ledger, request: Request) -> tuple[TrackedRun, Mapping[str, int]]:
     run, holder = ledger_access.now(ledger, _find(ledger, request.target))
     if holder is not None and request.wait:
-        console.say(f"run {run.id} has not ended: waiting for it first; locked by {visible(holder)}")
+        console.say(f"run {run.id} has not ended: waiting for it first; locked by {escape_unprintable(holder)}")
         while holder is not None and request.left != 0:
             live_status.sleep(_MOMENT)
             run, holder = ledger_access.now(ledger, run)
     followed, lines = tracking.of_run(ledger, run), _lines(ledger, run)
     if holder is None:
         return followed, lines
-    console.warn(f"run {run.id} has not ended: these are its jobs so far; locked by {visible(holder)}")
+    console.warn(f"run {run.id} has not ended: these are its jobs so far; locked by {escape_unprintable(holder)}")
     return replace(followed, others={}), lines
 
 

@@ -36,7 +36,7 @@ _IN_ANCHORS = (":", "?", "%", "@", "`")  # what YAML 1.2 takes for a part of an 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class DoubtError(Exception):
+class ParserDisagreementError(Exception):
     """Libyaml read something that the reference may read differently."""
 
 
@@ -300,4 +300,4 @@ class Composer:
     def _doubt(self) -> None:
         """Have the reference read the text, if this is not the reference."""
         if not self._trusted:
-            raise DoubtError
+            raise ParserDisagreementError

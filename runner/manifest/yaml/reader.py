@@ -15,7 +15,7 @@ import yaml
 
 from runner.core.errors import ManifestError, Problem
 from runner.manifest.yaml import messages
-from runner.manifest.yaml.composer import Composer, DoubtError
+from runner.manifest.yaml.composer import Composer, ParserDisagreementError
 from runner.manifest.yaml.document import Document, Lines
 
 LIBYAML: bool = yaml.__with_libyaml__
@@ -48,7 +48,7 @@ def read(data: bytes, file: str, *, libyaml: bool = LIBYAML) -> Document:
     text = _decode(data, file)
     lines = Lines(text)
     if libyaml and not _has_structural_tab(text) and not _has_directive(text):
-        with contextlib.suppress(DoubtError, yaml.YAMLError):
+        with contextlib.suppress(ParserDisagreementError, yaml.YAMLError):
             return Composer(text, file, lines, trusted=False).document()
     return _reference(text, file, lines)
 

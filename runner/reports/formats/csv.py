@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from runner.core.text import visible
+from runner.core.text import escape_unprintable
 from runner.reports.views.table import JsonCell
 
 # A spreadsheet takes a cell that starts so for a formula (OWASP, CSV injection), the full-width ones in Japan.
@@ -27,5 +27,5 @@ def _safe(value: Any) -> Any:
     """A cell that neither a terminal nor a spreadsheet takes for more than text. Numbers are left alone."""
     if not isinstance(value, str) or isinstance(value, JsonCell):
         return value
-    text = visible(value)
+    text = escape_unprintable(value)
     return f"'{text}" if text.startswith(_FORMULA) else text

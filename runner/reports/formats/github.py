@@ -13,17 +13,17 @@ from itertools import chain, islice
 from typing import Literal
 
 from runner.client import job as job_object
-from runner.core.models import Created, Entry, Failed, InDoubt, Skipped
-from runner.core.text import visible
+from runner.core.models import Created, Entry, InDoubt, NotCreated, Skipped
+from runner.core.text import escape_unprintable
 from runner.manifest import loader
-from runner.planning.forecast import Forecast
+from runner.planning.forecast import Preview
 from runner.reports.style import Style
 from runner.reports.views import plan, run
-from runner.reports.views.status import Standing, others
+from runner.reports.views.status import StatusReport, others
 from runner.reports.views.table import count
-from runner.runs.job_status import Sighting
+from runner.runs.job_status import JobStatus
 from runner.runs.job_status import totals as status_totals
-from runner.runs.results_file import Digest
+from runner.runs.summary import RunSummary
 
 Severity = Literal["error", "warning", "notice"]
 
@@ -71,7 +71,7 @@ def command(one: Annotation) -> str:
     return f"::{one.severity} {listed}::{_data(_cut(one.message, _LONGEST_MESSAGE))}"
 
 
-def runs(made: Sequence[Digest], _style: Style) -> str:
+def runs(made: Sequence[RunSummary], _style: Style) -> str:
     """Records: an error for each job that failed or is in doubt, warnings for validation errors and what was not sent.
 
     One notice for each manifest has its totals.
@@ -81,20 +81,23 @@ def runs(made: Sequence[Digest], _style: Style) -> str:
     unsent = [each for one in made for each in _unsent(one)]
     invalid = (each for one in made if one.invalid for each in _invalid(one))
     totals = (
-        Annotation("notice", f"{visible(one.run.manifest_name)}: {one.run.state}", run.totals([one])) for one in made
+        Annotation("notice", f"{escape_unprintable(one.run.manifest_name)}: {one.run.state}", run.totals([one]))
+        for one in made
     )
     return _commands(
-        _within("error", errors, sum(one.summary.failed + one.summary.in_doubt for one in made)),
+        _within("error", errors, sum(one.summary.not_created + one.summary.in_doubt for one in made)),
         _within("warning", chain(unsent, invalid), len(unsent) + sum(one.invalid for one in made)),
         _within("notice", totals, len(made), f": {run.totals(made)}"),
     )
 
 
-def plans(made: Sequence[Forecast], _style: Style) -> str:
+def plans(made: Sequence[Preview], _style: Style) -> str:
     """Forecasts: errors for what a run would be refused or fail for, warnings for what is not known, and the totals."""
     errors = [each for one in made for each in _wrong(one)]
     warnings = [each for one in made for each in _uncertain(one)]
-    totals = (Annotation("notice", f"{visible(one.manifest.name)}: plan", plan.totals([one])) for one in made)
+    totals = (
+        Annotation("notice", f"{escape_unprintable(one.manifest.name)}: plan", plan.totals([one])) for one in made
+    )
     return _commands(
         _within("error", errors, len(errors)),
         _within("warning", warnings, len(warnings)),
@@ -102,10 +105,10 @@ def plans(made: Sequence[Forecast], _style: Style) -> str:
     )
 
 
-def statuses(made: Sequence[Standing], _style: Style) -> str:
+def statuses(made: Sequence[StatusReport], _style: Style) -> str:
     """Jobs at the API: an error for each that failed, was cancelled or can't be told, and the totals."""
     errors = [each for one in made for each in _troubled(one)]
-    totals = (Annotation("notice", f"{visible(one.manifest)}: status", _totals(one)) for one in made)
+    totals = (Annotation("notice", f"{escape_unprintable(one.manifest)}: status", _totals(one)) for one in made)
     return _commands(_within("error", errors, len(errors)), _within("notice", totals, len(made)))
 
 
@@ -153,7 +156,7 @@ def _within(severity: Severity, annotations: Iterable[Annotation], number: int, 
     yield Annotation(severity, f"{number - shown} more {severity}s", f"{words}{rest}")
 
 
-def _doubtful(made: Digest) -> Iterator[Annotation]:
+def _doubtful(made: RunSummary) -> Iterator[Annotation]:
     for entry in made.rest:
         if isinstance(entry.outcome, InDoubt):
             error, candidates = entry.outcome.error, entry.outcome.candidates
@@ -162,16 +165,16 @@ def _doubtful(made: Digest) -> Iterator[Annotation]:
             yield _at(made.run.manifest_path, entry.job.line, "error", f"{entry.job.name}: in doubt", words)
 
 
-def _failed(made: Digest) -> Iterator[Annotation]:
+def _failed(made: RunSummary) -> Iterator[Annotation]:
     for entry in made.rest:
-        if isinstance(entry.outcome, Failed):
+        if isinstance(entry.outcome, NotCreated):
             error = entry.outcome.error
             request = f" (request id {error.request_id})" if error.request_id else ""
             words = f"{error.kind}: {error.message}{request}"
             yield _at(made.run.manifest_path, entry.job.line, "error", f"{entry.job.name}: failed", words)
 
 
-def _unsent(made: Digest) -> Iterator[Annotation]:
+def _unsent(made: RunSummary) -> Iterator[Annotation]:
     """One for each reason: a run that stops leaves very many jobs for the same one."""
     reasons: dict[tuple[str, str], list[Entry]] = {}
     for entry in made.rest:
@@ -184,7 +187,7 @@ def _unsent(made: Digest) -> Iterator[Annotation]:
         yield _at(made.run.manifest_path, first.line, "warning", title, run.because(reason, detail))
 
 
-def _invalid(made: Digest) -> Iterator[Annotation]:
+def _invalid(made: RunSummary) -> Iterator[Annotation]:
     for entry in made.record.entries:
         outcome = entry.outcome
         job = job_object.read(outcome.body) if isinstance(outcome, Created) else None
@@ -194,7 +197,7 @@ def _invalid(made: Digest) -> Iterator[Annotation]:
             yield _at(made.run.manifest_path, entry.job.line, "warning", f"{entry.job.name}: {errors}", words)
 
 
-def _wrong(made: Forecast) -> Iterator[Annotation]:
+def _wrong(made: Preview) -> Iterator[Annotation]:
     path = made.manifest.path
     for one in made.prospects:
         if one.problem:
@@ -204,7 +207,7 @@ def _wrong(made: Forecast) -> Iterator[Annotation]:
         yield _at(path, 0, "error", f"{made.manifest.name}: above max_cost", words)
 
 
-def _uncertain(made: Forecast) -> Iterator[Annotation]:
+def _uncertain(made: Preview) -> Iterator[Annotation]:
     path = made.manifest.path
     for one in made.prospects:
         if one.action == "look up":
@@ -218,20 +221,20 @@ def _uncertain(made: Forecast) -> Iterator[Annotation]:
         yield _at(path, 0, "warning", f"{made.manifest.name}: cost not known", words)
 
 
-def _troubled(made: Standing) -> Iterator[Annotation]:
+def _troubled(made: StatusReport) -> Iterator[Annotation]:
     for one in made.sightings:
         what = _trouble(one)
         if what is not None:
             line = made.lines.get(one.name, 0)
             yield _at(made.path, line, "error", f"{one.name}: {what[0]}", f"job {one.job_id}: {what[1]}")
-    advice: Mapping[str, str] = {"failed": "pixxel-runner show says why", "in doubt": _ADVICE}
+    advice: Mapping[str, str] = {"not created": "pixxel-runner show says why", "in doubt": _ADVICE}
     for word, number in made.others.items():
         if word in advice:
             title = f"{made.manifest}: {count(number, 'job', 'jobs')} {word}"
             yield _at(made.path, 0, "error", title, f"run {made.run_id}: {advice[word]}")
 
 
-def _trouble(one: Sighting) -> tuple[str, str] | None:
+def _trouble(one: JobStatus) -> tuple[str, str] | None:
     """What is wrong with a job at the API: in a word, and in a sentence."""
     if one.problem:
         return "not known", one.problem
@@ -242,16 +245,16 @@ def _trouble(one: Sighting) -> tuple[str, str] | None:
     return None
 
 
-def _totals(made: Standing) -> str:
-    words = visible(status_totals(made.sightings))
+def _totals(made: StatusReport) -> str:
+    words = escape_unprintable(status_totals(made.sightings))
     return f"{words}; {others(made.others)}" if made.others else words
 
 
 def _at(path: str, line: int, severity: Severity, title: str, message: str) -> Annotation:
     """An annotation at a place in a manifest, of words that may be anyone's. Standard input is no place."""
-    file = "" if path == loader.STDIN else visible(path)
+    file = "" if path == loader.STDIN else escape_unprintable(path)
     return Annotation(
-        severity, visible(title), visible(message or title), file, line if file else 0
+        severity, escape_unprintable(title), escape_unprintable(message or title), file, line if file else 0
     )  # GitHub wants one
 
 

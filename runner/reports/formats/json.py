@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from runner.planning.forecast import Forecast
+from runner.planning.forecast import Preview
 from runner.reports.style import Style
 from runner.reports.views import plan, status
-from runner.reports.views.status import Standing
+from runner.reports.views.status import StatusReport
 from runner.runs import results_file
-from runner.runs.results_file import Digest
+from runner.runs.summary import RunSummary
 
 
-def records(made: Sequence[Digest], style: Style) -> str:
+def records(made: Sequence[RunSummary], style: Style) -> str:
     """The results document, or where several were asked for, an object with all of them as `runs`.
 
     Without the last line's end.
@@ -22,13 +22,13 @@ def records(made: Sequence[Digest], style: Style) -> str:
     return _together("runs", documents) if style.several else next(documents)
 
 
-def plans(made: Sequence[Forecast], style: Style) -> str:
+def plans(made: Sequence[Preview], style: Style) -> str:
     """The forecast, or where several were asked for, an object with all of them as `plans`."""
     documents = (document(plan.document(one)) for one in made)
     return _together("plans", documents) if style.several else next(documents)
 
 
-def statuses(made: Sequence[Standing], style: Style) -> str:
+def statuses(made: Sequence[StatusReport], style: Style) -> str:
     """What became of the jobs of a run, or where several were asked for, an object with all of them as `statuses`."""
     documents = (document(status.document(one)) for one in made)
     return _together("statuses", documents) if style.several else next(documents)

@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, assert_never
 
-from runner.core.models import Created, Entry, Failed, InDoubt, Run, Skipped
-from runner.core.text import visible
+from runner.core.models import Created, Entry, InDoubt, NotCreated, Run, Skipped
+from runner.core.text import escape_unprintable
 from runner.manifest import loader
-from runner.planning.forecast import Forecast, Prospect
+from runner.planning.forecast import PlannedJob, Preview
 from runner.reports.style import Style
 from runner.reports.views import plan, run
-from runner.reports.views.status import Standing
+from runner.reports.views.status import StatusReport
 from runner.reports.views.table import count
-from runner.runs.job_status import Sighting, totals
-from runner.runs.results_file import Digest, rfc3339
+from runner.runs.job_status import JobStatus, totals
+from runner.runs.results_file import rfc3339
+from runner.runs.summary import RunSummary
 
 _Result = Literal["passed", "failure", "error", "skipped"]
 
@@ -56,17 +57,17 @@ class _Suite:
     output: str
 
 
-def runs(made: Sequence[Digest], _style: Style) -> str:
+def runs(made: Sequence[RunSummary], _style: Style) -> str:
     """Records: failed is a failure, in doubt an error, skipped is skipped, and created has passed."""
     return _document(line for number, one in enumerate(made) for line in _run(number, one))
 
 
-def plans(made: Sequence[Forecast], _style: Style) -> str:
+def plans(made: Sequence[Preview], _style: Style) -> str:
     """Forecasts: what a check found wrong is a failure, and so is a cost above the limit; nothing to do is skipped."""
     return _document(line for number, one in enumerate(made) for line in _plan(number, one))
 
 
-def statuses(made: Sequence[Standing], _style: Style) -> str:
+def statuses(made: Sequence[StatusReport], _style: Style) -> str:
     """Jobs at the API: failed and cancelled are failures, what can't be told is an error, what goes on is skipped.
 
     What the run has without a job there is a test of its own for each outcome.
@@ -78,7 +79,7 @@ def _document(lines: Iterable[str]) -> str:
     return "\n".join(('<?xml version="1.0" encoding="UTF-8"?>', "<testsuites>", *lines, "</testsuites>"))
 
 
-def _run(number: int, made: Digest) -> Iterator[str]:
+def _run(number: int, made: RunSummary) -> Iterator[str]:
     about, total = made.run, made.summary
     suite = _Suite(
         about.manifest_name,
@@ -88,14 +89,14 @@ def _run(number: int, made: Digest) -> Iterator[str]:
         _properties(made),
         run.totals([made]),
     )
-    counts = {"failure": total.failed, "error": total.in_doubt, "skipped": total.skipped}
+    counts = {"failure": total.not_created, "error": total.in_doubt, "skipped": total.skipped}
     yield _opening(number, suite, made.jobs, counts)
     for entry in made.record.entries:  # one at a time: there may be 100,000 of them, each with its answer
         yield _test(suite, _of_entry(entry, about))
     yield _closing(suite)
 
 
-def _plan(number: int, made: Forecast) -> Iterator[str]:
+def _plan(number: int, made: Preview) -> Iterator[str]:
     properties = {
         "manifest_path": made.manifest.path,
         "manifest_sha256": made.manifest.sha256,
@@ -112,7 +113,7 @@ def _plan(number: int, made: Forecast) -> Iterator[str]:
     yield from _whole(number, suite, cases)
 
 
-def _status(number: int, made: Standing) -> Iterator[str]:
+def _status(number: int, made: StatusReport) -> Iterator[str]:
     cases = [_of_sighting(one, made) for one in made.sightings] + [_of_others(*one) for one in made.others.items()]
     seen = [one.seen_at for one in made.sightings if one.seen_at is not None]
     suite = _Suite(
@@ -126,7 +127,7 @@ def _status(number: int, made: Standing) -> Iterator[str]:
     yield from _whole(number, suite, cases)
 
 
-def _properties(made: Digest) -> Mapping[str, Any]:
+def _properties(made: RunSummary) -> Mapping[str, Any]:
     about = made.run
     return {
         "run_id": about.id,
@@ -153,8 +154,8 @@ def _of_entry(entry: Entry, about: Run) -> _Case:
             return _Case(job.name)
         case Skipped(reason=reason, detail=detail):
             return _Case(job.name, "skipped", message=run.because(reason, detail))
-        case Failed(error=error):
-            return _Case(job.name, "failure", error.kind, error.message, _details(entry, about, outcome, "failed"))
+        case NotCreated(error=error):
+            return _Case(job.name, "failure", error.kind, error.message, _details(entry, about, outcome, "not created"))
         case InDoubt(error=error, candidates=candidates):
             more = [_IN_DOUBT, *([f"candidates: {', '.join(candidates)}"] if candidates else [])]
             details = _details(entry, about, outcome, "in doubt")
@@ -163,7 +164,7 @@ def _of_entry(entry: Entry, about: Run) -> _Case:
             assert_never(outcome)
 
 
-def _details(entry: Entry, about: Run, outcome: Failed | InDoubt, word: str) -> tuple[str, ...]:
+def _details(entry: Entry, about: Run, outcome: NotCreated | InDoubt, word: str) -> tuple[str, ...]:
     job, error = entry.job, outcome.error
     return (
         f"{_place(about.manifest_path, job.line)}{word}: {error.kind}: {error.message}",
@@ -175,7 +176,7 @@ def _details(entry: Entry, about: Run, outcome: Failed | InDoubt, word: str) -> 
     )
 
 
-def _of_prospect(one: Prospect, path: str) -> _Case:
+def _of_prospect(one: PlannedJob, path: str) -> _Case:
     name = f"{one.job.name} (one more)" if one.reason == "again" else one.job.name
     if one.problem:
         details = (
@@ -191,7 +192,7 @@ def _of_prospect(one: Prospect, path: str) -> _Case:
     return _Case(name, "skipped", message=run.because(one.reason.replace("_", " "), one.detail))
 
 
-def _of_sighting(one: Sighting, standing: Standing) -> _Case:
+def _of_sighting(one: JobStatus, standing: StatusReport) -> _Case:
     place = _place(standing.path, standing.lines.get(one.name, 0))
     status = one.status or "status unknown"
     ids = (f"job: {one.job_id}", f"workflow: {one.workflow_id}", f"project: {one.project_id}")
@@ -210,12 +211,12 @@ def _of_sighting(one: Sighting, standing: Standing) -> _Case:
 
 def _of_others(word: str, number: int) -> _Case:
     """What a run has without a job at the API: by its word for the outcome."""
-    results: Mapping[str, _Result] = {"failed": "failure", "in doubt": "error"}
+    results: Mapping[str, _Result] = {"not created": "failure", "in doubt": "error"}
     words = f"{count(number, 'job', 'jobs')} {word}: pixxel-runner show has them"
     return _Case(f"without a job to follow: {word}", results.get(word, "skipped"), word, words, (words,))
 
 
-def _seconds(one: Sighting) -> float:
+def _seconds(one: JobStatus) -> float:
     """From the job's creation to its end, by the API's clock; 0 where one of both is not known."""
     began_at = one.job.created_at if one.job else None
     return max(0.0, (one.finished_at - began_at).total_seconds()) if one.finished_at and began_at else 0.0
@@ -287,4 +288,4 @@ def _named(name: str) -> str:
 
 def _text(text: str) -> str:
     """Text as XML holds it: of what XML has no place for, `visible` leaves nothing."""
-    return html.escape(visible(text))
+    return html.escape(escape_unprintable(text))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from runner.reports.style import Style
-from runner.reports.views.table import Sheet
+from runner.reports.views.table import Table
 
 _SPECIAL = re.compile(r"[\\`*_\[\]{}~$|!]")
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
@@ -15,7 +15,7 @@ _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _LINKED = re.compile(r"@(?=\w)|#(?=\d)|:(?=//)|(?<=www)\.", re.IGNORECASE)
 
 
-def text(sheet: Sheet, _style: Style) -> str:
+def text(sheet: Table, _style: Style) -> str:
     """The sheet as a table of GitHub's Markdown and its notes, without the last line's end."""
     lines = [escaped(note) for note in sheet.notes]
     if sheet.rows:

@@ -14,19 +14,19 @@ from datetime import datetime
 from typing import Generic, TypeVar, get_args
 
 from runner.core.models import RunState
-from runner.core.text import visible
-from runner.planning.forecast import Forecast
+from runner.core.text import escape_unprintable
+from runner.planning.forecast import Preview
 from runner.reports.style import Style
-from runner.reports.views.status import Standing
+from runner.reports.views.status import StatusReport
 from runner.runs.job_status import Kind
-from runner.runs.results_file import Digest
+from runner.runs.summary import RunSummary
 
 _T = TypeVar("_T")
 _Labels = tuple[tuple[str, str], ...]
 # By the value of the metric's own label; None where there is nothing to tell.
 _Values = Mapping[str, float | None]
 
-_OUTCOMES = ("created", "failed", "in_doubt", "skipped")
+_OUTCOMES = ("created", "not_created", "in_doubt", "skipped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +39,19 @@ class _Metric(Generic[_T]):
     label: str = ""
 
 
-def runs(made: Sequence[Digest], _style: Style) -> str:
+def runs(made: Sequence[RunSummary], _style: Style) -> str:
     """Records: jobs by outcome, when the run began and ended, how it ended, and what the jobs cost."""
     return _exposition(
         _RUN, {_labels(one.run.manifest_name, one.run.manifest_path, one.run.base_url): one for one in made}
     )
 
 
-def plans(made: Sequence[Forecast], _style: Style) -> str:
+def plans(made: Sequence[Preview], _style: Style) -> str:
     """Forecasts: jobs by what a run would do with them, and what that would cost."""
     return _exposition(_PLAN, {_labels(one.manifest.name, one.manifest.path, one.api): one for one in made})
 
 
-def statuses(made: Sequence[Standing], _style: Style) -> str:
+def statuses(made: Sequence[StatusReport], _style: Style) -> str:
     """Jobs at the API: how many there are of each kind of status, and what they cost."""
     return _exposition(_STATUS, {_labels(one.manifest, one.path, one.api): one for one in made})
 
@@ -59,7 +59,11 @@ def statuses(made: Sequence[Standing], _style: Style) -> str:
 def _labels(name: str, path: str, api: str) -> _Labels:
     """What tells manifests apart. Two that have all of it in common are one: the last one told is what holds."""
     place = posixpath.normpath(path) if path else ""
-    return (("manifest", visible(name)), ("path", visible(place)), ("api", visible(api)))
+    return (
+        ("manifest", escape_unprintable(name)),
+        ("path", escape_unprintable(place)),
+        ("api", escape_unprintable(api)),
+    )
 
 
 def _exposition(metrics: Sequence[_Metric[_T]], made: Mapping[_Labels, _T]) -> str:
@@ -99,18 +103,18 @@ def _one(number: float | None) -> _Values:
     return {"": number}
 
 
-def _latest(made: Standing) -> _Values:
+def _latest(made: StatusReport) -> _Values:
     seen: list[datetime] = [one.seen_at for one in made.sightings if one.seen_at is not None]
     return _one(max(seen).timestamp() if seen else None)
 
 
-def _kinds(made: Standing) -> _Values:
+def _kinds(made: StatusReport) -> _Values:
     # The kind and not the word, which is the API's and may be any.
     counts = Counter(one.kind_now for one in made.sightings)
     return {kind: counts[kind] for kind in get_args(Kind)}
 
 
-_RUN: tuple[_Metric[Digest], ...] = (
+_RUN: tuple[_Metric[RunSummary], ...] = (
     _Metric(
         "pixxel_runner_run_jobs",
         "Jobs of the run's key, by outcome.",
@@ -155,7 +159,7 @@ _RUN: tuple[_Metric[Digest], ...] = (
     ),
 )
 
-_PLAN: tuple[_Metric[Forecast], ...] = (
+_PLAN: tuple[_Metric[Preview], ...] = (
     _Metric(
         "pixxel_runner_plan_jobs",
         "Jobs by what a run would do with them.",
@@ -180,7 +184,7 @@ _PLAN: tuple[_Metric[Forecast], ...] = (
     _Metric("pixxel_runner_plan_limit_tokens", "What the run key may use.", lambda one: _one(one.limit)),
 )
 
-_STATUS: tuple[_Metric[Standing], ...] = (
+_STATUS: tuple[_Metric[StatusReport], ...] = (
     _Metric("pixxel_runner_status_jobs", "Jobs at the API, by the kind of their status.", _kinds, "status"),
     _Metric(
         "pixxel_runner_status_problem_jobs",

@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from runner.core.text import clusters, cut, width
 from runner.reports.style import Style
-from runner.reports.views.table import Align, Column, Sheet
+from runner.reports.views.table import Align, Column, Table
 
 _GAP = 2
 _WANTED = 2  # columns of at most this rank are cut before they are left out
@@ -20,7 +20,7 @@ _STAND_IN, _FILLER = "\ue000", "\ue001"
 _STOOD_IN = re.compile(f"{_STAND_IN}{_FILLER}*")
 
 
-def text(sheet: Sheet, style: Style) -> str:
+def text(sheet: Table, style: Style) -> str:
     """The sheet as a table and its notes, without the last line's end."""
     lines = list(sheet.notes)
     if not sheet.rows:
@@ -63,7 +63,7 @@ def _widths(columns: Sequence[Column], terminal: int | None) -> list[int]:
     return floors
 
 
-def _lay_out(columns: Sequence[Column], sheet: Sheet, style: Style) -> str:
+def _lay_out(columns: Sequence[Column], sheet: Table, style: Style) -> str:
     shown = []
     for column, most in zip(columns, _widths(columns, style.width), strict=True):
         title, *cells = (cut(cell, most) for cell in column.cells)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from runner.core.text import visible
+from runner.core.text import escape_unprintable
 from runner.planning import periods
-from runner.planning.forecast import Action, Forecast, Prospect
+from runner.planning.forecast import Action, PlannedJob, Preview
 from runner.reports.style import Style
-from runner.reports.views.table import Sheet, column, count, job_ids, json_cell, numbers
+from runner.reports.views.table import Table, column, count, job_ids, json_cell, numbers
 
 MOST_LISTED = 1000
 _MOST_UNPRICED = 20
 _COLORS: Mapping[Action, str] = {"submit": "green", "nothing": "cyan", "look up": "yellow"}
 _WORDS = {
     "new": "new",
-    "failed_before": "failed before",
+    "not_created_before": "not created before",
     "one_more": "one more of its pair",
     "again": "one more",
     "created": "created",
@@ -42,21 +42,21 @@ FIELDS = (
 )
 
 
-def sheet(made: Sequence[Forecast], style: Style) -> Sheet:
+def sheet(made: Sequence[Preview], style: Style) -> Table:
     """The jobs (all of them, or, where those are very many, the ones that something would be done with) and totals."""
-    prospects = [(visible(forecast.manifest.name), one) for forecast in made for one in forecast.prospects]
+    prospects = [(escape_unprintable(forecast.manifest.name), one) for forecast in made for one in forecast.prospects]
     every = style.every or len(prospects) <= MOST_LISTED
     kept = [pair for pair in prospects if every or pair[1].action != "nothing" or pair[1].problem]
     listed = [one for _, one in kept]
     columns = [
         *([column("manifest", (name for name, _ in kept), least=8, rank=3)] if style.several else []),
-        column("job", (visible(one.job.name) for one in listed), least=8, rank=0),
-        column("workflow", (visible(one.job.workflow_id) for one in listed), least=9, rank=4),
-        column("project", (visible(one.job.project_id) for one in listed), least=9, rank=5),
+        column("job", (escape_unprintable(one.job.name) for one in listed), least=8, rank=0),
+        column("workflow", (escape_unprintable(one.job.workflow_id) for one in listed), least=9, rank=4),
+        column("project", (escape_unprintable(one.job.project_id) for one in listed), least=9, rank=5),
         column("would", (one.action for one in listed), least=8, rank=0),
-        job_ids("because", (visible(_why(one)) for one in listed), rank=1),
+        job_ids("because", (escape_unprintable(_why(one)) for one in listed), rank=1),
         numbers("estimate", (one.estimate for one in listed), rank=3),
-        column("problem", (visible(one.problem) for one in listed), least=16, rank=2),
+        column("problem", (escape_unprintable(one.problem) for one in listed), least=16, rank=2),
     ]
     shown = tuple(one for one in columns if one.title not in ("problem", "estimate") or any(one.cells[1:]))
     notes = [note for forecast in made for note in _notes(forecast, style)]
@@ -64,10 +64,10 @@ def sheet(made: Sequence[Forecast], style: Style) -> Sheet:
         notes.append(totals(made))
     if len(listed) < len(prospects):
         notes.append("jobs with nothing to do are not listed, as there are very many: --all lists every job")
-    return Sheet(shown, "would", tuple(_COLORS[one.action] for one in listed), tuple(notes))
+    return Table(shown, "would", tuple(_COLORS[one.action] for one in listed), tuple(notes))
 
 
-def rows(made: Sequence[Forecast]) -> Iterator[dict[str, Any]]:
+def rows(made: Sequence[Preview]) -> Iterator[dict[str, Any]]:
     """Every job with the values of FIELDS."""
     for forecast in made:
         for one in forecast.prospects:
@@ -75,7 +75,7 @@ def rows(made: Sequence[Forecast]) -> Iterator[dict[str, Any]]:
             yield {"manifest": forecast.manifest.name, **_values(one), "labels": labels}
 
 
-def document(forecast: Forecast) -> dict[str, Any]:
+def document(forecast: Preview) -> dict[str, Any]:
     """The forecast as JSON has it."""
     manifest = forecast.manifest
     return {
@@ -96,7 +96,7 @@ def document(forecast: Forecast) -> dict[str, Any]:
     }
 
 
-def totals(made: Sequence[Forecast]) -> str:
+def totals(made: Sequence[Preview]) -> str:
     """The line that counts what would be done."""
     submit, look_up, nothing = (sum(one.count(action) for one in made) for action in ("submit", "look up", "nothing"))
     words = (
@@ -110,7 +110,7 @@ def totals(made: Sequence[Forecast]) -> str:
     return f"{words} · estimate {sum(one.estimate for one in made)}{rest}"
 
 
-def _values(one: Prospect) -> dict[str, Any]:
+def _values(one: PlannedJob) -> dict[str, Any]:
     return {
         "name": one.job.name,
         "workflow_id": one.job.workflow_id,
@@ -125,25 +125,25 @@ def _values(one: Prospect) -> dict[str, Any]:
     }
 
 
-def _why(one: Prospect) -> str:
+def _why(one: PlannedJob) -> str:
     if one.reason == "created":
         return f"created as {one.job_id} by {one.run_id}"
     return f"{_WORDS[one.reason]}: {one.detail}" if one.detail else _WORDS[one.reason]
 
 
-def _notes(forecast: Forecast, style: Style) -> Iterator[str]:
-    yield f"{visible(forecast.manifest.name)}: {totals([forecast])}" if style.several else totals([forecast])
+def _notes(forecast: Preview, style: Style) -> Iterator[str]:
+    yield f"{escape_unprintable(forecast.manifest.name)}: {totals([forecast])}" if style.several else totals([forecast])
     if not _is_new(forecast):
-        yield f"for {visible(periods.describe(forecast.run_key))}"
+        yield f"for {escape_unprintable(periods.describe(forecast.run_key))}"
     if forecast.priced and forecast.limit is not None:
         yield f"max_cost {forecast.limit}: {forecast.spent} used, {forecast.spent + forecast.estimate} after this"
     unpriced = list((forecast.unpriced or {}).items())
     for workflow_id, why in unpriced[:_MOST_UNPRICED]:
-        yield f"cost of workflow {visible(workflow_id)} not known: {visible(why)}"
+        yield f"cost of workflow {escape_unprintable(workflow_id)} not known: {escape_unprintable(why)}"
     if len(unpriced) > _MOST_UNPRICED:
         yield f"and of {len(unpriced) - _MOST_UNPRICED} workflows more: --format json lists them"
 
 
-def _is_new(forecast: Forecast) -> bool:
+def _is_new(forecast: Preview) -> bool:
     """Whether the run would have a key of its own, whose name says nothing yet."""
     return forecast.run_key.startswith("run:") and not any(one.run_id for one in forecast.prospects)

@@ -8,20 +8,21 @@ from datetime import UTC, datetime
 from typing import Any, Literal, assert_never
 
 from runner.client import job as job_object
-from runner.core.models import Created, Entry, Failed, InDoubt, Outcome, Skipped
-from runner.core.text import visible
+from runner.core.models import Created, Entry, InDoubt, NotCreated, Outcome, Skipped
+from runner.core.text import escape_unprintable
 from runner.reports.style import Style
-from runner.reports.views.table import Sheet, column, count, job_ids, json_cell, numbers, times
-from runner.runs import results_file
-from runner.runs.results_file import Digest, rfc3339
+from runner.reports.views.table import Table, column, count, job_ids, json_cell, numbers, times
+from runner.runs import summary
+from runner.runs.results_file import rfc3339
+from runner.runs.summary import RunSummary
 
-Word = Literal["created", "failed", "in doubt", "skipped"]
+Word = Literal["created", "not created", "in doubt", "skipped"]
 
 # A list that nobody would read hides what went wrong, and laying it out takes longer than a second.
 MOST_LISTED = 1000
 _MOST_PROJECTS = 20
 
-_COLORS: Mapping[Word, str] = {"created": "green", "failed": "red", "in doubt": "yellow", "skipped": "cyan"}
+_COLORS: Mapping[Word, str] = {"created": "green", "not created": "red", "in doubt": "yellow", "skipped": "cyan"}
 
 FIELDS = (
     "manifest",
@@ -70,11 +71,11 @@ class _Row:
         return ", ".join((self.word, *self.remarks))
 
 
-def sheet(made: Sequence[Digest], style: Style) -> Sheet:
+def sheet(made: Sequence[RunSummary], style: Style) -> Table:
     """The entries to list (all of them, or, where those are very many, the ones that were not created) and totals."""
     every = style.every or _jobs(made) <= MOST_LISTED
     rows = [
-        _row(visible(one.run.manifest_name), entry)
+        _row(escape_unprintable(one.run.manifest_name), entry)
         for one in made
         for entry in (one.record.entries if every else one.rest)
     ]
@@ -92,10 +93,10 @@ def sheet(made: Sequence[Digest], style: Style) -> Sheet:
     ]
     shown = tuple(one for one in columns if one.title not in ("status", "estimate") or any(one.cells[1:]))
     colors = tuple(_COLORS[row.word] for row in rows)
-    return Sheet(shown, "outcome", colors, tuple(_notes(made, style, listed=len(rows))))
+    return Table(shown, "outcome", colors, tuple(_notes(made, style, listed=len(rows))))
 
 
-def rows(made: Sequence[Digest]) -> Iterator[dict[str, Any]]:
+def rows(made: Sequence[RunSummary]) -> Iterator[dict[str, Any]]:
     """Every entry with the values of FIELDS."""
     for one in made:
         for entry in one.record.entries:
@@ -112,17 +113,17 @@ def rows(made: Sequence[Digest]) -> Iterator[dict[str, Any]]:
             }
 
 
-def totals(made: Sequence[Digest]) -> str:
+def totals(made: Sequence[RunSummary]) -> str:
     """The line that counts the outcomes and adds up the cost."""
-    total = results_file.total(one.summary for one in made)
+    total = summary.add_up(one.summary for one in made)
     earlier = f" ({total.created_earlier} by an earlier run)" if total.created_earlier else ""
     return (
-        f"{count(_jobs(made), 'job', 'jobs')}: {total.created} created{earlier}, {total.failed} failed, "
+        f"{count(_jobs(made), 'job', 'jobs')}: {total.created} created{earlier}, {total.not_created} not created, "
         f"{total.in_doubt} in doubt, {total.skipped} skipped · {_money(total.cost, total.estimate)}"
     )
 
 
-def _jobs(made: Sequence[Digest]) -> int:
+def _jobs(made: Sequence[RunSummary]) -> int:
     return sum(one.jobs for one in made)
 
 
@@ -130,17 +131,17 @@ def _money(cost: int, estimate: int | None) -> str:
     return f"cost {cost}" if estimate is None else f"cost {cost} (estimate {estimate})"
 
 
-def _notes(made: Sequence[Digest], style: Style, *, listed: int) -> Iterator[str]:
+def _notes(made: Sequence[RunSummary], style: Style, *, listed: int) -> Iterator[str]:
     """What stands under the list: the totals, of each project too, validation errors, what the list leaves out."""
     if style.several:
         for one in made:
-            yield f"{visible(one.run.manifest_name)}: {totals([one])}"
+            yield f"{escape_unprintable(one.run.manifest_name)}: {totals([one])}"
     yield totals(made)
-    projects = results_file.total(one.summary for one in made).projects
+    projects = summary.add_up(one.summary for one in made).projects
     if len(projects) > 1:
         for project in projects[:_MOST_PROJECTS]:
             money = _money(project.cost, project.estimate)
-            yield f"project {visible(project.project_id)}: {project.created} created · {money}"
+            yield f"project {escape_unprintable(project.project_id)}: {project.created} created · {money}"
         if len(projects) > _MOST_PROJECTS:
             yield f"and {len(projects) - _MOST_PROJECTS} projects more: see the results file"
     invalid = sum(one.invalid for one in made)
@@ -156,13 +157,13 @@ def _row(manifest: str, entry: Entry) -> _Row:
     job = job_object.read(outcome.body) if isinstance(outcome, Created) else None
     return _Row(
         manifest=manifest,
-        name=visible(entry.job.name),
-        workflow=visible(entry.job.workflow_id),
-        project=visible(entry.job.project_id),
+        name=escape_unprintable(entry.job.name),
+        workflow=escape_unprintable(entry.job.workflow_id),
+        project=escape_unprintable(entry.job.project_id),
         word=_word(outcome),
         remarks=_remarks(outcome, job) if isinstance(outcome, Created) else (),
-        detail=visible(_detail(outcome)),
-        status=visible(job.status or "") if job and isinstance(outcome, Created) and outcome.seen_at else "",
+        detail=escape_unprintable(_detail(outcome)),
+        status=escape_unprintable(job.status or "") if job and isinstance(outcome, Created) and outcome.seen_at else "",
         estimate=outcome.estimate if isinstance(outcome, Created | InDoubt) else None,
         cost=job.cost if job else None,
         sent_at=_sent_at(outcome),
@@ -174,8 +175,8 @@ def _word(outcome: Outcome) -> Word:
     match outcome:
         case Created():
             return "created"
-        case Failed():
-            return "failed"
+        case NotCreated():
+            return "not created"
         case InDoubt():
             return "in doubt"
         case Skipped():
@@ -187,7 +188,7 @@ def _word(outcome: Outcome) -> Word:
 def _sent_at(outcome: Outcome) -> datetime | None:
     """When the last send began, in UTC; None where nothing was sent."""
     match outcome:
-        case Created() | Failed() | InDoubt():
+        case Created() | NotCreated() | InDoubt():
             return outcome.sent_at and outcome.sent_at.astimezone(UTC)
         case Skipped():
             return None
@@ -199,7 +200,7 @@ def _detail(outcome: Outcome) -> str:
     match outcome:
         case Created(job_id=job_id):
             return job_id
-        case Failed(error=error) | InDoubt(error=error):
+        case NotCreated(error=error) | InDoubt(error=error):
             return f"{error.kind}: {error.message}"
         case Skipped(reason=reason, detail=detail):
             return because(reason, detail)
@@ -225,7 +226,7 @@ def _values(outcome: Outcome) -> dict[str, Any]:
     match outcome:
         case Created():
             return _created(outcome)
-        case Failed():
+        case NotCreated():
             return _error(outcome)
         case InDoubt():
             return {**_error(outcome), "candidates": json_cell(outcome.candidates), "estimate": outcome.estimate}
@@ -251,7 +252,7 @@ def _created(outcome: Created) -> dict[str, Any]:
     }
 
 
-def _error(outcome: Failed | InDoubt) -> dict[str, Any]:
+def _error(outcome: NotCreated | InDoubt) -> dict[str, Any]:
     error = outcome.error
     return {
         "kind": error.kind,

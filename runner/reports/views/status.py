@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from runner.core.text import visible
+from runner.core.text import escape_unprintable
 from runner.reports.style import Style
-from runner.reports.views.table import Sheet, column, job_ids, json_cell, numbers, times
-from runner.runs.job_status import Kind, Sighting, totals
+from runner.reports.views.table import Table, column, job_ids, json_cell, numbers, times
+from runner.runs.job_status import JobStatus, Kind, totals
 from runner.runs.results_file import rfc3339
 
 MOST_LISTED = 1000
@@ -17,7 +17,7 @@ _COLORS: Mapping[Kind, str] = {
     "completed": "green",
     "failed": "red",
     "cancelled": "red",
-    "going": "cyan",
+    "active": "cyan",
     "unknown": "yellow",
 }
 
@@ -40,7 +40,7 @@ FIELDS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class StatusReport:
     """The jobs of one run at the API. `others` counts what the run has without a job there, by outcome.
 
     `path` is the manifest's, as it was given to the run, and `lines` has the line of each job in it by name, counted
@@ -50,41 +50,41 @@ class Standing:
     run_id: str
     manifest: str
     api: str
-    sightings: Sequence[Sighting]
+    sightings: Sequence[JobStatus]
     others: Mapping[str, int] = field(default_factory=dict)
     path: str = ""
     lines: Mapping[str, int] = field(default_factory=dict)
 
 
-def sheet(made: Sequence[Standing], style: Style) -> Sheet:
+def sheet(made: Sequence[StatusReport], style: Style) -> Table:
     """The jobs (all of them, or, where those are very many, the ones that are not completed) and totals."""
-    sightings = [(visible(standing.manifest), one) for standing in made for one in standing.sightings]
+    sightings = [(escape_unprintable(standing.manifest), one) for standing in made for one in standing.sightings]
     every = style.every or len(sightings) <= MOST_LISTED
     kept = [pair for pair in sightings if every or pair[1].kind_now != "completed"]
     listed = [one for _, one in kept]
     columns = [
         *([column("manifest", (name for name, _ in kept), least=8, rank=3)] if style.several else []),
-        column("job", (visible(one.name) for one in listed), least=8, rank=0),
-        job_ids("job id", (visible(one.job_id) for one in listed), rank=3),
-        column("workflow", (visible(one.workflow_id) for one in listed), least=9, rank=6),
-        column("project", (visible(one.project_id) for one in listed), least=9, rank=7),
-        column("status", (visible(one.status_now or "unknown") for one in listed), least=9, rank=0),
-        column("progress", (visible(one.progress) for one in listed), least=5, rank=1),
+        column("job", (escape_unprintable(one.name) for one in listed), least=8, rank=0),
+        job_ids("job id", (escape_unprintable(one.job_id) for one in listed), rank=3),
+        column("workflow", (escape_unprintable(one.workflow_id) for one in listed), least=9, rank=6),
+        column("project", (escape_unprintable(one.project_id) for one in listed), least=9, rank=7),
+        column("status", (escape_unprintable(one.status_now or "unknown") for one in listed), least=9, rank=0),
+        column("progress", (escape_unprintable(one.progress) for one in listed), least=5, rank=1),
         numbers("cost", (one.cost for one in listed), rank=4),
-        column("time taken", (visible(one.time_taken) for one in listed), least=6, rank=5),
+        column("time taken", (escape_unprintable(one.time_taken) for one in listed), least=6, rank=5),
         times("finished (UTC)", [one.finished_at for one in listed], rank=8),
-        column("errors", (visible(trouble(one)) for one in listed), least=16, rank=2),
+        column("errors", (escape_unprintable(trouble(one)) for one in listed), least=16, rank=2),
     ]
     shown = tuple(one for one in columns if one.title != "errors" or any(one.cells[1:]))
     notes = [note for standing in made for note in _notes(standing, style)]
     if len(listed) < len(sightings):
         notes.append("completed jobs are not listed, as there are very many: --all lists every job")
-    return Sheet(shown, "status", tuple(_COLORS[one.kind_now] for one in listed), tuple(notes))
+    return Table(shown, "status", tuple(_COLORS[one.kind_now] for one in listed), tuple(notes))
 
 
-def _notes(standing: Standing, style: Style) -> Iterator[str]:
-    whose = f"{visible(standing.manifest)}: " if style.several else ""
-    yield f"{whose}{visible(totals(standing.sightings))}"
+def _notes(standing: StatusReport, style: Style) -> Iterator[str]:
+    whose = f"{escape_unprintable(standing.manifest)}: " if style.several else ""
+    yield f"{whose}{escape_unprintable(totals(standing.sightings))}"
     if standing.others:
         yield others(standing.others)
 
@@ -95,7 +95,7 @@ def others(counts: Mapping[str, int]) -> str:
     return f"without a job to follow: {words} (pixxel-runner show has them)"
 
 
-def rows(made: Sequence[Standing]) -> Iterator[dict[str, Any]]:
+def rows(made: Sequence[StatusReport]) -> Iterator[dict[str, Any]]:
     """Every job with the values of FIELDS."""
     for standing in made:
         for one in standing.sightings:
@@ -103,7 +103,7 @@ def rows(made: Sequence[Standing]) -> Iterator[dict[str, Any]]:
             yield {"manifest": standing.manifest, **_values(one), "final": final, "errors": errors}
 
 
-def document(standing: Standing) -> dict[str, Any]:
+def document(standing: StatusReport) -> dict[str, Any]:
     """The jobs as JSON has them."""
     counts: dict[str, int] = {}
     for one in standing.sightings:
@@ -117,7 +117,7 @@ def document(standing: Standing) -> dict[str, Any]:
     }
 
 
-def _values(one: Sighting) -> dict[str, Any]:
+def _values(one: JobStatus) -> dict[str, Any]:
     return {
         "name": one.name,
         "workflow_id": one.workflow_id,
@@ -135,6 +135,6 @@ def _values(one: Sighting) -> dict[str, Any]:
     }
 
 
-def trouble(one: Sighting) -> str:
+def trouble(one: JobStatus) -> str:
     """Why nothing newer is known of a job, else what went wrong in it; empty where nothing did."""
     return one.problem or "; ".join(one.errors)

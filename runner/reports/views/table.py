@@ -37,7 +37,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Sheet:
+class Table:
     """A table: its columns, the colour that each row has in the column called `colored`, and the lines under it."""
 
     columns: tuple[Column, ...]

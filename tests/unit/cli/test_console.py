@@ -22,8 +22,8 @@ from runner.cli import console
 from runner.cli.main import main
 from runner.cli.progress import Progress
 from runner.core.errors import Exit, RefusedError, RunnerError, UsageError
-from runner.core.models import Created, ErrorInfo, Failed, InDoubt, Job, Outcome, Skipped, Submission
-from runner.ledger.rows import Standing
+from runner.core.models import Created, ErrorInfo, InDoubt, Job, NotCreated, Outcome, Skipped, Submission
+from runner.ledger.rows import SubmissionRow
 from runner.runs.reconcile import Finding
 
 AT = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
@@ -387,7 +387,7 @@ def test_stdout_on_a_terminal_has_a_width_and_colours(terminal: Terminal) -> Non
 
 A, B, C, D = (Submission(Job(name, "w", "p"), 1) for name in ("field-a", "field-b", "coast", "w/p"))
 CREATED = Created("job-1", b"{}", 1, AT)
-FAILED = Failed(ErrorInfo("rejected", "HTTP 404 Not Found: no workflow", 404), 1, AT)
+FAILED = NotCreated(ErrorInfo("rejected", "HTTP 404 Not Found: no workflow", 404), 1, AT)
 IN_DOUBT = InDoubt(ErrorInfo("timeout", "no answer in time; the job may have been created"), 1, AT)
 SKIPPED = Skipped("stopped", "not found, 10 times in a row")
 UNREACHABLE = ErrorInfo("unreachable", "no connection: Connection refused")
@@ -402,10 +402,10 @@ QUIET_LINES = [
 ]
 VERBOSE_LINES = [
     "submitting 4 of 4 jobs",
-    "field-a: not sent, again in 0.5 s: no connection: Connection refused",
+    "field-a: not sent, retrying in 0.5 s: no connection: Connection refused",
     "pausing for 2.0 s: no connection: Connection refused",
     "field-a: created: job-1",
-    "field-b: failed: HTTP 404 Not Found: no workflow",
+    "field-b: not created: HTTP 404 Not Found: no workflow",
     "stopping: not found, 10 times in a row; waiting for what is in flight",
     "coast: in doubt: no answer in time; the job may have been created",
     "w/p: skipped: stopped: not found, 10 times in a row",
@@ -415,8 +415,8 @@ VERBOSE_LINES = [
 ]
 
 
-def doubtful(name: str) -> Standing:
-    return Standing(
+def doubtful(name: str) -> SubmissionRow:
+    return SubmissionRow(
         1, "https://api.example", "nightly", "key", "run-0", name, "w", "p", ordinal=1, again=False, labels={},
         state="in_doubt", attempts=1, claimed_at=AT, ended_at=AT, timeout=30.0, estimate=None, job_id=None, cost=None,
         val_errors=0, recovered=False, assigned=True, error=IN_DOUBT.error, candidates=(),
@@ -462,7 +462,7 @@ def test_on_a_terminal_a_bar_counts_and_messages_do_not_garble_it(
         go(Progress(quiet=False, verbose=verbose, bar=True))
     *lines, bar, rest = next(screens(terminal.raw()))
     assert lines == (VERBOSE_LINES if verbose else QUIET_LINES)
-    assert re.fullmatch(r"submitting  \[#+\]  4/4 .*[0-9.]+/s, 1 failed, 1 in doubt, 1 skipped", bar)
+    assert re.fullmatch(r"submitting  \[#+\]  4/4 .*[0-9.]+/s, 1 in doubt, 1 not created, 1 skipped", bar)
     assert rest == ""
 
 
@@ -522,7 +522,7 @@ def test_what_a_server_says_cannot_steer_the_terminal(capsys: pytest.CaptureFixt
     progress.retrying(hostile, error, 1.0)
     progress.pausing(error, 1.0)
     progress.stopping(HOSTILE)
-    for outcome in (created, Failed(error, 1, AT), in_doubt):
+    for outcome in (created, NotCreated(error, 1, AT), in_doubt):
         progress.decided(hostile, outcome)
     progress.found([Finding(doubtful(HOSTILE), outcome, HOSTILE) for outcome in (created, in_doubt)])
     lines = capsys.readouterr().err.splitlines()

@@ -41,13 +41,13 @@ from support.wire import (
 )
 
 from runner.client import transport
-from runner.client.api import Api
+from runner.client.api import ApiClient
 from runner.client.endpoint import ApiKey, Endpoint, Proxy
 from runner.client.exchange import CutError, Exchange
-from runner.client.response import Answer, Happening, NoAnswer
+from runner.client.response import ExchangeResult, NoResponse, Response
 from runner.client.transport import LARGEST_BODY
 from runner.core.version import VERSION
-from runner.submission.verdict import Accepted, Doubt, NotSent, Refused, Throttled, judge
+from runner.submission.verdict import Accepted, Ambiguous, NotSent, Rejected, Throttled, classify
 
 KEY = "key-that-is-secret"
 LONG = 30.0  # seconds of timeout where a test is not about time
@@ -55,18 +55,18 @@ SHORT = 0.4
 
 
 @contextmanager
-def api_at(url: str, ca_bundle: str | None = None, proxy: Proxy | None = None) -> Iterator[Api]:
-    with Api(Endpoint(url, ApiKey(KEY), ca_bundle, proxy), connections=4) as api:
+def api_at(url: str, ca_bundle: str | None = None, proxy: Proxy | None = None) -> Iterator[ApiClient]:
+    with ApiClient(Endpoint(url, ApiKey(KEY), ca_bundle, proxy), connections=4) as api:
         yield api
 
 
-def post(api: Api, project: str = "p", *, workflow: str = "w", timeout: float = LONG) -> Happening:
+def post(api: ApiClient, project: str = "p", *, workflow: str = "w", timeout: float = LONG) -> ExchangeResult:
     return api.create_job(workflow, project, Exchange(timeout))
 
 
 def post_once(
     url: str, *, timeout: float = LONG, ca_bundle: str | None = None, proxy: Proxy | None = None
-) -> Happening:
+) -> ExchangeResult:
     with api_at(url, ca_bundle, proxy) as api:
         return post(api, timeout=timeout)
 
@@ -82,31 +82,31 @@ class Judged:
     written: bool = True
 
 
-def judged(happening: Happening) -> Judged:
-    verdict = judge(happening, lambda job_id: job_id == "held")
-    happened: str | int = happening.status if isinstance(happening, Answer) else happening.cause
+def judged(happening: ExchangeResult) -> Judged:
+    verdict = classify(happening, lambda job_id: job_id == "held")
+    happened: str | int = happening.status if isinstance(happening, Response) else happening.cause
     return Judged(
         happened,
         type(verdict),
         kind="" if isinstance(verdict, Accepted) else verdict.error.kind,
-        stop=isinstance(verdict, Refused | Doubt) and verdict.stop,
-        written=isinstance(happening, Answer) or happening.written,
+        stop=isinstance(verdict, Rejected | Ambiguous) and verdict.stop,
+        written=isinstance(happening, Response) or happening.written,
     )
 
 
 def doubt(happened: str | int, kind: str = "", *, stop: bool = False) -> Judged:
-    return Judged(happened, Doubt, kind or str(happened), stop)
+    return Judged(happened, Ambiguous, kind or str(happened), stop)
 
 
 def refused(status: int, kind: str, *, stop: bool = False) -> Judged:
-    return Judged(status, Refused, kind, stop)
+    return Judged(status, Rejected, kind, stop)
 
 
 def not_sent(cause: str) -> Judged:
     return Judged(cause, NotSent, "unreachable", written=False)
 
 
-UNTRUSTED = Judged("certificate", Refused, "untrusted", stop=True, written=False)
+UNTRUSTED = Judged("certificate", Rejected, "untrusted", stop=True, written=False)
 
 
 # A complete answer, whatever is in it.
@@ -256,7 +256,7 @@ def test_a_redirect_takes_the_key_nowhere(status: int) -> None:
 )
 def test_retry_after_in_seconds(headers: list[tuple[str, str]], seconds: float | None) -> None:
     with WireServer(reply(429, headers=headers)) as server:
-        verdict = judge(post_once(server.url), lambda _: False)
+        verdict = classify(post_once(server.url), lambda _: False)
     assert isinstance(verdict, Throttled)
     assert verdict.retry_after == seconds
 
@@ -271,7 +271,7 @@ def test_retry_after_as_a_date_by_the_clock_of_the_server(off: timedelta) -> Non
         ("Retry-After", format_datetime(now + timedelta(seconds=90), usegmt=True)),
     ]
     with WireServer(reply(429, headers=headers)) as server:
-        verdict = judge(post_once(server.url), lambda _: False)
+        verdict = classify(post_once(server.url), lambda _: False)
     assert isinstance(verdict, Throttled)
     assert verdict.retry_after == 90.0
 
@@ -326,7 +326,7 @@ def test_an_answer_is_kept_as_it_came() -> None:
     headers = [("X-Request-Id", "r-1"), ("DATE", "Mon, 04 May 2026 03:02:01 GMT")]
     with WireServer(reply(200, body, headers)) as server:
         answer = post_once(server.url)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, Response)
     assert (answer.body, answer.headers["x-request-id"], answer.headers["date"]) == (body, "r-1", headers[1][1])
 
 
@@ -411,8 +411,8 @@ def peak() -> Iterator[Callable[[], int]]:
 def test_a_body_without_end_is_not_read_to_its_end(script: Endless, peak: Callable[[], int]) -> None:
     with WireServer(script) as server:
         happening = post_once(server.url, timeout=1.5)
-    assert isinstance(happening, NoAnswer)
-    assert judged(happening).verdict is Doubt
+    assert isinstance(happening, NoResponse)
+    assert judged(happening).verdict is Ambiguous
     assert server.log.sent < script.whole
     assert peak() < 8 * LARGEST_BODY
 
@@ -510,8 +510,8 @@ class Then:
         self.done.set()
 
 
-def job_id(happening: Happening) -> Any:
-    assert isinstance(happening, Answer)
+def job_id(happening: ExchangeResult) -> Any:
+    assert isinstance(happening, Response)
     return json.loads(happening.body)["id"]
 
 
@@ -547,9 +547,9 @@ def test_a_name_that_does_not_resolve() -> None:
 @contextmanager
 def posting(
     url: str, exchange: Exchange, ca_bundle: str | None = None, proxy: Proxy | None = None
-) -> Iterator[list[Happening]]:
+) -> Iterator[list[ExchangeResult]]:
     """Post in another thread; what happened is in the list afterwards."""
-    happened: list[Happening] = []
+    happened: list[ExchangeResult] = []
     with api_at(url, ca_bundle, proxy) as api:
         thread = threading.Thread(target=lambda: happened.append(api.create_job("w", "p", exchange)))
         thread.start()
@@ -642,7 +642,7 @@ def test_the_end_of_one_exchange_does_not_cut_the_next_on_its_connection() -> No
     with WireServer(created("job-1"), Stall(gate, then=created("job-2"))) as server:
         with api_at(server.url) as api:
             api.create_job("w", "p", first)
-            happened: list[Happening] = []
+            happened: list[ExchangeResult] = []
             thread = threading.Thread(target=lambda: happened.append(api.create_job("w", "p", second)))
             thread.start()
             server.wait_for_requests(2)
@@ -817,4 +817,4 @@ def test_no_words_hold_the_key(script: Script) -> None:
     with WireServer(script) as server:
         happening = post_once(server.url)
     assert KEY not in repr(happening)
-    assert KEY not in repr(judge(happening, lambda _: False))
+    assert KEY not in repr(classify(happening, lambda _: False))

@@ -29,13 +29,13 @@ from support.wire import (
     silent_port,
 )
 
-from runner.client.api import Reader
+from runner.client.api import ReadOnlyClient
 from runner.client.endpoint import ApiKey, Endpoint
 from runner.client.exchange import Exchange
-from runner.client.fetcher import Asker, Question
-from runner.client.response import Answer, Happening, NoAnswer
+from runner.client.fetcher import ApiCall, Fetcher
+from runner.client.response import ExchangeResult, NoResponse, Response
 from runner.core.errors import NoThreadError
-from runner.core.rate_limit import Backoff, Pace, Rate
+from runner.core.rate_limit import Backoff, Rate, RateLimiter
 from runner.core.settings import Limits
 
 FAST = Backoff(first=0.02, longest=0.1)
@@ -46,13 +46,13 @@ SLACK = 1.5  # seconds that a busy machine may be late
 class Desk:
     """An asker, and who it asks. `calls` are the questions that were put, by name, each time; `tried`: some were."""
 
-    reader: Reader
-    asker: Asker
+    reader: ReadOnlyClient
+    asker: Fetcher
     calls: list[str] = field(default_factory=list)
     tried: threading.Event = field(default_factory=threading.Event)
 
-    def question(self, name: str) -> Question:
-        def put(exchange: Exchange) -> Happening:
+    def question(self, name: str) -> ApiCall:
+        def put(exchange: Exchange) -> ExchangeResult:
             self.calls.append(name)
             if len(self.calls) > 4:
                 self.tried.set()
@@ -60,17 +60,17 @@ class Desk:
 
         return put
 
-    def ask(self, count: int) -> list[Happening]:
+    def ask(self, count: int) -> list[ExchangeResult]:
         return self.asker.ask([self.question(f"w{number}") for number in range(count)])
 
 
 @contextmanager
 def asking(
-    url: str, *, ca_bundle: str | None = None, pace: Pace | None = None, backoff: Backoff = FAST, **limits: Any
+    url: str, *, ca_bundle: str | None = None, pace: RateLimiter | None = None, backoff: Backoff = FAST, **limits: Any
 ) -> Iterator[Desk]:
     settled = Limits(**{"concurrency": 4, "timeout": 10.0, **limits})
-    with Reader(Endpoint(url, ApiKey("key"), ca_bundle), settled.concurrency) as reader:
-        yield Desk(reader, Asker(settled, pace=pace, backoff=backoff))
+    with ReadOnlyClient(Endpoint(url, ApiKey("key"), ca_bundle), settled.concurrency) as reader:
+        yield Desk(reader, Fetcher(settled, pace=pace, backoff=backoff))
 
 
 @contextmanager
@@ -113,8 +113,8 @@ def by_workflow(**scripts: Script) -> Callable[[Request], Script]:
     return lambda request: scripts.get(request.workflow) or priced()
 
 
-def statuses(happenings: Sequence[Happening]) -> list[int | str]:
-    return [one.status if isinstance(one, Answer) else one.cause for one in happenings]
+def statuses(happenings: Sequence[ExchangeResult]) -> list[int | str]:
+    return [one.status if isinstance(one, Response) else one.cause for one in happenings]
 
 
 def asked(server: WireServer) -> Counter[str]:
@@ -136,7 +136,7 @@ def test_answers_come_in_the_order_of_the_questions_whichever_came_first() -> No
     with WireServer(choose=choose) as server, asking(server.url) as desk:
         told = desk.ask(10)
     assert statuses(told) == [200] * 10
-    assert [one.body for one in told if isinstance(one, Answer)] == [
+    assert [one.body for one in told if isinstance(one, Response)] == [
         b'{"estimated_cost": %d}' % number for number in range(10)
     ]
     assert asked(server) == {f"w{number}": 1 for number in range(10)}
@@ -165,7 +165,7 @@ def test_nothing_to_ask() -> None:
 
 
 def test_the_rate_is_that_of_whatever_shares_the_pace() -> None:
-    pace = Pace(Rate(4, 1.0))
+    pace = RateLimiter(Rate(4, 1.0))
     with WireServer(choose=by_workflow()) as server, asking(server.url, pace=pace) as desk:
         begun = time.monotonic()
         for _ in range(4):  # somebody else was quick
@@ -178,7 +178,7 @@ def test_the_rate_is_that_of_whatever_shares_the_pace() -> None:
 
 
 def test_everyone_pauses_for_as_long_as_the_server_says() -> None:
-    told: list[Happening] = []
+    told: list[ExchangeResult] = []
     gate = threading.Event()
     scripts: list[Script] = [Stall(gate, then=reply(429, headers=[("Retry-After", "1")]))] * 4
     with (
@@ -268,7 +268,7 @@ def test_one_that_fails_for_good_leaves_the_others_alone() -> None:
 
 
 def test_a_server_that_comes_back_is_asked_what_it_did_not_hear() -> None:
-    told: list[Happening] = []
+    told: list[ExchangeResult] = []
     with refusing_port() as port:
         pass
     with (
@@ -302,7 +302,7 @@ def test_a_key_that_is_not_recognised_ends_it_at_once(concurrency: int) -> None:
 
 
 def test_what_was_asked_before_the_key_was_refused_may_still_be_answered() -> None:
-    told: list[Happening] = []
+    told: list[ExchangeResult] = []
     refused, gate = threading.Event(), threading.Event()
     scripts = by_workflow(w0=Stall(gate, then=priced()), w1=Stall(refused, then=reply(401)))
 
@@ -359,7 +359,7 @@ def test_a_host_that_never_accepts_is_waited_for_once() -> None:
 def test_what_was_asked_last_is_not_waited_for_longer_than_what_was_asked_first() -> None:
     with (
         WireServer(choose=lambda _: Stall(threading.Event())) as server,
-        asking(server.url, timeout=2.0, pace=Pace(Rate(1, 1.8))) as desk,
+        asking(server.url, timeout=2.0, pace=RateLimiter(Rate(1, 1.8))) as desk,
         taking(2.0, 2.0 + SLACK),  # the last was asked at 1.8 s
     ):
         assert statuses(desk.ask(10)) == ["timeout"] * 10
@@ -403,24 +403,24 @@ def test_after_one_that_stalled_the_others_get_less_time() -> None:
     over, seen = threading.Event(), threading.Event()
     patience: list[float] = []
 
-    def fine(exchange: Exchange) -> Happening:
+    def fine(exchange: Exchange) -> ExchangeResult:
         patience.append(exchange.timeout)
-        return Answer(200, {}, b"", datetime.now(UTC))
+        return Response(200, {}, b"", datetime.now(UTC))
 
-    def stalls(exchange: Exchange) -> Happening:  # noqa: ARG001 - a question's form
+    def stalls(exchange: Exchange) -> ExchangeResult:  # noqa: ARG001 - a question's form
         assert over.wait(PATIENCE)
-        return NoAnswer("timeout", written=True, detail="")
+        return NoResponse("timeout", written=True, detail="")
 
-    def ends_it(exchange: Exchange) -> Happening:
+    def ends_it(exchange: Exchange) -> ExchangeResult:
         over.set()
         assert seen.wait(PATIENCE)
         return fine(exchange)
 
-    def comes_after_it(exchange: Exchange) -> Happening:  # its place was the stalled one's
+    def comes_after_it(exchange: Exchange) -> ExchangeResult:  # its place was the stalled one's
         seen.set()
         return fine(exchange)
 
-    told = Asker(Limits(concurrency=2, timeout=30.0)).ask([stalls, fine, ends_it, comes_after_it])
+    told = Fetcher(Limits(concurrency=2, timeout=30.0)).ask([stalls, fine, ends_it, comes_after_it])
     assert statuses(told) == ["timeout", 200, 200, 200]
     first, last, before = patience[0], patience[1], patience[2]
     assert (first, before) == (30.0, 30.0)
@@ -475,7 +475,7 @@ def test_whoever_has_a_time_to_wait_waits_no_longer() -> None:
     ):
         questions = [desk.question(f"w{number}") for number in range(3)]
         told = desk.asker.ask(questions, within=0.4)
-    assert [one.detail if isinstance(one, NoAnswer) else one.status for one in told] == [
+    assert [one.detail if isinstance(one, NoResponse) else one.status for one in told] == [
         200,
         "the time to wait was over",
         200,
@@ -488,11 +488,11 @@ def test_whoever_has_a_time_to_wait_waits_no_longer() -> None:
 def test_a_question_that_is_stuck_is_left_and_gives_its_turn_back() -> None:
     free = threading.Event()
 
-    def stuck(exchange: Exchange) -> Happening:  # noqa: ARG001 - resolving a name, which nothing can cut short
+    def stuck(exchange: Exchange) -> ExchangeResult:  # noqa: ARG001 - resolving a name, which nothing can cut short
         free.wait()
-        return NoAnswer("resolve", written=False, detail="")
+        return NoResponse("resolve", written=False, detail="")
 
-    pace = Pace(Rate(1, 0.01))
+    pace = RateLimiter(Rate(1, 0.01))
     with WireServer(choose=by_workflow()) as server, asking(server.url, timeout=0.2, pace=pace) as desk, taking(0, 4):
         told = desk.asker.ask([partial(desk.reader.get_estimate, "w0"), stuck, stuck, stuck, stuck, desk.question("w")])
         assert statuses(told) == [200] + ["timeout"] * 5
@@ -503,17 +503,17 @@ def test_a_question_that_is_stuck_is_left_and_gives_its_turn_back() -> None:
 def test_what_is_left_when_the_api_is_given_up_gives_its_turn_back_too() -> None:
     begun, free = threading.Event(), threading.Event()
 
-    def stuck(exchange: Exchange) -> Happening:  # noqa: ARG001 - likewise
+    def stuck(exchange: Exchange) -> ExchangeResult:  # noqa: ARG001 - likewise
         begun.set()
         free.wait()
-        return NoAnswer("resolve", written=False, detail="")
+        return NoResponse("resolve", written=False, detail="")
 
-    def unreachable(exchange: Exchange) -> Happening:  # noqa: ARG001 - a question's form
+    def unreachable(exchange: Exchange) -> ExchangeResult:  # noqa: ARG001 - a question's form
         assert begun.wait(PATIENCE)
-        return NoAnswer("connect", written=False, detail="")
+        return NoResponse("connect", written=False, detail="")
 
-    pace = Pace(Rate(2, 0.01))
-    told = Asker(Limits(concurrency=2, attempts=1, timeout=0.3), pace=pace).ask([unreachable, stuck, stuck])
+    pace = RateLimiter(Rate(2, 0.01))
+    told = Fetcher(Limits(concurrency=2, attempts=1, timeout=0.3), pace=pace).ask([unreachable, stuck, stuck])
     assert statuses(told) == ["connect"] * 3
     pace.take(time.monotonic() + 1)  # the next but one may go when the stuck one has left
     assert pace.wait(time.monotonic() + 2) == 0
@@ -546,11 +546,11 @@ def test_without_a_thread_for_its_deadlines_nothing_is_asked(monkeypatch: pytest
 
     monkeypatch.setattr(threading.Thread, "start", start)
     with pytest.raises(NoThreadError, match="ulimit"):
-        Reader(Endpoint("http://127.0.0.1:1", ApiKey("key")), 1)
+        ReadOnlyClient(Endpoint("http://127.0.0.1:1", ApiKey("key")), 1)
 
 
 def test_an_interrupt_ends_it_at_once_and_for_good() -> None:
-    told: list[Happening] = []
+    told: list[ExchangeResult] = []
     with (
         WireServer(choose=lambda _: Stall(threading.Event())) as server,
         asking(server.url) as desk,
@@ -576,14 +576,14 @@ def test_ctrl_c_leaves_no_question_on_its_way() -> None:
     drip = Drip(b"HTTP/1.1 200 OK\r\n", b"X" * 9999, 0.02)  # it sees when nobody listens any more
     with (
         WireServer(choose=lambda _: drip) as server,
-        Reader(Endpoint(server.url, ApiKey("key")), 2) as reader,
+        ReadOnlyClient(Endpoint(server.url, ApiKey("key")), 2) as reader,
     ):
 
         def press() -> None:
             server.wait_for_requests(2)
             pressed.set()
 
-        asker = Asker(Limits(concurrency=2), clock=clock)
+        asker = Fetcher(Limits(concurrency=2), clock=clock)
         with meanwhile(press), pytest.raises(KeyboardInterrupt):
             asker.ask([partial(reader.get_estimate, f"w{number}") for number in range(5)])
         server.wait_for(what=lambda log: log.ended == 2)

@@ -10,8 +10,8 @@ from fuzz import answers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.client.response import Answer, retry_after
-from runner.runs.reconcile import Listing, Look
+from runner.client.response import Response, retry_after
+from runner.runs.reconcile import Listing, Reconciler
 
 SEEDS = list(answers.seeds())
 PIECES = [
@@ -49,7 +49,7 @@ DATES = ["Tue, 24 Nov 2026 00:00:00 +99999999999999999999", "Tue, 24 Nov 9999999
 @pytest.mark.parametrize("date", DATES)
 def test_a_date_beyond_all_calendars_is_no_date(date: str) -> None:
     """It ended a look-up, and so the run, in a traceback."""
-    answer = Answer(200, {"date": date, "retry-after": date}, b'{"jobs": []}', datetime(2026, 11, 24, tzinfo=UTC))
+    answer = Response(200, {"date": date, "retry-after": date}, b'{"jobs": []}', datetime(2026, 11, 24, tzinfo=UTC))
     teller: Any = answers.Teller(answer)
-    assert Look(None, teller, "api", "me")._list("w") == Listing((), timedelta(0))  # type: ignore[arg-type]  # unused
+    assert Reconciler(None, teller, "api", "me")._list("w") == Listing((), timedelta(0))  # type: ignore[arg-type]  # unused
     assert retry_after(answer) is None

@@ -14,23 +14,23 @@ from support.canary import KEY
 from support.certs import Certificates
 from support.wire import Reply, Script, Stall, Tunnel, WireServer, created, reply
 
-from runner.client.api import Api
+from runner.client.api import ApiClient
 from runner.client.endpoint import ApiKey, Endpoint, Proxy
 from runner.client.exchange import Exchange
-from runner.client.response import Answer, Happening, NoAnswer
+from runner.client.response import ExchangeResult, NoResponse, Response
 
 SHORT = 0.3  # seconds
 
 
 @contextmanager
-def api_at(url: str, ca_bundle: str, proxy: Proxy | None = None) -> Iterator[Api]:
-    with Api(Endpoint(url, ApiKey(KEY), ca_bundle, proxy), connections=2) as api:
+def api_at(url: str, ca_bundle: str, proxy: Proxy | None = None) -> Iterator[ApiClient]:
+    with ApiClient(Endpoint(url, ApiKey(KEY), ca_bundle, proxy), connections=2) as api:
         yield api
 
 
-def unsent(happening: Happening, cause: str | None = None) -> str:
+def unsent(happening: ExchangeResult, cause: str | None = None) -> str:
     """Why nothing was sent."""
-    assert isinstance(happening, NoAnswer)
+    assert isinstance(happening, NoResponse)
     assert not happening.written
     assert cause in (None, happening.cause)
     return happening.detail
@@ -49,7 +49,7 @@ def test_a_certificate_that_goes_bad_between_two_connections() -> None:
         WireServer(answer, tls=serving) as server,
         api_at(server.url, bundle) as api,
     ):
-        assert isinstance(api.create_job("w", "p", Exchange(10.0)), Answer)
+        assert isinstance(api.create_job("w", "p", Exchange(10.0)), Response)
         stranger.issue_cert("localhost").configure_cert(serving)
         unsent(api.create_job("w", "p", Exchange(10.0)), "certificate")
         assert (len(server.requests), server.log.connections) == (1, 2)

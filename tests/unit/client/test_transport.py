@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from urllib3 import HTTPHeaderDict, HTTPResponse
 from urllib3.exceptions import HTTPError
 
-from runner.client.transport import LARGEST_BODY, Response, TooLargeError, _read
+from runner.client.response import Response
+from runner.client.transport import LARGEST_BODY, TooLargeError, _read
 
 Read = tuple[int, dict[str, str], bytes]
 ERRORS = (http.client.HTTPException, HTTPError, ConnectionError, TooLargeError)

@@ -15,20 +15,20 @@ from support.past import API
 
 from runner.cli import ledger_access, manifests
 from runner.core import state_dir
-from runner.core.atomic_file import Target
+from runner.core.atomic_file import AtomicFile
 from runner.core.errors import RefusedError, UsageError
 from runner.core.models import Manifest
 from runner.core.settings import Limits
 from runner.ledger import connect, lock
-from runner.ledger.location import LedgerPlace, is_there
+from runner.ledger.location import LedgerLocation, is_there
 from runner.ledger.store import Ledger
 from runner.runs import execution, preview
-from runner.runs.execution import Order
-from runner.runs.preview import Question
+from runner.runs.execution import RunRequest
+from runner.runs.preview import PreviewRequest
 from runner.sandbox.store import JobFile
 
 NOBODY = 65534
-FILE = Target("the results file", "--results PATH", 0o600)
+FILE = AtomicFile("the results file", "--results PATH", 0o600)
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")
 
 
@@ -76,14 +76,14 @@ def test_a_folder_that_another_user_has_planted_is_refused(shared: Path, tmp_pat
     manifest = str(shared / "m.yaml")
     for use in (
         lambda: state_dir.make(home),
-        lambda: LedgerPlace.of(manifest),
-        lambda: LedgerPlace.of(manifest, Path("named.db"), sandbox=True),
+        lambda: LedgerLocation.of(manifest),
+        lambda: LedgerLocation.of(manifest, Path("named.db"), sandbox=True),
     ):
         with pytest.raises(RefusedError, match=r"belongs to another user \(uid 65534\)") as caught:
             use()
         assert caught.value.hint
     assert [*theirs.iterdir(), *ours.iterdir()] == []
-    assert LedgerPlace.of(manifest, Path("named.db")).path == Path("named.db")  # nothing is looked for in it
+    assert LedgerLocation.of(manifest, Path("named.db")).path == Path("named.db")  # nothing is looked for in it
 
 
 @as_root
@@ -97,7 +97,7 @@ def test_a_folder_of_whoever_owns_the_manifest_s_folder_or_of_root_is_trusted(sh
     state_dir.make(checkout / state_dir.NAME)
     state_dir.make(shared / state_dir.NAME)
     with being(NOBODY):
-        assert LedgerPlace.of(str(shared / "m.yaml")).path.parent == shared / state_dir.NAME
+        assert LedgerLocation.of(str(shared / "m.yaml")).path.parent == shared / state_dir.NAME
 
 
 @pytest.mark.parametrize("target", ["nowhere", "empty", "full"])
@@ -156,9 +156,9 @@ def test_a_record_that_another_user_may_not_look_at_is_refused_in_words(shared: 
     home = shared / state_dir.NAME
     state_dir.make(home)
     connect.create(home / "ledger.db")
-    place = LedgerPlace.of(str(shared / "m.yaml"))
-    question = Question(Manifest("m", str(shared / "m.yaml"), "", ()), API, Limits())
-    order = Order(question.manifest, None, API, place.path, make_ledger=True, limits=Limits())
+    place = LedgerLocation.of(str(shared / "m.yaml"))
+    question = PreviewRequest(Manifest("m", str(shared / "m.yaml"), "", ()), API, Limits())
+    order = RunRequest(question.manifest, None, API, place.path, make_ledger=True, limits=Limits())
     with being(NOBODY):
         for look in (
             lambda: is_there(place.path),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.core.rate_limit import LONGEST_PAUSE, Backoff, Pace, Pauses, Rate, Turn
+from runner.core.rate_limit import LONGEST_PAUSE, Backoff, Pauses, Rate, RateLimiter, Slot
 
 
 @pytest.mark.parametrize(
@@ -41,11 +41,11 @@ def simulate(rate: Rate, delays: Iterable[tuple[float, float]], start: float) ->
 
     The first delay is from a turn to its first byte, the second from there until the engine hears of it.
     """
-    pace = Pace(rate)
+    pace = RateLimiter(rate)
     now = start
     taken: list[float] = []
     left: list[float] = []
-    unheard: list[tuple[float, float, Turn]] = []
+    unheard: list[tuple[float, float, Slot]] = []
     for before, after in delays:
         while (wait := pace.wait(now)) > 0:
             now += wait
@@ -96,7 +96,7 @@ def test_sends_that_leave_at_once_are_spread_evenly_and_reach_the_rate(text: str
 
 
 def test_idle_time_is_not_saved_up_for_a_burst() -> None:
-    pace = Pace(Rate(10, 1.0))
+    pace = RateLimiter(Rate(10, 1.0))
     pace.take(0.0).left = 0.0
     assert pace.wait(100.0) == 0.0
     pace.take(100.0).left = 100.0
@@ -104,7 +104,7 @@ def test_idle_time_is_not_saved_up_for_a_burst() -> None:
 
 
 def test_without_a_rate_there_is_no_wait() -> None:
-    pace = Pace(None)
+    pace = RateLimiter(None)
     assert all(pace.wait(0.0) == 0.0 and pace.take(0.0).left is None for _ in range(100))
 
 

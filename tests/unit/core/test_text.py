@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.records import texts
 
-from runner.core.text import clusters, cut, visible, width
+from runner.core.text import clusters, cut, escape_unprintable, width
 
 
 @pytest.mark.parametrize(
@@ -46,17 +46,17 @@ from runner.core.text import clusters, cut, visible, width
     ],
 )
 def test_what_would_be_acted_on_becomes_a_visible_escape(text: str, shown: str) -> None:
-    assert visible(text) == shown
+    assert escape_unprintable(text) == shown
 
 
 @settings(deadline=None)
 @given(texts)
 def test_nothing_but_what_is_simply_shown_is_left(text: str) -> None:
-    shown = visible(text)
+    shown = escape_unprintable(text)
     assert not [c for c in shown if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")]
     assert not shown.lstrip().startswith("::")
     assert "##[" not in shown
-    assert visible(shown) == shown
+    assert escape_unprintable(shown) == shown
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_cut_leaves_characters_whole(text: str, columns: int, rest: str) -> No
 
 
 @settings(deadline=None)
-@given(texts.map(visible), st.integers(1, 30))
+@given(texts.map(escape_unprintable), st.integers(1, 30))
 def test_a_cut_is_never_too_wide_and_never_idle(text: str, columns: int) -> None:
     rest = cut(text, columns)
     assert width(rest) <= columns
@@ -93,7 +93,7 @@ def test_a_cut_is_never_too_wide_and_never_idle(text: str, columns: int) -> None
 
 
 @settings(deadline=None)
-@given(texts.map(visible))
+@given(texts.map(escape_unprintable))
 def test_clusters_are_the_text_in_pieces_of_some_width(text: str) -> None:
     pieces = list(clusters(text))
     assert "".join(pieces) == text

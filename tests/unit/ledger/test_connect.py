@@ -21,17 +21,17 @@ import pytest
 from support import past
 from support.past import API, THEN, begin, job, lost, made, refused, send
 
-from runner.core.models import Created, ErrorInfo, Failed, InDoubt, Submission
+from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated, Submission
 from runner.ledger import connect, schema
 from runner.ledger.connect import LedgerError
-from runner.ledger.journal import Claim, Decided, HeldError
-from runner.ledger.rows import Decision, Standing
-from runner.ledger.run_journal import Book
+from runner.ledger.journal import Claim, HeldError, RecordedOutcome
+from runner.ledger.rows import Decision, SubmissionRow
+from runner.ledger.run_journal import RunJournal
 from runner.ledger.store import Ledger
 
-Outcome = Created | Failed | InDoubt
+Outcome = Created | NotCreated | InDoubt
 
-STATES = ("sending", "released", "failed", "in_doubt", "created")
+STATES = ("sending", "released", "not_created", "in_doubt", "created")
 A, B, C = job("a"), job("b", project_id="p-2"), job("c", "w-2")
 
 
@@ -239,8 +239,8 @@ def test_a_job_is_kept_as_it_came_whatever_is_in_it(ledger: Ledger) -> None:
     assert [one.job_id for one in standings] == ids
     assert [one.cost for one in standings] == [2**63 - 1, None, None]
     assert [past.answer(ledger, number) for number in numbers] == bodies
-    assert ledger.held(API, [*ids, "j-none"]) == set(ids)
-    assert not ledger.held("https://other.example", ["j-2"])
+    assert ledger.ids_in_use(API, [*ids, "j-none"]) == set(ids)
+    assert not ledger.ids_in_use("https://other.example", ["j-2"])
     assert ledger.of_job(API, strange) == standings[0]
     assert ledger.creators("r-1") == {"\udead"}
 
@@ -283,7 +283,7 @@ def test_intents_become_doubts_for_the_one_manifest_alone(ledger: Ledger) -> Non
 
 def into(ledger: Ledger, state: str) -> int:
     """A submission in a state, got there by allowed ways."""
-    outcomes: dict[str, Outcome] = {"failed": SAID, "in_doubt": lost(), "created": made("j-1")}
+    outcomes: dict[str, Outcome] = {"not_created": SAID, "in_doubt": lost(), "created": made("j-1")}
     number = send(ledger, begin(ledger, "r-1", [A]), A, outcomes.get(state))
     if state == "released":
         with ledger.transaction():
@@ -304,7 +304,7 @@ def test_a_submission_makes_no_other_transition_than_those_allowed(ledger: Ledge
     assert ledger.everything() == before
 
 
-SAID = Failed(ErrorInfo("absent", "somebody says so"), 1, THEN)
+SAID = NotCreated(ErrorInfo("absent", "somebody says so"), 1, THEN)
 
 
 def move(ledger: Ledger, number: int, new: str) -> None:
@@ -315,7 +315,7 @@ def move(ledger: Ledger, number: int, new: str) -> None:
                 ledger.claim(run, ledger.manifest_id(API, "nightly"), [claim(Submission(A, 1), 2)])
             case "released":
                 ledger.release(number)
-            case "failed":
+            case "not_created":
                 ledger.decide([(number, SAID, THEN)])
             case "in_doubt":
                 ledger.decide([(number, lost(), THEN)])
@@ -328,17 +328,17 @@ def move(ledger: Ledger, number: int, new: str) -> None:
     [(SAID, made("j-2")), (refused(), replace(made("j-2"), recovered=True)), (refused(), made("j-2"))],
     ids=["not found by a look", "not a word of anybody's", "neither"],
 )
-def test_of_what_failed_only_somebodys_word_is_taken_back(path: Path, failure: Failed, created: Created) -> None:
+def test_of_what_failed_only_somebodys_word_is_taken_back(path: Path, failure: NotCreated, created: Created) -> None:
     with Ledger(path, make=True) as ledger:
         number = send(ledger, begin(ledger, "r-1", [A]), A, failure)
         with pytest.raises(sqlite3.IntegrityError, match="not allowed"), ledger.transaction():
             ledger.decide([(number, created, THEN)])
-        assert [one.state for one in ledger.everything()] == ["failed"]
+        assert [one.state for one in ledger.everything()] == ["not_created"]
 
 
 BEGINS_AS_FAILED = """
 INSERT INTO submissions
-SELECT 9, manifest, 'k', workflow_id, project_id, ordinal, again, api, 'failed', name, labels, run_id, attempts,
+SELECT 9, manifest, 'k', workflow_id, project_id, ordinal, again, api, 'not_created', name, labels, run_id, attempts,
     claimed_at, ended_at, timeout, NULL, NULL, NULL, NULL, NULL, 0, 1, '{}', NULL
 FROM submissions
 """
@@ -396,26 +396,28 @@ def claim(one: Submission, attempt: int = 1) -> Claim:
 
 def test_a_turn_is_kept_whole_or_not_at_all(ledger: Ledger) -> None:
     run = begin(ledger, "r-1", [A, B, C], end=None)
-    book = Book(ledger, run)
+    book = RunJournal(ledger, run)
     a, b, c = Submission(A, 1), Submission(B, 1), Submission(C, 1)
     book.commit([], [], [claim(a), claim(b)])
     send(ledger, begin(ledger, "r-2", [C], manifest="other"), C, made("j-1"))
     before = ledger.everything()
     with pytest.raises(HeldError) as told:  # the id is taken, so nothing of the turn is kept
-        book.commit([Decided(a, made("j-1"), THEN)], [b], [claim(c)])
+        book.commit([RecordedOutcome(a, made("j-1"), THEN)], [b], [claim(c)])
     assert told.value.job_ids == {"j-1"}
     assert ledger.everything() == before
-    book.commit([Decided(a, made("j-2"), THEN)], [b], [claim(c)])
+    book.commit([RecordedOutcome(a, made("j-2"), THEN)], [b], [claim(c)])
     states = {one.name: one.state for one in ledger.everything() if one.manifest == "nightly"}
     assert states == {"a": "created", "b": "released", "c": "sending"}
-    book.commit([Decided(c, refused(), THEN)], [], [claim(b, 2), claim(c, 2)])  # decided and claimed again in one turn
+    book.commit(
+        [RecordedOutcome(c, refused(), THEN)], [], [claim(b, 2), claim(c, 2)]
+    )  # decided and claimed again in one turn
     states = {one.name: one.state for one in ledger.everything() if one.manifest == "nightly"}
     assert states == {"a": "created", "b": "sending", "c": "sending"}
 
 
 def test_what_is_claimed_again_forgets_the_failure_and_keeps_its_number(ledger: Ledger) -> None:
     run = begin(ledger, "r-1", [A])
-    number = send(ledger, run, A, Failed(past.LOST, 3, THEN))
+    number = send(ledger, run, A, NotCreated(past.LOST, 3, THEN))
     renamed = job("renamed", team="agri")
     again = begin(ledger, "r-2", [renamed], key=run.run_key)
     assert send(ledger, again, renamed, None) == number
@@ -427,10 +429,10 @@ def test_what_is_claimed_again_forgets_the_failure_and_keeps_its_number(ledger: 
 def test_what_a_look_up_settled_while_its_run_goes_on_is_claimed_again_by_it(ledger: Ledger) -> None:
     """Its book has not heard of it: what may be claimed, and under which number, the ledger knows."""
     run = begin(ledger, "r-1", [A, B, C], end=None)
-    book = Book(ledger, run)
+    book = RunJournal(ledger, run)
     a, b, c = Submission(A, 1), Submission(B, 1), Submission(C, 1)
     book.commit([], [], [claim(a), claim(b)])
-    book.commit([Decided(a, lost(), THEN), Decided(b, lost(), THEN)], [], [])
+    book.commit([RecordedOutcome(a, lost(), THEN), RecordedOutcome(b, lost(), THEN)], [], [])
     first, second = (one.id for one in ledger.unsettled())
     ledger.settle([Decision(first, SAID, None, "look-up", THEN, "not_found", "")])
     ledger.settle([Decision(second, made("j-2"), None, "look-up", THEN, "found", "j-2")])
@@ -438,31 +440,31 @@ def test_what_a_look_up_settled_while_its_run_goes_on_is_claimed_again_by_it(led
     book.commit([], [], [claim(a, 2), claim(c)])  # one that is there, and one that is new
     with pytest.raises(sqlite3.IntegrityError, match="transition not allowed"):
         book.commit([], [], [claim(b, 2)])  # it exists
-    book.commit([Decided(a, made("j-1"), THEN), Decided(c, made("j-3"), THEN)], [], [])
+    book.commit([RecordedOutcome(a, made("j-1"), THEN), RecordedOutcome(c, made("j-3"), THEN)], [], [])
     found = [(one.id, one.name, one.job_id, one.attempts) for one in ledger.everything()]
     assert found == [(first, "a", "j-1", 2), (second, "b", "j-2", 1), (second + 2, "c", "j-3", 1)]
 
 
 def test_a_book_decides_only_what_is_claimed_and_not_decided(ledger: Ledger) -> None:
-    book = Book(ledger, begin(ledger, "r-1", [A, B], end=None))
+    book = RunJournal(ledger, begin(ledger, "r-1", [A, B], end=None))
     a, b = Submission(A, 1), Submission(B, 1)
     book.commit([], [], [claim(a), claim(b)])
-    book.commit([Decided(a, refused(), THEN)], [b], [])
+    book.commit([RecordedOutcome(a, refused(), THEN)], [b], [])
     for one in (a, b):
         with pytest.raises(KeyError):
-            book.commit([Decided(one, made("j-1"), THEN)], [], [])
+            book.commit([RecordedOutcome(one, made("j-1"), THEN)], [], [])
         with pytest.raises(KeyError):
             book.commit([], [one], [])
-    assert [one.state for one in ledger.everything()] == ["failed", "released"]
+    assert [one.state for one in ledger.everything()] == ["not_created", "released"]
 
 
 @pytest.mark.parametrize("end", ["close", "crash"])
 def test_what_was_committed_is_there_when_it_is_opened_again(path: Path, tmp_path: Path, end: str) -> None:
     ledger = Ledger(path, make=True)
     run = begin(ledger, "r-1", [A, B], end=None)
-    book = Book(ledger, run)
+    book = RunJournal(ledger, run)
     book.commit([], [], [claim(Submission(A, 1)), claim(Submission(B, 1))])
-    book.commit([Decided(Submission(A, 1), made("j-1"), THEN)], [], [])
+    book.commit([RecordedOutcome(Submission(A, 1), made("j-1"), THEN)], [], [])
     kept = path
     if end == "crash":
         kept = tmp_path / "after" / "ledger.db"
@@ -493,7 +495,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-def use(path: Path) -> list[Standing]:
+def use(path: Path) -> list[SubmissionRow]:
     """All that a run and the commands about the past do with a ledger."""
     with Ledger(path) as ledger:
         standings = ledger.everything()
@@ -508,10 +510,10 @@ def use(path: Path) -> list[Standing]:
         ledger.creators("r-1")
         ledger.doubt_intents(API, "nightly", past.LOST)
         run = begin(ledger, "r-2", [job("new", "w-new")], end=None)
-        book = Book(ledger, run)
+        book = RunJournal(ledger, run)
         new = Submission(job("new", "w-new"), 1)
         book.commit([], [], [claim(new)])
-        book.commit([Decided(new, made("j-new"), THEN + timedelta(seconds=1))], [], [])
+        book.commit([RecordedOutcome(new, made("j-new"), THEN + timedelta(seconds=1))], [], [])
     return standings
 
 
@@ -586,6 +588,6 @@ def test_many_at_once_are_claimed_and_decided_as_one_by_one(ledger: Ledger) -> N
     assert numbers[7] == again
     found = {one.name: (one.id, one.job_id, one.attempts) for one in ledger.everything()}
     assert found == {one.name: (number, f"id-{number}", 2) for one, number in zip(jobs, numbers, strict=True)}
-    assert ledger.held(run.api, [f"id-{number}" for number in numbers]) == {f"id-{number}" for number in numbers}
+    assert ledger.ids_in_use(run.api, [f"id-{number}" for number in numbers]) == {f"id-{number}" for number in numbers}
     told = ledger.job_objects(numbers)
     assert sorted(told) == sorted(numbers)

@@ -24,7 +24,7 @@ API = "https://api.example"
 PROCESS = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
-from runner.lock import LockedError, hold
+from runner.ledger.lock import LockedError, hold
 
 ledger, api, manifest, timeout, about = sys.argv[1:6]
 

@@ -28,12 +28,12 @@ from hypothesis.stateful import (
 from support.past import LOST, THEN, answer, begin, job, lost, refused
 
 from runner.core.errors import RefusedError
-from runner.core.models import Created, ErrorInfo, Failed, InDoubt, Submission
+from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated, Submission
 from runner.ledger import connect
 from runner.ledger.connect import LedgerError
-from runner.ledger.journal import Claim, Decided, HeldError
-from runner.ledger.rows import Decision, RunRow, Standing
-from runner.ledger.run_journal import Book
+from runner.ledger.journal import Claim, HeldError, RecordedOutcome
+from runner.ledger.rows import Decision, RunRow, SubmissionRow
+from runner.ledger.run_journal import RunJournal
 from runner.ledger.store import Ledger
 
 
@@ -70,8 +70,8 @@ class Known:
 
 
 Truth = dict[Slot, Known]
-Turn = tuple[list[Decided], list[Submission], list[Claim]]
-Outcome = Created | Failed | InDoubt
+Turn = tuple[list[RecordedOutcome], list[Submission], list[Claim]]
+Outcome = Created | NotCreated | InDoubt
 
 WHOSE = (Whose("https://one.example", "nightly"), Whose("https://one.example", "weekly"),
          Whose("https://two.example", "nightly"))  # fmt: skip
@@ -80,11 +80,11 @@ SUBMISSIONS = (Submission(JOBS[0], 1), Submission(JOBS[0], 2), Submission(JOBS[1
 JOB_IDS = ("j-1", "J-1", "\ud800", "é")
 
 # What may become of what; written down here once more, so that a change of the ledger's own table is noticed.
-AFTER_CLAIM = {None, "released", "failed"}
+AFTER_CLAIM = {None, "released", "not_created"}
 AFTER_OUTCOME = {
-    "sending": {"created", "failed", "in_doubt"},
-    "in_doubt": {"created", "failed"},
-    "failed": {"created"},  # on somebody's word, and adopted after all
+    "sending": {"created", "not_created", "in_doubt"},
+    "in_doubt": {"created", "not_created"},
+    "not_created": {"created"},  # on somebody's word, and adopted after all
 }
 
 whoses = st.sampled_from(WHOSE)
@@ -99,7 +99,7 @@ class Process:
 
     ledger: Ledger
     run: RunRow
-    book: Book
+    book: RunJournal
     open: list[Submission] = field(default_factory=list)
 
     def slot(self, submission: Submission) -> Slot:
@@ -143,11 +143,11 @@ def decided(truth: Truth, slot: Slot, outcome: Outcome) -> None:
         case Created(job_id=job_id, body=body):
             taken = any(one.job_id == job_id for other, one in truth.items() if other.whose.api == slot.whose.api)
             after = replace(before, state="created", job_id=job_id, body=body, error=None, candidates=())
-        case Failed(error=error):
-            taken, after = False, replace(before, state="failed", error=error.kind, candidates=())
+        case NotCreated(error=error):
+            taken, after = False, replace(before, state="not_created", error=error.kind, candidates=())
         case InDoubt(error=error, candidates=candidates):
             taken, after = False, replace(before, state="in_doubt", error=error.kind, candidates=candidates)
-    if (before.state, after.state) == ("failed", "created"):  # somebody's word is taken back, and nothing else
+    if (before.state, after.state) == ("not_created", "created"):  # somebody's word is taken back, and nothing else
         taken = taken or before.error != "absent" or not getattr(outcome, "recovered", False)
     if taken or after.state not in AFTER_OUTCOME.get(before.state, ()):
         raise Forbidden
@@ -205,7 +205,7 @@ class Machine(RuleBasedStateMachine):
         doubted(self.truth, whose)
         run_id = f"r-{next(self._numbers)}"
         run = begin(ledger, run_id, JOBS, api=whose.api, manifest=whose.manifest, key=run_key, end=None)
-        self.processes[whose] = Process(ledger, run, Book(ledger, run))
+        self.processes[whose] = Process(ledger, run, RunJournal(ledger, run))
 
     @precondition(lambda self: self.processes)
     @rule(chance=chances)
@@ -269,7 +269,7 @@ class Machine(RuleBasedStateMachine):
         process = self._process(chance)
         if submission in process.open:
             return
-        one = Decided(submission, refused(), THEN)
+        one = RecordedOutcome(submission, refused(), THEN)
         with pytest.raises(KeyError):
             process.book.commit([one], [], [])
         with pytest.raises(KeyError):
@@ -333,20 +333,20 @@ class Machine(RuleBasedStateMachine):
             for job_id in JOB_IDS:
                 holders = [one for one in standings if (one.api, one.job_id) == (api, job_id)]
                 assert len(holders) <= 1
-                assert bool(ledger.held(api, [job_id])) == bool(holders)
+                assert bool(ledger.ids_in_use(api, [job_id])) == bool(holders)
                 assert ledger.of_job(api, job_id) == (holders[0] if holders else None)
         settled = {self._slot(one): len(ledger.decisions(one.id)) for one in standings}
         assert {slot: times for slot, times in settled.items() if times} == self.decisions
 
     @staticmethod
-    def _known(ledger: Ledger, one: Standing) -> Known:
-        assert one.counts == (one.state in ("sending", "created", "in_doubt"))
+    def _known(ledger: Ledger, one: SubmissionRow) -> Known:
+        assert one.consumes_slot == (one.state in ("sending", "created", "in_doubt"))
         kind = one.error.kind if one.error else None
         body = answer(ledger, one.id)
         return Known(one.state, one.run_id, one.attempts, one.job_id, body, kind, one.candidates)
 
     @staticmethod
-    def _slot(one: Standing) -> Slot:
+    def _slot(one: SubmissionRow) -> Slot:
         return Slot(Whose(one.api, one.manifest), one.run_key, one.workflow_id, one.project_id, one.ordinal)
 
     # What the rules are made of.
@@ -356,7 +356,7 @@ class Machine(RuleBasedStateMachine):
 
     def _turn(self, chance: random.Random, process: Process) -> Turn:
         ends = chance.sample(process.open, chance.randint(0, len(process.open)))
-        outcomes = [Decided(one, self._outcome(chance), THEN + timedelta(seconds=1)) for one in ends]
+        outcomes = [RecordedOutcome(one, self._outcome(chance), THEN + timedelta(seconds=1)) for one in ends]
         # A release of what was decided in the same turn is forbidden: now and then it is tried.
         idle = [one for one in process.open if one not in ends or chance.random() < 0.1]
         released = [one for one in idle if chance.random() < 0.2]
@@ -364,18 +364,18 @@ class Machine(RuleBasedStateMachine):
         return outcomes, released, [Claim(one, next(self._numbers), THEN, 30.0) for one in claims]
 
     def _outcome(self, chance: random.Random) -> Outcome:
-        match chance.choice(["created", "failed", "in_doubt"]):
+        match chance.choice(["created", "not_created", "in_doubt"]):
             case "created":
                 job_id = chance.choice(JOB_IDS)
                 body = json.dumps({"id": job_id, "number": next(self._numbers)}).encode()
                 return Created(job_id, body, 1, THEN, recovered=chance.choice([True, False]))
-            case "failed":
-                return chance.choice([refused(), Failed(ErrorInfo("absent", "somebody says so"), 1, THEN)])
+            case "not_created":
+                return chance.choice([refused(), NotCreated(ErrorInfo("absent", "somebody says so"), 1, THEN)])
             case _:
                 return lost("x", "\udfff")
 
     def _after(
-        self, process: Process, ends: Sequence[Decided], released: Sequence[Submission], claims: Sequence[Claim]
+        self, process: Process, ends: Sequence[RecordedOutcome], released: Sequence[Submission], claims: Sequence[Claim]
     ) -> Truth | None:
         """The truth after a turn; None when the turn is forbidden."""
         truth = dict(self.truth)

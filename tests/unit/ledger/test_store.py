@@ -25,7 +25,7 @@ from support.past import API, THEN, begin, job, lost, made, refused, send
 from runner.core.models import Created
 from runner.ledger import connect, schema
 from runner.ledger.connect import LedgerError
-from runner.ledger.rows import Decision, Standing
+from runner.ledger.rows import Decision, SubmissionRow
 from runner.ledger.store import Ledger
 
 A, B = job("a"), job("b", project_id="p-2")
@@ -36,7 +36,7 @@ LOG, SHARED = "-wal", "-shm"
 SCRIPT = """
 import json, os, signal, sqlite3, sys
 from pathlib import Path
-from runner.ledger import opening
+from runner.ledger import connect
 from runner.ledger.store import Ledger
 
 left = -1
@@ -64,22 +64,22 @@ def around(owner, name):
 
 real = sqlite3.connect
 
-def connect(path, **kwargs):
+def connect_slowly(path, **kwargs):
     return real(path, **kwargs) if path == ":memory:" else real(path, factory=Connection, **kwargs)
 
-sqlite3.connect = connect
+sqlite3.connect = connect_slowly
 for name in ("open", "link", "fsync", "unlink"):
     around(os, name)
 
 def make(path):
-    opening.create(path)
+    connect.create(path)
 
 def use(path):
     Ledger(path, make=True).close()
 
 def upgrade(path):
-    opening.MIGRATIONS = (*opening.MIGRATIONS, *STEPS)
-    opening.VERSION = len(opening.MIGRATIONS)
+    connect.MIGRATIONS = (*connect.MIGRATIONS, *STEPS)
+    connect.VERSION = len(connect.MIGRATIONS)
     use(path)
 
 what, STEPS, orders = json.loads(sys.stdin.read())
@@ -95,7 +95,7 @@ for path, kill in orders:
         try:
             {"make": make, "use": use, "upgrade": upgrade}[what](Path(path))
             code = 0
-        except opening.LedgerError as error:
+        except connect.LedgerError as error:
             print(error, file=sys.stderr)
             code = 4
         finally:
@@ -410,7 +410,7 @@ def deciding(path: Path, *, read_only: bool) -> list[Any]:
         return [*runs, *map(bought, ledger.everything())]
 
 
-def bought(one: Standing) -> Any:
+def bought(one: SubmissionRow) -> Any:
     times = (one.claimed_at, one.ended_at, one.timeout) if one.state in ("sending", "in_doubt") else ()
     return (one.api, one.manifest, one.run_key, *one.pair, one.ordinal, one.again, one.state, one.job_id, *times)
 
@@ -451,8 +451,8 @@ def test_no_flipped_bit_changes_what_would_be_sent(path: Path, read_only: bool) 
         "UPDATE submissions SET ended_at = ''",
         "UPDATE submissions SET name = CAST(x'ff' AS TEXT)",
         "UPDATE submissions SET job_id = x'ff' WHERE id = 1",
-        "UPDATE submissions SET error = '{\"kinx\": 1}' WHERE state = 'failed'",
-        "UPDATE submissions SET error = '[]' WHERE state = 'failed'",
+        "UPDATE submissions SET error = '{\"kinx\": 1}' WHERE state = 'not_created'",
+        "UPDATE submissions SET error = '[]' WHERE state = 'not_created'",
         "UPDATE submissions SET candidates = '3'",
         "UPDATE snapshots SET jobs = x'789c00'",
         "UPDATE snapshots SET jobs = 'none'",

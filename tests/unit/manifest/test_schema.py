@@ -136,14 +136,14 @@ def test_every_keyword_of_the_schema_has_words() -> None:
     structural = {"properties", "items", "propertyNames", "allOf", "if", "then", "not"}
     told = {"$schema", "$id", "enumDescriptions", "title", "description", "default", "examples", "patternErrorMessage"}
     document = reader.read(b"a: 1", "m.yaml")
-    known = set(schema._Words(document, [])._by_keyword)
+    known = set(schema._ErrorTranslator(document, [])._by_keyword)
     assert set(keywords(MANIFEST)) - structural - told == known
 
 
 def test_a_keyword_without_words_is_still_a_problem() -> None:
     document = reader.read(b"version: 1", "m.yaml")
     (error,) = jsonschema.Draft7Validator({"maxProperties": 0}).iter_errors(document.value)
-    (problem,) = schema._Words(document, []).problems(error)
+    (problem,) = schema._ErrorTranslator(document, []).problems(error)
     assert problem.message == "this does not fit the manifest's schema (maxProperties)"
 
 

@@ -18,8 +18,8 @@ from support.wire import Request, Script, WireServer, reply
 from runner.client import api
 from runner.client.endpoint import ApiKey, Endpoint
 from runner.client.exchange import Exchange
-from runner.client.fetcher import Asker
-from runner.client.response import Answer, Happening, NoAnswer
+from runner.client.fetcher import Fetcher
+from runner.client.response import ExchangeResult, NoResponse, Response
 from runner.core.settings import Limits
 from runner.planning import estimates
 from runner.planning.estimates import Estimate
@@ -32,26 +32,26 @@ NO_COST = "the API tells no cost that could be one"
 class Api:
     """An API that tells what the test says of each workflow; of a pair, the same."""
 
-    told: Mapping[str, Happening]
+    told: Mapping[str, ExchangeResult]
     bearer: bool = False
     asked: list[str] = field(default_factory=list)
 
-    def get_estimate(self, workflow_id: str, exchange: Exchange) -> Happening:  # noqa: ARG002 - the protocol's
+    def get_estimate(self, workflow_id: str, exchange: Exchange) -> ExchangeResult:  # noqa: ARG002 - the protocol's
         self.asked.append(workflow_id)
         return self.told[workflow_id]
 
-    def get_workflow(self, workflow_id: str, project_id: str, exchange: Exchange) -> Happening:  # noqa: ARG002 - likewise
+    def get_workflow(self, workflow_id: str, project_id: str, exchange: Exchange) -> ExchangeResult:  # noqa: ARG002 - likewise
         self.asked.append(f"{workflow_id} in {project_id}")
         return self.told[workflow_id]
 
 
-def answer(body: bytes, status: int = 200) -> Answer:
-    return Answer(status, {}, body, datetime.now(UTC))
+def answer(body: bytes, status: int = 200) -> Response:
+    return Response(status, {}, body, datetime.now(UTC))
 
 
-def ask(happening: Happening, *, bearer: bool = False) -> tuple[Estimate, str]:
+def ask(happening: ExchangeResult, *, bearer: bool = False) -> tuple[Estimate, str]:
     """What comes of one workflow's estimate and of one pair's check, when the API says this to both."""
-    asker = Asker(Limits(concurrency=1, attempts=1))
+    asker = Fetcher(Limits(concurrency=1, attempts=1))
     told = estimates.ask(asker, Api({"w-1": happening}, bearer), ["w-1"], [PAIR])
     return told.estimates["w-1"], told.problems[PAIR]
 
@@ -106,18 +106,18 @@ REFUSED = b'{"error": {"code": "not_found", "message": "no such workflow"}}'
         (answer(REFUSED, 404), "HTTP 404 Not Found: not_found: no such workflow"),
         (answer(b'{"estimated_cost": 12}', 500), "HTTP 500 Internal Server Error: the API gives no answer to this"),
         (answer(b'{"estimated_cost": 12}', 201), "HTTP 201 Created: an answer that cannot be read"),
-        (NoAnswer("timeout", written=True, detail="no answer in time"), "no answer in time"),
+        (NoResponse("timeout", written=True, detail="no answer in time"), "no answer in time"),
         (
             answer(b"", 401),
             "HTTP 401 Unauthorized: the API does not recognise the key; it has no 'Bearer ' prefix, and needs none",
         ),
         (
-            Answer(302, {"location": "/x"}, b"", datetime.now(UTC)),
+            Response(302, {"location": "/x"}, b"", datetime.now(UTC)),
             "HTTP 302 Found: the server redirects to /x, which is never followed with a key: check the base URL",
         ),
     ],
 )
-def test_what_is_no_answer_tells_why(happening: Happening, why: str) -> None:
+def test_what_is_no_answer_tells_why(happening: ExchangeResult, why: str) -> None:
     assert ask(happening) == (Estimate(None, why), why)
 
 
@@ -130,11 +130,11 @@ def test_a_key_with_a_prefix_is_said_to_have_one() -> None:
 @pytest.mark.parametrize(
     ("happening", "remedy"),
     [
-        (NoAnswer("certificate", written=False, detail="x"), "Have the host's certificate looked at."),
-        (NoAnswer("certificate", written=False, detail="x: certificate is not yet valid"), "clock"),
-        (NoAnswer("certificate", written=False, detail="x: self-signed certificate"), "--ca-bundle FILE"),
-        (NoAnswer("connect", written=False, detail="x"), "the network, or try again later"),
-        (NoAnswer("timeout", written=True, detail="x"), "the network, or try again later"),
+        (NoResponse("certificate", written=False, detail="x"), "Have the host's certificate looked at."),
+        (NoResponse("certificate", written=False, detail="x: certificate is not yet valid"), "clock"),
+        (NoResponse("certificate", written=False, detail="x: self-signed certificate"), "--ca-bundle FILE"),
+        (NoResponse("connect", written=False, detail="x"), "the network, or try again later"),
+        (NoResponse("timeout", written=True, detail="x"), "the network, or try again later"),
         (answer(b"", 401), "PIXXEL_API_KEY"),
         (answer(b"", 307), "Check the base URL."),
         (answer(b"", 425), "Try again later."),
@@ -143,8 +143,8 @@ def test_a_key_with_a_prefix_is_said_to_have_one() -> None:
         (answer(b"", 599), "Try again later."),
     ],
 )
-def test_what_to_do_is_told_where_it_is_not_about_a_workflow(happening: Happening, remedy: str) -> None:
-    asker = Asker(Limits(attempts=1, timeout=0.01))
+def test_what_to_do_is_told_where_it_is_not_about_a_workflow(happening: ExchangeResult, remedy: str) -> None:
+    asker = Fetcher(Limits(attempts=1, timeout=0.01))
     told = estimates.ask(asker, Api({"w-1": happening}), ["w-1"], [PAIR])
     [(words, what)] = told.remedies.items()
     assert words == told.problems[PAIR] == told.estimates["w-1"].problem
@@ -153,7 +153,7 @@ def test_what_to_do_is_told_where_it_is_not_about_a_workflow(happening: Happenin
 
 @pytest.mark.parametrize("status", [200, 400, 403, 404, 422])
 def test_what_to_do_about_a_workflow_is_not(status: int) -> None:
-    told = estimates.ask(Asker(Limits()), Api({"w-1": answer(b"", status)}), ["w-1"], [PAIR])
+    told = estimates.ask(Fetcher(Limits()), Api({"w-1": answer(b"", status)}), ["w-1"], [PAIR])
     assert told.remedies == {}
 
 
@@ -197,15 +197,15 @@ bodies = st.one_of(
 happenings = st.one_of(
     st.builds(answer, bodies),
     st.builds(answer, bodies, st.integers(200, 599)),
-    st.just(NoAnswer("garbage", written=True, detail="what came is not an HTTP answer")),
+    st.just(NoResponse("garbage", written=True, detail="what came is not an HTTP answer")),
 )
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(happenings, min_size=1, max_size=8))
-def test_whatever_it_says_is_a_cost_or_a_reason(said: list[Happening]) -> None:
+def test_whatever_it_says_is_a_cost_or_a_reason(said: list[ExchangeResult]) -> None:
     told = {f"w{number}": happening for number, happening in enumerate(said)}
-    asker = Asker(Limits(concurrency=2, attempts=1, timeout=0.01))
+    asker = Fetcher(Limits(concurrency=2, attempts=1, timeout=0.01))
     made = estimates.ask(asker, Api(told), told, [(one, "p-1") for one in told])
     assert list(made.estimates) == list(told)
     for cost in made.estimates.values():
@@ -226,9 +226,9 @@ def test_each_workflow_and_each_pair_is_asked_for_once() -> None:
 
     with (
         WireServer(choose=choose) as server,
-        api.Reader(Endpoint(server.url, ApiKey("key")), 4) as reader,
+        api.ReadOnlyClient(Endpoint(server.url, ApiKey("key")), 4) as reader,
     ):
-        made = estimates.ask(Asker(Limits(concurrency=4)), reader, (workflow for workflow, _ in pairs), pairs)
+        made = estimates.ask(Fetcher(Limits(concurrency=4)), reader, (workflow for workflow, _ in pairs), pairs)
     assert made.estimates == {f"w{number}": Estimate(number) for number in range(3)}
     assert made.problems == dict.fromkeys(pairs, "the workflow has 1 validation error(s)")
     assert Counter(request.target for request in server.requests) == {
@@ -240,14 +240,14 @@ def test_each_workflow_and_each_pair_is_asked_for_once() -> None:
 
 def test_estimates_alone_ask_for_nothing_else() -> None:
     reader = Api({"w-1": answer(b'{"estimated_cost": 3}')})
-    assert estimates.ask(Asker(Limits()), reader, ["w-1", "w-1"], ()).estimates == {"w-1": Estimate(3)}
+    assert estimates.ask(Fetcher(Limits()), reader, ["w-1", "w-1"], ()).estimates == {"w-1": Estimate(3)}
     assert reader.asked == ["w-1"]
 
 
 def test_an_api_that_does_not_answer_is_waited_for_once_for_both() -> None:
-    silent = NoAnswer("timeout", written=True, detail="no answer in time")
+    silent = NoResponse("timeout", written=True, detail="no answer in time")
     reader = Api({f"w{number}": silent for number in range(9)})
-    made = estimates.ask(Asker(Limits(concurrency=1)), reader, reader.told, [(one, "p") for one in reader.told])
+    made = estimates.ask(Fetcher(Limits(concurrency=1)), reader, reader.told, [(one, "p") for one in reader.told])
     assert set(made.problems.values()) == {one.problem for one in made.estimates.values()} == {"no answer in time"}
     assert len(reader.asked) == 1
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from runner.core.errors import RefusedError
 from runner.core.models import ErrorInfo, Job, Manifest, Submission
-from runner.ledger.rows import Standing, State
+from runner.ledger.rows import State, SubmissionRow
 from runner.planning import forecast, plan
 from runner.planning.estimates import Estimate
-from runner.planning.forecast import Forecast, Prospect
+from runner.planning.forecast import PlannedJob, Preview
 
 API = "https://api.example"
 KEY = "day:2026-10-20"
@@ -25,16 +25,16 @@ A, B, C = Job("a", "w-1", "p-1"), Job("b", "w-1", "p-2"), Job("c", "w-2", "p-1")
 OFF = Job("b", "w-1", "p-2", enabled=False)
 
 
-def standing(job: Job, state: State, ordinal: int = 1, *, again: bool = False, **values: Any) -> Standing:
+def standing(job: Job, state: State, ordinal: int = 1, *, again: bool = False, **values: Any) -> SubmissionRow:
     given: dict[str, Any] = {
         "run_id": "run-0",
         "estimate": None,
         "cost": None,
         "job_id": f"job-of-{job.name}" if state == "created" else None,
-        "error": ErrorInfo("rejected", f"no {job.name}") if state in ("failed", "in_doubt") else None,
+        "error": ErrorInfo("rejected", f"no {job.name}") if state in ("not_created", "in_doubt") else None,
         **values,
     }
-    return Standing(
+    return SubmissionRow(
         id=ordinal, api=API, manifest="nightly", run_key=KEY, name=job.name, workflow_id=job.workflow_id,
         project_id=job.project_id, ordinal=ordinal, again=again, labels={}, state=state, attempts=1,
         claimed_at=datetime(2026, 5, 4, tzinfo=UTC), ended_at=None, timeout=30.0, val_errors=0, recovered=False,
@@ -44,13 +44,13 @@ def standing(job: Job, state: State, ordinal: int = 1, *, again: bool = False, *
 
 def make(
     *jobs: Job,
-    standings: Sequence[Standing] = (),
+    standings: Sequence[SubmissionRow] = (),
     only: Sequence[str] = (),
     again: Sequence[str] = (),
     costs: Mapping[str, int | None] | None = None,
     problems: Mapping[tuple[str, str], str] | None = None,
     limit: int | None = None,
-) -> Forecast:
+) -> Preview:
     manifest = Manifest("nightly", "nightly.yaml", "0" * 64, jobs)
     estimates = None if costs is None else {one: estimate(cost) for one, cost in costs.items()}
     planned = plan.make(manifest, only, standings, again)
@@ -67,73 +67,73 @@ def estimate(cost: int | None) -> Estimate:
 @pytest.mark.parametrize(
     ("job", "standings", "expected"),
     [
-        pytest.param(A, [], Prospect(A, "submit", "new"), id="new"),
-        pytest.param(A, [standing(A, "released")], Prospect(A, "submit", "new"), id="released"),
+        pytest.param(A, [], PlannedJob(A, "submit", "new"), id="new"),
+        pytest.param(A, [standing(A, "released")], PlannedJob(A, "submit", "new"), id="released"),
         pytest.param(
             A,
-            [standing(A, "failed")],
-            Prospect(A, "submit", "failed_before", "no a", "run-0"),
-            id="failed",
+            [standing(A, "not_created")],
+            PlannedJob(A, "submit", "not_created_before", "no a", "run-0"),
+            id="not_created",
         ),
         pytest.param(
             A,
-            [standing(A, "failed", error=None)],
-            Prospect(A, "submit", "failed_before", "", "run-0"),
+            [standing(A, "not_created", error=None)],
+            PlannedJob(A, "submit", "not_created_before", "", "run-0"),
             id="unknown-why",
         ),
         pytest.param(
             A,
             [standing(A, "created")],
-            Prospect(A, "nothing", "created", "", "run-0", "job-of-a"),
+            PlannedJob(A, "nothing", "created", "", "run-0", "job-of-a"),
             id="created",
         ),
         pytest.param(
             A,
             [standing(Job("old", *A.pair), "created")],
-            Prospect(A, "nothing", "created", "", "run-0", "job-of-old"),
+            PlannedJob(A, "nothing", "created", "", "run-0", "job-of-old"),
             id="created-under-another-name",
         ),
         pytest.param(
             A,
             [standing(A, "in_doubt")],
-            Prospect(A, "look up", "in_doubt", "no a", "run-0"),
+            PlannedJob(A, "look up", "in_doubt", "no a", "run-0"),
             id="in-doubt",
         ),
         pytest.param(
             A,
             [standing(A, "sending")],
-            Prospect(A, "look up", "sending", "it is being sent, or its run was killed meanwhile", "run-0"),
+            PlannedJob(A, "look up", "sending", "it is being sent, or its run was killed meanwhile", "run-0"),
             id="sending",
         ),
-        pytest.param(OFF, [], Prospect(OFF, "nothing", "disabled", "enabled: false in the manifest"), id="disabled"),
+        pytest.param(OFF, [], PlannedJob(OFF, "nothing", "disabled", "enabled: false in the manifest"), id="disabled"),
         pytest.param(
             OFF,
-            [standing(OFF, "failed")],
-            Prospect(OFF, "nothing", "disabled", "it failed before"),
+            [standing(OFF, "not_created")],
+            PlannedJob(OFF, "nothing", "disabled", "it was not created before"),
             id="disabled-failed",
         ),
         pytest.param(
             OFF,
             [standing(OFF, "created")],
-            Prospect(OFF, "nothing", "created", "", "run-0", "job-of-b"),
+            PlannedJob(OFF, "nothing", "created", "", "run-0", "job-of-b"),
             id="disabled-created",
         ),
-        pytest.param(C, [], Prospect(C, "nothing", "not_selected", "its name matches no --only"), id="not-selected"),
+        pytest.param(C, [], PlannedJob(C, "nothing", "not_selected", "its name matches no --only"), id="not-selected"),
         pytest.param(
             C,
-            [standing(C, "failed")],
-            Prospect(C, "nothing", "not_selected", "it failed before"),
+            [standing(C, "not_created")],
+            PlannedJob(C, "nothing", "not_selected", "it was not created before"),
             id="not-selected-failed",
         ),
         pytest.param(
             C,
             [standing(C, "in_doubt")],
-            Prospect(C, "look up", "in_doubt", "no c", "run-0"),
+            PlannedJob(C, "look up", "in_doubt", "no c", "run-0"),
             id="not-selected-in-doubt",
         ),
     ],
 )
-def test_what_would_become_of_a_job(job: Job, standings: list[Standing], expected: Prospect) -> None:
+def test_what_would_become_of_a_job(job: Job, standings: list[SubmissionRow], expected: PlannedJob) -> None:
     other = Job("selected", "w-9", "p-9")
     assert make(job, other, standings=standings, only=["[!c]*"]).prospects[0] == expected
 
@@ -141,10 +141,10 @@ def test_what_would_become_of_a_job(job: Job, standings: list[Standing], expecte
 def test_one_more_of_a_pair_says_how_many_there_are() -> None:
     second, third = Job("a2", *A.pair), Job("a3", *A.pair)
     bought = [standing(A, "created"), standing(second, "in_doubt", 2)]
-    assert make(A, third, standings=bought[:1]).prospects[1] == Prospect(
+    assert make(A, third, standings=bought[:1]).prospects[1] == PlannedJob(
         third, "submit", "one_more", "bought 1 time so far"
     )
-    assert make(A, second, third, standings=bought).prospects[2] == Prospect(
+    assert make(A, second, third, standings=bought).prospects[2] == PlannedJob(
         third, "submit", "one_more", "bought 2 times so far"
     )
 
@@ -152,14 +152,14 @@ def test_one_more_of_a_pair_says_how_many_there_are() -> None:
 def test_again_is_a_prospect_of_its_own_after_all_others() -> None:
     made = make(A, B, standings=[standing(A, "created")], again=["a"], costs={"w-1": 7})
     assert made.prospects == (
-        Prospect(A, "nothing", "created", "", "run-0", "job-of-a"),
-        Prospect(B, "submit", "new", estimate=7),
-        Prospect(A, "submit", "again", "asked for with --again", estimate=7),
+        PlannedJob(A, "nothing", "created", "", "run-0", "job-of-a"),
+        PlannedJob(B, "submit", "new", estimate=7),
+        PlannedJob(A, "submit", "again", "asked for with --again", estimate=7),
     )
     assert (made.count("submit"), made.count("nothing"), made.count("look up"), made.estimate) == (2, 1, 0, 14)
 
 
-states: st.SearchStrategy[State] = st.sampled_from(["created", "failed", "in_doubt", "sending", "released"])
+states: st.SearchStrategy[State] = st.sampled_from(["created", "not_created", "in_doubt", "sending", "released"])
 
 
 @settings(deadline=None)
@@ -232,7 +232,7 @@ def test_problems_go_to_every_job_of_the_pair() -> None:
         ("in_doubt", 10, 99, None, 10),
         ("in_doubt", None, 99, None, 99),
         ("sending", 10, 99, None, 10),
-        ("failed", 10, 99, None, 0),
+        ("not_created", 10, 99, None, 0),
         ("released", 10, 99, None, 0),
     ],
 )
@@ -248,7 +248,7 @@ def test_estimates_are_needed_of_what_is_sent_and_of_what_was_bought_without() -
         standing(Job("x", "w-3", "p"), "created", cost=5),
         standing(Job("x", "w-4", "p"), "in_doubt", 2),
         standing(Job("x", "w-5", "p"), "created", 3, estimate=0),
-        standing(Job("x", "w-6", "p"), "failed", 4),
+        standing(Job("x", "w-6", "p"), "not_created", 4),
     ]
     planned = plan.make(Manifest("nightly", "-", "", (A, C, OFF)), (), standings)
     assert forecast.workflows(planned, standings) == ["w-1", "w-2", "w-3", "w-4"]
@@ -265,7 +265,7 @@ def test_submissions_are_given_their_estimates() -> None:
 # What is refused.
 
 
-def refusal(made: Forecast, *, allow_unknown: bool = False) -> tuple[str, str]:
+def refusal(made: Preview, *, allow_unknown: bool = False) -> tuple[str, str]:
     with pytest.raises(RefusedError) as caught:
         forecast.check_cost(made, allow_unknown=allow_unknown)
     return caught.value.message, caught.value.hint
@@ -325,7 +325,7 @@ def test_unknown_costs_are_refused_under_a_limit_and_named() -> None:
 def test_unknown_costs_of_several_kinds_are_told_by_what_is_wrong() -> None:
     manifest = Manifest("nightly", "-", "", ())
     unpriced = {"w-1": "no connection", "w-2": "HTTP 404", "w-3": "no connection", "w-4": "no cost", "w-5": "late"}
-    made = Forecast(manifest, API, KEY, (), unpriced=unpriced, remedies={"no connection": "Check the network."})
+    made = Preview(manifest, API, KEY, (), unpriced=unpriced, remedies={"no connection": "Check the network."})
     error = forecast.unknown_cost(made)
     assert error.message == (
         "what 5 workflows would cost is not known (w-1, w-3: no connection; w-2: HTTP 404; w-4: no cost)"

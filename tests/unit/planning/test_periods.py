@@ -294,8 +294,8 @@ WITHOUT_DATA = """
 import sys
 sys.modules["tzdata"] = None
 from datetime import UTC, datetime
-from runner.errors import UsageError
-from runner.periods import run_key
+from runner.core.errors import UsageError
+from runner.planning.periods import run_key
 now = datetime(2026, 11, 24, tzinfo=UTC)
 print(run_key("day", "UTC", now, "r"), run_key("hour", None, now, "r"))
 try:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from runner.core.errors import UsageError
 from runner.core.models import Job, Manifest, Skipped, Submission
-from runner.ledger.rows import Standing, State
+from runner.ledger.rows import State, SubmissionRow
 from runner.planning import plan
 
 A = Job("field-a", "w1", "p1")
@@ -30,7 +30,7 @@ def make(
     only: Sequence[str] = (),
     *,
     jobs: Sequence[Job] = JOBS,
-    standings: Sequence[Standing] = (),
+    standings: Sequence[SubmissionRow] = (),
     again: Sequence[str] = (),
 ) -> plan.Plan:
     return plan.make(Manifest("nightly", "nightly.yaml", "0" * 64, tuple(jobs)), only, standings, again)
@@ -78,8 +78,8 @@ def test_the_error_names_what_is_near() -> None:
     assert "whole names" in caught.value.hint
 
 
-def standing(name: str, pair: tuple[str, str], ordinal: int, state: State, *, again: bool = False) -> Standing:
-    return Standing(
+def standing(name: str, pair: tuple[str, str], ordinal: int, state: State, *, again: bool = False) -> SubmissionRow:
+    return SubmissionRow(
         ordinal, "https://api.example", "nightly", "key", "run-0", name, *pair, ordinal, again, {}, state,
         attempts=1, claimed_at=datetime(2026, 5, 4, tzinfo=UTC), ended_at=None, timeout=30.0, estimate=None,
         job_id=f"job-{ordinal}" if state == "created" else None, cost=None, val_errors=0,
@@ -96,7 +96,7 @@ def test_a_pair_that_was_bought_is_not_bought_again_under_another_name() -> None
 
 
 def test_what_failed_is_tried_again_as_the_same_submission() -> None:
-    tried = [standing("field-a", A.pair, 7, "failed"), standing("Coast", A.pair, 2, "created")]
+    tried = [standing("field-a", A.pair, 7, "not_created"), standing("Coast", A.pair, 2, "created")]
     made = make(["field-*", "Coast"], standings=tried)
     assert made.sends == (Submission(A, 7),)
 
@@ -115,7 +115,7 @@ _jobs = st.lists(
     st.builds(Job, _names, st.just("w"), st.sampled_from(["p1", "p2"]), enabled=st.booleans()),
     unique_by=lambda job: job.name,
 )
-_states: st.SearchStrategy[State] = st.sampled_from(["sending", "released", "failed", "in_doubt", "created"])
+_states: st.SearchStrategy[State] = st.sampled_from(["sending", "released", "not_created", "in_doubt", "created"])
 _standings = st.lists(st.tuples(_names, st.sampled_from(["p1", "p2"]), _states, st.booleans())).map(
     lambda drawn: [
         standing(name, ("w", project), ordinal, state, again=again)
@@ -127,10 +127,10 @@ _standings = st.lists(st.tuples(_names, st.sampled_from(["p1", "p2"]), _states, 
 @settings(max_examples=60, deadline=None)
 @given(jobs=_jobs, standings=_standings, data=st.data())
 def test_of_each_pair_as_many_are_sent_as_are_missing_whatever_they_are_called(
-    jobs: list[Job], standings: list[Standing], data: st.DataObject
+    jobs: list[Job], standings: list[SubmissionRow], data: st.DataObject
 ) -> None:
     wanted = Counter(job.pair for job in jobs if job.enabled)
-    bought = Counter(standing.pair for standing in standings if standing.counts)
+    bought = Counter(standing.pair for standing in standings if standing.consumes_slot)
     made = make(jobs=jobs, standings=standings)
     assert Counter(submission.job.pair for submission in made.sends) == wanted - bought
     renamed = [Job(f"other-{index}", *job.pair, enabled=job.enabled) for index, job in enumerate(jobs)]
@@ -140,8 +140,8 @@ def test_of_each_pair_as_many_are_sent_as_are_missing_whatever_they_are_called(
 
 @settings(max_examples=60, deadline=None)
 @given(jobs=_jobs, standings=_standings)
-def test_no_ordinal_is_used_for_two_submissions(jobs: list[Job], standings: list[Standing]) -> None:
+def test_no_ordinal_is_used_for_two_submissions(jobs: list[Job], standings: list[SubmissionRow]) -> None:
     made = make(jobs=jobs, standings=standings)
     sent = [(submission.job.pair, submission.ordinal) for submission in made.sends]
     assert len(set(sent)) == len(sent)
-    assert not set(sent) & {(standing.pair, standing.ordinal) for standing in standings if standing.counts}
+    assert not set(sent) & {(standing.pair, standing.ordinal) for standing in standings if standing.consumes_slot}

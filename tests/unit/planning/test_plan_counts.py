@@ -25,10 +25,10 @@ from hypothesis.stateful import (
 from support.past import API, LOST, THEN, begin, job, lost, made, refused, send
 
 from runner.core.errors import UsageError
-from runner.core.models import Created, Failed, InDoubt, Job, Manifest, Submission
-from runner.ledger.journal import Claim, Decided
-from runner.ledger.rows import Decision, Standing
-from runner.ledger.run_journal import Book
+from runner.core.models import Created, InDoubt, Job, Manifest, NotCreated, Submission
+from runner.ledger.journal import Claim, RecordedOutcome
+from runner.ledger.rows import Decision, SubmissionRow
+from runner.ledger.run_journal import RunJournal
 from runner.ledger.store import Ledger
 from runner.planning import plan
 from runner.runs import record
@@ -230,7 +230,7 @@ class Machine(RuleBasedStateMachine):
     def _listed(self) -> Counter[Pair]:
         return Counter(job.pair for job in self.jobs if job.enabled)
 
-    def _standings(self) -> list[Standing]:
+    def _standings(self) -> list[SubmissionRow]:
         return self.ledger.standings(API, NAME, KEY)
 
     def _bought(self) -> Counter[Pair]:
@@ -247,7 +247,7 @@ class Machine(RuleBasedStateMachine):
         self.most |= self._listed()
         planned = self._plan(only, again)
         run = begin(self.ledger, f"r-{next(self.numbers)}", self.jobs, manifest=NAME, key=KEY, end=None)
-        self.book = Book(self.ledger, run)
+        self.book = RunJournal(self.ledger, run)
         names = [one.job.name for one in planned.sends if not one.again]
         assert len(names) == len(set(names))
         assert all(one.job.enabled for one in planned.sends if not one.again)
@@ -269,7 +269,9 @@ class Machine(RuleBasedStateMachine):
                 case "released":
                     self.book.commit([], [submission], [])
                 case "failed, then created":
-                    self.book.commit([Decided(submission, refused(), THEN)], [], [Claim(submission, 2, THEN, 30.0)])
+                    self.book.commit(
+                        [RecordedOutcome(submission, refused(), THEN)], [], [Claim(submission, 2, THEN, 30.0)]
+                    )
                     self._decide(submission, self._made())
                 case "crash":
                     return
@@ -282,10 +284,10 @@ class Machine(RuleBasedStateMachine):
     def _claim(self, submission: Submission) -> None:
         self.book.commit([], [], [Claim(submission, 1, THEN, 30.0)])
 
-    def _decide(self, submission: Submission, outcome: Created | Failed | InDoubt) -> None:
-        self.book.commit([Decided(submission, outcome, THEN)], [], [])
+    def _decide(self, submission: Submission, outcome: Created | NotCreated | InDoubt) -> None:
+        self.book.commit([RecordedOutcome(submission, outcome, THEN)], [], [])
 
-    def _settle(self, doubt: Standing, outcome: Created | Failed) -> None:
+    def _settle(self, doubt: SubmissionRow, outcome: Created | NotCreated) -> None:
         self.ledger.settle([Decision(doubt.id, outcome, None, "me", THEN, "settled", "")])
 
 
@@ -312,11 +314,11 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
         yield opened
 
 
-def once_more(ledger: Ledger) -> Book:
+def once_more(ledger: Ledger) -> RunJournal:
     """A job was created, and one more of it is claimed on purpose by a run that goes on."""
     one = job("a")
     send(ledger, begin(ledger, "r-1", [one], key=KEY), one, made("j-1"))
-    book = Book(ledger, begin(ledger, "r-2", [one], key=KEY, end=None))
+    book = RunJournal(ledger, begin(ledger, "r-2", [one], key=KEY, end=None))
     book.commit([], [], [Claim(Submission(one, 2, again=True), 1, THEN, 30.0)])
     return book
 
@@ -331,9 +333,9 @@ def test_one_more_that_was_never_sent_is_not_told_of_as_in_doubt(ledger: Ledger)
 
 def test_one_more_that_failed_is_told_of_and_a_plain_run_does_not_send_it(ledger: Ledger) -> None:
     one = job("a")
-    once_more(ledger).commit([Decided(Submission(one, 2, again=True), refused(), THEN)], [], [])
+    once_more(ledger).commit([RecordedOutcome(Submission(one, 2, again=True), refused(), THEN)], [], [])
     told = record.of_run(ledger, next(ledger.runs()))
-    assert [type(entry.outcome).__name__ for entry in told.entries] == ["Created", "Failed"]
+    assert [type(entry.outcome).__name__ for entry in told.entries] == ["Created", "NotCreated"]
     planned = plan.make(Manifest(NAME, "-", "0", (one,)), (), ledger.standings(API, NAME, KEY))
     assert planned.sends == ()
 
@@ -341,7 +343,7 @@ def test_one_more_that_failed_is_told_of_and_a_plain_run_does_not_send_it(ledger
 def test_no_two_submissions_of_a_plan_are_the_same_one_however_often_a_name_is_given(ledger: Ledger) -> None:
     """The ledger would refuse to claim the second, in the middle of a run."""
     one = job("a")
-    once_more(ledger).commit([Decided(Submission(one, 2, again=True), refused(), THEN)], [], [])
+    once_more(ledger).commit([RecordedOutcome(Submission(one, 2, again=True), refused(), THEN)], [], [])
     planned = plan.make(Manifest(NAME, "-", "0", (one,)), (), ledger.standings(API, NAME, KEY), ["a", "a"])
     ordinals = [submission.ordinal for submission in planned.sends]
     assert len(ordinals) == len(set(ordinals))

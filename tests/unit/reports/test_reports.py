@@ -12,14 +12,14 @@ from support.schemas import check_results, loads_strictly
 from runner.core.models import Record
 from runner.reports import FORMATS, Style
 from runner.runs import results_file
-from runner.runs.results_file import digest
+from runner.runs.summary import summarize
 
 
 @pytest.mark.parametrize("name", FORMATS)
 @settings(deadline=None)
 @given(made=records)
 def test_nothing_in_a_report_moves_the_cursor_or_commands_a_ci(name: str, made: Record) -> None:
-    text = FORMATS[name]([digest(made)], Style())
+    text = FORMATS[name]([summarize(made)], Style())
     for line in text.replace("\r\n", "\n").split("\n"):
         assert not [char for char in line if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")]
         assert not set("\u202e\u2066\u200b\ufeff") & set(line)
@@ -30,14 +30,14 @@ def test_nothing_in_a_report_moves_the_cursor_or_commands_a_ci(name: str, made: 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_report_leaves_the_last_line_to_its_printer(name: str) -> None:
-    assert not FORMATS[name]([digest(record(entry("a", created("j"))))], Style()).endswith("\n")
+    assert not FORMATS[name]([summarize(record(entry("a", created("j"))))], Style()).endswith("\n")
 
 
 @settings(deadline=None)
 @given(records)
 def test_json_is_the_results_document(made: Record) -> None:
-    text = FORMATS["json"]([digest(made)], Style())
-    assert text + "\n" == "".join(results_file.chunks(digest(made)))
+    text = FORMATS["json"]([summarize(made)], Style())
+    assert text + "\n" == "".join(results_file.chunks(summarize(made)))
     check_results(loads_strictly(text))
 
 

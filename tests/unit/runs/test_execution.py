@@ -16,20 +16,20 @@ from typing import Any, Self
 import pytest
 from support import past
 
-from runner.client.api import Api
+from runner.client.api import ApiClient
 from runner.client.exchange import Exchange
-from runner.client.response import Answer, Happening, NoAnswer
+from runner.client.response import ExchangeResult, NoResponse, Response
 from runner.core.errors import RefusedError, UsageError
-from runner.core.models import Created, ErrorInfo, Failed, InDoubt, Job, Manifest, Outcome, Skipped, Submission
+from runner.core.models import Created, ErrorInfo, InDoubt, Job, Manifest, NotCreated, Outcome, Skipped, Submission
 from runner.core.settings import Limits
 from runner.ledger import lock
 from runner.ledger.connect import LedgerError, create
 from runner.ledger.lock import LockedError
-from runner.ledger.rows import RunRow, Standing
-from runner.ledger.run_journal import Book
+from runner.ledger.rows import RunRow, SubmissionRow
+from runner.ledger.run_journal import RunJournal
 from runner.ledger.store import Ledger
 from runner.runs import execution, reconcile
-from runner.runs.execution import Execution, Order
+from runner.runs.execution import Execution, RunRequest
 from runner.runs.reconcile import Finding
 from runner.submission import engine
 from runner.submission.engine import End, Engine
@@ -65,7 +65,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return driven
 
 
-class Backend(Api):
+class Backend(ApiClient):
     """The API, and the truth of it: `jobs` holds each job with the time at which it is there and listed.
 
     `does` says what becomes of the POSTs of a project, in turn, the last for ever: `created`, `rejected`,
@@ -82,7 +82,7 @@ class Backend(Api):
         self.lists = 0
         self.ahead = timedelta(0)
 
-    def create_job(self, workflow_id: str, project_id: str, exchange: Exchange) -> Happening:  # noqa: ARG002 - the API's
+    def create_job(self, workflow_id: str, project_id: str, exchange: Exchange) -> ExchangeResult:  # noqa: ARG002 - the API's
         self.posts.append(project_id)
         turns = self.does.get(project_id, ["created"])
         what, _, seconds = (turns.pop(0) if len(turns) > 1 else turns[0]).partition(":")
@@ -92,30 +92,30 @@ class Backend(Api):
             case "rejected":
                 return self._answer(422, {"error": {"code": "invalid", "message": "no"}})
             case "unreachable":
-                return NoAnswer("connect", written=False, detail="refused")
+                return NoResponse("connect", written=False, detail="refused")
             case "late":
                 self.make(float(seconds))
-        return NoAnswer("closed", written=True, detail="the connection ended before the answer")
+        return NoResponse("closed", written=True, detail="the connection ended before the answer")
 
     def make(self, after: float = 0) -> tuple[datetime, str]:
         """A job comes to be."""
         self.jobs.append((self.clock.now + timedelta(seconds=after), f"job-{len(self.jobs) + 1}"))
         return self.jobs[-1]
 
-    def list_jobs(self, workflow_id: str, exchange: Exchange) -> Happening:  # noqa: ARG002 - the API's
+    def list_jobs(self, workflow_id: str, exchange: Exchange) -> ExchangeResult:  # noqa: ARG002 - the API's
         self.lists += 1
         return self._answer(200, {"jobs": [self._member(job) for job in self.jobs if job[0] <= self.clock.now]})
 
-    def get_job(self, workflow_id: str, job_id: str, exchange: Exchange) -> Happening:  # noqa: ARG002 - the API's
+    def get_job(self, workflow_id: str, job_id: str, exchange: Exchange) -> ExchangeResult:  # noqa: ARG002 - the API's
         [job] = [job for job in self.jobs if job[1] == job_id]
         return self._answer(200, self._member(job))
 
     def _member(self, job: tuple[datetime, str]) -> dict[str, str]:
         return {"id": job[1], "created_at": (job[0] + self.ahead).isoformat(), "created_by": "me"}
 
-    def _answer(self, status: int, body: dict[str, Any]) -> Answer:
+    def _answer(self, status: int, body: dict[str, Any]) -> Response:
         date = f"{self.clock.now + self.ahead:%a, %d %b %Y %H:%M:%S GMT}"
-        return Answer(status, {"date": date}, json.dumps(body).encode(), self.clock.now)
+        return Response(status, {"date": date}, json.dumps(body).encode(), self.clock.now)
 
 
 class Watcher:
@@ -164,7 +164,7 @@ def words(outcome: Outcome) -> str:
     match outcome:
         case Created(job_id):
             return f"created {job_id}"
-        case Failed(error):
+        case NotCreated(error):
             return f"failed {error.kind}"
         case InDoubt():
             return "doubt"
@@ -180,7 +180,7 @@ class Ran:
     record: dict[str, str]
     run: RunRow
     watcher: Watcher
-    left: list[Standing]
+    left: list[SubmissionRow]
 
 
 @dataclass
@@ -191,12 +191,12 @@ class Site:
     clock: Clock
     backend: Backend
 
-    def order(self, *jobs: Job, **options: Any) -> Order:
+    def order(self, *jobs: Job, **options: Any) -> RunRequest:
         asked = ("once_per", "on_unfinished", "name", "timezone")
         about = {name: options.pop(name) for name in asked if name in options}
         sha256 = f"sha256 of {[(job.name, job.pair, job.enabled) for job in jobs]}"
         given: dict[str, Any] = {"name": "nightly", "path": "-", "once_per": "day"} | about
-        return Order(
+        return RunRequest(
             Manifest(sha256=sha256, jobs=jobs, **given),
             None,
             options.pop("api", past.API),
@@ -297,7 +297,7 @@ OFF = job("b", enabled=False)
 
 UNFINISHED: list[tuple[str, str, dict[str, Any], tuple[Job, ...], dict[str, Any], str]] = [
     ("all-created", "created", {}, (A, B), {}, "fresh"),
-    ("failed", "rejected", {}, (A, B), {}, "1 of 2 jobs not created"),
+    ("not_created", "rejected", {}, (A, B), {}, "1 of 2 jobs not created"),
     ("failed-resume", "rejected", {}, (A, B), {"resume": True}, "last"),
     ("failed-new", "rejected", {}, (A, B), {"new": True}, "fresh"),
     ("failed-says-resume", "rejected", {}, (A, B), {"on_unfinished": "resume"}, "last"),
@@ -570,7 +570,7 @@ def test_a_record_that_cannot_be_written_stops_the_run(site: Site, monkeypatch: 
 
     with site.opened(A, B) as one:
         one.prepare()
-        monkeypatch.setattr(Book, "commit", full)
+        monkeypatch.setattr(RunJournal, "commit", full)
         end = one.submit(Interrupter())
         assert (end.state, site.backend.posts) == ("stopped", [])
         assert end.error is not None

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from support import records
 from support.wire import Reply, Request, Reset, Script, WireServer, reply
 
-from runner.client.api import Reader
+from runner.client.api import ReadOnlyClient
 from runner.client.endpoint import ApiKey, Endpoint
-from runner.client.fetcher import Asker
+from runner.client.fetcher import Fetcher
 from runner.core.rate_limit import Backoff
 from runner.core.settings import Limits
-from runner.runs.job_status import Kind, Sighting, Watch, totals
+from runner.runs.job_status import JobStatus, Kind, StatusPoller, totals
 
 THEN = datetime(2026, 10, 20, 1, 0, tzinfo=UTC)
 
@@ -29,12 +29,12 @@ THEN = datetime(2026, 10, 20, 1, 0, tzinfo=UTC)
 ONCE = Limits(attempts=1, timeout=5.0)
 
 
-def sighting(job_id: str = "j", workflow_id: str = "w", **members: Any) -> Sighting:
+def sighting(job_id: str = "j", workflow_id: str = "w", **members: Any) -> JobStatus:
     return raw(json.dumps({"id": job_id, **members}).encode(), job_id, workflow_id)
 
 
-def raw(body: bytes, job_id: str = "j", workflow_id: str = "w") -> Sighting:
-    return Sighting(f"name of {job_id}", workflow_id, "p", job_id, body)
+def raw(body: bytes, job_id: str = "j", workflow_id: str = "w") -> JobStatus:
+    return JobStatus(f"name of {job_id}", workflow_id, "p", job_id, body)
 
 
 # Which words are final.
@@ -43,14 +43,14 @@ WORDS: dict[Kind, tuple[str, ...]] = {
     "completed": ("completed", "succeeded", "success", "successful", "done", "finished"),
     "failed": ("failed", "failure", "error", "errored", "timed_out", "timedout"),
     "cancelled": ("cancelled", "canceled", "aborted", "terminated", "stopped"),
-    "going": ("pending", "queued", "scheduled", "accepted", "running", "in_progress", "processing", "paused"),
+    "active": ("pending", "queued", "scheduled", "accepted", "running", "in_progress", "processing", "paused"),
 }
 
 
 @pytest.mark.parametrize(("word", "kind"), [(word, kind) for kind, words in WORDS.items() for word in words])
 def test_known_words(word: str, kind: Kind) -> None:
     seen = sighting(status=word)
-    assert (seen.kind, seen.is_final, seen.status) == (kind, kind != "going", word)
+    assert (seen.kind, seen.is_final, seen.status) == (kind, kind != "active", word)
 
 
 @given(
@@ -213,7 +213,7 @@ def test_whatever_the_api_tells_it_can_be_read(bodies: list[bytes]) -> None:
         assert isinstance(one.cost, int | None)
         assert all(map(len, one.errors))
         assert one.finished_at is None or one.finished_at.utcoffset() == timedelta(0)
-        assert one.is_final == (one.finished_at is not None if one.kind == "unknown" else one.kind != "going")
+        assert one.is_final == (one.finished_at is not None if one.kind == "unknown" else one.kind != "active")
     assert totals(seen).startswith(str(len(seen)))
 
 
@@ -270,9 +270,9 @@ def backend(**workflows: int) -> Backend:
 class Case:
     """A watch on jobs of a server, what it put on record, and the seconds that it slept. `up` holds the server."""
 
-    watch: Watch
+    watch: StatusPoller
     server: WireServer
-    kept: list[Sighting]
+    kept: list[JobStatus]
     clock: Clock
     up: ExitStack
     stopped: bool = False
@@ -289,7 +289,7 @@ class Case:
     def status(self, job_id: str) -> str:
         return self.one(job_id).status
 
-    def one(self, job_id: str) -> Sighting:
+    def one(self, job_id: str) -> JobStatus:
         return next(one for one in self.watch.sightings if one.job_id == job_id)
 
     def follow(self, timeout: float | None = None, then: Callable[[], object] = lambda: None) -> list[list[str]]:
@@ -319,17 +319,17 @@ class Clock:
 
 
 @contextmanager
-def watching(api: Backend, limits: Limits = ONCE, jobs: Sequence[Sighting] | None = None) -> Iterator[Case]:
+def watching(api: Backend, limits: Limits = ONCE, jobs: Sequence[JobStatus] | None = None) -> Iterator[Case]:
     """Watch the jobs of a server, of which is known that they were accepted, or these."""
     known = jobs or [
         sighting(one, workflow, status="accepted") for workflow, there in api.jobs.items() for one in there
     ]
-    clock, kept = Clock(), list[Sighting]()
+    clock, kept = Clock(), list[JobStatus]()
     with ExitStack() as up:
         server = up.enter_context(WireServer(choose=api))
-        with Reader(Endpoint(server.url, ApiKey("a-key-of-tests")), 8) as reader:
-            asker = Asker(limits, backoff=Backoff(first=0.001), clock=clock)
-            watch = Watch(known, reader, asker, kept.extend, clock=clock, now=lambda: THEN)
+        with ReadOnlyClient(Endpoint(server.url, ApiKey("a-key-of-tests")), 8) as reader:
+            asker = Fetcher(limits, backoff=Backoff(first=0.001), clock=clock)
+            watch = StatusPoller(known, reader, asker, kept.extend, clock=clock, now=lambda: THEN)
             yield Case(watch, server, kept, clock, up)
 
 
@@ -412,7 +412,7 @@ def test_what_was_final_before_is_never_asked_for() -> None:
 
 
 def test_with_no_jobs_nothing_is_asked() -> None:
-    watch = Watch([], Nobody(), Asker(ONCE), lambda _: pytest.fail("nothing is final"))
+    watch = StatusPoller([], Nobody(), Fetcher(ONCE), lambda _: pytest.fail("nothing is final"))
     assert watch.is_over
     assert watch.look() == []
 

@@ -19,12 +19,12 @@ from support import past
 
 from runner.client.exchange import Exchange
 from runner.client.job import JobObject
-from runner.client.response import Answer, Happening, NoAnswer
-from runner.core.models import Created, Failed, InDoubt, Outcome
+from runner.client.response import ExchangeResult, NoResponse, Response
+from runner.core.models import Created, InDoubt, NotCreated, Outcome
 from runner.ledger.connect import create
-from runner.ledger.rows import Standing
+from runner.ledger.rows import SubmissionRow
 from runner.ledger.store import Ledger
-from runner.runs.reconcile import SETTLE, Finding, Listing, Look, Window, judge
+from runner.runs.reconcile import SETTLE, Finding, Listing, Reconciler, Window, judge
 
 MINUTES = 60.0
 DAY = 24 * 60 * MINUTES
@@ -39,10 +39,10 @@ def at(seconds: float) -> datetime:
 LONG_AFTER = at(SETTLED)
 
 
-def doubt(number: int, claimed: float = 0, project: str = "p-1", **members: Any) -> Standing:
+def doubt(number: int, claimed: float = 0, project: str = "p-1", **members: Any) -> SubmissionRow:
     """A submission in doubt whose exchange took five seconds."""
     given: dict[str, Any] = {"manifest": "nightly", "state": "in_doubt", "error": past.LOST, "job_id": None} | members
-    return Standing(
+    return SubmissionRow(
         id=number,
         api=past.API,
         run_key="day:2026-10-20",
@@ -67,26 +67,26 @@ def doubt(number: int, claimed: float = 0, project: str = "p-1", **members: Any)
     )
 
 
-def answered(ahead: float | None = 0) -> Standing:
+def answered(ahead: float | None = 0) -> SubmissionRow:
     """The first, with an answer that left it open, from a server whose clock was so far ahead, or did not tell."""
     date = "soon" if ahead is None else format_datetime(at(5 + ahead), usegmt=True)
     return doubt(1, error=replace(past.LOST, date=date))
 
 
-def theirs(number: int, claimed: float = 0, project: str = "p-1", **members: Any) -> Standing:
+def theirs(number: int, claimed: float = 0, project: str = "p-1", **members: Any) -> SubmissionRow:
     """One of another manifest in the same ledger, whose lock somebody else may hold."""
     return doubt(number, claimed, project, manifest="other", **members)
 
 
-def sending(number: int, claimed: float = 0) -> Standing:
+def sending(number: int, claimed: float = 0) -> SubmissionRow:
     return theirs(number, claimed, state="sending", error=None, ended_at=None)
 
 
-def known(job_id: str) -> Standing:
+def known(job_id: str) -> SubmissionRow:
     return doubt(99, state="created", error=None, job_id=job_id)
 
 
-def sure(number: int, claimed: float = 0, **members: Any) -> Standing:
+def sure(number: int, claimed: float = 0, **members: Any) -> SubmissionRow:
     """One whose answer came: `k` and its number."""
     return doubt(number, claimed, state="created", error=None, job_id=f"k{number}", **members)
 
@@ -104,7 +104,7 @@ def in_words(finding: Finding) -> str:
         case Created(job_id, recovered=True, assigned=assigned, candidates=ids):
             assert assigned is (not ids)
             return " ".join(["created", job_id, *(["of", *ids] if ids else [])])
-        case Failed(error=error):
+        case NotCreated(error=error):
             assert error.kind == "not_found"
             return "absent"
         case InDoubt(error=error, candidates=ids):
@@ -114,10 +114,10 @@ def in_words(finding: Finding) -> str:
 
 
 def judged(
-    unsettled: Sequence[Standing],
+    unsettled: Sequence[SubmissionRow],
     jobs: Sequence[Mapping[str, Any]],
     *,
-    knows: Sequence[Standing] = (),
+    knows: Sequence[SubmissionRow] = (),
     ahead: float = 0,
     creators: Collection[str] = ("me",),
     now: float = SETTLED,
@@ -143,7 +143,7 @@ TWO_PROJECTS = (doubt(1), doubt(2, project="p-2"))
 APART = (doubt(1), doubt(2, 2000, "p-2"))
 X, Y, Z = listed("x"), listed("y"), listed("z")
 
-Row = tuple[str, Sequence[Standing], Sequence[Mapping[str, Any]], dict[str, Any], dict[int, str]]
+Row = tuple[str, Sequence[SubmissionRow], Sequence[Mapping[str, Any]], dict[str, Any], dict[int, str]]
 ROWS: list[Row] = [
     # As many jobs as doubts.
     ("one", ONE, [X], {}, {1: "created x"}),
@@ -268,7 +268,7 @@ ROWS: list[Row] = [
     ("unsettled", "jobs", "options", "expected"), [pytest.param(*row[1:], id=row[0]) for row in ROWS]
 )
 def test_the_rules(
-    unsettled: Sequence[Standing],
+    unsettled: Sequence[SubmissionRow],
     jobs: Sequence[Mapping[str, Any]],
     options: dict[str, Any],
     expected: dict[int, str],
@@ -352,7 +352,7 @@ def test_a_part_of_a_list_shows_nothing_absent_and_not_how_many_there_are() -> N
     ],
 )
 def test_a_list_of_before_the_send_shows_nothing_absent(
-    lost: Sequence[Standing], made: float, none: str, one: str
+    lost: Sequence[SubmissionRow], made: float, none: str, one: str
 ) -> None:
     """It is a cache's. Where the doubt's own answer has a date, a clock that is behind is told from that."""
     found = [judge([1], lost, [], listing(jobs, date=at(made)), (), {}, LONG_AFTER)[0] for jobs in ([], [X])]
@@ -384,7 +384,7 @@ class Send:
     def sent(self) -> float:
         return self.claimed + 30 if self.ended is None else self.ended
 
-    def standing(self, now: float) -> Standing | None:
+    def standing(self, now: float) -> SubmissionRow | None:
         """What the ledger says of it at a time, as long as no look-up has settled it."""
         make = doubt if self.mine else theirs
         if self.claimed > now:
@@ -451,9 +451,9 @@ class Simulation:
             if not isinstance(finding.outcome, InDoubt):
                 self.settled[finding.doubt.id] = finding.outcome
 
-    def _now(self, send: Send, now: float) -> Standing | None:
+    def _now(self, send: Send, now: float) -> SubmissionRow | None:
         outcome, standing = self.settled.get(send.number), send.standing(now)
-        if standing is None or isinstance(outcome, Failed):
+        if standing is None or isinstance(outcome, NotCreated):
             return None
         if isinstance(outcome, Created):
             return standing._replace(state="created", job_id=outcome.job_id, recovered=outcome.recovered)
@@ -526,7 +526,7 @@ def test_what_is_said_is_true(simulated: tuple[Simulation, list[float]]) -> None
             there = sum(one.made is not None for one in of_pair)
             said = Counter(type(world.settled.get(one.number)) for one in of_pair)
             # Those of one pair are alike: what must hold is how many of them are said to be there, and not to be.
-            assert said[Failed] <= len(of_pair) - there, "a job that exists, or will, was said not to be there"
+            assert said[NotCreated] <= len(of_pair) - there, "a job that exists, or will, was said not to be there"
             assert not alone or said[Created] <= there, "a job that does not exist was said to be there"
 
     one_pair = len({one.project for one in world.sends if not one.told}) == 1
@@ -550,31 +550,31 @@ def test_one_that_shows_later_than_its_like_is_not_said_to_be_absent() -> None:
 class Api:
     """An API whose list of jobs is `answers` by workflow, in turn, and which tells each job that is in `whole`."""
 
-    answers: Mapping[str, Happening]
-    whole: Mapping[str, Happening] = field(default_factory=dict)
+    answers: Mapping[str, ExchangeResult]
+    whole: Mapping[str, ExchangeResult] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     meanwhile: Callable[[], None] = lambda: None
 
-    def list_jobs(self, workflow_id: str, exchange: Exchange) -> Happening:
+    def list_jobs(self, workflow_id: str, exchange: Exchange) -> ExchangeResult:
         assert exchange.timeout == 7
         self.asked.append(workflow_id)
         answer = self.answers[workflow_id]
         self.meanwhile()
         return answer
 
-    def get_job(self, workflow_id: str, job_id: str, exchange: Exchange) -> Happening:
+    def get_job(self, workflow_id: str, job_id: str, exchange: Exchange) -> ExchangeResult:
         assert exchange.timeout == 7
         self.asked.append(f"{workflow_id}/{job_id}")
         return self.whole.get(job_id, GONE)
 
 
-GONE = NoAnswer("connect", written=False, detail="no connection: refused")
+GONE = NoResponse("connect", written=False, detail="no connection: refused")
 
 
-def answer(body: bytes | list[dict[str, Any]], status: int = 200, date: datetime | str | None = None) -> Answer:
+def answer(body: bytes | list[dict[str, Any]], status: int = 200, date: datetime | str | None = None) -> Response:
     data = body if isinstance(body, bytes) else json.dumps({"jobs": body}).encode()
     headers = {} if date is None else {"date": date if isinstance(date, str) else format_datetime(date, usegmt=True)}
-    return Answer(status, headers, data, LONG_AFTER)
+    return Response(status, headers, data, LONG_AFTER)
 
 
 @pytest.fixture
@@ -600,20 +600,20 @@ def make(ledger: Ledger, name: str, job_id: str, *, run_id: str, workflow: str =
 
 def look(ledger: Ledger, api: Api, *, manifest: str = "nightly", now: datetime = LONG_AFTER) -> dict[str, str]:
     """Look once for all doubts of a manifest: what is said of each, by name."""
-    by = Look(ledger, api, past.API, "run run-2", timeout=7, now=lambda: now)
+    by = Reconciler(ledger, api, past.API, "run run-2", timeout=7, now=lambda: now)
     findings = by.at(ledger.unsettled(past.API, manifest))
     words = {finding.doubt.name: in_words(finding) for finding in findings}
     kept = {one.id: one for one in ledger.everything()}
     for finding in findings:  # what is said is what the ledger says from now on
         standing = kept[finding.doubt.id]
-        state = {Created: "created", Failed: "failed", InDoubt: "in_doubt"}[type(finding.outcome)]
+        state = {Created: "created", NotCreated: "not_created", InDoubt: "in_doubt"}[type(finding.outcome)]
         assert standing.state == state
         if isinstance(finding.outcome, InDoubt | Created):
             assert standing.candidates == finding.outcome.candidates
     return words
 
 
-NOT_LISTS: list[tuple[str, Happening, str]] = [
+NOT_LISTS: list[tuple[str, ExchangeResult, str]] = [
     ("forbidden", answer([], 403), "could not be read (HTTP 403)"),
     ("server-error", answer([], 500), "could not be read (HTTP 500)"),
     ("partial", answer([], 206), "could not be read (HTTP 206)"),
@@ -628,9 +628,9 @@ NOT_LISTS: list[tuple[str, Happening, str]] = [
 
 
 @pytest.mark.parametrize(("happening", "words"), [pytest.param(*row[1:], id=row[0]) for row in NOT_LISTS])
-def test_what_is_no_list_settles_nothing(ledger: Ledger, happening: Happening, words: str) -> None:
+def test_what_is_no_list_settles_nothing(ledger: Ledger, happening: ExchangeResult, words: str) -> None:
     lose(ledger, "a", "b")
-    by = Look(ledger, Api({"w-1": happening}), past.API, "run run-2", timeout=7, now=lambda: LONG_AFTER)
+    by = Reconciler(ledger, Api({"w-1": happening}), past.API, "run run-2", timeout=7, now=lambda: LONG_AFTER)
     findings = by.at(ledger.unsettled(past.API))
     assert [in_words(one) for one in findings] == ["doubt old", "doubt old"]
     assert all(words in one.what for one in findings)
@@ -687,7 +687,7 @@ def test_times_are_corrected_by_the_server_s_date(
         (GONE, 1),
     ],
 )
-def test_a_found_job_is_kept_whole_or_as_it_was_listed(ledger: Ledger, told: Happening, cost: int) -> None:
+def test_a_found_job_is_kept_whole_or_as_it_was_listed(ledger: Ledger, told: ExchangeResult, cost: int) -> None:
     [number] = lose(ledger, "a")
     api = Api({"w-1": answer([{**listed("x"), "cost": 1}])}, {"x": told})
     assert look(ledger, api) == {"a": "created x"}

@@ -11,7 +11,18 @@ from typing import Any
 import pytest
 from support import past
 
-from runner.core.models import Created, Entries, Entry, Failed, InDoubt, Job, Outcome, Skipped, Submission
+from runner.core.models import (
+    Created,
+    Entries,
+    Entry,
+    InDoubt,
+    Job,
+    NotCreated,
+    Outcome,
+    Skipped,
+    Submission,
+    describe_outcome,
+)
 from runner.ledger.connect import create
 from runner.ledger.journal import Claim
 from runner.ledger.rows import RunRow
@@ -33,8 +44,8 @@ def words(outcome: Outcome) -> str:
     match outcome:
         case Created(job_id):
             return f"created {job_id}"
-        case Failed(error) | InDoubt(error):
-            return f"{type(outcome).__name__.lower()} {error.kind}"
+        case NotCreated(error) | InDoubt(error):
+            return f"{describe_outcome(outcome)} {error.kind}"
         case Skipped(reason):
             return f"skipped {reason}"
 
@@ -65,10 +76,10 @@ def test_each_job_has_one_outcome_in_the_manifest_s_order(ledger: Ledger) -> Non
 
     entries = record.of_run(ledger, run).entries
     assert [(entry.job.name, words(entry.outcome)) for entry in entries] == [
-        ("sent", "indoubt interrupted"),
+        ("sent", "in doubt interrupted"),
         ("made", "created job-1"),
-        ("refused", "failed rejected"),
-        ("lost", "indoubt timeout"),
+        ("refused", "not created rejected"),
+        ("lost", "in doubt timeout"),
         ("released", "skipped interrupted"),
         ("unsent", "skipped interrupted"),
         ("off", "skipped disabled"),
@@ -124,7 +135,7 @@ def test_it_covers_the_run_key_and_what_no_entry_stands_for_any_more(ledger: Led
     assert told(record.of_run(ledger, first).entries)[:3] == [
         ("kept", "created job-1", "run-1"),
         ("gone", "created job-2", "run-1"),
-        ("tried", "failed rejected", "run-1"),
+        ("tried", "not created rejected", "run-1"),
     ]
 
 

@@ -14,7 +14,7 @@ import pytest
 from support import past
 
 from runner.client.exchange import Exchange
-from runner.client.response import Answer, Happening, NoAnswer
+from runner.client.response import ExchangeResult, NoResponse, Response
 from runner.core.errors import RefusedError, RunnerError, UsageError
 from runner.core.models import Created, InDoubt, Submission
 from runner.ledger import lock
@@ -23,7 +23,7 @@ from runner.ledger.journal import Claim
 from runner.ledger.lock import LockedError
 from runner.ledger.store import Ledger
 from runner.runs.reconcile import Finding
-from runner.runs.resolve import Absence, Adoption, Resolver, Scope, Word, untimely
+from runner.runs.resolve import Absence, Adoption, ManualDecision, Resolver, Scope, untimely
 
 LONG_AFTER = past.THEN + timedelta(days=1)
 NOTHING = "Nothing was settled."
@@ -38,19 +38,19 @@ class Api:
     asked: list[tuple[str, ...]] = field(default_factory=list)
     gone: bool = False
 
-    def list_jobs(self, workflow_id: str, exchange: Exchange) -> Happening:  # noqa: ARG002 - the protocol's
+    def list_jobs(self, workflow_id: str, exchange: Exchange) -> ExchangeResult:  # noqa: ARG002 - the protocol's
         self.asked.append((workflow_id,))
         return self._answer(200, {"jobs": list(self.jobs.get(workflow_id, ()))})
 
-    def get_job(self, workflow_id: str, job_id: str, exchange: Exchange) -> Happening:  # noqa: ARG002 - likewise
+    def get_job(self, workflow_id: str, job_id: str, exchange: Exchange) -> ExchangeResult:  # noqa: ARG002 - likewise
         self.asked.append((workflow_id, job_id))
         found = [job for job in self.jobs.get(workflow_id, ()) if job.get("asked as", job["id"]) == job_id]
         return self._answer(200, dict(found[0])) if found else self._answer(404, {})
 
-    def _answer(self, status: int, body: dict[str, Any]) -> Happening:
+    def _answer(self, status: int, body: dict[str, Any]) -> ExchangeResult:
         if self.gone:
-            return NoAnswer("connect", written=False, detail="no connection: refused")
-        return Answer(status, {}, json.dumps(body).encode(), LONG_AFTER)
+            return NoResponse("connect", written=False, detail="no connection: refused")
+        return Response(status, {}, json.dumps(body).encode(), LONG_AFTER)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def states(ledger: Ledger) -> list[str]:
     return [one.state for one in ledger.everything()]
 
 
-def settle(ledger: Ledger, *words: Word, api: Api | None = None, **scope: str) -> list[Finding]:
+def settle(ledger: Ledger, *words: ManualDecision, api: Api | None = None, **scope: str) -> list[Finding]:
     return resolver(ledger, api, **scope).settle_by_hand(words)
 
 
@@ -91,7 +91,7 @@ def settle(ledger: Ledger, *words: Word, api: Api | None = None, **scope: str) -
 def test_the_doubt_of_that_name_is_settled(ledger: Ledger) -> None:
     lose(ledger, "a", "b")
     [finding] = settle(ledger, Absence("b"))
-    assert (finding.doubt.name, states(ledger)) == ("b", ["in_doubt", "failed"])
+    assert (finding.doubt.name, states(ledger)) == ("b", ["in_doubt", "not_created"])
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,12 @@ def test_the_doubt_of_that_name_is_settled(ledger: Ledger) -> None:
             "'made' is not in doubt: created as job-1 by run run-2",
             f"{NOTHING} run --again sends one more on purpose.",
         ),
-        ("refused", RefusedError, "'refused' is not in doubt: failed in run run-2: no such", f"{NOTHING} {CERTAIN}"),
+        (
+            "refused",
+            RefusedError,
+            "'refused' is not in doubt: not created in run run-2: no such",
+            f"{NOTHING} {CERTAIN}",
+        ),
         ("released", RefusedError, "'released' is not in doubt: it was not sent in run run-2", f"{NOTHING} {CERTAIN}"),
     ],
 )
@@ -132,7 +137,7 @@ def test_a_name_in_doubt_in_two_runs_needs_the_run(ledger: Ledger) -> None:
         settle(ledger, Absence("a"))
     assert "run-1 (the run run-1), run-2 (the day 2026-10-20)" in caught.value.message
     settle(ledger, Absence("a"), run="run-2")
-    assert states(ledger) == ["in_doubt", "failed"]
+    assert states(ledger) == ["in_doubt", "not_created"]
 
 
 def test_a_name_in_doubt_in_two_manifests_needs_the_manifest(ledger: Ledger) -> None:
@@ -141,7 +146,7 @@ def test_a_name_in_doubt_in_two_manifests_needs_the_manifest(ledger: Ledger) -> 
     with pytest.raises(UsageError, match="in 2 manifests: nightly, other"):
         settle(ledger, Absence("a"))
     settle(ledger, Absence("a"), manifest="other")
-    assert states(ledger) == ["in_doubt", "failed"]
+    assert states(ledger) == ["in_doubt", "not_created"]
 
 
 def test_a_name_that_is_in_doubt_in_another_run_says_in_which(ledger: Ledger) -> None:
@@ -236,7 +241,7 @@ def test_what_was_said_to_be_absent_may_be_adopted_after_all(ledger: Ledger, by:
         settle(ledger, Absence("a"))
     else:
         resolver(ledger, Api()).look()
-    assert states(ledger) == ["failed"]
+    assert states(ledger) == ["not_created"]
     with pytest.raises(RefusedError) as caught:
         settle(ledger, Absence("a"))
     assert "If it was created after all, --adopt takes its job." in caught.value.hint
@@ -244,14 +249,14 @@ def test_what_was_said_to_be_absent_may_be_adopted_after_all(ledger: Ledger, by:
         settle(ledger, Adoption("a", "x"), api=Api())
     with pytest.raises(RefusedError, match="it is one of workflow 'w-9'"):
         settle(ledger, Adoption("a", "x"), api=Api({"w-a": [{"id": "x", "workflow_id": "w-9"}]}))
-    assert states(ledger) == ["failed"]
+    assert states(ledger) == ["not_created"]
     [finding] = settle(ledger, Adoption("a", "x"), api=Api({"w-a": [{"id": "x"}]}))
     [standing] = ledger.everything()
     assert isinstance(finding.outcome, Created)
     assert (standing.job_id, standing.recovered, standing.error) == ("x", True, None)
     [_, (_, who, what, detail)] = ledger.decisions(number)
     assert (who, what) == ("ann@desk", "adopted")
-    assert detail.startswith("x; failed: was in doubt (no answer in time)")
+    assert detail.startswith("x; not created: was in doubt (no answer in time)")
 
 
 def test_a_job_that_is_held_is_not_adopted_by_what_was_said_to_be_absent(ledger: Ledger) -> None:
@@ -271,7 +276,7 @@ def test_what_was_sent_again_or_failed_for_sure_is_not_adopted(ledger: Ledger) -
     with ledger.transaction():
         ledger.claim(run, ledger.manifest_id(past.API, "nightly"), [again])
         ledger.decide([(number, past.refused("no such"), past.THEN)])
-    with pytest.raises(RefusedError, match="'a' is not in doubt: failed in run run-1: no such"):
+    with pytest.raises(RefusedError, match="'a' is not in doubt: not created in run run-1: no such"):
         settle(ledger, Adoption("a", "x"), api=Api({"w-a": [{"id": "x"}]}))
 
 
@@ -283,11 +288,11 @@ def test_of_one_name_what_is_in_doubt_goes_first_and_two_that_were_absent_need_t
     settle(ledger, Absence("a"), run="run-2")
     api = Api({"w-a": [{"id": "x"}, {"id": "y"}]})
     settle(ledger, Adoption("a", "x"), api=api)
-    assert states(ledger) == ["failed", "failed", "created"]
+    assert states(ledger) == ["not_created", "not_created", "created"]
     with pytest.raises(UsageError, match="'a' is said to be absent in 2 runs"):
         settle(ledger, Adoption("a", "y"), api=api)
     settle(ledger, Adoption("a", "y"), api=api, run="run-2")
-    assert states(ledger) == ["failed", "created", "created"]
+    assert states(ledger) == ["not_created", "created", "created"]
 
 
 def test_only_what_is_locked_is_adopted_after_all(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,7 +307,7 @@ def test_only_what_is_locked_is_adopted_after_all(ledger: Ledger, monkeypatch: p
     monkeypatch.setattr(Ledger, "doubt_intents", settled_meanwhile)
     with pytest.raises(RefusedError, match="not in doubt: created as theirs"):
         settle(ledger, Adoption("a", "x"), api=Api({"w-a": [{"id": "x"}]}))
-    assert states(ledger) == ["failed", "created"]
+    assert states(ledger) == ["not_created", "created"]
 
 
 # Locks, and whose doubts.
@@ -340,7 +345,7 @@ def test_a_look_is_at_one_api_and_one_manifest(ledger: Ledger) -> None:
     api = Api()
     resolver(ledger, api, manifest="other").look()
     assert api.asked == [("w-b",)]
-    assert states(ledger) == ["in_doubt", "failed", "in_doubt"]
+    assert states(ledger) == ["in_doubt", "not_created", "in_doubt"]
     resolver(ledger, api).look()
     assert api.asked == [("w-b",), ("w-a",)]
 

@@ -27,7 +27,7 @@ from support.shell import unwatched
 from runner.client import job as job_object
 from runner.core.errors import RefusedError
 from runner.core.models import Created, Entry, Job, Outcome, Record, Skipped
-from runner.runs import results_file
+from runner.runs import results_file, summary
 
 LITERAL = """\
 {
@@ -53,7 +53,7 @@ LITERAL = """\
   },
   "summary": {
     "created": 2,
-    "failed": 1,
+    "not_created": 1,
     "in_doubt": 1,
     "skipped": 1,
     "created_earlier": 1,
@@ -105,7 +105,7 @@ LITERAL = """\
       "project_id": "p-1",
       "labels": {},
       "run_id": "run-2",
-      "outcome": "failed",
+      "outcome": "not_created",
       "kind": "rejected",
       "message": "no such workflow",
       "http_status": 404,
@@ -153,7 +153,7 @@ LITERAL = """\
 
 
 def document_of(made: Record) -> dict[str, Any]:
-    return check_results(loads_strictly("".join(results_file.chunks(results_file.digest(made)))))
+    return check_results(loads_strictly("".join(results_file.chunks(summary.summarize(made)))))
 
 
 def of_body(body: bytes) -> Record:
@@ -178,7 +178,7 @@ def test_the_document_is_readable_and_in_the_order_of_the_manifest() -> None:
         entry("d", in_doubt(candidates=("j-8", "j-9"))),
         entry("e", created("j-2"), run_id="run-1"),
     )
-    assert "".join(results_file.chunks(results_file.digest(made))) == LITERAL
+    assert "".join(results_file.chunks(summary.summarize(made))) == LITERAL
     check_results(json.loads(LITERAL))
 
 
@@ -210,7 +210,7 @@ def test_any_job_object_stands_in_it_as_it_came_or_as_text(made: Record) -> None
 @settings(deadline=None)
 @given(records)
 def test_no_character_that_a_terminal_acts_on_is_in_the_document(made: Record) -> None:
-    text = "".join(results_file.chunks(results_file.digest(made)))
+    text = "".join(results_file.chunks(summary.summarize(made)))
     assert {c for c in text if unicodedata.category(c) in ("Cc", "Zl", "Zp", "Cs")} == {"\n"}
     assert not set("\u202e\u2066\u200b\ufeff\u061c") & set(text)
     assert "##[" not in text
@@ -227,12 +227,12 @@ def test_no_character_that_a_terminal_acts_on_is_in_the_document(made: Record) -
     ],
 )
 def test_a_job_object_is_embedded_as_the_bytes_that_came(body: bytes) -> None:
-    assert f'"job": {body.decode()}\n    }}' in "".join(results_file.chunks(results_file.digest(of_body(body))))
+    assert f'"job": {body.decode()}\n    }}' in "".join(results_file.chunks(summary.summarize(of_body(body))))
 
 
 def test_what_a_terminal_acts_on_is_escaped_inside_a_job_object() -> None:
     body = '{"id":\t"j",\r\n"\x9b\u202e": "##[group]\U000e0041\\\\##[x]"}'.encode()
-    text = "".join(results_file.chunks(results_file.digest(of_body(body))))
+    text = "".join(results_file.chunks(summary.summarize(of_body(body))))
     assert '"job": {"id": "j", \n"\\u009b\\u202e": "\\u0023#[group]\\udb40\\udc41\\\\\\u0023#[x]"}\n' in text
     assert document_of(of_body(body))["created"][0]["job"] == json.loads(body)
 
@@ -248,7 +248,7 @@ def test_what_a_terminal_acts_on_is_escaped_inside_a_job_object() -> None:
     ids=["tab", "return", "delete", "command"],
 )
 def test_what_of_ascii_a_terminal_acts_on_is_escaped_too(body: bytes, written: str) -> None:
-    assert f'"job": {written}\n    }}' in "".join(results_file.chunks(results_file.digest(of_body(body))))
+    assert f'"job": {written}\n    }}' in "".join(results_file.chunks(summary.summarize(of_body(body))))
 
 
 @pytest.mark.parametrize(
@@ -298,17 +298,17 @@ def test_settings_cannot_lose_the_record() -> None:
 def test_costs_are_added_up_exactly_and_absurd_ones_left_out() -> None:
     costs = [10**29 + 1, 1, 2.5, True, None, "7", int("9" * 4300)]
     made = record(*(entry(f"j{i}", created(f"{i}", cost=c)) for i, c in enumerate(costs)))
-    summary = results_file.digest(made).summary
-    assert summary.cost == 10**29 + 2
-    assert summary.created == 7
+    counts = summary.summarize(made).summary
+    assert counts.cost == 10**29 + 2
+    assert counts.created == 7
 
 
 def test_jobs_of_an_earlier_run_are_among_the_created_ones() -> None:
     made = record(
         entry("a", created("1"), run_id="run-1"), entry("b", created("2")), entry("c", failed(), run_id="run-1")
     )
-    assert results_file.digest(made).summary == results_file.Summary(
-        2, 1, 0, 0, 1, 0, None, (results_file.ProjectSummary("p-1", 2, 0, None),)
+    assert summary.summarize(made).summary == summary.Summary(
+        2, 1, 0, 0, 1, 0, None, (summary.ProjectSummary("p-1", 2, 0, None),)
     )
 
 
@@ -337,7 +337,7 @@ class FromDisk:
 def test_the_document_is_never_whole_in_memory() -> None:
     made = Record(RUN, FromDisk())
     tracemalloc.start()
-    length = sum(map(len, results_file.chunks(results_file.digest(made))))
+    length = sum(map(len, results_file.chunks(summary.summarize(made))))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < length / 10
@@ -347,7 +347,7 @@ def test_the_file_is_written_for_its_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "a.results.json"
     path.write_bytes(b"old")
     path.chmod(0o644)
-    results_file.write(results_file.digest(record(entry("a", created("j-1")))), path)
+    results_file.write(summary.summarize(record(entry("a", created("j-1")))), path)
     check_results(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(tmp_path.iterdir()) == [path]
@@ -356,7 +356,7 @@ def test_the_file_is_written_for_its_owner_alone(tmp_path: Path) -> None:
 def test_a_name_of_any_length_can_be_written(tmp_path: Path) -> None:
     path = tmp_path / ("n" * 255)
     results_file.FILE.check(path)
-    results_file.write(results_file.digest(record()), path)
+    results_file.write(summary.summarize(record()), path)
     check_results(path)
 
 
@@ -366,7 +366,7 @@ def test_a_symbolic_link_is_replaced_and_what_it_names_is_left_alone(tmp_path: P
     link = tmp_path / "link"
     link.symlink_to(named)
     results_file.FILE.check(link)
-    results_file.write(results_file.digest(record()), link)
+    results_file.write(summary.summarize(record()), link)
     assert not link.is_symlink()
     assert named.read_bytes() == b"precious"
 
@@ -375,7 +375,7 @@ def test_a_link_to_nowhere_is_replaced(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "nowhere")
     results_file.FILE.check(link)
-    results_file.write(results_file.digest(record()), link)
+    results_file.write(summary.summarize(record()), link)
     assert list(tmp_path.iterdir()) == [link]
 
 
@@ -402,7 +402,7 @@ def test_an_end_in_the_middle_leaves_what_was_there(tmp_path: Path, end: BaseExc
     first = [entry(f"{i}", created(f"j{i}", result="x" * 1000)) for i in range(100)]
     last = Entry(Job("last", "w", "p", Ending(end)), created("last"), RUN.id)
     with pytest.raises(RefusedError if isinstance(end, OSError) else type(end)):
-        results_file.write(results_file.digest(record(*first, last)), path)
+        results_file.write(summary.summarize(record(*first, last)), path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -410,8 +410,9 @@ def test_an_end_in_the_middle_leaves_what_was_there(tmp_path: Path, end: BaseExc
 _IMPORTS = """
 import os, resource
 from pathlib import Path
-from runner import results
-from runner.errors import RefusedError
+from runner.runs import results_file
+from runner.runs.summary import summarize
+from runner.core.errors import RefusedError
 from support.records import *
 """
 
@@ -438,7 +439,7 @@ class Deadly:
         os.kill(os.getpid(), 9)
 first = [entry(str(i), created(f"j{i}", result="x" * 1000)) for i in range(100)]
 made = record(*first, Entry(Job("last", "w", "p", Deadly()), created("last"), RUN.id))
-results.write(results.digest(made), Path("a.json"))
+results_file.write(summarize(made), Path("a.json"))
 """
     assert child(code, tmp_path).returncode == -9
     assert path.read_bytes() == b"old"
@@ -449,7 +450,7 @@ def test_a_disk_without_room_is_refused_and_leaves_what_was_there(tmp_path: Path
     (tmp_path / "a.json").write_bytes(b"old")
     code = """
 made = record(*[entry(str(i), created(f"j{i}", result="x" * 1000)) for i in range(100)])
-for limit, use in ((4096, results.FILE.check), (65536, lambda path: results.write(results.digest(made), path))):
+for limit, use in ((4096, results_file.FILE.check), (65536, lambda path: results_file.write(summarize(made), path))):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
         use(Path("a.json"))
@@ -470,7 +471,7 @@ def test_a_folder_without_the_right_to_write_is_refused(tmp_path: Path) -> None:
     code = """
 if os.geteuid() == 0:
     os.seteuid(65534)
-for use in (results.FILE.check, lambda path: results.write(results.digest(record()), path)):
+for use in (results_file.FILE.check, lambda path: results_file.write(summarize(record()), path)):
     try:
         use(Path("a.json"))
     except RefusedError as error:
@@ -540,7 +541,7 @@ def test_what_cannot_be_written_is_refused_before_and_after(
 ) -> None:
     path = target(tmp_path)
     before = sorted(tmp_path.iterdir())
-    for use in (results_file.FILE.check, partial(results_file.write, results_file.digest(record()))):
+    for use in (results_file.FILE.check, partial(results_file.write, summary.summarize(record()))):
         with pytest.raises(RefusedError) as refusal:
             use(path)
         assert refusal.value.message == f"the results file {path} {message}"

@@ -19,9 +19,9 @@ from runner.core.models import Created
 from runner.ledger.connect import create
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
-from runner.runs import record, results_file, tracking
-from runner.runs.job_status import Sighting
-from runner.runs.tracking import Followed
+from runner.runs import record, results_file, summary, tracking
+from runner.runs.job_status import JobStatus
+from runner.runs.tracking import TrackedRun
 
 JOBS = [past.job(name, f"w-{name}", f"p-{name}") for name in "abcde"]
 DONE = b'{"id": "job-a", "status": "completed", "cost": 7}'
@@ -50,20 +50,20 @@ def write(ledger: Ledger) -> tuple[RunRow, int]:
     return run, number
 
 
-def named(name: str, body: bytes, seen_at: datetime | None = None) -> Sighting:
+def named(name: str, body: bytes, seen_at: datetime | None = None) -> JobStatus:
     """The job of an entry of the manifest, as it is followed from the outset."""
     job = next(one for one in JOBS if one.name == name)
-    return Sighting(name, job.workflow_id, job.project_id, f"job-{name}", body, seen_at)
+    return JobStatus(name, job.workflow_id, job.project_id, f"job-{name}", body, seen_at)
 
 
 ANSWER_A, ANSWER_B = (b'{"id": "job-%b", "cost": 12}' % name for name in (b"a", b"b"))
-FOLLOWED = Followed(
+FOLLOWED = TrackedRun(
     "run-1",
     "nightly",
     "nightly.yaml",
     past.API,
     (named("a", ANSWER_A), named("b", ANSWER_B)),
-    {"failed": 1, "in doubt": 1, "skipped": 1},
+    {"not created": 1, "in doubt": 1, "skipped": 1},
 )
 
 
@@ -87,14 +87,14 @@ def test_a_run_without_jobs(ledger: Ledger) -> None:
     run = past.begin(ledger, "run-1", JOBS[:1])
     past.send(ledger, run, JOBS[0], past.refused())
     followed = tracking.of_run(ledger, run)
-    assert (followed.jobs, followed.others) == ((), {"failed": 1})
+    assert (followed.jobs, followed.others) == ((), {"not created": 1})
 
 
 # What is kept.
 
 
-def final(job_id: str, body: bytes) -> Sighting:
-    return Sighting("whatever", "w", "p", job_id, body)
+def final(job_id: str, body: bytes) -> JobStatus:
+    return JobStatus("whatever", "w", "p", job_id, body)
 
 
 def test_endings_are_kept_and_what_they_cost(ledger: Ledger) -> None:
@@ -145,7 +145,7 @@ def test_a_ledger_that_cannot_be_written_is_read_all_the_same(path: Path) -> Non
 
 
 def write_results(ledger: Ledger, run: RunRow, path: Path) -> dict[str, Any]:
-    results_file.write(results_file.digest(record.of_run(ledger, run)), path)
+    results_file.write(summary.summarize(record.of_run(ledger, run)), path)
     document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return document
 
@@ -213,7 +213,7 @@ def document(**changed: Any) -> dict[str, Any]:
     return {"run": run, "created": [one], "errors": [error], "skipped": [], **changed}
 
 
-def read(tmp_path: Path, text: str) -> Followed | None:
+def read(tmp_path: Path, text: str) -> TrackedRun | None:
     path = tmp_path / "r.json"
     path.write_text(text, encoding="utf-8")
     return tracking.of_results(path)

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from runner.core.errors import Exit, UsageError
-from runner.sandbox.faults import KINDS, Dice, Fault, checked, draw, parse_fault
+from runner.sandbox.faults import KINDS, Fault, FaultSampler, checked, draw, parse_fault
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_the_same_seed_gives_the_same_throws() -> None:
     faults = (Fault("reset", 0.5), Fault("failure", 0.5))
 
     def throws(seed: int) -> list[tuple[str, ...]]:
-        dice = Dice(faults, seed)
+        dice = FaultSampler(faults, seed)
         return [tuple(dice.throw()) for _ in range(50)]
 
     assert throws(1) == throws(1)
@@ -103,7 +103,7 @@ def test_the_same_seed_gives_the_same_throws() -> None:
 
 
 def test_each_fault_is_met_with_and_without_a_failure() -> None:
-    dice = Dice([Fault("failure", 0.4), Fault("reset", 0.5)], 7)
+    dice = FaultSampler([Fault("failure", 0.4), Fault("reset", 0.5)], 7)
     met = [tuple(dice.throw()) for _ in range(10_000)]
     assert met.count(("reset", "failure")) == pytest.approx(2000, abs=200)
     assert met.count(("reset",)) == pytest.approx(3000, abs=200)
@@ -113,14 +113,14 @@ def test_each_fault_is_met_with_and_without_a_failure() -> None:
 
 @pytest.mark.parametrize("more", [[], [Fault("failure", 0.5)]])
 def test_asking_for_failures_changes_nothing_about_which_answers_go_wrong(more: list[Fault]) -> None:
-    dice = Dice([Fault("reset", 0.5), *more], 7)
+    dice = FaultSampler([Fault("reset", 0.5), *more], 7)
     rolls = random.Random(7)  # noqa: S311 - the rolls of a sandbox without failures
     assert ["reset" in dice.throw() for _ in range(100)] == [rolls.random() < 0.5 for _ in range(100)]
 
 
 def test_a_throw_tells_the_seconds_of_what_is_met() -> None:
-    assert Dice([Fault("slow", 1, 5)], 7).throw() == {"slow": Fault("slow", 1, 5)}
+    assert FaultSampler([Fault("slow", 1, 5)], 7).throw() == {"slow": Fault("slow", 1, 5)}
 
 
 def test_what_creates_no_job_meets_no_failure() -> None:
-    assert list(Dice([Fault("rate-limit", 1, 1), Fault("failure", 1)], 7).throw()) == ["rate-limit"]
+    assert list(FaultSampler([Fault("rate-limit", 1, 1), Fault("failure", 1)], 7).throw()) == ["rate-limit"]

@@ -21,7 +21,7 @@ import pytest
 
 from runner.core.errors import Exit, RefusedError, UsageError
 from runner.sandbox import handlers
-from runner.sandbox.backend import World
+from runner.sandbox.backend import Backend
 from runner.sandbox.catalog import EXAMPLE
 from runner.sandbox.faults import Fault
 from runner.sandbox.http import parse_head
@@ -102,7 +102,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def sandbox(clock: Clock) -> Iterator[Sandbox]:
-    with World(clock=clock) as world, Sandbox(world) as running:
+    with Backend(clock=clock) as world, Sandbox(world) as running:
         yield running
 
 
@@ -317,7 +317,7 @@ def test_a_wrong_key_is_401_and_says_what_is_wrong(sandbox: Sandbox, key: str | 
 
 
 def test_another_key_can_be_set(clock: Clock) -> None:
-    with Sandbox(World(clock=clock), key="other") as running:
+    with Sandbox(Backend(clock=clock), key="other") as running:
         assert ask(running, "GET", "/v0/projects", key="other").status == 200
         assert ask(running, "GET", "/v0/projects").status == 401
 
@@ -404,10 +404,10 @@ def test_a_connection_serves_many_requests(sandbox: Sandbox) -> None:
 
 
 def test_jobs_survive_a_restart(tmp_path: Path, clock: Clock) -> None:
-    with World(clock=clock, store=JobFile(tmp_path)) as world, Sandbox(world) as running:
+    with Backend(clock=clock, store=JobFile(tmp_path)) as world, Sandbox(world) as running:
         world.admit([("mine", "my-project")])
         job = create(running, "/v0/workflows/mine/jobs?project_id=my-project")
-    with World(clock=clock, store=JobFile(tmp_path)) as world, Sandbox(world) as running:
+    with Backend(clock=clock, store=JobFile(tmp_path)) as world, Sandbox(world) as running:
         assert get(running, f"/v0/workflows/mine/jobs/{job['id']}") == job
         assert world.created == 0
         create(running, "/v0/workflows/mine/jobs?project_id=my-project")
@@ -415,19 +415,19 @@ def test_jobs_survive_a_restart(tmp_path: Path, clock: Clock) -> None:
 
 def test_a_job_that_is_to_fail_does_so_after_a_restart(tmp_path: Path, clock: Clock) -> None:
     path = f"/v0/workflows/{NDVI}/jobs"
-    with World(clock=clock, store=JobFile(tmp_path)) as world:
+    with Backend(clock=clock, store=JobFile(tmp_path)) as world:
         with Sandbox(world, faults=[Fault("failure", 1)]) as running:
             create(running)
         with Sandbox(world) as running:
             create(running)
     clock.forward(100)
-    with World(clock=clock, store=JobFile(tmp_path)) as world, Sandbox(world) as running:
+    with Backend(clock=clock, store=JobFile(tmp_path)) as world, Sandbox(world) as running:
         assert [job["status"] for job in get(running, path)["jobs"]] == ["failed", "completed"]
 
 
 def test_jobs_of_another_sandbox_in_the_same_folder_show_up(tmp_path: Path, sandbox: Sandbox, clock: Clock) -> None:
-    with World(clock=clock, store=JobFile(tmp_path)) as world, Sandbox(world) as other:
-        with World(clock=clock, store=JobFile(tmp_path)) as mine, Sandbox(mine) as running:
+    with Backend(clock=clock, store=JobFile(tmp_path)) as world, Sandbox(world) as other:
+        with Backend(clock=clock, store=JobFile(tmp_path)) as mine, Sandbox(mine) as running:
             mine.admit([("mine", "my-project")])
             job = create(running, "/v0/workflows/mine/jobs?project_id=my-project")
         assert get(other, "/v0/workflows/mine/jobs")["jobs"][0]["id"] == job["id"]
@@ -435,7 +435,7 @@ def test_jobs_of_another_sandbox_in_the_same_folder_show_up(tmp_path: Path, sand
 
 
 def test_jobs_of_another_sandbox_show_up_after_one_s_own_too(tmp_path: Path, clock: Clock) -> None:
-    with World(clock=clock, store=JobFile(tmp_path)) as mine, World(clock=clock, store=JobFile(tmp_path)) as other:
+    with Backend(clock=clock, store=JobFile(tmp_path)) as mine, Backend(clock=clock, store=JobFile(tmp_path)) as other:
         created = [world.create(NDVI, AGRI) for world in (mine, other, mine, mine, other)]
         assert mine.jobs(NDVI) == created
         assert sorted(job.id for job in other.jobs(NDVI)) == sorted(job.id for job in created)
@@ -443,7 +443,7 @@ def test_jobs_of_another_sandbox_show_up_after_one_s_own_too(tmp_path: Path, clo
 
 
 def test_a_job_that_cannot_be_kept_is_not_created(tmp_path: Path, clock: Clock) -> None:
-    world = World(clock=clock, store=JobFile(tmp_path))
+    world = Backend(clock=clock, store=JobFile(tmp_path))
     with Sandbox(world) as running:
         world.close()
         answer = ask(running, "POST", CREATE)
@@ -452,7 +452,7 @@ def test_a_job_that_cannot_be_kept_is_not_created(tmp_path: Path, clock: Clock) 
 
 
 def test_rate_limit_creates_nothing_and_says_when_to_come_again(clock: Clock) -> None:
-    with Sandbox(World(clock=clock), faults=[Fault("rate-limit", 1, 3)]) as running:
+    with Sandbox(Backend(clock=clock), faults=[Fault("rate-limit", 1, 3)]) as running:
         answer = ask(running, "POST", CREATE)
         assert (answer.status, answer.headers["Retry-After"]) == (429, "3")
         assert answer.body["error"]["code"] == "too_many_requests"
@@ -460,21 +460,21 @@ def test_rate_limit_creates_nothing_and_says_when_to_come_again(clock: Clock) ->
 
 
 def test_bad_gateway_comes_after_the_job_was_created(clock: Clock) -> None:
-    with Sandbox(World(clock=clock), faults=[Fault("bad-gateway", 1)]) as running:
+    with Sandbox(Backend(clock=clock), faults=[Fault("bad-gateway", 1)]) as running:
         answer = ask(running, "POST", CREATE)
         assert (answer.status, answer.headers["Content-Type"]) == (502, "text/html")
         assert len(get(running, f"/v0/workflows/{NDVI}/jobs")["jobs"]) == 1
 
 
 def test_reset_comes_after_the_job_was_created_and_without_an_answer(clock: Clock) -> None:
-    with Sandbox(World(clock=clock), faults=[Fault("reset", 1)]) as running:
+    with Sandbox(Backend(clock=clock), faults=[Fault("reset", 1)]) as running:
         with pytest.raises(ConnectionResetError):
             raw(running, POST)
         assert len(get(running, f"/v0/workflows/{NDVI}/jobs")["jobs"]) == 1
 
 
 def test_failure_is_a_normal_answer_and_a_job_that_fails(clock: Clock) -> None:
-    with Sandbox(World(clock=clock), faults=[Fault("failure", 1)]) as failing, Sandbox(World(clock=clock)) as sound:
+    with Sandbox(Backend(clock=clock), faults=[Fault("failure", 1)]) as failing, Sandbox(Backend(clock=clock)) as sound:
         job, other = create(failing), create(sound)
         assert {**job, "id": "", "tasks": []} == {**other, "id": "", "tasks": []}
         clock.forward(100)
@@ -493,7 +493,7 @@ def test_failure_is_a_normal_answer_and_a_job_that_fails(clock: Clock) -> None:
 def test_failure_comes_on_top_of_another_fault(clock: Clock, fault: Fault, told: str) -> None:
     lines: list[str] = []
     path = f"/v0/workflows/{NDVI}/jobs"
-    with Sandbox(World(clock=clock), faults=[Fault("failure", 1), fault], log=lines.append) as running:
+    with Sandbox(Backend(clock=clock), faults=[Fault("failure", 1), fault], log=lines.append) as running:
         with contextlib.suppress(ConnectionResetError):
             raw(running, POST)
         clock.forward(100)
@@ -502,7 +502,7 @@ def test_failure_comes_on_top_of_another_fault(clock: Clock, fault: Fault, told:
 
 
 def test_failure_changes_no_other_request(clock: Clock) -> None:
-    with Sandbox(World(clock=clock), faults=[Fault("failure", 1)]) as running:
+    with Sandbox(Backend(clock=clock), faults=[Fault("failure", 1)]) as running:
         assert ask(running, "POST", f"/v0/workflows/{NDVI}/jobs?project_id={COAST}").status == 403
         assert ask(running, "POST", CREATE, key="wrong").status == 401
         assert ask(running, "POST", "/v0/projects").status == 405
@@ -510,7 +510,7 @@ def test_failure_changes_no_other_request(clock: Clock) -> None:
 
 
 def test_only_what_creates_a_job_can_make_one_that_fails(clock: Clock) -> None:
-    world = World(clock=clock)
+    world = Backend(clock=clock)
     request = parse_head(f"GET /v0/workflows/{NDVI}/jobs HTTP/1.1\r\nAuthorization: {KEY}")
     assert json.loads(handlers.answer(world, KEY, request, job_fails=True).body) == {"jobs": []}
     assert world.created == 0
@@ -519,7 +519,7 @@ def test_only_what_creates_a_job_can_make_one_that_fails(clock: Clock) -> None:
 def test_the_same_seed_gives_the_same_failures(clock: Clock) -> None:
     def statuses(seed: int) -> list[str]:
         begun = clock()
-        with Sandbox(World(clock=clock), faults=[Fault("failure", 0.5)], seed=seed) as running:
+        with Sandbox(Backend(clock=clock), faults=[Fault("failure", 0.5)], seed=seed) as running:
             for _ in range(30):
                 create(running)
             clock.forward(100)
@@ -533,7 +533,7 @@ def test_the_same_seed_gives_the_same_failures(clock: Clock) -> None:
 
 
 def test_slow_answers_after_its_seconds(clock: Clock) -> None:
-    with Sandbox(World(clock=clock), faults=[Fault("slow", 1, 0.2)]) as running:
+    with Sandbox(Backend(clock=clock), faults=[Fault("slow", 1, 0.2)]) as running:
         begun = time.monotonic()
         create(running)
         assert time.monotonic() - begun >= 0.2
@@ -546,7 +546,7 @@ def test_closing_does_not_wait_for_a_slow_answer_but_sends_it(clock: Clock) -> N
         asked.set()
         return clock()
 
-    with Sandbox(World(clock=telling), faults=[Fault("slow", 1, 3600)]) as running:
+    with Sandbox(Backend(clock=telling), faults=[Fault("slow", 1, 3600)]) as running:
         connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
         connection.request("POST", CREATE, headers={"Authorization": KEY})
         assert asked.wait(30)
@@ -556,7 +556,7 @@ def test_closing_does_not_wait_for_a_slow_answer_but_sends_it(clock: Clock) -> N
 
 def test_the_same_seed_gives_the_same_faults(clock: Clock) -> None:
     def statuses(seed: int) -> list[int]:
-        with Sandbox(World(clock=clock), faults=[Fault("rate-limit", 0.5, 1)], seed=seed) as running:
+        with Sandbox(Backend(clock=clock), faults=[Fault("rate-limit", 0.5, 1)], seed=seed) as running:
             return [ask(running, "POST", CREATE).status for _ in range(30)]
 
     assert statuses(5) == statuses(5)
@@ -566,17 +566,17 @@ def test_the_same_seed_gives_the_same_faults(clock: Clock) -> None:
 
 def test_faults_that_are_more_than_the_whole_are_refused(clock: Clock) -> None:
     with pytest.raises(UsageError, match="sum"):
-        Sandbox(World(clock=clock), faults=[Fault("slow", 0.6), Fault("reset", 0.6)])
+        Sandbox(Backend(clock=clock), faults=[Fault("slow", 0.6), Fault("reset", 0.6)])
 
 
 def test_each_answer_is_logged_without_query_or_key(clock: Clock) -> None:
     lines: list[str] = []
-    with Sandbox(World(clock=clock), log=lines.append) as running:
+    with Sandbox(Backend(clock=clock), log=lines.append) as running:
         create(running)
         raw(running, b"nonsense\r\n\r\n")
-    with Sandbox(World(clock=clock), faults=[Fault("bad-gateway", 1)], log=lines.append) as running:
+    with Sandbox(Backend(clock=clock), faults=[Fault("bad-gateway", 1)], log=lines.append) as running:
         ask(running, "POST", CREATE)
-    resetting = Sandbox(World(clock=clock), faults=[Fault("reset", 1)], log=lines.append)
+    resetting = Sandbox(Backend(clock=clock), faults=[Fault("reset", 1)], log=lines.append)
     with resetting as running, pytest.raises(ConnectionResetError):
         raw(running, POST)
     path = f"/v0/workflows/{NDVI}/jobs"
@@ -608,7 +608,7 @@ def test_garbage_is_answered_and_harms_nobody(
 
 def test_a_post_of_which_half_arrived_creates_nothing(clock: Clock) -> None:
     head = f"POST {CREATE} HTTP/1.1\r\nAuthorization: {KEY}\r\nContent-Length: 10\r\n\r\n".encode()
-    world = World(clock=clock)
+    world = Backend(clock=clock)
     with Sandbox(world) as running:
         for part in (head[:40], head[:-1], head + b"half"):
             with socket.create_connection(("127.0.0.1", running.port), timeout=30) as connection:
@@ -633,7 +633,7 @@ def test_closing_lets_a_request_in_flight_finish(clock: Clock) -> None:
         assert running._closing.wait(30)
         time.sleep(0.2)  # the work that closing has to wait for
 
-    with Sandbox(World(clock=clock), log=work) as running:
+    with Sandbox(Backend(clock=clock), log=work) as running:
         connection = socket.create_connection(("127.0.0.1", running.port), timeout=30)
         connection.sendall(POST)
         assert working.wait(30)
@@ -649,7 +649,7 @@ def test_a_bug_is_an_answer_and_no_traceback(clock: Clock, capfd: pytest.Capture
         return clock()
 
     asked = threading.Event()
-    with Sandbox(World(clock=broken)) as running:
+    with Sandbox(Backend(clock=broken)) as running:
         asked.set()
         answer = ask(running, "POST", CREATE)
         assert (answer.status, answer.body["error"]["code"]) == (500, "internal_server_error")
@@ -660,7 +660,7 @@ def test_a_bug_is_an_answer_and_no_traceback(clock: Clock, capfd: pytest.Capture
 def test_a_taken_port_is_refused(sandbox: Sandbox, clock: Clock) -> None:
     with (
         pytest.raises(RefusedError, match=f"127.0.0.1:{sandbox.port}") as caught,
-        Sandbox(World(clock=clock), port=sandbox.port),
+        Sandbox(Backend(clock=clock), port=sandbox.port),
     ):
         pass
     assert caught.value.exit_code is Exit.REFUSED
@@ -668,11 +668,11 @@ def test_a_taken_port_is_refused(sandbox: Sandbox, clock: Clock) -> None:
 
 
 def test_a_port_can_be_taken_again_at_once(clock: Clock) -> None:
-    with Sandbox(World(clock=clock)) as first:
+    with Sandbox(Backend(clock=clock)) as first:
         port = first.port
         kept = socket.create_connection(("127.0.0.1", port), timeout=30)  # so that the sandbox is the first to close
         create(first)
-    with kept, Sandbox(World(clock=clock), port=port) as second:
+    with kept, Sandbox(Backend(clock=clock), port=port) as second:
         assert second.port == port
         create(second)
 
@@ -683,7 +683,7 @@ def test_nothing_is_left_open(clock: Clock) -> None:
         return len(list(Path("/dev/fd").iterdir()))
 
     before = open_files()
-    with Sandbox(World(clock=clock)) as running:
+    with Sandbox(Backend(clock=clock)) as running:
         idle = [socket.create_connection(("127.0.0.1", running.port), timeout=30) for _ in range(5)]
         idle[0].sendall(b"GET /pi")
         create(running)
@@ -696,7 +696,7 @@ def test_nothing_is_left_open(clock: Clock) -> None:
 
 def test_closing_does_not_wait_for_a_client_that_never_reads(clock: Clock) -> None:
     request = f"GET /v0/workflows HTTP/1.1\r\nAuthorization: {KEY}\r\n\r\n".encode()
-    with Sandbox(World(clock=clock)) as running:
+    with Sandbox(Backend(clock=clock)) as running:
         deaf = socket.create_connection(("127.0.0.1", running.port), timeout=0.5)
         with pytest.raises(TimeoutError):  # the sandbox takes no more, as its answers are not taken
             deaf.sendall(request * 100_000)
@@ -705,7 +705,7 @@ def test_closing_does_not_wait_for_a_client_that_never_reads(clock: Clock) -> No
 
 
 def test_many_clients_at_once_get_a_job_each(tmp_path: Path) -> None:
-    with World(store=JobFile(tmp_path)) as world, Sandbox(world) as running:
+    with Backend(store=JobFile(tmp_path)) as world, Sandbox(world) as running:
         ids: list[str] = []
         clients = [
             threading.Thread(target=lambda: ids.extend(create(running)["id"] for _ in range(25))) for _ in "12345678"
@@ -715,5 +715,5 @@ def test_many_clients_at_once_get_a_job_each(tmp_path: Path) -> None:
         for client in clients:
             client.join()
     assert len(ids) == len(set(ids)) == 200
-    with World(store=JobFile(tmp_path)) as world:
+    with Backend(store=JobFile(tmp_path)) as world:
         assert {job.id for job in world.jobs(NDVI)} == set(ids)

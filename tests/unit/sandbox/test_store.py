@@ -26,7 +26,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from runner.sandbox.store import JobFile
-from runner.sandbox.timeline import SandboxJob
+from runner.sandbox.lifecycle import SandboxJob
 store = JobFile(Path(sys.argv[1]))
 for number in range(int(sys.argv[2])):
     store.append(SandboxJob(f"theirs-{number}", "w", "p", datetime.now(UTC), 30, 10))

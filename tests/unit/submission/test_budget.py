@@ -18,17 +18,28 @@ from support import past
 from support.records import bodies, json_values
 from support.wire import PATIENCE, Request, Reset, Script, Stall, WireServer, created, refusing_port, reply
 
-from runner.client.api import Api
+from runner.client.api import ApiClient
 from runner.client.endpoint import ApiKey, Endpoint
 from runner.core.errors import RefusedError
-from runner.core.models import Created, ErrorInfo, Failed, InDoubt, Job, Manifest, Outcome, Record, Skipped, Submission
+from runner.core.models import (
+    Created,
+    ErrorInfo,
+    InDoubt,
+    Job,
+    Manifest,
+    NotCreated,
+    Outcome,
+    Record,
+    Skipped,
+    Submission,
+)
 from runner.core.rate_limit import Backoff
 from runner.core.settings import Limits
 from runner.ledger.connect import create
-from runner.ledger.journal import Claim, Decided
-from runner.ledger.run_journal import Book
+from runner.ledger.journal import Claim, RecordedOutcome
+from runner.ledger.run_journal import RunJournal
 from runner.runs import execution
-from runner.runs.execution import Order
+from runner.runs.execution import RunRequest
 from runner.runs.reconcile import Finding
 from runner.submission.budget import Budget, told_cost
 from runner.submission.engine import End, Engine
@@ -64,7 +75,7 @@ def test_a_job_counts_as_the_larger_of_estimate_and_cost(cost: Any, spent: int) 
 
 @pytest.mark.parametrize(("outcome", "spent"), [(past.lost(), 10), (past.refused(), 0), (None, 0)])
 def test_a_job_in_doubt_counts_and_one_that_does_not_exist_does_not(
-    outcome: InDoubt | Failed | None, spent: int
+    outcome: InDoubt | NotCreated | None, spent: int
 ) -> None:
     budget, one = Budget(100), submission("a", 10)
     budget.take(one)
@@ -102,7 +113,7 @@ def test_whatever_an_answer_holds_its_cost_is_one(body: bytes) -> None:
     assert 0 <= told_cost(body) <= 2**53
 
 
-fates: st.SearchStrategy[Created | Failed | InDoubt | None] = st.one_of(
+fates: st.SearchStrategy[Created | NotCreated | InDoubt | None] = st.one_of(
     st.builds(made, st.one_of(st.integers(-20, 60), json_values)),
     st.sampled_from([past.refused(), past.lost(), None]),
 )
@@ -116,7 +127,7 @@ fates: st.SearchStrategy[Created | Failed | InDoubt | None] = st.one_of(
     limit=st.integers(0, 200),
 )
 def test_what_is_spent_is_the_sum_at_every_step(
-    jobs: list[tuple[int | None, Created | Failed | InDoubt | None]], steps: list[int], before: int, limit: int
+    jobs: list[tuple[int | None, Created | NotCreated | InDoubt | None]], steps: list[int], before: int, limit: int
 ) -> None:
     """Jobs are taken and settled in any order; one that was certainly not created may be taken again."""
     budget = Budget(limit, before)
@@ -153,9 +164,11 @@ class Told:
         self.retried = threading.Event()
         self.decided_one = threading.Event()
 
-    def commit(self, decided: Sequence[Decided], released: Sequence[Submission], claimed: Sequence[Claim]) -> None: ...
+    def commit(
+        self, decided: Sequence[RecordedOutcome], released: Sequence[Submission], claimed: Sequence[Claim]
+    ) -> None: ...
 
-    def held(self, job_ids: Collection[str]) -> set[str]:  # noqa: ARG002 - the protocol's
+    def ids_in_use(self, job_ids: Collection[str]) -> set[str]:  # noqa: ARG002 - the protocol's
         return set()
 
     def decided(self, submission: Submission, outcome: Outcome) -> None:
@@ -172,7 +185,7 @@ class Told:
 
 def send(url: str, sends: Sequence[Submission], limit: int, told: Told, **limits: Any) -> End:
     settled = Limits(**{"concurrency": 4, "timeout": 10.0, "stop_after": 0, **limits})
-    with Api(Endpoint(url, ApiKey("key")), settled.concurrency) as api:
+    with ApiClient(Endpoint(url, ApiKey("key")), settled.concurrency) as api:
         return Engine(sends, api, told, settled, told, budget=Budget(limit), backoff=FAST).run()
 
 
@@ -180,7 +193,7 @@ def words(outcome: Outcome) -> str:
     match outcome:
         case Created():
             return "created"
-        case Failed():
+        case NotCreated():
             return "failed"
         case InDoubt():
             return "in doubt"
@@ -342,7 +355,9 @@ class Market:
 
     # The client's record.
 
-    def note(self, decided: Sequence[Decided], released: Sequence[Submission], claimed: Sequence[Claim]) -> None:
+    def note(
+        self, decided: Sequence[RecordedOutcome], released: Sequence[Submission], claimed: Sequence[Claim]
+    ) -> None:
         for one in decided:
             name = one.submission.job.name
             self.known[name] = self._expense(name)
@@ -392,7 +407,7 @@ class Site:
         """Run, resuming what there is; None when it is refused."""
         self.market.limit, self.market.concurrency = limit, concurrency
         jobs = tuple(Job(name, name, "p") for name in self.market.cases)
-        order = Order(
+        order = RunRequest(
             Manifest("nightly", "-", "0" * 64, jobs, once_per="run"),
             None,
             past.API,
@@ -404,7 +419,7 @@ class Site:
             allow_unknown_cost=allow_unknown,
         )
         with (
-            Api(Endpoint(self.url, ApiKey("key")), concurrency) as api,
+            ApiClient(Endpoint(self.url, ApiKey("key")), concurrency) as api,
             execution.opened(order, api, Nobody(), lambda _: True) as one,
         ):
             try:
@@ -420,8 +435,10 @@ class Site:
 def at_market(cases: Sequence[Case]) -> Iterator[Site]:
     market = Market({f"j{number}": case for number, case in enumerate(cases)})
 
-    class Noting(Book):
-        def commit(self, decided: Sequence[Decided], released: Sequence[Submission], claimed: Sequence[Claim]) -> None:
+    class Noting(RunJournal):
+        def commit(
+            self, decided: Sequence[RecordedOutcome], released: Sequence[Submission], claimed: Sequence[Claim]
+        ) -> None:
             super().commit(decided, released, claimed)
             market.note(decided, released, claimed)
 
@@ -430,7 +447,7 @@ def at_market(cases: Sequence[Case]) -> Iterator[Site]:
         tempfile.TemporaryDirectory() as folder,
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr(execution, "Book", Noting)
+        patch.setattr(execution, "RunJournal", Noting)
         create(Path(folder) / "ledger.db")
         yield Site(market, Path(folder) / "ledger.db", server.url)
 

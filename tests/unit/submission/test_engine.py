@@ -32,15 +32,15 @@ from support.wire import (
     reply,
 )
 
-from runner.client.api import Api
+from runner.client.api import ApiClient
 from runner.client.endpoint import ApiKey, Endpoint
 from runner.client.exchange import Exchange
-from runner.client.response import Happening
+from runner.client.response import ExchangeResult
 from runner.core.errors import RefusedError
-from runner.core.models import Created, ErrorInfo, Failed, InDoubt, Job, Outcome, Skipped, Submission
+from runner.core.models import Created, ErrorInfo, InDoubt, Job, NotCreated, Outcome, Skipped, Submission
 from runner.core.rate_limit import Backoff
 from runner.core.settings import Limits
-from runner.ledger.journal import Claim, Decided, HeldError
+from runner.ledger.journal import Claim, HeldError, RecordedOutcome
 from runner.submission import engine
 from runner.submission.engine import End, Engine
 
@@ -58,7 +58,9 @@ class Book:
         self.owners: set[int] = set()
         self.full_after = full_after  # so many commits
 
-    def commit(self, decided: Sequence[Decided], released: Sequence[Submission], claimed: Sequence[Claim]) -> None:
+    def commit(
+        self, decided: Sequence[RecordedOutcome], released: Sequence[Submission], claimed: Sequence[Claim]
+    ) -> None:
         if self.full_after is not None:
             if self.full_after == 0:
                 raise RefusedError("the disk is full")
@@ -74,7 +76,7 @@ class Book:
         self._note("decide", [one.submission for one in decided])
         self._note("claim", [claim.submission for claim in claimed])
 
-    def held(self, job_ids: Collection[str]) -> set[str]:
+    def ids_in_use(self, job_ids: Collection[str]) -> set[str]:
         taken = {one.job_id for one in self.outcomes.values() if isinstance(one, Created)}
         return taken & set(job_ids)
 
@@ -86,7 +88,7 @@ class Book:
     def _claim(self, name: str) -> None:
         assert name not in self.claimed, f"{name} is claimed twice"
         before = self.outcomes.get(name)
-        assert before is None or isinstance(before, Failed), f"{name} may exist already"
+        assert before is None or isinstance(before, NotCreated), f"{name} may exist already"
         self.claimed.add(name)
 
     def _note(self, what: str, submissions: Iterable[Submission]) -> None:
@@ -157,7 +159,7 @@ def _kind(outcome: Outcome) -> str:
             return "created"
         case Skipped(reason=reason):
             return reason
-        case Failed(error=error):
+        case NotCreated(error=error):
             return error.kind
         case InDoubt(error=error):
             return f"in doubt: {error.kind}"
@@ -176,7 +178,7 @@ def running(
     journal = Book(limits.pop("full_after", None))
     settled = Limits(**{"concurrency": 4, "timeout": 10.0, **limits})
     told = Told(journal)
-    with Api(Endpoint(url, ApiKey("key"), ca_bundle), settled.concurrency) as api:
+    with ApiClient(Endpoint(url, ApiKey("key"), ca_bundle), settled.concurrency) as api:
         sent = Sent(Engine(submissions, api, journal, settled, told, backoff=backoff), journal, told)
         failures: list[BaseException] = []
 
@@ -287,7 +289,7 @@ def test_jobs_that_cannot_be_sent_are_tried_as_often_as_told(count: int, concurr
         )
     assert sent.kinds() == {"unreachable": count}
     assert Counter(sent.told.retries) == {f"j{number}": 2 for number in range(count)}
-    assert {outcome.attempts for outcome in sent.outcomes.values() if isinstance(outcome, Failed)} == {3}
+    assert {outcome.attempts for outcome in sent.outcomes.values() if isinstance(outcome, NotCreated)} == {3}
     assert sent.end == End("completed")
 
 
@@ -489,8 +491,8 @@ def test_the_rate_is_reached_though_the_answers_take_long() -> None:
 # Trouble.
 
 TROUBLE = {
-    "forbidden": (reply(403), Failed),
-    "not-found": (reply(404), Failed),
+    "forbidden": (reply(403), NotCreated),
+    "not-found": (reply(404), NotCreated),
     "in-doubt": (reply(500), InDoubt),
 }
 
@@ -657,7 +659,7 @@ def test_an_interrupt_while_the_run_is_stopping_ends_it_too() -> None:
 
 
 def test_a_run_that_is_interrupted_before_it_begins_sends_nothing() -> None:
-    with WireServer() as server, Api(Endpoint(server.url, ApiKey("key")), 2) as api:
+    with WireServer() as server, ApiClient(Endpoint(server.url, ApiKey("key")), 2) as api:
         journal = Book()
         told = Told(journal)
         engine = Engine(jobs(8), api, journal, Limits(concurrency=2), told)
@@ -697,11 +699,11 @@ def test_a_worker_that_is_stuck_is_left_behind_and_writes_nothing_any_more() -> 
     class Stuck:
         """An API whose name is being resolved for long: nothing can cut that short."""
 
-        def __init__(self, api: Api) -> None:
+        def __init__(self, api: ApiClient) -> None:
             self._api = api
             self.bearer = False
 
-        def create_job(self, workflow_id: str, project_id: str, exchange: Exchange) -> Happening:
+        def create_job(self, workflow_id: str, project_id: str, exchange: Exchange) -> ExchangeResult:
             stuck.set()
             free.wait()
             try:
@@ -709,7 +711,7 @@ def test_a_worker_that_is_stuck_is_left_behind_and_writes_nothing_any_more() -> 
             finally:
                 came_back.set()
 
-    with WireServer() as server, Api(Endpoint(server.url, ApiKey("key")), 1) as api:
+    with WireServer() as server, ApiClient(Endpoint(server.url, ApiKey("key")), 1) as api:
         journal = Book()
         told = Told(journal)
         engine = Engine(jobs(1), Stuck(api), journal, Limits(concurrency=1), told)
@@ -778,7 +780,9 @@ class Quicker(Book):
         super().__init__()
         self.taken = taken
 
-    def commit(self, decided: Sequence[Decided], released: Sequence[Submission], claimed: Sequence[Claim]) -> None:
+    def commit(
+        self, decided: Sequence[RecordedOutcome], released: Sequence[Submission], claimed: Sequence[Claim]
+    ) -> None:
         ids = {one.outcome.job_id for one in decided if isinstance(one.outcome, Created)}
         if self.taken in ids:
             raise HeldError({self.taken})
@@ -789,7 +793,7 @@ def test_an_id_that_another_run_was_quicker_to_keep_is_doubt_and_the_rest_goes_o
     journal = Quicker("job-1")
     told = Told(journal)
     with WireServer(choose=in_turn(*(created(f"job-{number}") for number in range(4)))) as server:
-        with Api(Endpoint(server.url, ApiKey("key")), 2) as api:
+        with ApiClient(Endpoint(server.url, ApiKey("key")), 2) as api:
             end = Engine(jobs(4), api, journal, Limits(concurrency=2), told).run()
         assert len(server.created) == 4
     assert end == End("completed")

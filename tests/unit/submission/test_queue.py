@@ -6,77 +6,77 @@ from datetime import UTC, datetime
 
 import pytest
 
-from runner.core.models import Created, ErrorInfo, Failed, InDoubt, Job, Outcome, Skipped, Submission
-from runner.submission.queue import Backlog, Trouble, Waiting
+from runner.core.models import Created, ErrorInfo, InDoubt, Job, NotCreated, Outcome, Skipped, Submission
+from runner.submission.queue import FailureStreak, QueuedJob, SubmissionQueue
 
 A, B, C = (Submission(Job(name, "w", "p"), ordinal) for ordinal, name in enumerate("abc", start=1))
 AT = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
-TRIED = Failed(ErrorInfo("unreachable", "no connection"), 1, AT)
+TRIED = NotCreated(ErrorInfo("unreachable", "no connection"), 1, AT)
 
 
 def test_fresh_jobs_go_in_their_order_until_none_is_left() -> None:
-    backlog = Backlog([A, B])
+    backlog = SubmissionQueue([A, B])
     assert backlog
     assert backlog.due(5.0) == 5.0
-    assert [backlog.take(5.0), backlog.take(5.0)] == [Waiting(0.0, 1, A), Waiting(0.0, 1, B)]
+    assert [backlog.take(5.0), backlog.take(5.0)] == [QueuedJob(0.0, 1, A), QueuedJob(0.0, 1, B)]
     assert not backlog
     assert backlog.due(5.0) is None
     assert backlog.waiting(5.0) == 0
 
 
 def test_a_retry_waits_for_its_time_and_then_goes_before_fresh_jobs() -> None:
-    backlog = Backlog([A])
-    backlog.try_again(Waiting(20.0, 2, C, TRIED))
-    backlog.try_again(Waiting(10.0, 3, B, TRIED))
+    backlog = SubmissionQueue([A])
+    backlog.try_again(QueuedJob(20.0, 2, C, TRIED))
+    backlog.try_again(QueuedJob(10.0, 3, B, TRIED))
     assert (backlog.due(9.0), backlog.waiting(9.0)) == (9.0, 2)
     assert backlog.take(9.0).submission == A
     assert (backlog.due(9.0), backlog.waiting(9.0)) == (10.0, 2)
     assert (backlog.due(10.0), backlog.waiting(10.0)) == (10.0, 1)
-    assert backlog.take(10.0) == Waiting(10.0, 3, B, TRIED)
+    assert backlog.take(10.0) == QueuedJob(10.0, 3, B, TRIED)
     assert backlog.due(30.0) == 20.0
-    assert backlog.take(30.0) == Waiting(20.0, 2, C, TRIED)
+    assert backlog.take(30.0) == QueuedJob(20.0, 2, C, TRIED)
     assert not backlog
 
 
 def test_of_retries_that_are_due_the_earliest_goes_first_and_equal_ones_do_not_clash() -> None:
-    backlog = Backlog([])
+    backlog = SubmissionQueue([])
     for due, submission in ((3.0, A), (1.0, B), (1.0, C)):
-        backlog.try_again(Waiting(due, 2, submission, TRIED))
+        backlog.try_again(QueuedJob(due, 2, submission, TRIED))
     taken = [backlog.take(3.0).submission for _ in range(3)]
     assert taken[2] == A
     assert {submission.job.name for submission in taken[:2]} == {"b", "c"}
 
 
 def test_a_job_put_back_goes_next_with_the_same_attempt() -> None:
-    backlog = Backlog([A, B])
+    backlog = SubmissionQueue([A, B])
     first = backlog.take(0.0)
     backlog.put_back(first)
     assert backlog.take(0.0) == first
-    backlog.put_back(Waiting(7.0, 4, C, TRIED))
-    assert backlog.take(0.0) == Waiting(7.0, 4, C, TRIED)
+    backlog.put_back(QueuedJob(7.0, 4, C, TRIED))
+    assert backlog.take(0.0) == QueuedJob(7.0, 4, C, TRIED)
     assert backlog.take(0.0).submission == B
 
 
 def test_fresh_jobs_can_be_left_out_of_what_is_due() -> None:
-    backlog = Backlog([A])
+    backlog = SubmissionQueue([A])
     assert backlog.due(5.0, fresh=False) is None
-    backlog.try_again(Waiting(20.0, 2, C, TRIED))
+    backlog.try_again(QueuedJob(20.0, 2, C, TRIED))
     assert backlog.due(5.0, fresh=False) == 20.0
     assert backlog.due(5.0) == 5.0
 
 
 def test_emptying_tells_the_outcome_so_far_of_what_was_tried() -> None:
-    backlog = Backlog([A, B])
+    backlog = SubmissionQueue([A, B])
     backlog.put_back(backlog.take(0.0))
-    backlog.try_again(Waiting(10.0, 2, C, TRIED))
+    backlog.try_again(QueuedJob(10.0, 2, C, TRIED))
     left = sorted(backlog.empty(), key=lambda waiting: waiting.submission.ordinal)
     assert [(waiting.submission, waiting.outcome) for waiting in left] == [(A, None), (B, None), (C, TRIED)]
     assert not backlog
     assert backlog.empty() == []
 
 
-def failed(kind: str, status: int | None = None) -> Failed:
-    return Failed(ErrorInfo(kind, "words", status), 1, AT)
+def failed(kind: str, status: int | None = None) -> NotCreated:
+    return NotCreated(ErrorInfo(kind, "words", status), 1, AT)
 
 
 UNREACHABLE, FORBIDDEN, NOT_FOUND = failed("unreachable"), failed("forbidden", 403), failed("rejected", 404)
@@ -101,12 +101,12 @@ CREATED, SKIPPED = Created("job-1", b"{}", 1, AT), Skipped("stopped", "words")
     ],
 )
 def test_only_the_same_trouble_in_a_row_counts(limit: int, outcomes: list[Outcome], reached: list[bool]) -> None:
-    trouble = Trouble(limit)
+    trouble = FailureStreak(limit)
     assert [trouble.meets(outcome) for outcome in outcomes] == reached
 
 
 def test_the_trouble_has_a_name_and_a_count() -> None:
-    trouble = Trouble(9)
+    trouble = FailureStreak(9)
     named: list[tuple[Outcome, tuple[str, int]]] = [
         (UNREACHABLE, ("unreachable", 1)),
         (FORBIDDEN, ("forbidden", 1)),

@@ -12,27 +12,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.client.response import Answer, Cause, Happening, NoAnswer, retry_after
+from runner.client.response import Cause, ExchangeResult, NoResponse, Response, retry_after
 from runner.core.models import ErrorInfo
-from runner.submission.verdict import Accepted, Doubt, NotSent, Refused, Throttled, Verdict, judge
+from runner.submission.verdict import Accepted, Ambiguous, NotSent, Rejected, Throttled, Verdict, classify
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 JOB = b'{"id": "job-1", "cost": 10}'
 
 
-def answer(status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
-    return Answer(status, headers or {}, body, NOW)
+def answer(status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Response:
+    return Response(status, headers or {}, body, NOW)
 
 
-def silence(cause: Cause, *, written: bool) -> NoAnswer:
-    return NoAnswer(cause, written, "what happened")
+def silence(cause: Cause, *, written: bool) -> NoResponse:
+    return NoResponse(cause, written, "what happened")
 
 
-def verdict_on(happening: Happening, held: frozenset[str] = frozenset(), *, bearer: bool = False) -> Verdict:
-    return judge(happening, held.__contains__, bearer=bearer)
+def verdict_on(happening: ExchangeResult, held: frozenset[str] = frozenset(), *, bearer: bool = False) -> Verdict:
+    return classify(happening, held.__contains__, bearer=bearer)
 
 
-def error_of(happening: Happening, *, bearer: bool = False) -> ErrorInfo:
+def error_of(happening: ExchangeResult, *, bearer: bool = False) -> ErrorInfo:
     verdict = verdict_on(happening, bearer=bearer)
     assert not isinstance(verdict, Accepted)
     return verdict.error
@@ -41,7 +41,7 @@ def error_of(happening: Happening, *, bearer: bool = False) -> ErrorInfo:
 def in_short(verdict: Verdict) -> tuple[type[Verdict], str, bool]:
     """The verdict, the kind of its error, and whether it stops the run."""
     kind = "" if isinstance(verdict, Accepted) else verdict.error.kind
-    return type(verdict), kind, isinstance(verdict, Refused | Doubt) and verdict.stop
+    return type(verdict), kind, isinstance(verdict, Rejected | Ambiguous) and verdict.stop
 
 
 @pytest.mark.parametrize(
@@ -56,83 +56,83 @@ def in_short(verdict: Verdict) -> tuple[type[Verdict], str, bool]:
         (silence("closed", written=False), NotSent, "unreachable", False),
         (silence("interrupted", written=False), NotSent, "unreachable", False),
         (silence("broken", written=False), NotSent, "unreachable", False),
-        (silence("certificate", written=False), Refused, "untrusted", True),
+        (silence("certificate", written=False), Rejected, "untrusted", True),
         # A byte was written, and no complete response came.
-        (silence("closed", written=True), Doubt, "closed", False),
-        (silence("timeout", written=True), Doubt, "timeout", False),
-        (silence("truncated", written=True), Doubt, "truncated", False),
-        (silence("garbage", written=True), Doubt, "garbage", False),
-        (silence("too_large", written=True), Doubt, "too_large", False),
-        (silence("interrupted", written=True), Doubt, "interrupted", False),
-        (silence("broken", written=True), Doubt, "broken", False),
-        (silence("certificate", written=True), Doubt, "certificate", False),
-        (silence("tls", written=True), Doubt, "tls", False),
+        (silence("closed", written=True), Ambiguous, "closed", False),
+        (silence("timeout", written=True), Ambiguous, "timeout", False),
+        (silence("truncated", written=True), Ambiguous, "truncated", False),
+        (silence("garbage", written=True), Ambiguous, "garbage", False),
+        (silence("too_large", written=True), Ambiguous, "too_large", False),
+        (silence("interrupted", written=True), Ambiguous, "interrupted", False),
+        (silence("broken", written=True), Ambiguous, "broken", False),
+        (silence("certificate", written=True), Ambiguous, "certificate", False),
+        (silence("tls", written=True), Ambiguous, "tls", False),
         # 2xx.
         (answer(200, JOB), Accepted, "", False),
         (answer(201, JOB), Accepted, "", False),
         (answer(299, JOB), Accepted, "", False),
-        (answer(200), Doubt, "unreadable", False),
-        (answer(204), Doubt, "unreadable", False),
-        (answer(200, b"<html>welcome to the hotel</html>"), Doubt, "unreadable", False),
-        (answer(200, JOB[:-1]), Doubt, "unreadable", False),
-        (answer(200, b"[" + JOB + b"]"), Doubt, "unreadable", False),
-        (answer(200, b'{"job": {"id": "job-1"}}'), Doubt, "unreadable", False),
-        (answer(200, b'{"id": ""}'), Doubt, "unreadable", False),
-        (answer(200, b'{"id": 7}'), Doubt, "unreadable", False),
-        (answer(200, b'{"id": null}'), Doubt, "unreadable", False),
-        (answer(200, b'"id"'), Doubt, "unreadable", False),
-        (answer(200, b'{"error": {"message": "no"}}'), Doubt, "unreadable", False),
+        (answer(200), Ambiguous, "unreadable", False),
+        (answer(204), Ambiguous, "unreadable", False),
+        (answer(200, b"<html>welcome to the hotel</html>"), Ambiguous, "unreadable", False),
+        (answer(200, JOB[:-1]), Ambiguous, "unreadable", False),
+        (answer(200, b"[" + JOB + b"]"), Ambiguous, "unreadable", False),
+        (answer(200, b'{"job": {"id": "job-1"}}'), Ambiguous, "unreadable", False),
+        (answer(200, b'{"id": ""}'), Ambiguous, "unreadable", False),
+        (answer(200, b'{"id": 7}'), Ambiguous, "unreadable", False),
+        (answer(200, b'{"id": null}'), Ambiguous, "unreadable", False),
+        (answer(200, b'"id"'), Ambiguous, "unreadable", False),
+        (answer(200, b'{"error": {"message": "no"}}'), Ambiguous, "unreadable", False),
         # 3xx, and what is no answer to a POST.
-        (answer(301, JOB), Refused, "redirected", True),
-        (answer(302, JOB), Refused, "redirected", True),
-        (answer(307, JOB), Refused, "redirected", True),
-        (answer(308, JOB), Refused, "redirected", True),
-        (answer(101, JOB), Doubt, "unexpected", True),
-        (answer(300, JOB), Doubt, "unexpected", True),
-        (answer(303, JOB), Doubt, "unexpected", True),
-        (answer(304, JOB), Doubt, "unexpected", True),
-        (answer(399, JOB), Doubt, "unexpected", True),
-        (answer(600, JOB), Doubt, "unexpected", True),
-        (answer(999, JOB), Doubt, "unexpected", True),
+        (answer(301, JOB), Rejected, "redirected", True),
+        (answer(302, JOB), Rejected, "redirected", True),
+        (answer(307, JOB), Rejected, "redirected", True),
+        (answer(308, JOB), Rejected, "redirected", True),
+        (answer(101, JOB), Ambiguous, "unexpected", True),
+        (answer(300, JOB), Ambiguous, "unexpected", True),
+        (answer(303, JOB), Ambiguous, "unexpected", True),
+        (answer(304, JOB), Ambiguous, "unexpected", True),
+        (answer(399, JOB), Ambiguous, "unexpected", True),
+        (answer(600, JOB), Ambiguous, "unexpected", True),
+        (answer(999, JOB), Ambiguous, "unexpected", True),
         # 4xx.
-        (answer(400), Refused, "rejected", False),
-        (answer(401), Refused, "unauthorized", True),
-        (answer(403), Refused, "forbidden", False),
-        (answer(404), Refused, "rejected", False),
-        (answer(408), Doubt, "request_timeout", False),
-        (answer(409), Doubt, "conflict", False),
-        (answer(422), Refused, "rejected", False),
+        (answer(400), Rejected, "rejected", False),
+        (answer(401), Rejected, "unauthorized", True),
+        (answer(403), Rejected, "forbidden", False),
+        (answer(404), Rejected, "rejected", False),
+        (answer(408), Ambiguous, "request_timeout", False),
+        (answer(409), Ambiguous, "conflict", False),
+        (answer(422), Rejected, "rejected", False),
         (answer(425), Throttled, "throttled", False),
         (answer(429), Throttled, "throttled", False),
-        (answer(451), Refused, "rejected", False),
+        (answer(451), Rejected, "rejected", False),
         # 5xx, whatever they say of coming back.
-        (answer(500), Doubt, "server_error", False),
-        (answer(502, b"<html>"), Doubt, "server_error", False),
-        (answer(503, b"", {"retry-after": "1"}), Doubt, "server_error", False),
-        (answer(504, JOB), Doubt, "server_error", False),
-        (answer(599), Doubt, "server_error", False),
+        (answer(500), Ambiguous, "server_error", False),
+        (answer(502, b"<html>"), Ambiguous, "server_error", False),
+        (answer(503, b"", {"retry-after": "1"}), Ambiguous, "server_error", False),
+        (answer(504, JOB), Ambiguous, "server_error", False),
+        (answer(599), Ambiguous, "server_error", False),
     ],
 )
-def test_the_table(happening: Happening, verdict: type[Verdict], kind: str, stop: bool) -> None:
+def test_the_table(happening: ExchangeResult, verdict: type[Verdict], kind: str, stop: bool) -> None:
     assert in_short(verdict_on(happening)) == (verdict, kind, stop)
 
 
 @pytest.mark.parametrize("body", [JOB, b"", b'{"error": {"code": "c", "message": "m"}}'])
 def test_every_status_is_in_the_class_that_the_table_says(body: bytes) -> None:
-    success = (Accepted, "", False) if body == JOB else (Doubt, "unreadable", False)
+    success = (Accepted, "", False) if body == JOB else (Ambiguous, "unreadable", False)
     table: dict[int, tuple[type[Verdict], str, bool]] = {
-        **dict.fromkeys(range(100, 200), (Doubt, "unexpected", True)),
+        **dict.fromkeys(range(100, 200), (Ambiguous, "unexpected", True)),
         **dict.fromkeys(range(200, 300), success),
-        **dict.fromkeys(range(300, 400), (Doubt, "unexpected", True)),
-        **dict.fromkeys((301, 302, 307, 308), (Refused, "redirected", True)),
-        **dict.fromkeys(range(400, 500), (Refused, "rejected", False)),
-        401: (Refused, "unauthorized", True),
-        403: (Refused, "forbidden", False),
-        408: (Doubt, "request_timeout", False),
-        409: (Doubt, "conflict", False),
+        **dict.fromkeys(range(300, 400), (Ambiguous, "unexpected", True)),
+        **dict.fromkeys((301, 302, 307, 308), (Rejected, "redirected", True)),
+        **dict.fromkeys(range(400, 500), (Rejected, "rejected", False)),
+        401: (Rejected, "unauthorized", True),
+        403: (Rejected, "forbidden", False),
+        408: (Ambiguous, "request_timeout", False),
+        409: (Ambiguous, "conflict", False),
         425: (Throttled, "throttled", False),
         429: (Throttled, "throttled", False),
-        **dict.fromkeys(range(500, 600), (Doubt, "server_error", False)),
+        **dict.fromkeys(range(500, 600), (Ambiguous, "server_error", False)),
     }
     assert {status: in_short(verdict_on(answer(status, body))) for status in range(100, 600)} == table
 
@@ -160,7 +160,7 @@ def test_nothing_beside_the_id_loses_a_created_job(body: bytes) -> None:
 
 def test_the_id_of_an_earlier_job_is_no_proof_of_a_new_one() -> None:
     verdict = verdict_on(answer(200, JOB), frozenset({"job-1"}))
-    assert isinstance(verdict, Doubt)
+    assert isinstance(verdict, Ambiguous)
     assert (verdict.error.kind, verdict.stop) == ("known_id", False)
     assert "job-1" in verdict.error.message
     assert verdict_on(answer(200, JOB), frozenset({"job-2"})) == Accepted("job-1", JOB)
@@ -203,7 +203,7 @@ def test_the_id_of_an_earlier_job_is_no_proof_of_a_new_one() -> None:
         ),
     ],
 )
-def test_the_words(happening: Happening, message: str) -> None:
+def test_the_words(happening: ExchangeResult, message: str) -> None:
     assert error_of(happening).message == message
 
 
@@ -320,7 +320,7 @@ _headers = st.dictionaries(st.sampled_from(["retry-after", "date", "location", "
 def test_no_answer_breaks_the_table(
     status: int, body: bytes, headers: dict[str, str], held: bool, bearer: bool
 ) -> None:
-    verdict = judge(answer(status, body, headers), lambda _id: held, bearer=bearer)
+    verdict = classify(answer(status, body, headers), lambda _id: held, bearer=bearer)
     if isinstance(verdict, Accepted):
         assert 200 <= status <= 299
         assert not held

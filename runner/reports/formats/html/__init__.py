@@ -8,26 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runner.planning.forecast import Forecast
+from runner.planning.forecast import Preview
 from runner.reports.formats.html import plan_page, run_page, status_page
 from runner.reports.formats.html.document import document
 from runner.reports.style import Style
-from runner.reports.views.status import Standing
-from runner.runs.results_file import Digest
+from runner.reports.views.status import StatusReport
+from runner.runs.summary import RunSummary
 
 __all__ = ["plans", "runs", "statuses"]
 
 
-def runs(made: Sequence[Digest], style: Style) -> str:
+def runs(made: Sequence[RunSummary], style: Style) -> str:
     """What was submitted, and what it came to: a digest a manifest. Without the last line's end."""
     return document(run_page.page(made, style))
 
 
-def plans(made: Sequence[Forecast], style: Style) -> str:
+def plans(made: Sequence[Preview], style: Style) -> str:
     """What runs would do: a forecast a manifest. Without the last line's end."""
     return document(plan_page.page(made, style))
 
 
-def statuses(made: Sequence[Standing], style: Style) -> str:
+def statuses(made: Sequence[StatusReport], style: Style) -> str:
     """What became of jobs at the API: a standing a run. Without the last line's end."""
     return document(status_page.page(made, style))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from html import escape
 
-from runner.core.text import visible
+from runner.core.text import escape_unprintable
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -20,7 +20,7 @@ DAY = 24 * HOUR
 
 def text(value: str) -> str:
     """Text from anywhere, as HTML that shows it, in an element or in an attribute with double quotes."""
-    return escape(visible(value))
+    return escape(escape_unprintable(value))
 
 
 def number(value: int) -> str:

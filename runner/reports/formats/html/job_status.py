@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from runner.reports.formats.html import time_buckets
 from runner.reports.formats.html.formatting import SECOND, length, micros, number
 from runner.reports.formats.html.model import Bars, Choice, Length, Mark, Series, Span, Spans, Tone
-from runner.runs.job_status import Kind, Sighting
+from runner.runs.job_status import JobStatus, Kind
 
 # The worst is first, and what is still going on last.
 _KINDS: Mapping[Kind, tuple[str, Tone]] = {
@@ -16,35 +16,35 @@ _KINDS: Mapping[Kind, tuple[str, Tone]] = {
     "cancelled": ("cancelled", "idle"),
     "unknown": ("unknown", "warn"),
     "completed": ("completed", "good"),
-    "going": ("under way", "busy"),
+    "active": ("under way", "busy"),
 }
 _PLACES = {kind: place for place, kind in enumerate(_KINDS)}
 _TITLE = "The jobs at the API"
 _NOT_BEGUN = ("", "0 %")  # of progress
 
 
-def place(job: Sighting) -> int:
+def place(job: JobStatus) -> int:
     """The place of a job's choice among `choices`."""
     return _PLACES[job.kind_now]
 
 
-def choices(jobs: Sequence[Sighting]) -> tuple[Choice, ...]:
+def choices(jobs: Sequence[JobStatus]) -> tuple[Choice, ...]:
     """How many jobs there are of each kind, in the order of `place`."""
     counts = Counter(one.kind_now for one in jobs)
     return tuple(Choice(word, tone, counts[kind]) for kind, (word, tone) in _KINDS.items())
 
 
-def summary(jobs: Sequence[Sighting]) -> str:
+def summary(jobs: Sequence[JobStatus]) -> str:
     """How many jobs there are of each kind, in words."""
     return ", ".join(f"{number(one.count)} {one.word}" for one in choices(jobs) if one.count)
 
 
-def mark(job: Sighting) -> Mark:
+def mark(job: JobStatus) -> Mark:
     """A job's status in the API's own word."""
     return Mark(job.status_now or "unknown", _KINDS[job.kind_now][1])
 
 
-def took(job: Sighting) -> Length | None:
+def took(job: JobStatus) -> Length | None:
     """From its creation to its end by the API's clock, in the API's own words where it has some."""
     if job.created_at is None or job.finished_at is None:
         return Length(None, job.time_taken) if job.time_taken else None
@@ -52,7 +52,7 @@ def took(job: Sighting) -> Length | None:
     return Length(seconds, length(seconds))
 
 
-def chart(jobs: Sequence[Sighting]) -> Bars | Spans | None:
+def chart(jobs: Sequence[JobStatus]) -> Bars | Spans | None:
     """The jobs over time, as far as it is known when each began."""
     spans = [(span, _PLACES[job.kind] if span.is_over else len(_KINDS) - 1) for job in jobs if (span := _span(job))]
     counts = Counter(end for _, end in spans)
@@ -61,7 +61,7 @@ def chart(jobs: Sequence[Sighting]) -> Bars | Spans | None:
     return time_buckets.jobs(_TITLE, spans, series, note)
 
 
-def _span(job: Sighting) -> Span | None:
+def _span(job: JobStatus) -> Span | None:
     """A job that is over without an end ended when it was seen, for all that is known."""
     if job.created_at is None:
         return None

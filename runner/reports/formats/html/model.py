@@ -61,7 +61,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class PageTable:
     """A table. `caption` says what it lists, `grouped` what its choices are of (`outcome`)."""
 
     caption: str
@@ -77,11 +77,11 @@ def table(
     places: Sequence[int],
     grouped: str,
     choices: tuple[Choice, ...],
-) -> Table:
+) -> PageTable:
     """A table of columns, of which those are left out that have nothing in them. `places` has each row's choice."""
     kept = {one: values for one, values in columns.items() if one.kind == "name" or any(_is_told(v) for v in values)}
     rows = [Row(values, place) for values, place in zip(zip(*kept.values(), strict=True), places, strict=True)]
-    return Table(caption, tuple(kept), rows, grouped, choices)
+    return PageTable(caption, tuple(kept), rows, grouped, choices)
 
 
 def _is_told(value: Value) -> bool:
@@ -170,8 +170,8 @@ class Page:
     verdict: str
     figures: tuple[Figure, ...]
     abouts: tuple[About, ...]
-    jobs: Table
+    jobs: PageTable
     charts: tuple[Bars | Spans, ...] = ()
-    tables: tuple[Table, ...] = ()
+    tables: tuple[PageTable, ...] = ()
     notes: tuple[str, ...] = ()
     made_by: str = field(kw_only=True)

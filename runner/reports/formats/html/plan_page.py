@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from runner.core.version import VERSION
 from runner.planning import periods
-from runner.planning.forecast import Action, Forecast, Prospect
+from runner.planning.forecast import Action, PlannedJob, Preview
 from runner.reports.formats.html.formatting import count, number
-from runner.reports.formats.html.model import About, Choice, Column, Figure, Mark, Page, Table, Tone, Value, table
+from runner.reports.formats.html.model import About, Choice, Column, Figure, Mark, Page, PageTable, Tone, Value, table
 from runner.reports.style import Style
 from runner.reports.views.plan import totals
 
@@ -17,7 +17,7 @@ _PLACES = {action: place for place, action in enumerate(_TONES)}
 _MOST_UNPRICED = 20
 
 
-def page(made: Sequence[Forecast], style: Style) -> Page:
+def page(made: Sequence[Preview], style: Style) -> Page:
     """Make the page."""
     counts = {action: sum(one.count(action) for one in made) for action in _TONES}
     return Page(
@@ -42,7 +42,7 @@ def _verdict(counts: Mapping[Action, int]) -> str:
     return f"A run would submit {number(counts['submit'])} of {count(jobs, 'job', 'jobs')}."
 
 
-def _figures(made: Sequence[Forecast], counts: Mapping[Action, int]) -> Iterator[Figure]:
+def _figures(made: Sequence[Preview], counts: Mapping[Action, int]) -> Iterator[Figure]:
     for action, many in counts.items():
         yield Figure(f"to {action}" if action != "nothing" else "nothing to do", number(many), "", _TONES[action])
     if any(one.priced for one in made):
@@ -54,7 +54,7 @@ def _figures(made: Sequence[Forecast], counts: Mapping[Action, int]) -> Iterator
         yield Figure("problems", number(wrong), "found by --check", "bad")
 
 
-def _notes(made: Sequence[Forecast]) -> Iterator[str]:
+def _notes(made: Sequence[Preview]) -> Iterator[str]:
     for one in made:
         if one.is_above_limit:
             yield f"{one.manifest.name}: a run would be refused, as its estimate is above max_cost"
@@ -65,7 +65,7 @@ def _notes(made: Sequence[Forecast]) -> Iterator[str]:
             yield f"and of {count(len(unpriced) - _MOST_UNPRICED, 'workflow', 'workflows')} more"
 
 
-def _jobs(made: Sequence[Forecast], counts: Mapping[Action, int], *, several: bool) -> Table:
+def _jobs(made: Sequence[Preview], counts: Mapping[Action, int], *, several: bool) -> PageTable:
     prospects = [one for forecast in made for one in forecast.prospects]
     manifests = [forecast.manifest.name for forecast in made for _ in forecast.prospects]
     columns: dict[Column, Sequence[Value]] = {
@@ -84,14 +84,14 @@ def _jobs(made: Sequence[Forecast], counts: Mapping[Action, int], *, several: bo
     return table("Jobs", columns, [_PLACES[one.action] for one in prospects], "action", choices)
 
 
-def _why(one: Prospect) -> str:
+def _why(one: PlannedJob) -> str:
     if one.reason == "created":
         return f"created by run {one.run_id}"
     reason = one.reason.replace("_", " ")
     return f"{reason}: {one.detail}" if one.detail else reason
 
 
-def _about(forecast: Forecast) -> About:
+def _about(forecast: Preview) -> About:
     manifest, limited = forecast.manifest, forecast.priced and forecast.limit is not None
     return About(
         manifest.name,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, assert_never
 
-from runner.core.models import Created, Entry, ErrorInfo, Failed, InDoubt, Outcome, Run, RunState, Skipped
+from runner.core.models import Created, Entry, ErrorInfo, InDoubt, NotCreated, Outcome, Run, RunState, Skipped
 from runner.planning import periods
 from runner.reports.formats.html import job_status, time_buckets
 from runner.reports.formats.html.formatting import SECOND, count, length, micros, number, period
@@ -22,21 +22,22 @@ from runner.reports.formats.html.model import (
     Length,
     Mark,
     Page,
+    PageTable,
     Row,
     Series,
     Spans,
-    Table,
     Tone,
     Value,
     table,
 )
 from runner.reports.style import Style
 from runner.reports.views.run import Word, totals
-from runner.runs import results_file
-from runner.runs.job_status import Sighting
-from runner.runs.results_file import Digest, Summary
+from runner.runs import summary
+from runner.runs.job_status import JobStatus
+from runner.runs.summary import RunSummary, Summary
 
-_TONES: Mapping[Word, Tone] = {"failed": "bad", "in doubt": "warn", "created": "good", "skipped": "off"}  # worst first
+# Worst first.
+_TONES: Mapping[Word, Tone] = {"not created": "bad", "in doubt": "warn", "created": "good", "skipped": "off"}
 _PLACES = {word: place for place, word in enumerate(_TONES)}
 _STATES: Mapping[RunState, Tone] = {"completed": "good", "stopped": "bad", "interrupted": "warn"}
 _MOST_TROUBLES = 10
@@ -50,7 +51,7 @@ class _Told:
     reason: str = ""
     more: str = ""
     remarks: tuple[str, ...] = ()
-    job: Sighting | None = None
+    job: JobStatus | None = None
     estimate: int | None = None
     sent_at: datetime | None = None
 
@@ -64,9 +65,9 @@ class _Line:
     told: _Told
 
 
-def page(made: Sequence[Digest], style: Style) -> Page:
+def page(made: Sequence[RunSummary], style: Style) -> Page:
     """Make the page: each record is gone through once."""
-    total = results_file.total(one.summary for one in made)
+    total = summary.add_up(one.summary for one in made)
     runs = [one.run for one in made]
     alone = runs[0] if len(runs) == 1 else None
     lines = [_line(one.run, entry) for one in made for entry in one.record.entries]
@@ -93,11 +94,11 @@ def _told(entry: Entry, outcome: Outcome) -> _Told:
     match outcome:
         case Created():
             job = entry.job
-            found = Sighting(job.name, job.workflow_id, job.project_id, outcome.job_id, outcome.body, outcome.seen_at)
+            found = JobStatus(job.name, job.workflow_id, job.project_id, outcome.job_id, outcome.body, outcome.seen_at)
             remarks = tuple(_remarks(outcome, found))
             return _Told("created", "", "", remarks, found, outcome.estimate, outcome.sent_at)
-        case Failed(error=error):
-            return _Told("failed", _reason(error), _request(error), sent_at=outcome.sent_at)
+        case NotCreated(error=error):
+            return _Told("not created", _reason(error), _request(error), sent_at=outcome.sent_at)
         case InDoubt(error=error, candidates=candidates):
             more = _request(error) + (f" · may be {', '.join(candidates)}" if candidates else "")
             return _Told("in doubt", _reason(error), more, estimate=outcome.estimate, sent_at=outcome.sent_at)
@@ -116,7 +117,7 @@ def _request(error: ErrorInfo) -> str:
     return f" · request {error.request_id}" if error.request_id else ""
 
 
-def _remarks(outcome: Created, found: Sighting) -> Iterator[str]:
+def _remarks(outcome: Created, found: JobStatus) -> Iterator[str]:
     if outcome.recovered:
         yield "recovered" if outcome.assigned else "recovered, not certain which"
     if found.job and found.job.val_errors:
@@ -133,13 +134,18 @@ def _verdict(total: Summary, jobs: int) -> str:
 
 
 def _counts(total: Summary) -> dict[Word, int]:
-    return {"failed": total.failed, "in doubt": total.in_doubt, "created": total.created, "skipped": total.skipped}
+    return {
+        "not created": total.not_created,
+        "in doubt": total.in_doubt,
+        "created": total.created,
+        "skipped": total.skipped,
+    }
 
 
 def _figures(total: Summary, runs: Sequence[Run]) -> Iterator[Figure]:
     earlier = f"{number(total.created_earlier)} by an earlier run" if total.created_earlier else ""
     yield Figure("created", number(total.created), earlier, "good")
-    yield Figure("failed", number(total.failed), "certainly not created" if total.failed else "", "bad")
+    yield Figure("not created", number(total.not_created), "certainly not created" if total.not_created else "", "bad")
     yield Figure("in doubt", number(total.in_doubt), "may or may not exist" if total.in_doubt else "", "warn")
     yield Figure("skipped", number(total.skipped), "not sent" if total.skipped else "", "off")
     estimate = "" if total.estimate is None else f"estimate {number(total.estimate)}"
@@ -161,26 +167,26 @@ def _charts(lines: Sequence[_Line], total: Summary) -> Iterator[Bars | Spans]:
         yield lived
 
 
-def _seen(lines: Sequence[_Line]) -> list[Sighting]:
+def _seen(lines: Sequence[_Line]) -> list[JobStatus]:
     """The jobs that were found final at the API."""
     created = (one.told.job for one in lines if one.told.job is not None)
     return [job for job in created if job.seen_at is not None]
 
 
-def _tables(lines: Sequence[_Line], total: Summary) -> Iterator[Table]:
+def _tables(lines: Sequence[_Line], total: Summary) -> Iterator[PageTable]:
     troubles = Counter((one.told.word, one.told.reason) for one in lines if one.told.word != "created")
     if troubles:
         shown = sorted(troubles.items(), key=lambda item: (_PLACES[item[0][0]], -item[1]))[:_MOST_TROUBLES]
         rest = len(troubles) - len(shown)
         more = f" (and for {count(rest, 'reason', 'reasons')} more)" if rest else ""
-        yield Table(
+        yield PageTable(
             f"What was not created, and why{more}",
             (Column("outcome", "mark"), Column("jobs", "number"), Column("why", "message")),
             [Row((Mark(word, _TONES[word]), many, reason)) for (word, reason), many in shown],
         )
     if len(total.projects) > 1:
         priced = total.estimate is not None
-        yield Table(
+        yield PageTable(
             "Projects",
             (
                 Column("project", "id"),
@@ -195,7 +201,7 @@ def _tables(lines: Sequence[_Line], total: Summary) -> Iterator[Table]:
         )
 
 
-def _notes(made: Sequence[Digest], lines: Sequence[_Line]) -> Iterator[str]:
+def _notes(made: Sequence[RunSummary], lines: Sequence[_Line]) -> Iterator[str]:
     seen = _seen(lines)
     if seen:
         yield f"What became of them at the API, as far as it was asked: {job_status.summary(seen)}."
@@ -204,7 +210,7 @@ def _notes(made: Sequence[Digest], lines: Sequence[_Line]) -> Iterator[str]:
         yield f"{count(invalid, 'created job has', 'created jobs have')} validation errors: the results file has them."
 
 
-def _jobs(lines: Sequence[_Line], total: Summary, *, several: bool) -> Table:
+def _jobs(lines: Sequence[_Line], total: Summary, *, several: bool) -> PageTable:
     """All jobs. What no job has gets no column."""
     columns: dict[Column, list[Value]] = {
         Column("job", "name"): [one.entry.job.name for one in lines],
@@ -233,7 +239,7 @@ def _took(told: _Told) -> Length | None:
     return job_status.took(told.job) if told.job is not None and told.job.seen_at is not None else None
 
 
-def _about(made: Digest) -> About:
+def _about(made: RunSummary) -> About:
     run = made.run
     return About(
         run.manifest_name,

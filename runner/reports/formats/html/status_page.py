@@ -8,15 +8,15 @@ from collections.abc import Iterator, Sequence
 from runner.core.version import VERSION
 from runner.reports.formats.html import job_status
 from runner.reports.formats.html.formatting import SECOND, count, length, micros, number, period
-from runner.reports.formats.html.model import About, Column, Figure, Page, Table, Value, table
+from runner.reports.formats.html.model import About, Column, Figure, Page, PageTable, Value, table
 from runner.reports.style import Style
-from runner.reports.views.status import Standing, trouble
-from runner.runs.job_status import Sighting, totals
+from runner.reports.views.status import StatusReport, trouble
+from runner.runs.job_status import JobStatus, totals
 
 _ALWAYS = ("failed", "completed")  # what is told even if there is none
 
 
-def page(made: Sequence[Standing], style: Style) -> Page:
+def page(made: Sequence[StatusReport], style: Style) -> Page:
     """Make the page."""
     jobs = [one for standing in made for one in standing.sightings]
     chart = job_status.chart(jobs)
@@ -34,7 +34,7 @@ def page(made: Sequence[Standing], style: Style) -> Page:
     )
 
 
-def _verdict(jobs: Sequence[Sighting]) -> str:
+def _verdict(jobs: Sequence[JobStatus]) -> str:
     if not jobs:
         return "There are no jobs at the API."
     completed = sum(one.kind_now == "completed" for one in jobs)
@@ -44,7 +44,7 @@ def _verdict(jobs: Sequence[Sighting]) -> str:
     return f"{number(completed)} of {count(len(jobs), 'job', 'jobs')} completed, {job_status.summary(rest)}."
 
 
-def _figures(made: Sequence[Standing], jobs: Sequence[Sighting]) -> Iterator[Figure]:
+def _figures(made: Sequence[StatusReport], jobs: Sequence[JobStatus]) -> Iterator[Figure]:
     for choice in job_status.choices(jobs):
         if choice.count or choice.word in _ALWAYS:
             yield Figure(choice.word, number(choice.count), "", choice.tone)
@@ -59,7 +59,7 @@ def _figures(made: Sequence[Standing], jobs: Sequence[Sighting]) -> Iterator[Fig
         yield Figure("without a job", number(without), "nothing to follow", "off")
 
 
-def _notes(made: Sequence[Standing]) -> Iterator[str]:
+def _notes(made: Sequence[StatusReport]) -> Iterator[str]:
     others: Counter[str] = Counter()
     for one in made:
         others.update(one.others)
@@ -68,7 +68,7 @@ def _notes(made: Sequence[Standing]) -> Iterator[str]:
         yield f"Without a job to follow: {words}. The report of the run has them."
 
 
-def _jobs(made: Sequence[Standing], jobs: Sequence[Sighting], *, several: bool) -> Table:
+def _jobs(made: Sequence[StatusReport], jobs: Sequence[JobStatus], *, several: bool) -> PageTable:
     manifests = [one.manifest for one in made for _ in one.sightings]
     columns: dict[Column, Sequence[Value]] = {
         Column("job", "name"): [one.name for one in jobs],
@@ -87,7 +87,7 @@ def _jobs(made: Sequence[Standing], jobs: Sequence[Sighting], *, several: bool) 
     return table("Jobs", columns, [job_status.place(one) for one in jobs], "status", job_status.choices(jobs))
 
 
-def _about(standing: Standing) -> About:
+def _about(standing: StatusReport) -> About:
     seen = [one.seen_at for one in standing.sightings if one.seen_at]
     return About(
         standing.manifest,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from runner.reports.formats.html.formatting import clock, count, number, text
-from runner.reports.formats.html.model import Kind, Length, Mark, Row, Table, Value
+from runner.reports.formats.html.model import Kind, Length, Mark, PageTable, Row, Value
 
 _CLASSES: Mapping[Kind, str] = {
     "id": ' class="id"',
@@ -34,7 +34,7 @@ _DATED = 11.5  # of a column of times with their days
 _SIGNS = {"'": "\\27 ", '"': "\\22 ", "\\": "\\5c "}
 
 
-def jobs(table: Table) -> Iterator[str]:
+def jobs(table: PageTable) -> Iterator[str]:
     """The table of all jobs, line by line. What the script works is hidden where there is none."""
     yield f'<section><h2 id="jobs" tabindex="-1">{text(table.caption)}</h2>'
     yield from _controls(table)
@@ -50,7 +50,7 @@ def jobs(table: Table) -> Iterator[str]:
     yield "</nav></section>"
 
 
-def small(table: Table) -> Iterator[str]:
+def small(table: PageTable) -> Iterator[str]:
     """A table under its title; one that is long is folded."""
     if len(table.rows) <= _MOST_OPEN:
         yield f'<section class="card"><h2>{text(table.caption)}</h2>'
@@ -63,7 +63,7 @@ def small(table: Table) -> Iterator[str]:
         yield "</details>"
 
 
-def style(table: Table) -> str:
+def style(table: PageTable) -> str:
     """The style of the columns of the table of all jobs.
 
     It says how wide each is, and, where a screen is too narrow for columns, writes its title before each of its cells.
@@ -80,7 +80,7 @@ def style(table: Table) -> str:
     return f"{columns}{wide}@media screen and (max-width:46rem){{{titles}}}"
 
 
-def _controls(table: Table) -> Iterator[str]:
+def _controls(table: PageTable) -> Iterator[str]:
     yield '<div class="controls" hidden>'
     yield '<div class="search"><label for="filter">Filter</label>'
     yield (
@@ -101,7 +101,7 @@ def _controls(table: Table) -> Iterator[str]:
     yield f'<p id="shown" role="status">{count(len(table.rows), "row", "rows")}</p>'
 
 
-def _table(table: Table, look: str) -> Iterator[str]:
+def _table(table: PageTable, look: str) -> Iterator[str]:
     yield f'<table class="{look}"><caption class="unseen">{text(table.caption)}</caption>'
     yield f"<colgroup>{'<col>' * len(table.columns)}</colgroup>"
     heads = "".join(

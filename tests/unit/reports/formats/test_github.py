@@ -19,7 +19,7 @@ from runner.core.models import Entry, Skipped
 from runner.reports.formats import github
 from runner.reports.formats.github import Annotation
 from runner.reports.style import Style
-from runner.runs.results_file import Digest, digest
+from runner.runs.summary import RunSummary, summarize
 
 ADVICE = "It may or may not exist, and is not sent again: pixxel-runner resolve looks it up, and so does the next run"
 
@@ -30,7 +30,7 @@ def at(line: int, one: Entry) -> Entry:
     return replace(one, job=replace(one.job, line=line))
 
 
-def runs(*made: Digest) -> list[str]:
+def runs(*made: RunSummary) -> list[str]:
     return lines(github.runs(made, Style()))
 
 
@@ -62,7 +62,7 @@ def test_a_record() -> None:
         manifest_path="./jobs/nightly.yaml",
         state="stopped",
     )
-    assert runs(digest(made)) == [
+    assert runs(summarize(made)) == [
         (
             f"::error file=jobs/nightly.yaml,line=7,title=e%3A in doubt::timeout: no answer came. {ADVICE}. "
             "It may be: j-8, j-9"
@@ -80,24 +80,24 @@ def test_a_record() -> None:
             "::warning file=jobs/nightly.yaml,line=5,title=a%3A 2 validation errors::created as j-1 all the same. "
             'The first: {"m": "cloudy"}'
         ),
-        "::notice title=nightly%3A stopped::8 jobs: 1 created, 1 failed, 1 in doubt, 5 skipped · cost 0",
+        "::notice title=nightly%3A stopped::8 jobs: 1 created, 1 not created, 1 in doubt, 5 skipped · cost 0",
     ]
 
 
 def test_a_record_of_a_good_night_is_one_notice() -> None:
-    assert runs(digest(record(entry("a", created("j-1"))))) == [
-        "::notice title=nightly%3A completed::1 job: 1 created, 0 failed, 0 in doubt, 0 skipped · cost 0"
+    assert runs(summarize(record(entry("a", created("j-1"))))) == [
+        "::notice title=nightly%3A completed::1 job: 1 created, 0 not created, 0 in doubt, 0 skipped · cost 0"
     ]
     assert runs() == []
 
 
 def test_standard_input_is_no_file() -> None:
-    made = digest(record(at(3, entry("a", failed())), manifest_path="-"))
+    made = summarize(record(at(3, entry("a", failed())), manifest_path="-"))
     assert runs(made)[0] == "::error title=a%3A failed::rejected: no such workflow"
 
 
 def test_a_job_without_a_line_is_shown_at_the_file() -> None:
-    made = digest(record(entry("a", failed())))
+    made = summarize(record(entry("a", failed())))
     assert runs(made)[0].startswith("::error file=nightly.yaml,title=a%3A failed::")
 
 
@@ -141,7 +141,7 @@ def test_jobs_at_the_api() -> None:
         sighting("c", status="running"),
         sighting("d", problem="HTTP 404 Not Found"),
         sighting("e", status="odd", finished_at="2026-10-20T01:00:07Z"),
-        others={"failed": 2, "in doubt": 1, "skipped": 3},
+        others={"not created": 2, "in doubt": 1, "skipped": 3},
         lines={"b": 6},
     )
     assert lines(github.statuses([made], Style())) == [
@@ -151,11 +151,11 @@ def test_jobs_at_the_api() -> None:
             "::error file=nightly.yaml,title=e%3A odd::job j-e: it has ended, with a status that this program does not "
             "know"
         ),
-        "::error file=nightly.yaml,title=nightly%3A 2 jobs failed::run run-2: pixxel-runner show says why",
+        "::error file=nightly.yaml,title=nightly%3A 2 jobs not created::run run-2: pixxel-runner show says why",
         f"::error file=nightly.yaml,title=nightly%3A 1 job in doubt::run run-2: {ADVICE}",
         (
             "::notice title=nightly%3A status::5 jobs: 1 completed, 1 failed, 1 running, 1 status unknown, 1 odd · "
-            "cost 0; without a job to follow: 2 failed, 1 in doubt, 3 skipped (pixxel-runner show has them)"
+            "cost 0; without a job to follow: 2 not created, 1 in doubt, 3 skipped (pixxel-runner show has them)"
         ),
     ]
 
@@ -173,7 +173,7 @@ def severities(found: list[str]) -> dict[str, int]:
 @pytest.mark.parametrize(("count", "shown"), [(10, 10), (11, 10), (300, 10)])
 def test_what_github_would_not_show_is_said_in_the_last_one(count: int, shown: int) -> None:
     many = [at(1, entry(f"j{number}", failed())) for number in range(count - 1)]
-    found = runs(digest(record(*many, entry("doubt", in_doubt()))))
+    found = runs(summarize(record(*many, entry("doubt", in_doubt()))))
     assert severities(found) == {"error": shown, "warning": 0, "notice": 1}
     assert read(found[0])[1]["title"] == "doubt: in doubt"
     last = read(found[shown - 1])
@@ -188,11 +188,11 @@ def test_what_github_would_not_show_is_said_in_the_last_one(count: int, shown: i
 
 
 def test_the_limit_is_that_of_all_manifests_together() -> None:
-    made = digest(record(entry("a", failed()), entry("b", created("j", val_errors=[1]))))
+    made = summarize(record(entry("a", failed()), entry("b", created("j", val_errors=[1]))))
     found = runs(*[made] * 12)
     assert severities(found) == {"error": 10, "warning": 10, "notice": 10}
     assert read(found[-1])[1]["title"] == "3 more notices"
-    assert read(found[-1])[2].endswith("all 12: 24 jobs: 12 created, 12 failed, 0 in doubt, 0 skipped · cost 0")
+    assert read(found[-1])[2].endswith("all 12: 24 jobs: 12 created, 12 not created, 0 in doubt, 0 skipped · cost 0")
 
 
 def test_a_title_and_a_message_are_cut_to_what_github_takes() -> None:

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from support.made import digests, forecast, forecasts, prospect, sighting, standing, standings
 from support.records import HOSTILE, created, entry, failed, in_doubt, record, words
 
-from runner.core.models import Created, Entry, Failed, InDoubt, Skipped
+from runner.core.models import Created, Entry, InDoubt, NotCreated, Skipped
 from runner.reports.formats import junit
 from runner.reports.style import Style
-from runner.runs.results_file import Digest, digest
+from runner.runs.summary import RunSummary, summarize
 
 _SCHEMA = Path(__file__).parents[3] / "cases" / "junit" / "junit-10.xsd"
 _SPACE = "\t\n\r "
@@ -69,7 +69,7 @@ def check_as_ant(suite: Any, number: int) -> None:
     ]
 
 
-def runs(*made: Digest) -> str:
+def runs(*made: RunSummary) -> str:
     return junit.runs(made, Style())
 
 
@@ -87,7 +87,7 @@ FOUR = record(
 
 
 def test_a_record() -> None:
-    text = runs(digest(FOUR))
+    text = runs(summarize(FOUR))
     check(text)
     assert text == (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -111,7 +111,7 @@ def test_a_record() -> None:
         "    </properties>\n"
         '    <testcase name="a" classname="nightly" time="0.000"/>\n'
         '    <testcase name="b&lt;&amp;" classname="nightly" time="0.000"><failure type="rejected" '
-        'message="no &quot;such&quot; workflow">nightly.yaml:6: failed: rejected: no &quot;such&quot; workflow\n'
+        'message="no &quot;such&quot; workflow">nightly.yaml:6: not created: rejected: no &quot;such&quot; workflow\n'
         "workflow: w-b&lt;&amp;\n"
         "project: p-1\n"
         "run: run-1\n"
@@ -127,7 +127,7 @@ def test_a_record() -> None:
         "candidates: j-8, j-9</error></testcase>\n"
         '    <testcase name="d" classname="nightly" time="0.000"><skipped message="disabled: enabled: false"/>'
         "</testcase>\n"
-        "    <system-out>4 jobs: 1 created, 1 failed, 1 in doubt, 1 skipped · cost 12</system-out>\n"
+        "    <system-out>4 jobs: 1 created, 1 not created, 1 in doubt, 1 skipped · cost 12</system-out>\n"
         "    <system-err/>\n"
         "  </testsuite>\n"
         "</testsuites>"
@@ -136,33 +136,33 @@ def test_a_record() -> None:
 
 def test_a_time_has_no_zone_and_is_in_utc() -> None:
     kolkata = datetime.fromisoformat("2026-10-20T06:30:00+05:30")
-    suite = check(runs(digest(record(started_at=kolkata))))[0]
+    suite = check(runs(summarize(record(started_at=kolkata))))[0]
     assert suite.get("timestamp") == "2026-10-20T01:00:00"
 
 
 def test_a_clock_that_was_set_back_makes_no_negative_time() -> None:
     later = datetime(2026, 10, 20, 3, tzinfo=UTC)
-    assert check(runs(digest(record(started_at=later))))[0].get("time") == "0.000"
+    assert check(runs(summarize(record(started_at=later))))[0].get("time") == "0.000"
 
 
 def test_each_manifest_is_a_suite() -> None:
-    root = check(runs(digest(FOUR), digest(record(manifest_path="b/nightly.yaml"))))
+    root = check(runs(summarize(FOUR), summarize(record(manifest_path="b/nightly.yaml"))))
     assert [one.get("package") for one in root] == ["nightly.yaml", "b/nightly.yaml"]
     assert len(check(runs())) == 0
 
 
 def test_a_job_from_standard_input_has_its_place_there() -> None:
-    made = digest(record(at(3, entry("a", failed())), manifest_path="-"))
-    assert ">&lt;stdin&gt;:3: failed: rejected: no such workflow\n" in runs(made)
+    made = summarize(record(at(3, entry("a", failed())), manifest_path="-"))
+    assert ">&lt;stdin&gt;:3: not created: rejected: no such workflow\n" in runs(made)
 
 
 def test_a_job_that_is_in_the_manifest_no_more_has_no_place() -> None:
-    assert ">failed: rejected: no such workflow\n" in runs(digest(record(entry("a", failed()))))
+    assert ">not created: rejected: no such workflow\n" in runs(summarize(record(entry("a", failed()))))
 
 
 @pytest.mark.parametrize("name", [" ", "\u3000", "\t"])
 def test_a_name_of_spaces_alone_is_a_name(name: str) -> None:
-    check(runs(digest(record(entry(name, created("j")), manifest_name=name))))
+    check(runs(summarize(record(entry(name, created("j")), manifest_name=name))))
 
 
 def test_the_entries_are_gone_through_once_and_not_kept() -> None:
@@ -177,7 +177,7 @@ def test_the_entries_are_gone_through_once_and_not_kept() -> None:
             yield entry("a", created("j-1"))
             yield entry("b", failed())
 
-    made = digest(replace(FOUR, entries=Once()))
+    made = summarize(replace(FOUR, entries=Once()))
     passes.clear()
     check(runs(made))
     assert passes == [1]
@@ -185,19 +185,19 @@ def test_the_entries_are_gone_through_once_and_not_kept() -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(digests, max_size=2))
-def test_any_record_is_valid_and_reads_back(made: list[Digest]) -> None:
+def test_any_record_is_valid_and_reads_back(made: list[RunSummary]) -> None:
     text = runs(*made)
     check(text)
     suites = list(junitparser.JUnitXml.fromstring(text.encode()))
     assert len(suites) == len(made)
     kinds: dict[type, list[type]] = {
         Created: [],
-        Failed: [junitparser.Failure],
+        NotCreated: [junitparser.Failure],
         InDoubt: [junitparser.Error],
         Skipped: [junitparser.Skipped],
     }
     for suite, one in zip(suites, made, strict=True):
-        assert (suite.tests, suite.failures) == (one.jobs, one.summary.failed)
+        assert (suite.tests, suite.failures) == (one.jobs, one.summary.not_created)
         assert (suite.errors, suite.skipped) == (one.summary.in_doubt, one.summary.skipped)
         found = [[type(result) for result in case.result] for case in suite]
         assert found == [kinds[type(entry.outcome)] for entry in one.record.entries]
@@ -205,7 +205,7 @@ def test_any_record_is_valid_and_reads_back(made: list[Digest]) -> None:
 
 @given(st.sampled_from(HOSTILE) | words)
 def test_a_plain_name_reads_back_as_it_was(name: str) -> None:
-    [suite] = junitparser.JUnitXml.fromstring(runs(digest(record(entry(name or "-", created("j"))))).encode())
+    [suite] = junitparser.JUnitXml.fromstring(runs(summarize(record(entry(name or "-", created("j"))))).encode())
     [case] = suite
     assert case.name is not None
     if (
@@ -276,7 +276,7 @@ def test_jobs_at_the_api() -> None:
         sighting("e", status="running", problem="HTTP 404 Not Found"),
         sighting("f", status="odd", finished_at="2026-10-20T01:00:07Z"),
         sighting("g", status="odd"),
-        others={"failed": 2, "in doubt": 1, "skipped": 3},
+        others={"not created": 2, "in doubt": 1, "skipped": 3},
         lines={"b": 6},
     )
     suite = check(junit.statuses([made], Style()))[0]
@@ -290,7 +290,7 @@ def test_jobs_at_the_api() -> None:
         ("e", ("error", "HTTP 404 Not Found")),
         ("f", ("error", "odd: a status that this program does not know")),
         ("g", ("skipped", "odd")),
-        ("without a job to follow: failed", ("failure", "2 jobs failed: pixxel-runner show has them")),
+        ("without a job to follow: not created", ("failure", "2 jobs not created: pixxel-runner show has them")),
         ("without a job to follow: in doubt", ("error", "1 job in doubt: pixxel-runner show has them")),
         ("without a job to follow: skipped", ("skipped", "3 jobs skipped: pixxel-runner show has them")),
     ]

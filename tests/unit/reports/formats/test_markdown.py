@@ -11,13 +11,13 @@ from support.records import created, entry, failed, in_doubt, record, records, t
 from runner.core.models import Record, Skipped
 from runner.reports import FORMATS, Style
 from runner.reports.formats.markdown import escaped
-from runner.runs.results_file import digest
+from runner.runs.summary import summarize
 
 _CELL_END = re.compile(r"(?<!\\)(?:\\\\)*\|")
 
 
 def markdown(made: Record) -> str:
-    return FORMATS["markdown"]([digest(made)], Style())
+    return FORMATS["markdown"]([summarize(made)], Style())
 
 
 def test_a_table() -> None:
@@ -31,17 +31,17 @@ def test_a_table() -> None:
         "| job | workflow | project | outcome | job id or error | cost | sent (UTC) |\n"
         "| --- | --- | --- | --- | --- | ---: | --- |\n"
         "| a\\|b | w-a\\|b | p-1 | created, 1 validation error | j\\_1 | 12 | 01:00:03 |\n"
-        "| c | w-c | p-1 | failed | rejected: &lt;b&gt;no&lt;/b&gt;\\\\nreally |  | 01:00:03 |\n"
+        "| c | w-c | p-1 | not created | rejected: &lt;b&gt;no&lt;/b&gt;\\\\nreally |  | 01:00:03 |\n"
         "| d | w-d | p-1 | in doubt | timeout: no answer |  | 01:00:03 |\n"
         "| e | w-e | p-1 | skipped | disabled: enabled: false |  |  |\n"
         "\n"
-        "4 jobs: 1 created, 1 failed, 1 in doubt, 1 skipped · cost 12\n"
+        "4 jobs: 1 created, 1 not created, 1 in doubt, 1 skipped · cost 12\n"
         "1 created job has validation errors: see the results file"
     )
 
 
 def test_a_record_without_jobs_is_the_totals_alone() -> None:
-    assert markdown(record()) == "0 jobs: 0 created, 0 failed, 0 in doubt, 0 skipped · cost 0"
+    assert markdown(record()) == "0 jobs: 0 created, 0 not created, 0 in doubt, 0 skipped · cost 0"
 
 
 def test_of_very_many_jobs_those_are_listed_that_were_not_created() -> None:

@@ -18,16 +18,16 @@ from support.made import digests, forecast, forecasts, prospect, sighting, stand
 from support.records import created, entry, failed, in_doubt, record
 
 from runner.core.models import Skipped
-from runner.core.text import visible
+from runner.core.text import escape_unprintable
 from runner.reports.formats import prometheus
 from runner.reports.style import Style
-from runner.runs.results_file import Digest, digest
+from runner.runs.summary import RunSummary, summarize
 
-OUTCOMES = ("created", "failed", "in_doubt", "skipped")
+OUTCOMES = ("created", "not_created", "in_doubt", "skipped")
 PROMTOOL = shutil.which("promtool")
 
 
-def runs(*made: Digest) -> str:
+def runs(*made: RunSummary) -> str:
     return prometheus.runs(made, Style())
 
 
@@ -70,14 +70,14 @@ def test_a_record() -> None:
         manifest_path="./jobs/nightly.yaml",
         state="stopped",
     )
-    text = runs(digest(made))
+    text = runs(summarize(made))
     check(text)
     of = 'manifest="nightly",path="jobs/nightly.yaml",api="https://api.pixxel.space"'
     assert text.split("\n") == [
         "# HELP pixxel_runner_run_jobs Jobs of the run's key, by outcome.",
         "# TYPE pixxel_runner_run_jobs gauge",
         f'pixxel_runner_run_jobs{{{of},outcome="created"}} 1',
-        f'pixxel_runner_run_jobs{{{of},outcome="failed"}} 1',
+        f'pixxel_runner_run_jobs{{{of},outcome="not_created"}} 1',
         f'pixxel_runner_run_jobs{{{of},outcome="in_doubt"}} 1',
         f'pixxel_runner_run_jobs{{{of},outcome="skipped"}} 1',
         "# HELP pixxel_runner_run_invalid_jobs Created jobs that the API told validation errors of.",
@@ -112,7 +112,7 @@ def by_label(text: str, name: str, label: str) -> dict[str, float]:
 
 
 def test_every_outcome_is_there_when_there_is_none_of_it() -> None:
-    assert by_label(runs(digest(record())), "pixxel_runner_run_jobs", "outcome") == dict.fromkeys(OUTCOMES, 0.0)
+    assert by_label(runs(summarize(record())), "pixxel_runner_run_jobs", "outcome") == dict.fromkeys(OUTCOMES, 0.0)
 
 
 def test_nothing_is_nothing() -> None:
@@ -122,25 +122,25 @@ def test_nothing_is_nothing() -> None:
 
 def test_an_estimate_is_told_where_there_is_one() -> None:
     job = created("j-1")
-    made = digest(record(entry("a", type(job)(job.job_id, job.body, 1, job.sent_at, estimate=40))))
+    made = summarize(record(entry("a", type(job)(job.job_id, job.body, 1, job.sent_at, estimate=40))))
     assert by_label(runs(made), "pixxel_runner_run_estimate_tokens", "manifest") == {"nightly": 40.0}
 
 
 def test_two_manifests_of_one_name_in_two_folders_are_two() -> None:
-    made = [digest(record(manifest_path=path)) for path in ("europe/nightly.yaml", "asia/nightly.yaml")]
+    made = [summarize(record(manifest_path=path)) for path in ("europe/nightly.yaml", "asia/nightly.yaml")]
     found = by_label(runs(*made), "pixxel_runner_run_cost_tokens", "path")
     assert set(found) == {"europe/nightly.yaml", "asia/nightly.yaml"}
 
 
 def test_a_manifest_that_is_told_twice_is_what_was_told_last() -> None:
     later = datetime(2026, 10, 20, 3, tzinfo=UTC)
-    made = [digest(record(manifest_path="./a.yaml")), digest(record(manifest_path="a.yaml", finished_at=later))]
+    made = [summarize(record(manifest_path="./a.yaml")), summarize(record(manifest_path="a.yaml", finished_at=later))]
     found = by_label(runs(*made), "pixxel_runner_run_end_timestamp_seconds", "path")
     assert found == {"a.yaml": later.timestamp()}
 
 
 def test_a_rehearsal_is_a_series_of_its_own() -> None:
-    made = [digest(record()), digest(record(base_url="sandbox"))]
+    made = [summarize(record()), summarize(record(base_url="sandbox"))]
     assert set(by_label(runs(*made), "pixxel_runner_run_cost_tokens", "api")) == {"https://api.pixxel.space", "sandbox"}
 
 
@@ -148,13 +148,13 @@ def test_a_rehearsal_is_a_series_of_its_own() -> None:
     "name", ['a"b', "a\\b", "a\nb", "\\n", 'a",path="x', "a}b 1", "# HELP", "名前", "\udcff", "\\", "a\u2028b"]
 )
 def test_a_label_holds_any_text(name: str) -> None:
-    found = by_label(runs(digest(record(manifest_name=name))), "pixxel_runner_run_cost_tokens", "manifest")
-    assert set(found) == {visible(name)}
+    found = by_label(runs(summarize(record(manifest_name=name))), "pixxel_runner_run_cost_tokens", "manifest")
+    assert set(found) == {escape_unprintable(name)}
 
 
 @pytest.mark.parametrize("digits", [0, 15, 300, 400, 599])
 def test_a_cost_is_a_number_for_prometheus_however_large(digits: int) -> None:
-    text = runs(digest(record(entry("a", created("j", cost=10**digits)))))
+    text = runs(summarize(record(entry("a", created("j", cost=10**digits)))))
     [value] = by_label(text, "pixxel_runner_run_cost_tokens", "manifest").values()
     assert float(value) == float(f"1e{digits}")
     assert text.endswith(" +Inf") is (digits > 308)
@@ -201,10 +201,14 @@ def test_jobs_at_the_api() -> None:
         "completed": 1,
         "failed": 0,
         "cancelled": 0,
-        "going": 0,
+        "active": 0,
         "unknown": 2,
     }
-    assert by_label(text, "pixxel_runner_status_other_jobs", "outcome") == {"failed": 0, "in_doubt": 2, "skipped": 0}
+    assert by_label(text, "pixxel_runner_status_other_jobs", "outcome") == {
+        "not_created": 0,
+        "in_doubt": 2,
+        "skipped": 0,
+    }
     values = {name: value for (name, _), value in check(text).items() if not name.endswith(("s_jobs", "other_jobs"))}
     assert values == {
         "pixxel_runner_status_problem_jobs": 1,
@@ -225,8 +229,8 @@ def test_any_report_can_be_read(run: Any, plan: Any, status: Any) -> None:
 def _samples() -> Sequence[str]:
     made = record(entry("a", created("j-1", cost=12)), entry("b", failed()), manifest_name='a"b\\c\n名')
     return (
-        runs(digest(made), digest(record(base_url="sandbox"))),
-        runs(digest(record(entry("a", created("j", cost=10**400))))),
+        runs(summarize(made), summarize(record(base_url="sandbox"))),
+        runs(summarize(record(entry("a", created("j", cost=10**400))))),
         prometheus.plans([forecast(prospect("a"), priced=True, limit=1)], Style()),
         prometheus.statuses([standing(sighting("a", status="completed"))], Style()),
     )

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.records import RUN, created, entry, failed, in_doubt, record, records
 
-from runner.core.models import Created, Entry, Failed, Record, Skipped
+from runner.core.models import Created, Entry, NotCreated, Record, Skipped
 from runner.core.text import width
 from runner.reports import FORMATS, Style
-from runner.runs.results_file import digest
+from runner.runs.summary import summarize
 
 NOT_CREATED = (
     entry("field-d", failed(message="no workflow w-field-d")),
@@ -30,7 +30,7 @@ SIX = record(
 
 
 def table(made: Record, width: int | None = None, *, color: bool = False, every: bool = False) -> str:
-    return FORMATS["table"]([digest(made)], Style(width, color, every))
+    return FORMATS["table"]([summarize(made)], Style(width, color, every))
 
 
 def body(made: Record, width: int | None = None, *, every: bool = False) -> list[str]:
@@ -57,7 +57,7 @@ def test_a_table() -> None:
         "      01:00:03\n"
         "field-f  w-field-f  p-1      skipped                       disabled: enabled: false in the manifest\n"
         "\n"
-        "6 jobs: 3 created (1 by an earlier run), 1 failed, 1 in doubt, 1 skipped · cost 120\n"
+        "6 jobs: 3 created (1 by an earlier run), 1 not created, 1 in doubt, 1 skipped · cost 120\n"
         "1 created job has validation errors: see the results file"
     )
 
@@ -73,7 +73,7 @@ def test_a_table_on_an_ordinary_terminal_cuts_the_widest_columns() -> None:
         "field-e  w-field-e  in doubt          timeout: no answer came\n"
         "field-f  w-field-f  skipped           disabled: enabled: false in the man…\n"
         "\n"
-        "6 jobs: 3 created (1 by an earlier run), 1 failed, 1 in doubt, 1 skipped · cost 120\n"
+        "6 jobs: 3 created (1 by an earlier run), 1 not created, 1 in doubt, 1 skipped · cost 120\n"
         "1 created job has validation errors: see the results file\n"
         "not shown on a terminal this narrow: project, sent (UTC)"
     )
@@ -94,7 +94,7 @@ def test_a_table_on_a_narrow_terminal_leaves_columns_out_and_says_so() -> None:
         "field-e  in doubt  timeout: no answer c…\n"
         "field-f  skipped   disabled: enabled: f…\n"
         "\n"
-        "3 jobs: 0 created, 1 failed, 1 in doubt, 1 skipped · cost 0\n"
+        "3 jobs: 0 created, 1 not created, 1 in doubt, 1 skipped · cost 0\n"
         "not shown on a terminal this narrow: workflow, project, cost, sent (UTC)"
     )
 
@@ -109,12 +109,12 @@ def test_a_table_on_a_terminal_that_is_too_narrow_for_any_is_still_a_table() -> 
 
 
 def test_a_record_without_jobs_is_the_totals_alone() -> None:
-    assert table(record()) == "0 jobs: 0 created, 0 failed, 0 in doubt, 0 skipped · cost 0"
+    assert table(record()) == "0 jobs: 0 created, 0 not created, 0 in doubt, 0 skipped · cost 0"
 
 
 def test_one_job() -> None:
     assert table(record(entry("a", created("j", cost=3)))).endswith(
-        "\n\n1 job: 1 created, 0 failed, 0 in doubt, 0 skipped · cost 3"
+        "\n\n1 job: 1 created, 0 not created, 0 in doubt, 0 skipped · cost 3"
     )
 
 
@@ -181,7 +181,7 @@ def test_of_more_that_were_not_created_all_are_listed() -> None:
 
 def test_of_more_that_were_all_created_there_are_the_totals() -> None:
     assert table(many(1001)) == (
-        "1001 jobs: 1001 created, 0 failed, 0 in doubt, 0 skipped · cost 0\n"
+        "1001 jobs: 1001 created, 0 not created, 0 in doubt, 0 skipped · cost 0\n"
         "created jobs are not listed, as there are very many: --all lists every job"
     )
 
@@ -215,5 +215,5 @@ def test_a_long_error_is_whole_where_nothing_is_cut() -> None:
 
 
 def test_an_error_of_several_lines_is_one_line() -> None:
-    [line] = body(record(entry("a", Failed(failed(message="one\n::error::two").error, 1, None))))
+    [line] = body(record(entry("a", NotCreated(failed(message="one\n::error::two").error, 1, None))))
     assert r"rejected: one\n::error::two" in line

@@ -16,7 +16,7 @@ from support.records import labels, texts, words
 from support.schemas import loads_strictly
 
 from runner.core.models import Job, Manifest
-from runner.planning.forecast import Action, Forecast, Prospect, Reason
+from runner.planning.forecast import Action, PlannedJob, Preview, Reason
 from runner.reports import NAMES, PLAN_FORMATS, Style
 from runner.reports.views.plan import FIELDS
 
@@ -32,25 +32,25 @@ def job(name: str, workflow: str = "w-1", project: str = "p-1", **given: str) ->
     return Job(name, workflow, project, given)
 
 
-def forecast(*prospects: Prospect, key: str = DAY, **values: Any) -> Forecast:
+def forecast(*prospects: PlannedJob, key: str = DAY, **values: Any) -> Preview:
     manifest = Manifest("nightly", "nightly.yaml", "ab" * 32, tuple(one.job for one in prospects))
-    return Forecast(manifest, API, key, prospects, **values)
+    return Preview(manifest, API, key, prospects, **values)
 
 
-def shown(made: Forecast, name: str = "table", **style: Any) -> str:
+def shown(made: Preview, name: str = "table", **style: Any) -> str:
     return PLAN_FORMATS[name]([made], Style(**style))
 
 
 EVERY_KIND = (
-    Prospect(job("a"), "submit", "new", estimate=12),
-    Prospect(job("b"), "submit", "failed_before", "HTTP 404 Not Found: no such workflow", RUN, estimate=12),
-    Prospect(job("c"), "submit", "one_more", "bought 1 time so far", estimate=12),
-    Prospect(job("d"), "nothing", "created", "", RUN, "job-1"),
-    Prospect(job("e"), "look up", "in_doubt", "no answer in time", RUN),
-    Prospect(job("f"), "look up", "sending", "it is being sent, or its run was killed meanwhile", RUN),
-    Prospect(job("g"), "nothing", "disabled", "enabled: false in the manifest"),
-    Prospect(job("h"), "nothing", "not_selected", "its name matches no --only"),
-    Prospect(job("d"), "submit", "again", "asked for with --again", estimate=12),
+    PlannedJob(job("a"), "submit", "new", estimate=12),
+    PlannedJob(job("b"), "submit", "not_created_before", "HTTP 404 Not Found: no such workflow", RUN, estimate=12),
+    PlannedJob(job("c"), "submit", "one_more", "bought 1 time so far", estimate=12),
+    PlannedJob(job("d"), "nothing", "created", "", RUN, "job-1"),
+    PlannedJob(job("e"), "look up", "in_doubt", "no answer in time", RUN),
+    PlannedJob(job("f"), "look up", "sending", "it is being sent, or its run was killed meanwhile", RUN),
+    PlannedJob(job("g"), "nothing", "disabled", "enabled: false in the manifest"),
+    PlannedJob(job("h"), "nothing", "not_selected", "its name matches no --only"),
+    PlannedJob(job("d"), "submit", "again", "asked for with --again", estimate=12),
 )
 
 
@@ -62,7 +62,7 @@ def test_a_table_has_words_for_every_kind_of_job() -> None:
         "job  workflow  project  would    because                                                      estimate",
         "---  --------  -------  -------  -----------------------------------------------------------  --------",
         "a    w-1       p-1      submit   new                                                                12",
-        "b    w-1       p-1      submit   failed before: HTTP 404 Not Found: no such workflow                12",
+        "b    w-1       p-1      submit   not created before: HTTP 404 Not Found: no such workflow           12",
         "c    w-1       p-1      submit   one more of its pair: bought 1 time so far                         12",
         "d    w-1       p-1      nothing  created as job-1 by 20261020T010000Z-aaaaaa",
         "e    w-1       p-1      look up  in doubt: no answer in time",
@@ -83,30 +83,30 @@ def test_every_reason_has_its_words() -> None:
 
 
 def test_columns_without_anything_in_them_are_left_out() -> None:
-    titles = shown(forecast(Prospect(job("a"), "submit", "new"))).split("\n")[0].split()
+    titles = shown(forecast(PlannedJob(job("a"), "submit", "new"))).split("\n")[0].split()
     assert titles == ["job", "workflow", "project", "would", "because"]
-    made = forecast(Prospect(job("a"), "submit", "new", estimate=0, problem="HTTP 404 Not Found"))
+    made = forecast(PlannedJob(job("a"), "submit", "new", estimate=0, problem="HTTP 404 Not Found"))
     assert shown(made).split("\n")[0].split()[-2:] == ["estimate", "problem"]
 
 
 def test_what_was_not_asked_for_is_not_said() -> None:
-    text = shown(forecast(Prospect(job("a"), "submit", "new"), limit=100))
+    text = shown(forecast(PlannedJob(job("a"), "submit", "new"), limit=100))
     assert "estimate" not in text
     assert "max_cost" not in text
 
 
 def test_a_run_that_would_have_its_own_key_is_not_named() -> None:
-    assert "for the run" not in shown(forecast(Prospect(job("a"), "submit", "new"), key="run:next"))
+    assert "for the run" not in shown(forecast(PlannedJob(job("a"), "submit", "new"), key="run:next"))
     assert f"for the run {RUN}" in shown(
-        forecast(Prospect(job("a"), "nothing", "created", "", RUN, "job-1"), key=f"run:{RUN}")
+        forecast(PlannedJob(job("a"), "nothing", "created", "", RUN, "job-1"), key=f"run:{RUN}")
     )
 
 
 def test_unknown_costs_are_counted_and_explained_as_far_as_anybody_reads() -> None:
     unpriced = {f"w-{number}": "HTTP 500 Internal Server Error" for number in range(23)}
     made = forecast(
-        Prospect(job("a"), "submit", "new", estimate=7),
-        *(Prospect(job(f"j{one}", one), "submit", "new") for one in unpriced),
+        PlannedJob(job("a"), "submit", "new", estimate=7),
+        *(PlannedJob(job(f"j{one}", one), "submit", "new") for one in unpriced),
         priced=True,
         unpriced=unpriced,
     )
@@ -121,10 +121,10 @@ def test_unknown_costs_are_counted_and_explained_as_far_as_anybody_reads() -> No
 
 def test_of_very_many_jobs_those_are_listed_that_something_would_be_done_with() -> None:
     made = forecast(
-        *(Prospect(job(f"j{number}"), "nothing", "created", "", RUN, "x") for number in range(1000)),
-        Prospect(job("new"), "submit", "new"),
-        Prospect(job("doubt"), "look up", "in_doubt"),
-        Prospect(job("odd"), "nothing", "disabled", problem="HTTP 404 Not Found"),
+        *(PlannedJob(job(f"j{number}"), "nothing", "created", "", RUN, "x") for number in range(1000)),
+        PlannedJob(job("new"), "submit", "new"),
+        PlannedJob(job("doubt"), "look up", "in_doubt"),
+        PlannedJob(job("odd"), "nothing", "disabled", problem="HTTP 404 Not Found"),
     )
     lines = shown(made).split("\n")
     assert [line.split()[0] for line in lines[2:5]] == ["new", "doubt", "odd"]
@@ -158,7 +158,7 @@ def test_colours_say_what_would_be_done() -> None:
 
 
 def test_markdown() -> None:
-    made = forecast(Prospect(job("a|b", "w_1"), "submit", "new", estimate=3, problem="<b>gone</b>"), priced=True)
+    made = forecast(PlannedJob(job("a|b", "w_1"), "submit", "new", estimate=3, problem="<b>gone</b>"), priced=True)
     assert shown(made, "markdown") == (
         "| job | workflow | project | would | because | estimate | problem |\n"
         "| --- | --- | --- | --- | --- | ---: | --- |\n"
@@ -171,8 +171,8 @@ def test_markdown() -> None:
 
 def test_csv() -> None:
     made = forecast(
-        Prospect(job("a", team="agri"), "submit", "new", estimate=3),
-        Prospect(job("=b"), "nothing", "created", "", RUN, "1e5"),
+        PlannedJob(job("a", team="agri"), "submit", "new", estimate=3),
+        PlannedJob(job("=b"), "nothing", "created", "", RUN, "1e5"),
     )
     assert shown(made, "csv") == (
         "manifest,name,workflow_id,project_id,labels,action,reason,detail,run_id,job_id,estimate,problem\r\n"
@@ -183,8 +183,8 @@ def test_csv() -> None:
 
 def test_json() -> None:
     made = forecast(
-        Prospect(job("a", team="agri"), "submit", "new", estimate=3, problem="gone"),
-        Prospect(job("b"), "look up", "in_doubt", "no answer", RUN),
+        PlannedJob(job("a", team="agri"), "submit", "new", estimate=3, problem="gone"),
+        PlannedJob(job("b"), "look up", "in_doubt", "no answer", RUN),
         spent=5,
         limit=100,
         priced=True,
@@ -228,14 +228,14 @@ def test_json() -> None:
 
 
 def test_json_of_what_was_not_asked_for_has_nulls() -> None:
-    document = json.loads(shown(forecast(Prospect(job("a"), "submit", "new"), key="run:next"), "json"))
+    document = json.loads(shown(forecast(PlannedJob(job("a"), "submit", "new"), key="run:next"), "json"))
     assert (document["run_key"], document["summary"]["estimate"], document["summary"]["max_cost"]) == (None,) * 3
 
 
 # Anything at all.
 
 prospects = st.builds(
-    Prospect,
+    PlannedJob,
     st.builds(Job, words, words, words, labels),
     st.sampled_from(get_args(Action)),
     st.sampled_from(get_args(Reason)),
@@ -256,7 +256,7 @@ forecasts = st.builds(
 
 @settings(deadline=None)
 @given(forecasts, st.sampled_from([name for name in NAMES if name != "csv"]), st.sampled_from([None, 20, 100]))
-def test_no_format_lets_anything_act_on_a_terminal_or_a_log(made: Forecast, name: str, width: int | None) -> None:
+def test_no_format_lets_anything_act_on_a_terminal_or_a_log(made: Preview, name: str, width: int | None) -> None:
     text = shown(made, name, width=width)
     assert all(one.isprintable() or unicodedata.category(one) == "Zs" for one in text.replace("\n", ""))
     assert "##[" not in text
@@ -266,7 +266,7 @@ def test_no_format_lets_anything_act_on_a_terminal_or_a_log(made: Forecast, name
 
 @settings(deadline=None)
 @given(forecasts)
-def test_json_reads_back_as_it_was(made: Forecast) -> None:
+def test_json_reads_back_as_it_was(made: Preview) -> None:
     document = loads_strictly(shown(made, "json"))
     assert [(one["name"], one["job_id"], one["estimate"], one["labels"]) for one in document["jobs"]] == [
         (one.job.name, one.job_id, one.estimate, one.job.labels) for one in made.prospects
@@ -276,7 +276,7 @@ def test_json_reads_back_as_it_was(made: Forecast) -> None:
 
 @settings(deadline=None)
 @given(forecasts)
-def test_csv_reads_back_and_has_no_formula_in_it(made: Forecast) -> None:
+def test_csv_reads_back_and_has_no_formula_in_it(made: Preview) -> None:
     text = shown(made, "csv")
     read = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
     assert text.count("\n") == len(made.prospects)
@@ -291,7 +291,7 @@ def test_csv_reads_back_and_has_no_formula_in_it(made: Forecast) -> None:
 
 @settings(deadline=None)
 @given(forecasts)
-def test_each_job_is_a_line_of_markdown_with_as_many_cells(made: Forecast) -> None:
+def test_each_job_is_a_line_of_markdown_with_as_many_cells(made: Preview) -> None:
     lines = shown(made, "markdown").split("\n")
     rows = lines[: lines.index("")] if made.prospects else []
     assert len(rows) == (len(made.prospects) + 2 if made.prospects else 0)

@@ -17,16 +17,16 @@ from support.records import HOSTILE, bodies, json_values, times, words
 from support.schemas import loads_strictly
 
 from runner.core.text import width
-from runner.reports import STATUS_FORMATS, Standing, Style
-from runner.runs.job_status import Sighting
+from runner.reports import STATUS_FORMATS, StatusReport, Style
+from runner.runs.job_status import JobStatus
 
 SEEN = datetime(2026, 10, 20, 2, 0, 0, 500_000, tzinfo=UTC)
 API = "https://api.example"
 
 
-def job(name: str, problem: str = "", **members: Any) -> Sighting:
+def job(name: str, problem: str = "", **members: Any) -> JobStatus:
     body = json.dumps({"id": f"j-{name}", **members}).encode()
-    return Sighting(name, f"w-{name}", "p-1", f"j-{name}", body, SEEN, problem=problem)
+    return JobStatus(name, f"w-{name}", "p-1", f"j-{name}", body, SEEN, problem=problem)
 
 
 FOUR = (
@@ -37,15 +37,15 @@ FOUR = (
 )
 
 
-def standing(*jobs: Sighting, **others: int) -> Standing:
-    return Standing("run-1", "nightly", API, jobs, others)
+def standing(*jobs: JobStatus, **others: int) -> StatusReport:
+    return StatusReport("run-1", "nightly", API, jobs, others)
 
 
-def text(name: str, made: Standing, width: int | None = None, *, color: bool = False, every: bool = False) -> str:
+def text(name: str, made: StatusReport, width: int | None = None, *, color: bool = False, every: bool = False) -> str:
     return STATUS_FORMATS[name]([made], Style(width, color, every))
 
 
-def body(made: Standing, width: int | None = None, *, every: bool = False) -> list[str]:
+def body(made: StatusReport, width: int | None = None, *, every: bool = False) -> list[str]:
     """The lines of the table, without titles and notes."""
     lines = text("table", made, width, every=every).split("\n")
     return lines[2 : lines.index("")] if "" in lines else []
@@ -64,7 +64,7 @@ def test_a_table() -> None:
         "名前  j-名前  w-名前    p-1      unknown                                                HTTP 404 Not Found\n"
         "\n"
         "4 jobs: 1 completed, 1 failed, 1 running, 1 status unknown · cost 15\n"
-        "without a job to follow: 1 failed, 2 skipped (pixxel-runner show has them)"
+        "without a job to follow: 1 not created, 2 skipped (pixxel-runner show has them)"
     )
 
 
@@ -136,7 +136,7 @@ def test_json() -> None:
 
 
 def test_a_job_of_which_nothing_is_known() -> None:
-    unseen = Sighting("a", "w", "p", "j", b"")
+    unseen = JobStatus("a", "w", "p", "j", b"")
     assert body(standing(unseen)) == ["a    j       w         p        unknown"]
     made = json.loads(text("json", standing(unseen)))
     assert made["summary"] == {"statuses": {"unknown": 1}, "cost": 0}
@@ -181,7 +181,7 @@ def test_an_id_is_never_read_as_a_number(job_id: str) -> None:
 # Very many.
 
 
-def many(count: int, *others: Sighting) -> Standing:
+def many(count: int, *others: JobStatus) -> StatusReport:
     return standing(*(job(f"j{number}", status="completed") for number in range(count)), *others)
 
 
@@ -215,7 +215,7 @@ members = st.fixed_dictionaries(
     },
 )
 sightings = st.builds(
-    Sighting,
+    JobStatus,
     *[words] * 4,
     bodies | members.map(lambda one: json.dumps({**one, "id": "j"}).encode()),
     st.none() | times,
@@ -228,7 +228,7 @@ ACTED_ON = {*map(chr, range(32)), *map(chr, range(0x7F, 0xA0)), "\u202e", "\u206
 
 @settings(deadline=None)
 @given(standings, st.none() | st.integers(20, 200))
-def test_no_table_holds_what_a_terminal_or_a_ci_log_acts_on(made: Standing, columns: int | None) -> None:
+def test_no_table_holds_what_a_terminal_or_a_ci_log_acts_on(made: StatusReport, columns: int | None) -> None:
     for lines in (text("table", made, columns).split("\n"), text("markdown", made).split("\n")):
         assert not ACTED_ON & set("".join(lines))
         assert not [line for line in lines if line.lstrip().startswith("::") or "##[" in line or "##vso[" in line]
@@ -240,7 +240,7 @@ def test_no_table_holds_what_a_terminal_or_a_ci_log_acts_on(made: Standing, colu
 
 @settings(deadline=None)
 @given(standings)
-def test_csv_reads_back(made: Standing) -> None:
+def test_csv_reads_back(made: StatusReport) -> None:
     written = text("csv", made)
     assert not ACTED_ON & set(written.replace("\r\n", ""))
     read = list(csv.DictReader(io.StringIO(written, newline=""), strict=True))
@@ -253,7 +253,7 @@ def test_csv_reads_back(made: Standing) -> None:
 
 @settings(deadline=None)
 @given(standings)
-def test_json_reads_back_and_is_kept_as_it_came(made: Standing) -> None:
+def test_json_reads_back_and_is_kept_as_it_came(made: StatusReport) -> None:
     written = text("json", made)
     assert not ACTED_ON & set(written.replace("\n", ""))
     read = loads_strictly(written)

@@ -20,15 +20,15 @@ from support.records import RUN, SENT, bodies, created, entry, failed, in_doubt,
 from tinyhtml5.parser import HTMLParser  # type: ignore[import-untyped] # it has no types
 
 from runner.core.models import Created, Entry, InDoubt, Job, Manifest, Outcome, Record, Skipped
-from runner.planning.forecast import Forecast, Prospect
+from runner.planning.forecast import PlannedJob, Preview
 from runner.reports.formats import html
 from runner.reports.formats.html import time_buckets
 from runner.reports.formats.html.formatting import length
 from runner.reports.formats.html.model import Bars, Mark, Series, Span, Spans
 from runner.reports.style import Style
-from runner.reports.views.status import Standing
-from runner.runs.job_status import Sighting
-from runner.runs.results_file import digest
+from runner.reports.views.status import StatusReport
+from runner.runs.job_status import JobStatus
+from runner.runs.summary import summarize
 
 API = "https://api.example"
 SKIPPED = Skipped("disabled", "enabled: false in the manifest")
@@ -82,25 +82,25 @@ class Document:
 
 
 def of(*entries: Entry, **run: Any) -> Document:
-    return Document(html.runs([digest(record(*entries, **run))], Style()))
+    return Document(html.runs([summarize(record(*entries, **run))], Style()))
 
 
 def at(outcome: Any, seconds: float) -> Any:
     return replace(outcome, sent_at=SENT + timedelta(seconds=seconds))
 
 
-def sighting(name: str, problem: str = "", **members: Any) -> Sighting:
+def sighting(name: str, problem: str = "", **members: Any) -> JobStatus:
     body = json.dumps({"id": f"j-{name}", **members}).encode()
-    return Sighting(name, "w-1", "p-1", f"j-{name}", body, datetime(2026, 10, 20, 2, tzinfo=UTC), problem=problem)
+    return JobStatus(name, "w-1", "p-1", f"j-{name}", body, datetime(2026, 10, 20, 2, tzinfo=UTC), problem=problem)
 
 
-def standing(*jobs: Sighting, **others: int) -> Standing:
-    return Standing("run-1", "nightly", API, jobs, others)
+def standing(*jobs: JobStatus, **others: int) -> StatusReport:
+    return StatusReport("run-1", "nightly", API, jobs, others)
 
 
-def forecast(*prospects: Prospect, key: str = "day:2026-10-20", **values: Any) -> Forecast:
+def forecast(*prospects: PlannedJob, key: str = "day:2026-10-20", **values: Any) -> Preview:
     manifest = Manifest("nightly", "nightly.yaml", "ab" * 32, tuple(one.job for one in prospects))
-    return Forecast(manifest, API, key, prospects, **values)
+    return Preview(manifest, API, key, prospects, **values)
 
 
 FOUR = (
@@ -117,10 +117,10 @@ FOUR = (
 def test_totals_cost_and_duration() -> None:
     page = of(*FOUR)
     assert page.said("./body/header/h1") == ["nightly completed"]
-    assert page.said(".//p[@class='verdict']") == ["1 of 4 jobs created, 1 failed, 1 in doubt, 1 skipped."]
+    assert page.said(".//p[@class='verdict']") == ["1 of 4 jobs created, 1 not created, 1 in doubt, 1 skipped."]
     assert page.figures == {
         "created": "1",
-        "failed": "1 / certainly not created",
+        "not created": "1 / certainly not created",
         "in doubt": "1 / may or may not exist",
         "skipped": "1 / not sent",
         "cost": "1,200 / estimate 1,300",
@@ -175,7 +175,7 @@ def test_every_job_is_in_the_table() -> None:
                 "project": "p-1",
             }
             for name, outcome, sent, message in (
-                ("b", "failed", "01:00:03", "rejected: no such workflow · request req-7"),
+                ("b", "not created", "01:00:03", "rejected: no such workflow · request req-7"),
                 ("c", "in doubt", "01:00:03", "timeout: no answer came · may be j-8, j-9"),
                 ("d", "skipped", "", "disabled: enabled: false in the manifest"),
             )
@@ -201,7 +201,7 @@ def test_what_no_job_has_gets_no_column() -> None:
 
 def test_very_many_jobs_are_all_there() -> None:
     text = html.runs(
-        [digest(record(*(entry(f"n{number}", created(f"j-{number}")) for number in range(3000))))], Style()
+        [summarize(record(*(entry(f"n{number}", created(f"j-{number}")) for number in range(3000))))], Style()
     )
     assert text.count("<tr data-choice=") == 3000
     assert len(text) < 1_000_000
@@ -213,7 +213,7 @@ def test_reasons_are_counted_without_what_differs() -> None:
         *(entry(f"c{number}", failed("unreachable", f"reason {number}")) for number in range(12)),
     )
     table = ".//section[h2='What was not created, and why (and for 3 reasons more)']"
-    assert page.said(f"{table}//tbody/tr[1]/td") == ["failed", "3", "rejected: no such workflow"]
+    assert page.said(f"{table}//tbody/tr[1]/td") == ["not created", "3", "rejected: no such workflow"]
     assert len(page.all(f"{table}//tbody/tr")) == 10
 
 
@@ -225,19 +225,19 @@ def test_projects_are_told_apart_where_there_are_several() -> None:
 
 
 def test_several_manifests() -> None:
-    later = digest(
+    later = summarize(
         record(entry("a", failed()), manifest_name="coast", finished_at=RUN.finished_at + timedelta(hours=1))
     )
-    page = Document(html.runs([digest(record(*FOUR)), later], Style()))
+    page = Document(html.runs([summarize(record(*FOUR)), later], Style()))
     assert page.said("./body/header/h1") == ["2 manifests"]
     assert [row["manifest"] for row in page.rows] == ["nightly"] * 4 + ["coast"]
-    assert page.figures["failed"] == "2 / certainly not created"
+    assert page.figures["not created"] == "2 / certainly not created"
     assert page.figures["took"].startswith("1 h 02 min")
     assert [text.split(": ")[0] for text in page.said(".//main/details/summary")] == ["nightly 4 jobs", "coast 1 job"]
 
 
 def test_one_of_several_is_named_in_the_table() -> None:
-    page = Document(html.runs([digest(record(*FOUR))], Style(several=True)))
+    page = Document(html.runs([summarize(record(*FOUR))], Style(several=True)))
     assert page.rows[0]["manifest"] == "nightly"
 
 
@@ -267,13 +267,13 @@ def test_submissions_over_time() -> None:
     assert page.said(".//figcaption/p") == [
         "Each bar is 50 ms; the highest is 2. 1 job is not shown: nothing was sent."
     ]
-    assert page.said(".//ul[@class='legend']/li") == ["failed 1", "created 3"]
+    assert page.said(".//ul[@class='legend']/li") == ["not created 1", "created 3"]
     assert page.figures_of("Submissions over time") == [
         ["2026-10-20 01:00:03.100", "0", "1"],
         ["2026-10-20 01:00:04.100", "0", "1"],
         ["2026-10-20 01:00:05.100", "1", "1"],
     ]
-    assert page.said(".//figure//g/title")[2] == "2026-10-20 01:00:05.100: 1 failed, 1 created"
+    assert page.said(".//figure//g/title")[2] == "2026-10-20 01:00:05.100: 1 not created, 1 created"
 
 
 @given(st.lists(st.tuples(times, st.integers(0, 2)), min_size=1, max_size=50))
@@ -398,9 +398,11 @@ def test_a_plan() -> None:
         html.plans(
             [
                 forecast(
-                    Prospect(job, "submit", "failed_before", "HTTP 404", "run-1", estimate=1200, problem="not there"),
-                    Prospect(Job("b", "w-1", "p-1"), "nothing", "created", "", "run-1", "j-1"),
-                    Prospect(Job("c", "w-2", "p-1"), "submit", "new"),
+                    PlannedJob(
+                        job, "submit", "not_created_before", "HTTP 404", "run-1", estimate=1200, problem="not there"
+                    ),
+                    PlannedJob(Job("b", "w-1", "p-1"), "nothing", "created", "", "run-1", "j-1"),
+                    PlannedJob(Job("c", "w-2", "p-1"), "submit", "new"),
                     spent=10,
                     limit=500,
                     priced=True,
@@ -434,7 +436,7 @@ def test_a_plan() -> None:
     assert page.rows[0] == {
         "job": "a",
         "would": "submit",
-        "because": "failed before: HTTP 404",
+        "because": "not created before: HTTP 404",
         "estimate": "1,200",
         "problem": "not there",
         "job id": "",
@@ -446,7 +448,9 @@ def test_a_plan() -> None:
 
 
 def test_a_run_that_is_yet_to_be_named_is_not_named() -> None:
-    page = Document(html.plans([forecast(Prospect(Job("a", "w", "p"), "submit", "new"), key="run:20261020T")], Style()))
+    page = Document(
+        html.plans([forecast(PlannedJob(Job("a", "w", "p"), "submit", "new"), key="run:20261020T")], Style())
+    )
     assert "for" not in page.facts
 
 
@@ -504,11 +508,14 @@ members = st.fixed_dictionaries(
     },
 )
 sightings = st.builds(
-    Sighting, *[words] * 4, bodies | members.map(lambda one: json.dumps({**one, "id": "j"}).encode()), st.none() | times
+    JobStatus,
+    *[words] * 4,
+    bodies | members.map(lambda one: json.dumps({**one, "id": "j"}).encode()),
+    st.none() | times,
 )
-standings = st.builds(Standing, words, words, words, st.lists(sightings, max_size=3).map(tuple))
+standings = st.builds(StatusReport, words, words, words, st.lists(sightings, max_size=3).map(tuple))
 prospects = st.builds(
-    Prospect,
+    PlannedJob,
     st.builds(Job, words, words, words, labels),
     st.sampled_from(["submit", "nothing", "look up"]),
     st.sampled_from(["new", "created", "in_doubt", "disabled"]),
@@ -536,7 +543,7 @@ def seen(made: Record) -> Record:
 
 texts = st.one_of(
     st.lists(records | records.map(seen), max_size=2).map(
-        lambda made: html.runs([digest(one) for one in made], Style())
+        lambda made: html.runs([summarize(one) for one in made], Style())
     ),
     st.lists(forecasts, max_size=2).map(lambda made: html.plans(made, Style())),
     st.lists(standings, max_size=2).map(lambda made: html.statuses(made, Style())),
@@ -586,7 +593,7 @@ def test_whatever_names_hold_stays_text_and_asks_for_nothing(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        html.runs([digest(record(*FOUR))], Style()),
+        html.runs([summarize(record(*FOUR))], Style()),
         html.plans([forecast()], Style()),
         html.statuses([standing()], Style()),
     ],
@@ -612,7 +619,8 @@ def hashed(text: str) -> str:
 
 def test_the_same_makes_the_same() -> None:
     def text() -> str:
-        return html.runs([digest(record(*FOUR, final("e", "2026-10-20T01:00:10Z", "2026-10-20T01:01:10Z")))], Style())
+        ended = final("e", "2026-10-20T01:00:10Z", "2026-10-20T01:01:10Z")
+        return html.runs([summarize(record(*FOUR, ended))], Style())
 
     assert text() == text()
     assert not text().endswith("\n")
