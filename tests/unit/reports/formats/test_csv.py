@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from support.records import created, entry, failed, in_doubt, record, records
 
 from runner.core.models import Created, Record, Skipped
@@ -65,7 +65,6 @@ def test_a_cost_is_a_number_even_below_nothing() -> None:
     assert row["cost"] == "-5"
 
 
-@settings(deadline=None)
 @given(records)
 def test_it_reads_back(made: Record) -> None:
     read = rows(made)
@@ -78,7 +77,6 @@ def test_it_reads_back(made: Record) -> None:
         assert not [cell for cell in row.values() if cell[:1] in ("=", "+", "@", "\t", "\r")]
 
 
-@settings(deadline=None)
 @given(records)
 def test_each_job_is_one_line(made: Record) -> None:
     text = as_csv(made)

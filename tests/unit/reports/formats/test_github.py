@@ -202,7 +202,7 @@ def test_a_title_and_a_message_are_cut_to_what_github_takes() -> None:
     assert read(github.command(Annotation("error", "t" * 255, "m" * 4096)))[2] == "m" * 4096
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(digests, max_size=4), st.lists(forecasts, max_size=4), st.lists(standings, max_size=4))
 def test_no_text_from_outside_is_a_command_or_leaves_its_place(run: Any, plan: Any, status: Any) -> None:
     style = Style()

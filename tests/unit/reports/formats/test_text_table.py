@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import click
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.records import RUN, created, entry, failed, in_doubt, record, records
 
@@ -186,7 +186,6 @@ def test_of_more_that_were_all_created_there_are_the_totals() -> None:
     )
 
 
-@settings(deadline=None)
 @given(records, st.none() | st.integers(20, 200))
 def test_each_job_is_a_line_that_fits(made: Record, columns: int | None) -> None:
     lines = table(made, columns).split("\n")
@@ -197,7 +196,6 @@ def test_each_job_is_a_line_that_fits(made: Record, columns: int | None) -> None
     assert lines[rows + 3 if rows else 0].startswith(f"{rows} job")
 
 
-@settings(deadline=None)
 @given(records)
 def test_cells_stand_under_their_titles(made: Record) -> None:
     """Each row has two blanks where the rule has them, in columns of the terminal and not in characters."""
