@@ -36,9 +36,9 @@ def test_a_file() -> None:
         "assigned,kind,message,http_status,request_id,candidates,attempts,sent_at,run_id\r\n"
         'nightly,a,w-a,p-1,"{""team"": ""agri""}",created,1e5,running,,12,1,false,true,,,,,,1,'
         "2026-10-20T01:00:03.120Z,run-2\r\n"
-        'nightly,b,w-b,p-1,{},not created,,,,,,,,rejected,"no ""such"", really",404,q-1,,1,'
+        'nightly,b,w-b,p-1,{},not_created,,,,,,,,rejected,"no ""such"", really",404,q-1,,1,'
         "2026-10-20T01:00:03.120Z,run-1\r\n"
-        'nightly,c,w-c,p-1,{},in doubt,,,,,,,,timeout,no answer came,,,"[""j-8"", ""j-9""]",1,'
+        'nightly,c,w-c,p-1,{},in_doubt,,,,,,,,timeout,no answer came,,,"[""j-8"", ""j-9""]",1,'
         "2026-10-20T01:00:03.120Z,run-2\r\n"
         "nightly,d,w-d,p-1,{},skipped,,,,,,,,disabled,enabled: false,,,,,,run-2"
     )

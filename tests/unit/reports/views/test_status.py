@@ -55,7 +55,7 @@ def body(made: StatusReport, width: int | None = None, *, every: bool = False) -
 
 
 def test_a_table() -> None:
-    assert text("table", standing(*FOUR, failed=1, skipped=2)) == (
+    assert text("table", standing(*FOUR, **{"not created": 1, "skipped": 2})) == (
         "job   job id  workflow  project  status     progress  cost  time taken  finished (UTC)  errors\n"
         "----  ------  --------  -------  ---------  --------  ----  ----------  --------------  -------------------\n"
         "a     j-a     w-a       p-1      completed  100 %       12  5s          01:00:00\n"
