@@ -18,10 +18,13 @@ from support.campaign_telling import check_document
 from support.faults_ledger import DAMAGES
 from support.faults_table import GET_FAULTS, POST_FAULTS
 from support.schemas import check_results
+from support.systems import needs_sigtimedwait
 
 from runner.ledger.store import Ledger
 from runner.sandbox.backend import Backend
 from runner.sandbox.lifecycle import SandboxJob
+
+pytestmark = needs_sigtimedwait
 
 SEEDS = 16  # of both campaigns together, from 0: the same each time, `tox -e campaign` tries others
 PARTS = 4
