@@ -10,10 +10,9 @@ from pathlib import Path
 
 from runner.cli import console, problem_format
 from runner.core.errors import ManifestError, Problem, UsageError
-from runner.core.models import Manifest
+from runner.core.models import STDIN, Manifest
 from runner.core.text import escape_unprintable
 from runner.manifest import loader
-from runner.manifest.loader import STDIN
 
 _SUFFIX = ".yaml"
 

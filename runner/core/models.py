@@ -40,9 +40,12 @@ class SubmitSettings:
     stop_after: int | None = None
 
 
+STDIN = "-"  # the path of a manifest that is read from standard input
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A valid manifest. `path` is as the person gave it (`-` for standard input); `sha256` is of its bytes.
+    """A valid manifest. `path` is as it was given (STDIN for standard input); `sha256` is of its bytes.
 
     `named`: its name is written in it, and not taken from the file's.
     """

@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 from runner.core.errors import RefusedError
+from runner.core.models import STDIN
 
 NAME = ".pixxel-runner"
 _ROOT = 0
@@ -14,7 +15,7 @@ _ROOT = 0
 
 def beside(manifest_path: str) -> Path:
     """The folder for a manifest; the working directory's for standard input. It need not exist."""
-    return (Path() if manifest_path == "-" else Path(manifest_path).parent) / NAME
+    return (Path() if manifest_path == STDIN else Path(manifest_path).parent) / NAME
 
 
 def make(folder: Path) -> None:

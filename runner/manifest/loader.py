@@ -15,14 +15,13 @@ from pathlib import PurePath
 from typing import Any, BinaryIO
 
 from runner.core.errors import ManifestError, Problem, UsageError
-from runner.core.models import Job, Manifest, SubmitSettings
+from runner.core.models import STDIN, Job, Manifest, SubmitSettings
 from runner.manifest import schema
 from runner.manifest.yaml import reader
 from runner.manifest.yaml.document import Document
 from runner.manifest.yaml.messages import Path, shown, visible
 from runner.manifest.yaml.scalars import is_ordinary_number, number, reading
 
-STDIN = "-"
 MAX_BYTES = 64 * 1024 * 1024
 
 _PERIODS = ("hour", "day", "week", "month")

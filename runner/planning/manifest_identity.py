@@ -5,15 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from runner.core.errors import RefusedError
-from runner.core.models import Manifest
+from runner.core.models import STDIN, Manifest
 from runner.ledger.store import Ledger
-
-_STDIN = "-"
 
 
 def absolute(path: str) -> str:
     """A manifest's path as the ledger keeps it."""
-    return path if path == _STDIN else str(Path(path).resolve())
+    return path if path == STDIN else str(Path(path).resolve())
 
 
 def check(ledger: Ledger, api: str, manifest: Manifest, *, new: bool = False) -> None:
@@ -34,7 +32,7 @@ def check(ledger: Ledger, api: str, manifest: Manifest, *, new: bool = False) ->
 
 
 def _refuse_twin(manifest: Manifest, known: str) -> None:
-    if _STDIN in (known, manifest.path) or _is_gone(known) or _is_same(known, manifest.path):
+    if STDIN in (known, manifest.path) or _is_gone(known) or _is_same(known, manifest.path):
         return
     raise RefusedError(
         f"two manifests are named {manifest.name}: {manifest.path}, and {known}, which the ledger knows by that name",
@@ -45,7 +43,7 @@ def _refuse_twin(manifest: Manifest, known: str) -> None:
 def _refuse_named(ledger: Ledger, api: str, manifest: Manifest, paths: dict[str, str]) -> None:
     pairs = {job.pair for job in manifest.jobs}
     for name, path in paths.items():
-        if path == _STDIN or path != absolute(manifest.path):
+        if path == STDIN or path != absolute(manifest.path):
             continue
         shared = len(pairs & ledger.pairs(api, name))
         if 2 * shared > len(pairs):
@@ -59,7 +57,7 @@ def _refuse_named(ledger: Ledger, api: str, manifest: Manifest, paths: dict[str,
 def _refuse_renamed(ledger: Ledger, api: str, manifest: Manifest, paths: dict[str, str]) -> None:
     pairs = {job.pair for job in manifest.jobs}
     for name, path in paths.items():
-        if path == _STDIN or not _is_gone(path):
+        if path == STDIN or not _is_gone(path):
             continue
         shared = len(pairs & ledger.pairs(api, name))
         if 2 * shared > len(pairs):

@@ -13,9 +13,8 @@ from itertools import chain, islice
 from typing import Literal
 
 from runner.client import job as job_object
-from runner.core.models import Created, Entry, InDoubt, NotCreated, Skipped
+from runner.core.models import STDIN, Created, Entry, InDoubt, NotCreated, Skipped
 from runner.core.text import escape_unprintable
-from runner.manifest import loader
 from runner.planning.forecast import Preview
 from runner.reports.style import Style
 from runner.reports.views import plan, run
@@ -252,7 +251,7 @@ def _totals(made: StatusReport) -> str:
 
 def _at(path: str, line: int, severity: Severity, title: str, message: str) -> Annotation:
     """An annotation at a place in a manifest, of words that may be anyone's. Standard input is no place."""
-    file = "" if path == loader.STDIN else escape_unprintable(path)
+    file = "" if path == STDIN else escape_unprintable(path)
     return Annotation(
         severity, escape_unprintable(title), escape_unprintable(message or title), file, line if file else 0
     )  # GitHub wants one
