@@ -211,14 +211,14 @@ def run(
         UsageError: something given makes no sense; nothing was sent.
     """
     place = _place(wanted, access, choice, options, ledger)
-    place.make_folder(wanted.path)
+    place.create_directory(wanted.path)
     ender = stop or StopToken()
     order = RunRequest(
         manifest=wanted,
         git_commit=git_commit,
         api=_identity(access),
         ledger=place.path,
-        make_ledger=not place.named,
+        make_ledger=not place.explicit,
         limits=settings.limits(options, wanted),
         only=choice.only,
         again=choice.again,
@@ -239,7 +239,7 @@ def run(
         made = summary.summarize(one.record())
         code = execution.exit_code(one.run, made, end)
         entries = tuple(made.record.entries)  # they are read from the ledger, which is closed after this
-        return Result(made.run, made.summary, entries, code, end.why, end.error, end.unrecorded)
+        return Result(made.run, made.summary, entries, code, end.detail, end.error, end.unsaved)
 
 
 def preview(
@@ -283,8 +283,10 @@ def _place(
     run_keys.refuse_two_answers(wanted, choice.again, resume=choice.resume, new=choice.new)
     if access == SANDBOX and ledger is not None:
         raise UsageError("a ledger goes with the real API", "The sandbox has its own, beside the manifest.")
-    place = LedgerLocation.of(wanted.path, None if ledger is None else Path(ledger), sandbox=access == SANDBOX)
-    place.refuse_unkept(wanted, ci=access != SANDBOX and is_ci(os.environ))
+    place = LedgerLocation.for_manifest(
+        wanted.path, None if ledger is None else Path(ledger), sandbox=access == SANDBOX
+    )
+    place.require_explicit_in_ci(wanted, ci=access != SANDBOX and is_ci(os.environ))
     return place
 
 

@@ -24,7 +24,7 @@ from runner.runs import execution, record, results_file, summary
 from runner.runs.execution import Execution, RunRequest
 from runner.runs.record import LazyEntries
 from runner.runs.summary import RunSummary
-from runner.submission.engine import End
+from runner.submission.engine import EngineResult
 
 Endpoints = Callable[[Manifest], AbstractContextManager[Endpoint]]
 
@@ -47,7 +47,7 @@ class FinishedRun:
     task: Task
     run: RunRow
     made: RunSummary
-    end: End
+    end: EngineResult
     unwritten: RefusedError | None
     earlier: int | None
 
@@ -156,7 +156,7 @@ class Batch:
 def doubts_of_earlier(ledger: Ledger, run: RunRow) -> int | None:
     """How many jobs of earlier runs of a run's manifest are in doubt; None where the ledger can't be read."""
     try:
-        return sum(one.run_key != run.run_key for one in ledger.unsettled(run.api, run.manifest))
+        return sum(one.run_key != run.run_key for one in ledger.unresolved(run.api, run.manifest))
     except RefusedError:
         return None
 

@@ -17,7 +17,7 @@ from runner.core import state_dir, suggestions
 from runner.core.errors import ManifestError, RefusedError, UsageError
 from runner.core.text import escape_unprintable, width
 from runner.ledger import lock
-from runner.ledger.location import LedgerLocation, is_there
+from runner.ledger.location import LedgerLocation, path_exists
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
 from runner.planning import manifest_identity
@@ -71,7 +71,7 @@ def opened(path: Path, *, read_only: bool = False) -> Iterator[Ledger]:
 
 def must_exist(path: Path) -> None:
     """Raise RefusedError, with what to do, when a path is no ledger's, or may not be looked at."""
-    there = is_there(path)
+    there = path_exists(path)
     if path.is_dir():
         raise RefusedError(f"{path} is a folder", f"Name the ledger's file in it, such as {path / 'ledger.db'}.")
     if path.is_fifo():
@@ -171,7 +171,7 @@ def now(ledger: Ledger, run: RunRow) -> tuple[RunRow, str | None]:
     """A run as it is now, and who holds its lock, in words, if it has not ended and its process may be alive."""
     if run.state != "running":
         return run, None
-    holder = lock.holder(ledger.path, run.api, run.manifest)
+    holder = lock.describe_holder(ledger.path, run.api, run.manifest)
     if holder is None:  # either its process is gone, or it has ended since it was read: then its end is on record
         run = next(one for one in ledger.runs(run.api, run.manifest) if one.id == run.id)
     return run, holder

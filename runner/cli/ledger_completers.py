@@ -41,7 +41,7 @@ def _unsettled(ctx: click.Context) -> list[SubmissionRow]:
     given = next((str(path) for path in completers.manifests(ctx)), None)
     with _ledger(ctx, given) as ledger:
         name = None if given is None else ledger_access.name_of(ledger, given)
-        return [one for one in ledger.unsettled(manifest=name) if one.state == "in_doubt"]
+        return [one for one in ledger.unresolved(manifest=name) if one.state == "in_doubt"]
 
 
 @completers.quietly

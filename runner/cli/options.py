@@ -80,7 +80,7 @@ def ledger_place(manifest_path: str, named: Path | None, *, sandbox: bool) -> Le
     if sandbox and source is click.core.ParameterSource.COMMANDLINE:
         home = state_dir.beside(manifest_path) / "sandbox"
         raise UsageError("--ledger goes with the real API", f"The sandbox has its own, in {home}.")
-    return LedgerLocation.of(manifest_path, named, sandbox=sandbox)
+    return LedgerLocation.for_manifest(manifest_path, named, sandbox=sandbox)
 
 
 def command_line(command: str, *arguments: str, keep: Sequence[str] = _WHERE) -> str:
@@ -109,7 +109,7 @@ def ledger_of(manifest: Manifest, named: Path | None, *, sandbox: bool) -> Ledge
         RefusedError: it would not be kept, and must be.
     """
     place = ledger_place(manifest.path, named, sandbox=sandbox)
-    place.refuse_unkept(manifest, ci=is_ci(os.environ) and not sandbox)
+    place.require_explicit_in_ci(manifest, ci=is_ci(os.environ) and not sandbox)
     return place
 
 

@@ -90,7 +90,7 @@ def _remarks(ran: FinishedRun) -> Iterator[_Remark]:
         yield _Remark(escape_unprintable(ran.unwritten.in_a_line), ran.unwritten)
     if end.error is not None:
         yield _Remark(escape_unprintable(end.error.in_a_line), end.error)
-        for decided in end.unrecorded:
+        for decided in end.unsaved:
             yield _Remark(
                 f"not on record: {escape_unprintable(decided.submission.job.name)}: {_in_short(decided.outcome)}"
             )
@@ -98,7 +98,7 @@ def _remarks(ran: FinishedRun) -> Iterator[_Remark]:
             yield _Remark(f"not on record: {escape_unprintable(submission.job.name)}: not sent")
     elif end.state != "completed":
         yield _Remark(
-            f"the run {'stopped early' if end.signum is None else 'was interrupted'}: {escape_unprintable(end.why)}"
+            f"the run {'stopped early' if end.signum is None else 'was interrupted'}: {escape_unprintable(end.detail)}"
         )
     yield from _failures(ran.made.rest)
     doubts = ran.made.summary.in_doubt

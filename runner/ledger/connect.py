@@ -31,14 +31,14 @@ class LedgerError(RefusedError):
     """The ledger can't be read or written, so nothing (more) is sent."""
 
 
-def create(path: Path) -> None:
+def create_ledger(path: Path) -> None:
     """Make a new ledger: whole or not at all, and never in the place of another.
 
     Raises:
         LedgerError: it exists already, or can't be made.
     """
     new = path.with_name(f"{path.name}.new-{secrets.token_hex(4)}")
-    with explained(path):
+    with translate_errors(path):
         _refuse_orphan(path)
         try:
             os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
@@ -78,13 +78,13 @@ def connect(path: Path, *, make: bool) -> sqlite3.Connection:
         LedgerError: it is missing, corrupt, of a newer version, read-only, or the disk is full.
     """
     if not make:
-        must_exist(path)
+        require_exists(path)
     else:
-        with explained(path):
+        with translate_errors(path):
             missing = not path.exists()
         if missing:
-            provide(path)
-    with explained(path):
+            create_if_missing(path)
+    with translate_errors(path):
         _refuse_special(path)
         connection = _connect(path)
         try:
@@ -97,14 +97,14 @@ def connect(path: Path, *, make: bool) -> sqlite3.Connection:
     return connection
 
 
-def connect_to_read(path: Path) -> sqlite3.Connection:
+def connect_read_only(path: Path) -> sqlite3.Connection:
     """Open a ledger to read it alone, checked: on a disk or in a folder that cannot be written, too.
 
     Raises:
         LedgerError: it is missing, corrupt or of another version.
     """
-    must_exist(path)
-    with explained(path):
+    require_exists(path)
+    with translate_errors(path):
         _refuse_special(path)
         how = _how_to_read(path)
         connection = sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True, timeout=_BUSY, isolation_level=None)
@@ -124,9 +124,9 @@ def _how_to_read(path: Path) -> str:
     return "mode=ro" if kept or os.access(path.parent, os.W_OK) else "immutable=1"
 
 
-def must_exist(path: Path) -> None:
+def require_exists(path: Path) -> None:
     """Raise LedgerError when there is no ledger at a path."""
-    with explained(path):
+    with translate_errors(path):
         there = path.exists()
     if not there:
         raise LedgerError(
@@ -136,10 +136,10 @@ def must_exist(path: Path) -> None:
         )
 
 
-def provide(path: Path) -> bool:
+def create_if_missing(path: Path) -> bool:
     """Make a new ledger; False when another run that started at the same time was quicker. Raises LedgerError."""
     try:
-        create(path)
+        create_ledger(path)
     except LedgerError:
         if not path.exists():
             raise
@@ -170,7 +170,7 @@ def _refuse_second_name(path: Path) -> None:
     """Refuse a file that has a second name somewhere: by each there would be another log, and another lock."""
     # What a process that makes the ledger has for a moment, and leaves when it is killed, is one, and nobody opens it.
     # Looked for first: meanwhile they become fewer, and not more.
-    makers = [identity(one) for one in path.parent.glob(f"{glob.escape(path.name)}.new-*")]
+    makers = [file_identity(one) for one in path.parent.glob(f"{glob.escape(path.name)}.new-*")]
     found = path.stat()
     if found.st_nlink > 1 + makers.count((found.st_dev, found.st_ino)):
         raise LedgerError(
@@ -197,7 +197,7 @@ def _is_mount_point(path: Path) -> bool:
     return str(path) in points
 
 
-def identity(path: Path) -> tuple[int, int] | None:
+def file_identity(path: Path) -> tuple[int, int] | None:
     """Which file a path leads to; None when to none."""
     try:
         found = path.stat()
@@ -206,14 +206,14 @@ def identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def log_of(path: Path) -> Path:
+def wal_path(path: Path) -> Path:
     """The write-ahead log of a ledger: by a link, that of the ledger itself."""
     return Path(f"{path.resolve()}-wal")
 
 
 def _beside(path: Path) -> tuple[Path, Path]:
     """The files that SQLite keeps beside a ledger while it is in use."""
-    return log_of(path), Path(f"{path.resolve()}-shm")
+    return wal_path(path), Path(f"{path.resolve()}-shm")
 
 
 def _refuse_cut_off(connection: sqlite3.Connection, path: Path) -> None:
@@ -225,7 +225,7 @@ def _refuse_cut_off(connection: sqlite3.Connection, path: Path) -> None:
     """
     [(pages,)], [(size,)] = (connection.execute(f"PRAGMA {name}").fetchall() for name in ("page_count", "page_size"))
     # In this order: another process may be writing to the log, and fold it into the file, just now.
-    log = log_of(path)
+    log = wal_path(path)
     is_ahead = log.exists() and log.stat().st_size
     if not is_ahead and path.stat().st_size < pages * size:
         raise LedgerError(f"the ledger {path} is damaged: it is cut off", _DAMAGED)
@@ -248,7 +248,6 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
         raise LedgerError(f"the ledger {path} cannot use a write-ahead log", _NETWORK)
     connection.execute("PRAGMA synchronous = FULL")  # an intent is on the disk before its request can leave
-    connection.execute("PRAGMA fullfsync = ON")  # on macOS: through the drive's own cache, too, as on Linux
     connection.execute("BEGIN IMMEDIATE")
     found = connection.execute("PRAGMA user_version").fetchone()[0]
     for statements in MIGRATIONS[found:]:
@@ -269,7 +268,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         if connection.in_transaction:  # on a failing disk SQLite may have ended it by itself
             connection.execute("ROLLBACK")
     if path.stat().st_size <= _QUICK:
-        look_through(connection, path, "integrity_check")
+        check_integrity(connection, path, "integrity_check")
 
 
 def _check_version(connection: sqlite3.Connection, path: Path) -> None:
@@ -302,7 +301,7 @@ def _expected(version: int) -> list[Any]:
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
+def reject_invalid_values(path: Path) -> Iterator[None]:
     """Turn a value that this program did not write into words."""
     try:
         yield
@@ -310,7 +309,7 @@ def readable(path: Path) -> Iterator[None]:
         raise LedgerError(f"the ledger {path} is damaged: it holds a value that is none ({error})", _DAMAGED) from error
 
 
-def look_through(connection: sqlite3.Connection, path: Path, pragma: str) -> None:
+def check_integrity(connection: sqlite3.Connection, path: Path, pragma: str) -> None:
     """Look through the file with `quick_check` or `integrity_check`, and see that nothing in it refers to nothing.
 
     Raises LedgerError when it is not whole.
@@ -342,7 +341,7 @@ _HINTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class explained:  # noqa: N801 - as contextlib's: it is on the way of each statement, where a generator is slow
+class translate_errors:  # noqa: N801 - as contextlib's: it is on the way of each statement, where a generator is slow
     """Turn what SQLite and the disk say into words: what is wrong, where, and what to do."""
 
     path: Path

@@ -11,14 +11,14 @@ from typing import Any, Self, TypeVar
 from runner.ledger import rows
 from runner.ledger.connect import (
     LedgerError,
+    check_integrity,
     connect,
-    connect_to_read,
-    explained,
-    identity,
-    log_of,
-    look_through,
-    must_exist,
-    provide,
+    connect_read_only,
+    create_if_missing,
+    file_identity,
+    require_exists,
+    translate_errors,
+    wal_path,
 )
 
 _MOST_VALUES = 500  # in one statement
@@ -26,7 +26,7 @@ _MOST_VALUES = 500  # in one statement
 _T = TypeVar("_T")
 
 
-class Session:
+class Database:
     """An open ledger. A context manager; closing it folds the write-ahead log into the file.
 
     `read_only` opens it where nothing may be written, and writes nothing.
@@ -36,20 +36,20 @@ class Session:
 
     def __init__(self, path: Path, *, make: bool = False, read_only: bool = False) -> None:
         self.path = path
-        self._connection = connect_to_read(path) if read_only else connect(path, make=make)
-        self._identity = identity(path)
-        self._log = log_of(path)
+        self._connection = connect_read_only(path) if read_only else connect(path, make=make)
+        self._identity = file_identity(path)
+        self._log = wal_path(path)
         self._log_identity: tuple[int, int] | None = None  # there is one from the first commit on
 
     @staticmethod
-    def must_exist(path: Path) -> None:
+    def require_exists(path: Path) -> None:
         """Raise LedgerError when there is no ledger at a path."""
-        must_exist(path)
+        require_exists(path)
 
     @staticmethod
-    def provide(path: Path) -> bool:
+    def create_if_missing(path: Path) -> bool:
         """Make a ledger where there is none, and say whether this was who made it. Raises LedgerError."""
-        return provide(path)
+        return create_if_missing(path)
 
     def __enter__(self) -> Self:
         return self
@@ -63,21 +63,21 @@ class Session:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
 
-    def check(self) -> None:
+    def check_integrity(self) -> None:
         """Look through every page. Raises LedgerError when something is damaged."""
-        with explained(self.path):
-            look_through(self._connection, self.path, "integrity_check")
+        with translate_errors(self.path):
+            check_integrity(self._connection, self.path, "integrity_check")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All that is written inside, or nothing. Durable when it ends."""
-        with explained(self.path):
+        with translate_errors(self.path):
             self._see_that_it_is_there()
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
                 self._connection.execute("COMMIT")
-                self._log_identity = self._log_identity or identity(self._log)
+                self._log_identity = self._log_identity or file_identity(self._log)
             except BaseException:
                 if self._connection.in_transaction:  # on a full disk SQLite may have rolled back by itself
                     self._connection.execute("ROLLBACK")
@@ -88,7 +88,7 @@ class Session:
         gone = [
             file
             for file, was in ((self.path, self._identity), (self._log, self._log_identity))
-            if was is not None and identity(file) != was
+            if was is not None and file_identity(file) != was
         ]
         if gone:
             raise LedgerError(
@@ -97,16 +97,16 @@ class Session:
                 "Bring back the one that was there, if you can: it holds what was sent so far.",
             )
 
-    def write(self, statement: str, *values: Any) -> int:
+    def execute(self, statement: str, *values: Any) -> int:
         """Run one statement of a transaction; how many rows it changed."""
         cursor = self._connection.execute(
             statement, [rows.to_sql(value) if isinstance(value, str) else value for value in values]
         )
         return cursor.rowcount
 
-    def all(self, query: str, *values: Any) -> list[Any]:
+    def query(self, query: str, *values: Any) -> list[Any]:
         """All rows of a query."""
-        with explained(self.path):
+        with translate_errors(self.path):
             return self._connection.execute(query, values).fetchall()
 
 

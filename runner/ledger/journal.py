@@ -33,7 +33,7 @@ class RecordedOutcome:
     final: bool = True
 
 
-class HeldError(Exception):
+class JobIdTakenError(Exception):
     """Job ids that were to be kept belong to other submissions by now: nothing was kept."""
 
     def __init__(self, job_ids: Collection[str]) -> None:
@@ -45,7 +45,7 @@ class Journal(Protocol):
     """Where submissions and outcomes are kept. Called by one thread only."""
 
     def commit(
-        self, decided: Sequence[RecordedOutcome], released: Sequence[Submission], claimed: Sequence[Claim]
+        self, outcomes: Sequence[RecordedOutcome], released: Sequence[Submission], claims: Sequence[Claim]
     ) -> None:
         """Keep, in this order, what became of sends, what was claimed and certainly not created, and the next intents.
 

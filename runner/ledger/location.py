@@ -16,10 +16,10 @@ class LedgerLocation:
     """Which ledger is used, and whether a person named it: only one in its default place may be made by a run."""
 
     path: Path
-    named: bool
+    explicit: bool
 
     @classmethod
-    def of(cls, manifest_path: str, named: Path | None = None, *, sandbox: bool = False) -> LedgerLocation:
+    def for_manifest(cls, manifest_path: str, named: Path | None = None, *, sandbox: bool = False) -> LedgerLocation:
         """The ledger for a manifest. The sandbox has its own, whatever is named.
 
         Raises:
@@ -29,27 +29,27 @@ class LedgerLocation:
         if sandbox or named is None:
             state_dir.refuse_planted(home)
         if sandbox:
-            return cls(home / "sandbox" / "ledger.db", named=False)
-        return cls(home / "ledger.db", named=False) if named is None else cls(named, named=True)
+            return cls(home / "sandbox" / "ledger.db", explicit=False)
+        return cls(home / "ledger.db", explicit=False) if named is None else cls(named, explicit=True)
 
     @property
     def files(self) -> list[Path]:
         """The files that the ledger consists of."""
         return [Path(f"{self.path}{suffix}") for suffix in ("", "-wal", "-shm")]
 
-    def make_folder(self, manifest_path: str) -> None:
+    def create_directory(self, manifest_path: str) -> None:
         """Make the folder of a ledger in its default place. Raises RefusedError."""
-        if not self.named:
+        if not self.explicit:
             state_dir.make(state_dir.beside(manifest_path))
             state_dir.make_within(self.path.parent)
 
-    def refuse_unkept(self, manifest: Manifest, *, ci: bool) -> None:
+    def require_explicit_in_ci(self, manifest: Manifest, *, ci: bool) -> None:
         """CI cleans its checkouts, and with the ledger goes the knowledge of what was bought.
 
         Raises:
             RefusedError: in CI, with a `once_per` that lives by the record, and no ledger named.
         """
-        if ci and manifest.once_per != "run" and not self.named:
+        if ci and manifest.once_per != "run" and not self.explicit:
             raise RefusedError(
                 f"CI is set, and {manifest.path} says once_per: {manifest.once_per}, which needs a ledger that is kept",
                 "Name one with --ledger or PIXXEL_RUNNER_LEDGER in a place that outlives the checkout (make it once "
@@ -58,7 +58,7 @@ class LedgerLocation:
             )
 
 
-def is_there(path: Path) -> bool:
+def path_exists(path: Path) -> bool:
     """Whether there is something at the path of a ledger, or of what is kept with it.
 
     Raises:

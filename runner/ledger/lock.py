@@ -61,7 +61,7 @@ def hold(
     manifest: str,
     *,
     timeout: float,
-    about: str,
+    activity: str,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Iterator[None]:
@@ -74,7 +74,7 @@ def hold(
         api: the API identity, an origin or `sandbox`.
         manifest: the manifest's name.
         timeout: the seconds to wait for another holder; 0 tries once.
-        about: what the holder is doing, told to those whom it keeps out: `run 20261124T…`.
+        activity: what the holder is doing, told to those whom it keeps out: `run 20261124T…`.
         clock: the seconds of a clock that never goes back.
         sleep: waits for seconds. What it raises ends the waiting.
 
@@ -88,13 +88,13 @@ def hold(
         raise _locked_error(path, api, manifest, timeout)
     owner = os.getpid()
     try:
-        _sign(handle, about)
+        _sign(handle, activity)
         yield
     finally:
         _release(handle, owner)
 
 
-def holder(ledger: Path, api: str, manifest: str) -> str | None:
+def describe_holder(ledger: Path, api: str, manifest: str) -> str | None:
     """Who holds the lock of a manifest at an API now, in words; None when nobody does. It does not wait.
 
     Raises:
@@ -119,13 +119,13 @@ def holder(ledger: Path, api: str, manifest: str) -> str | None:
         os.close(handle)
 
 
-def folder(ledger: Path) -> Path:
+def directory(ledger: Path) -> Path:
     """The folder of a ledger's locks. It is made by the first run, and stays."""
     real = Path(os.path.realpath(ledger))  # the ledger is one, by whatever path it is named
     return real.with_name(f"{real.name}.locks")
 
 
-def lost_ledger(path: Path) -> RefusedError:
+def missing_ledger_error(path: Path) -> RefusedError:
     """What is said of a ledger that is gone, and was there: its locks outlive it."""
     return RefusedError(
         f"the ledger {path} is gone, and there was one: its locks are still there",
@@ -138,7 +138,7 @@ def _path(ledger: Path, api: str, manifest: str) -> Path:
     """The lock's file."""
     slug = _NOT_PLAIN.sub("-", f"{manifest} {api}".lower()).strip("-")[:60]
     identity = hashlib.sha256(json.dumps([api, manifest]).encode()).hexdigest()[:16]
-    return folder(ledger) / f"{slug}-{identity}.lock"
+    return directory(ledger) / f"{slug}-{identity}.lock"
 
 
 def _wait(path: Path, timeout: float, clock: Callable[[], float], sleep: Callable[[float], object]) -> int | None:

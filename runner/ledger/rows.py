@@ -15,7 +15,7 @@ from runner.core.models import Created, ErrorInfo, InDoubt, Job, NotCreated, Onc
 State = Literal["sending", "released", "not_created", "in_doubt", "created"]
 
 
-BOUGHT: frozenset[State] = frozenset(("created", "in_doubt", "sending"))  # it exists, or may exist
+MAY_EXIST: frozenset[State] = frozenset(("created", "in_doubt", "sending"))  # it exists, or may exist
 
 
 class SubmissionRow(NamedTuple):
@@ -60,15 +60,15 @@ class SubmissionRow(NamedTuple):
     @property
     def consumes_slot(self) -> bool:
         """Whether it is one of its pair that exists, or may exist: what is never bought again."""
-        return self.state in BOUGHT and not self.again
+        return self.state in MAY_EXIST and not self.again
 
     @property
-    def counts_as_bought(self) -> bool:
+    def may_exist(self) -> bool:
         """Whether it exists, or may exist."""
-        return self.state in BOUGHT
+        return self.state in MAY_EXIST
 
     @property
-    def expense(self) -> int | None:
+    def budgeted_cost(self) -> int | None:
         """The tokens to reckon with: the larger of what was expected and what the API told; None if neither is known.
 
         A cost may be 0 while the job is young, so that alone it tells nothing.
@@ -92,7 +92,7 @@ class RunRow:
     once_per: OncePer
     state: RunState | Literal["running"]
     reason: str
-    why: str
+    detail: str
     started_at: datetime
     finished_at: datetime | None
     runner: str
@@ -111,7 +111,7 @@ class Decision:
     ended_at: datetime | None
     decided_by: str
     decided_at: datetime
-    what: str
+    action: str
     detail: str
 
 
@@ -144,7 +144,7 @@ _LONGEST = 1e9  # seconds
 _YEARS = range(1970, 9000)  # that times can be reckoned with
 
 
-def standing(row: Sequence[Any], labels: dict[str, Mapping[str, str]]) -> SubmissionRow:
+def read_submission(row: Sequence[Any], labels: dict[str, Mapping[str, str]]) -> SubmissionRow:
     """Read the columns of STANDING_COLUMNS. `labels` keeps what labels are read as: many jobs have the same.
 
     Raises ValueError or TypeError for a value that no ledger of this program holds.
@@ -171,7 +171,7 @@ def standing(row: Sequence[Any], labels: dict[str, Mapping[str, str]]) -> Submis
     return SubmissionRow._make(values)
 
 
-def run(row: Sequence[Any]) -> RunRow:
+def read_run(row: Sequence[Any]) -> RunRow:
     """Read the columns of RUN_COLUMNS. Raises ValueError or TypeError as `standing` does."""
     values = list(row)
     known = values[4] in get_args(OncePer) and values[5] in ("running", *get_args(RunState))
@@ -185,7 +185,7 @@ def run(row: Sequence[Any]) -> RunRow:
     return RunRow(*values)
 
 
-def count(row: Sequence[Any]) -> tuple[str, str, int | None, int]:
+def read_count(row: Sequence[Any]) -> tuple[str, str, int | None, int]:
     """Read how many submissions a run was the last to claim, in a state and of a cost. Raises as `standing` does."""
     run_id, state, cost, number = row
     _expect(_are(tuple(map(type, row)), (_TEXT, _TEXT, _MAYBE_NUMBER, _NUMBER)), "of a count")
@@ -259,12 +259,12 @@ def from_sql(value: str | bytes | None) -> str | None:
     return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
 
 
-def pack(jobs: Sequence[Job]) -> bytes:
+def pack_jobs(jobs: Sequence[Job]) -> bytes:
     """A manifest's jobs as a snapshot."""
     listed = [[job.name, job.workflow_id, job.project_id, dict(job.labels), job.enabled, job.line] for job in jobs]
     return zlib.compress(json.dumps(listed, separators=(",", ":")).encode())
 
 
-def unpack(snapshot: bytes) -> tuple[Job, ...]:
+def unpack_jobs(snapshot: bytes) -> tuple[Job, ...]:
     """The jobs of a snapshot."""
     return tuple(Job(*fields) for fields in json.loads(zlib.decompress(snapshot)))

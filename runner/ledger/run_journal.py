@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Collection, Sequence
 
 from runner.core.models import Created, Submission
-from runner.ledger.journal import Claim, HeldError, RecordedOutcome
+from runner.ledger.journal import Claim, JobIdTakenError, RecordedOutcome
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
 
@@ -29,7 +29,9 @@ class RunJournal:
         try:
             with self._ledger.transaction():
                 if decided:
-                    self._ledger.decide([(self._number(one.submission), one.outcome, one.ended_at) for one in decided])
+                    self._ledger.save_outcomes(
+                        [(self._number(one.submission), one.outcome, one.ended_at) for one in decided]
+                    )
                 for submission in released:
                     self._ledger.release(self._number(submission))
                 numbers = self._ledger.claim(self._run, self._manifest, claimed) if claimed else []
@@ -38,7 +40,7 @@ class RunJournal:
             taken = self.ids_in_use(ids)
             if not taken:
                 raise
-            raise HeldError(taken) from error
+            raise JobIdTakenError(taken) from error
         for submission in (*(one.submission for one in decided), *released):
             self._numbers.pop(_key(submission), None)
         for claim, number in zip(claimed, numbers, strict=True):

@@ -25,7 +25,7 @@ _FLAGS = ("again", "recovered", "assigned")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SalvagedSubmission:
     """One submission: its fields by their names, the answer that created its job, and what was decided of it later."""
 
     fields: dict[str, Any]
@@ -34,13 +34,13 @@ class Found:
 
 
 @dataclass(slots=True)
-class Salvage:
+class SalvageReader:
     """A ledger opened to be read as it is. `losses` says what could not be read, once all has been gone through."""
 
     connection: sqlite3.Connection
     losses: list[str] = field(default_factory=list)
 
-    def submissions(self) -> Iterator[Found]:
+    def submissions(self) -> Iterator[SalvagedSubmission]:
         """Every submission that can be read, in the order in which they were first claimed."""
         manifests = {row["id"]: row for row in self._walk("manifests", "id")}
         decisions: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
@@ -51,7 +51,7 @@ class Salvage:
             whose = manifests.get(row["manifest"])
             fields = {name: _read(name, value) for name, value in row.items()}
             fields["manifest"] = _read("name", whose["name"]) if whose else None
-            yield Found(fields, self._body(row["id"]), decisions[row["id"]])
+            yield SalvagedSubmission(fields, self._body(row["id"]), decisions[row["id"]])
 
     def _body(self, submission: int) -> bytes | None:
         try:
@@ -100,7 +100,7 @@ class Salvage:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Salvage]:
+def open_ledger(path: Path) -> Iterator[SalvageReader]:
     """Open a ledger to be read as it is.
 
     Raises:
@@ -111,7 +111,7 @@ def opened(path: Path) -> Iterator[Salvage]:
     except _BROKEN as error:
         raise _unreadable(path, str(error)) from error
     with closing(connection):
-        yield Salvage(connection)
+        yield SalvageReader(connection)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

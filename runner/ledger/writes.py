@@ -12,7 +12,7 @@ from runner.client.job import JobObject
 from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated
 from runner.ledger import rows
 from runner.ledger.connect import LedgerError
-from runner.ledger.database import Session, batches
+from runner.ledger.database import Database, batches
 from runner.ledger.journal import Claim
 from runner.ledger.rows import RunRow, State
 
@@ -41,7 +41,7 @@ LARGEST_COST = 2**63 - 1  # SQLite has no larger integers: it stands for all tha
 _MOST_ROWS = 128  # what an engine decides at once, and what a statement's cache is good for
 
 
-class Writes(Session):
+class Writes(Database):
     """A ledger that intents and outcomes are written to, inside `transaction`."""
 
     def claim(self, run: RunRow, manifest: int, claims: Sequence[Claim]) -> list[int]:
@@ -50,12 +50,12 @@ class Writes(Session):
         What exists, or may exist, can't be claimed. All of them are one statement: between any two, all threads take
         a turn.
         """
-        [(last,)] = self.all("SELECT coalesce(max(id), 0) FROM submissions")  # nobody else writes meanwhile
+        [(last,)] = self.query("SELECT coalesce(max(id), 0) FROM submissions")  # nobody else writes meanwhile
         fresh = list(range(last + 1, last + 1 + len(claims)))
         for some in batches(list(zip(fresh, claims, strict=True)), _MOST_ROWS):
             values = [value for number, claim in some for value in _intent(run, manifest, number, claim)]
-            self.write(f"{_CLAIM[0]} {_rows_of(values, len(some))} {_CLAIM[1]}", *values)
-        [(made,)] = self.all("SELECT count(*) FROM submissions WHERE id > ?", last)
+            self.execute(f"{_CLAIM[0]} {_rows_of(values, len(some))} {_CLAIM[1]}", *values)
+        [(made,)] = self.query("SELECT count(*) FROM submissions WHERE id > ?", last)
         return fresh if made == len(claims) else self._numbers_of(run, manifest, claims)
 
     def _numbers_of(self, run: RunRow, manifest: int, claims: Sequence[Claim]) -> list[int]:
@@ -64,7 +64,7 @@ class Writes(Session):
         known: dict[tuple[str, str, int], int] = {}
         for some in batches(keys, _MOST_ROWS):
             values = [value for key in some for value in key]
-            found = self.all(
+            found = self.query(
                 f"SELECT v.column1, v.column2, v.column3, s.id FROM (VALUES {_rows_of(values, len(some))}) AS v "  # noqa: S608 - marks alone
                 "CROSS JOIN submissions s ON s.manifest = ? AND s.run_key = ? AND s.workflow_id = v.column1 "
                 "AND s.project_id = v.column2 AND s.ordinal = v.column3",  # CROSS: of the two, this order
@@ -77,9 +77,9 @@ class Writes(Session):
 
     def release(self, submission: int) -> None:
         """Write that an intent was never sent."""
-        self.write("UPDATE submissions SET state = 'released' WHERE id = ?", submission)
+        self.execute("UPDATE submissions SET state = 'released' WHERE id = ?", submission)
 
-    def decide(self, decided: Sequence[tuple[int, Created | NotCreated | InDoubt, datetime | None]]) -> None:
+    def save_outcomes(self, decided: Sequence[tuple[int, Created | NotCreated | InDoubt, datetime | None]]) -> None:
         """Write outcomes: each a submission's number, what became of it, and when its exchange was over."""
         created: list[tuple[int, Created, str | None]] = []
         for submission, outcome, ended_at in decided:
@@ -99,7 +99,7 @@ class Writes(Session):
     def _fail(
         self, state: State, submission: int, error: ErrorInfo, candidates: Sequence[str] | None, ended: str | None
     ) -> None:
-        changed = self.write(
+        changed = self.execute(
             "UPDATE submissions SET state = ?, error = ?, candidates = ?, ended_at = ? WHERE id = ?",
             *(state, rows.error_text(error), None if candidates is None else json.dumps(candidates), ended, submission),
         )
@@ -108,9 +108,9 @@ class Writes(Session):
     def _create(self, created: Sequence[tuple[int, Created, str | None]]) -> None:
         # The bytes first, as they came: what is read of them below may fail on anything but the id.
         bodies = [value for submission, one, _ in created for value in (submission, one.body)]
-        self.write(f"INSERT OR REPLACE INTO answers VALUES {_rows_of(bodies, len(created))}", *bodies)  # noqa: S608 - marks alone
+        self.execute(f"INSERT OR REPLACE INTO answers VALUES {_rows_of(bodies, len(created))}", *bodies)  # noqa: S608 - marks alone
         values = [value for submission, one, ended in created for value in _told(submission, one, ended)]
-        changed = self.write(f"{_CREATE[0]} {_rows_of(values, len(created))} {_CREATE[1]}", *values)
+        changed = self.execute(f"{_CREATE[0]} {_rows_of(values, len(created))} {_CREATE[1]}", *values)
         self._see_that_all_are_there(changed, len(created))
 
     def _see_that_all_are_there(self, changed: int, wanted: int) -> None:

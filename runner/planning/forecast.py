@@ -105,7 +105,7 @@ def make(
             replace(one, estimate=_cost(one, told), problem=found.get(one.job.pair, "")) for one in prospects
         )
     needed = {one.job.workflow_id for one in plan.sends}
-    needed |= {one.workflow_id for one in standings if one.counts_as_bought and one.expense is None}
+    needed |= {one.workflow_id for one in standings if one.may_exist and one.budgeted_cost is None}
     unpriced = {name: one.problem for name, one in told.items() if one.cost is None and name in needed}
     return Preview(
         manifest,
@@ -169,7 +169,7 @@ def _jobs(count: int, what: str = "job") -> str:
 
 def spent(standings: Sequence[SubmissionRow], estimates: Mapping[str, Estimate]) -> int:
     """The tokens that a run key has used: for each job that exists or may exist, the larger of estimate and cost."""
-    return sum(_expense(one, estimates) for one in standings if one.counts_as_bought)
+    return sum(_expense(one, estimates) for one in standings if one.may_exist)
 
 
 def priced(sends: Sequence[Submission], estimates: Mapping[str, Estimate]) -> tuple[Submission, ...]:
@@ -179,7 +179,7 @@ def priced(sends: Sequence[Submission], estimates: Mapping[str, Estimate]) -> tu
 
 def workflows(plan: Plan, standings: Sequence[SubmissionRow]) -> list[str]:
     """The workflows whose estimates a run needs: of what it sends, and of what was bought when none was asked for."""
-    unpriced = [one.workflow_id for one in standings if one.counts_as_bought and one.estimate is None]
+    unpriced = [one.workflow_id for one in standings if one.may_exist and one.estimate is None]
     return [*(one.job.workflow_id for one in plan.sends), *unpriced]
 
 

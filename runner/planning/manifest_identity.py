@@ -45,7 +45,7 @@ def _refuse_named(ledger: Ledger, api: str, manifest: Manifest, paths: dict[str,
     for name, path in paths.items():
         if path == STDIN or path != absolute(manifest.path):
             continue
-        shared = len(pairs & ledger.pairs(api, name))
+        shared = len(pairs & ledger.claimed_pairs(api, name))
         if 2 * shared > len(pairs):
             raise RefusedError(
                 f"{manifest.path} was run as {name}, and is named {manifest.name} now: {shared} of its {len(pairs)} "
@@ -59,7 +59,7 @@ def _refuse_renamed(ledger: Ledger, api: str, manifest: Manifest, paths: dict[st
     for name, path in paths.items():
         if path == STDIN or not _is_gone(path):
             continue
-        shared = len(pairs & ledger.pairs(api, name))
+        shared = len(pairs & ledger.claimed_pairs(api, name))
         if 2 * shared > len(pairs):
             raise RefusedError(
                 f"the ledger does not know {manifest.name}, but holds {shared} of its {len(pairs)} pairs under the "

@@ -15,7 +15,7 @@ from functools import cached_property
 from runner.core import suggestions
 from runner.core.errors import UsageError
 from runner.core.models import Job, Manifest, Skipped, Submission
-from runner.ledger.rows import BOUGHT, SubmissionRow
+from runner.ledger.rows import MAY_EXIST, SubmissionRow
 
 _Pair = tuple[str, str]
 
@@ -97,7 +97,7 @@ def _all_by_name(jobs: Sequence[Job], standings: Sequence[SubmissionRow]) -> dic
     for standing in standings:
         name = standing.name
         job = named.get(name)
-        if job is None or not job.enabled or standing.again or standing.state not in BOUGHT or name in of:
+        if job is None or not job.enabled or standing.again or standing.state not in MAY_EXIST or name in of:
             return None
         if job.workflow_id != standing.workflow_id or job.project_id != standing.project_id:
             return None
@@ -193,7 +193,7 @@ def _again_ordinal(job: Job, standings: Iterable[SubmissionRow]) -> int | None:
     """
     for standing in standings:
         if standing.again and standing.name == job.name and standing.pair == job.pair and standing.state != "created":
-            if standing.counts_as_bought:
+            if standing.may_exist:
                 raise UsageError(
                     f"--again {job.name!r}: one more of it was sent, and is in doubt",
                     "Settle that first: pixxel-runner resolve",

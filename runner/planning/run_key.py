@@ -129,7 +129,7 @@ def _refuse_changed(
         still = _Left.of(ledger, last, manifest).unfinished
     else:
         still = periods.run_key(last.once_per, manifest.timezone, now, last.id) == last.run_key
-    standings = ledger.standings(last.api, last.manifest, last.run_key)
+    standings = ledger.submissions(last.api, last.manifest, last.run_key)
     bought = len({one.pair for one in standings if one.consumes_slot} & {job.pair for job in manifest.jobs})
     if still and bought:
         raise RefusedError(
@@ -172,7 +172,7 @@ def _of_another_clock(
 
 
 def _bought(ledger: Ledger, last: RunRow, run_key: str) -> Counter[tuple[str, str]]:
-    return Counter(one.pair for one in ledger.standings(last.api, last.manifest, run_key) if one.consumes_slot)
+    return Counter(one.pair for one in ledger.submissions(last.api, last.manifest, run_key) if one.consumes_slot)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +187,9 @@ class _Left:
     @classmethod
     def of(cls, ledger: Ledger, last: RunRow, manifest: Manifest) -> _Left:
         runs = [run for run in ledger.runs(last.api, last.manifest) if run.run_key == last.run_key]
-        jobs = ledger.jobs_of(last)
+        jobs = ledger.manifest_jobs(last)
         wanted = [job for job in jobs if any(plan.not_sent(job, run.settings["only"]) is None for run in runs)]
-        standings = ledger.standings(last.api, last.manifest, last.run_key)
+        standings = ledger.submissions(last.api, last.manifest, last.run_key)
         of = plan.match(jobs, standings).of
         enabled = _enabled(manifest.jobs)
         missing = Counter(job.pair for job in wanted if job.name not in of or not of[job.name].consumes_slot) & enabled
@@ -217,7 +217,7 @@ def _only(runs: Sequence[RunRow], run_key: str) -> tuple[str, ...]:
 def _what_changed(ledger: Ledger, last: RunRow, manifest: Manifest) -> tuple[str, ...]:
     if last.sha256 == manifest.sha256:
         return ()
-    before, now = _enabled(ledger.jobs_of(last)), _enabled(manifest.jobs)
+    before, now = _enabled(ledger.manifest_jobs(last)), _enabled(manifest.jobs)
     added, removed = (now - before).total(), (before - now).total()
     jobs = "job" if added == 1 else "jobs"
     return (f"the manifest has changed since run {last.id}: {added} {jobs} added, {removed} removed",)

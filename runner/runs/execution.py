@@ -23,7 +23,7 @@ from runner.core.rate_limit import RateLimiter
 from runner.core.version import VERSION
 from runner.ledger import lock
 from runner.ledger.journal import RecordedOutcome
-from runner.ledger.location import is_there
+from runner.ledger.location import path_exists
 from runner.ledger.rows import RunRow, SubmissionRow
 from runner.ledger.run_journal import RunJournal
 from runner.ledger.store import Ledger
@@ -34,7 +34,7 @@ from runner.runs import reconcile, record
 from runner.runs.reconcile import Finding, Reconciler
 from runner.runs.summary import RunSummary
 from runner.submission.budget import Budget
-from runner.submission.engine import End, Engine, Observer
+from runner.submission.engine import Engine, EngineResult, Observer
 
 # Seconds between the looks at the end of a run: half a minute, at growing intervals.
 _LOOKS = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0)
@@ -124,13 +124,13 @@ class Execution:
         """
         order, manifest = self.order, self.order.manifest
         manifest_identity.check(self.ledger, order.api, manifest, new=order.new)
-        self.ledger.doubt_intents(order.api, manifest.name, record.KILLED)
+        self.ledger.mark_intents_in_doubt(order.api, manifest.name, record.KILLED)
         self._look_at(self._doubts())
         answer = run_keys.UnfinishedPolicy.of(manifest, resume=order.resume, new=order.new)
         chosen = run_keys.choose(self.ledger, order.api, manifest, answer, self.run_id, self.started_at)
         for note in chosen.notes:
             self.watcher.note(note)
-        standings = self.ledger.standings(order.api, manifest.name, chosen.run_key)
+        standings = self.ledger.submissions(order.api, manifest.name, chosen.run_key)
         only = order.only or chosen.only
         self.plan = plan.make(manifest, only, standings, order.again)
         self._price(chosen.run_key, standings)
@@ -142,7 +142,7 @@ class Execution:
             once_per=manifest.once_per,
             state="running",
             reason="",
-            why="",
+            detail="",
             started_at=self.started_at,
             finished_at=None,
             runner=VERSION,
@@ -176,11 +176,11 @@ class Execution:
         self._budget = Budget(order.limits.max_cost, self.forecast.spent)
         forecast.check_cost(self.forecast, allow_unknown=order.allow_unknown_cost)
 
-    def submit(self, interrupter: Interrupter) -> End:
+    def submit(self, interrupter: Interrupter) -> EngineResult:
         """Send what is planned, look up what is in doubt after it, and keep how the run ended."""
-        self.ledger.begin_run(self.run, self.order.manifest.jobs, manifest_identity.absolute(self.order.manifest.path))
+        self.ledger.start_run(self.run, self.order.manifest.jobs, manifest_identity.absolute(self.order.manifest.path))
         end = self._send(interrupter)
-        self.unrecorded, self.unreleased = end.unrecorded, end.unreleased
+        self.unrecorded, self.unreleased = end.unsaved, end.unreleased
         try:
             self._keep_end(end)
             if end.state != "interrupted" and end.error is None:
@@ -189,7 +189,7 @@ class Execution:
             return replace(end, error=end.error or error)
         return end
 
-    def _send(self, interrupter: Interrupter) -> End:
+    def _send(self, interrupter: Interrupter) -> EngineResult:
         engine = Engine(
             self.plan.sends,
             self.api,
@@ -197,7 +197,7 @@ class Execution:
             self.order.limits,
             self.watcher,
             budget=self._budget,
-            pace=self._pace,
+            rate_limiter=self._pace,
             now=self.now,
         )
         interrupter.engine_made(engine)
@@ -210,19 +210,19 @@ class Execution:
         order, matched = self.order, self.plan.match
         if self.plan.sends:  # what was planned is not what is there now
             matched = plan.match(
-                order.manifest.jobs, self.ledger.standings(order.api, order.manifest.name, self.run.run_key)
+                order.manifest.jobs, self.ledger.submissions(order.api, order.manifest.name, self.run.run_key)
             )
         return record.of_match(self.ledger, self.run, order.manifest.jobs, matched, self.unrecorded, self.unreleased)
 
-    def _keep_end(self, end: End) -> None:
+    def _keep_end(self, end: EngineResult) -> None:
         finished = self.now()
-        self.run = replace(self.run, state=end.state, reason=end.reason, why=end.why, finished_at=finished)
-        self.ledger.end_run(self.run.id, end.state, end.reason, end.why, finished)
+        self.run = replace(self.run, state=end.state, reason=end.reason, detail=end.detail, finished_at=finished)
+        self.ledger.finish_run(self.run.id, end.state, end.reason, end.detail, finished)
 
     # What is in doubt.
 
     def _doubts(self) -> list[SubmissionRow]:
-        return self.ledger.unsettled(self.order.api, self.order.manifest.name)
+        return self.ledger.unresolved(self.order.api, self.order.manifest.name)
 
     def _look_at(self, doubts: Sequence[SubmissionRow]) -> list[Finding]:
         """One look for each doubt; returns those that are left."""
@@ -254,7 +254,7 @@ class Execution:
             self._look_at(doubts)
 
 
-def exit_code(run: RunRow, made: RunSummary, end: End) -> Exit:
+def exit_code(run: RunRow, made: RunSummary, end: EngineResult) -> Exit:
     """What a run came to, as the program's exit code has it; whether its record was written is another matter."""
     if end.signum is not None:
         return Exit(128 + end.signum)
@@ -268,12 +268,12 @@ def exit_code(run: RunRow, made: RunSummary, end: End) -> Exit:
 
 def _provide_ledger(order: RunRequest, watcher: RunObserver) -> None:
     """See that there is a ledger. It is made before the first lock, so that locks without a ledger tell of a loss."""
-    locked_before = is_there(lock.folder(order.ledger))  # looked at first: another run may be making both
-    if is_there(order.ledger) or not order.make_ledger:
-        Ledger.must_exist(order.ledger)
+    locked_before = path_exists(lock.directory(order.ledger))  # looked at first: another run may be making both
+    if path_exists(order.ledger) or not order.make_ledger:
+        Ledger.require_exists(order.ledger)
     elif locked_before:
-        raise lock.lost_ledger(order.ledger)
-    elif Ledger.provide(order.ledger):
+        raise lock.missing_ledger_error(order.ledger)
+    elif Ledger.create_if_missing(order.ledger):
         watcher.note(f"made a new ledger: {order.ledger}")
 
 
@@ -291,7 +291,7 @@ def opened(
     run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"  # sortable by time, and unique within a second
     _provide_ledger(order, watcher)
     with (
-        lock.hold(order.ledger, order.api, order.manifest.name, timeout=order.lock_timeout, about=f"run {run_id}"),
+        lock.hold(order.ledger, order.api, order.manifest.name, timeout=order.lock_timeout, activity=f"run {run_id}"),
         Ledger(order.ledger) as ledger,
     ):
         # The period is fixed now that nobody else can be in it: waiting for the lock may have taken us past midnight.

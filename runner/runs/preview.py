@@ -13,7 +13,7 @@ from runner.client.fetcher import Fetcher
 from runner.core import settings
 from runner.core.models import Manifest
 from runner.ledger import lock
-from runner.ledger.location import LedgerLocation, is_there
+from runner.ledger.location import LedgerLocation, path_exists
 from runner.ledger.store import Ledger
 from runner.planning import estimates, forecast, manifest_identity, plan
 from runner.planning import run_key as run_keys
@@ -54,8 +54,8 @@ def check_free(place: LedgerLocation, question: PreviewRequest) -> None:
         LockedError: somebody is.
         RefusedError: it cannot be told: the ledger, or a lock beside it, is where this user may not look.
     """
-    is_there(place.path)  # its own words come before those of the lock
-    holder = lock.holder(place.path, question.api, question.manifest.name)
+    path_exists(place.path)  # its own words come before those of the lock
+    holder = lock.describe_holder(place.path, question.api, question.manifest.name)
     if holder is not None:
         raise lock.LockedError(
             f"manifest {question.manifest.name!r} is being run at {question.api} by {holder}",
@@ -71,9 +71,9 @@ def record(place: LedgerLocation) -> Iterator[Ledger]:
         RefusedError: there was one.
         LedgerError: it can't be read.
     """
-    if not place.named and not is_there(place.path):
-        if is_there(lock.folder(place.path)):
-            raise lock.lost_ledger(place.path)
+    if not place.explicit and not path_exists(place.path):
+        if path_exists(lock.directory(place.path)):
+            raise lock.missing_ledger_error(place.path)
         yield Unwritten(place.path)
         return
     with Ledger(place.path, read_only=True) as ledger:
@@ -105,7 +105,7 @@ def look(
     answer = run_keys.UnfinishedPolicy.of(manifest, resume=question.resume, new=question.new)
     manifest_identity.check(ledger, question.api, manifest, new=question.new)
     chosen = run_keys.choose(ledger, question.api, manifest, answer, _NEXT, now)
-    standings = ledger.standings(question.api, manifest.name, chosen.run_key)
+    standings = ledger.submissions(question.api, manifest.name, chosen.run_key)
     planned = plan.make(manifest, question.only or chosen.only, standings, question.again)
     prices: Mapping[str, Estimate] | None = None
     problems: Mapping[tuple[str, str], str] = {}
@@ -129,6 +129,6 @@ def look(
 
 
 def _elsewhere(ledger: Ledger, question: PreviewRequest, run_key: str) -> Sequence[str]:
-    doubts = ledger.unsettled(question.api, question.manifest.name)
+    doubts = ledger.unresolved(question.api, question.manifest.name)
     others = sum(one.run_key != run_key for one in doubts)
     return [f"{others} of earlier runs of this manifest still in doubt: pixxel-runner resolve"] if others else []

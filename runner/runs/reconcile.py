@@ -341,7 +341,7 @@ class Reconciler:
         listing = self._list(workflow_id)
         if isinstance(listing, str):
             return [_left(one, one.candidates, listing) for one in doubts]
-        standings = self.ledger.of_workflow(self.api, workflow_id)
+        standings = self.ledger.submissions_by_workflow(self.api, workflow_id)
         for run_id in {one.run_id for one in standings} - creators.keys():
             creators[run_id] = self.ledger.creators(run_id)
         findings = judge(
@@ -384,14 +384,14 @@ class Reconciler:
 
     def _keep(self, findings: Sequence[Finding]) -> None:
         now = self.now()
-        self.ledger.settle(
+        self.ledger.resolve(
             [
                 Decision(one.doubt.id, one.outcome, one.doubt.ended_at, self.decided_by, now, one.what, _detail(one))
                 for one in findings
                 if not isinstance(one.outcome, InDoubt)
             ]
         )
-        self.ledger.keep_candidates(
+        self.ledger.save_candidates(
             {one.doubt.id: one.outcome.candidates for one in findings if isinstance(one.outcome, InDoubt)}
         )
 

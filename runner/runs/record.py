@@ -42,8 +42,8 @@ def of_run(
     `unrecorded` are outcomes that are known and could not be written to the ledger; `unreleased` are claimed in it, and
     certainly were not sent.
     """
-    jobs = ledger.jobs_of(run)
-    matched = plan.match(jobs, ledger.standings(run.api, run.manifest, run.run_key))
+    jobs = ledger.manifest_jobs(run)
+    matched = plan.match(jobs, ledger.submissions(run.api, run.manifest, run.run_key))
     return of_match(ledger, run, jobs, matched, unrecorded, unreleased)
 
 
@@ -60,7 +60,7 @@ def of_match(
     `unreleased` are claimed in the ledger, and certainly were not sent.
     """
     known: dict[str, Outcome] = {one.submission.job.name: one.outcome for one in unrecorded}
-    known |= {one.job.name: Skipped(run.reason or "stopped", run.why) for one in unreleased}
+    known |= {one.job.name: Skipped(run.reason or "stopped", run.detail) for one in unreleased}
     entries = Entries(ledger, run, jobs, matched, known)
     return Record(_about(run), entries, entries.outline)
 
@@ -158,7 +158,7 @@ def _not_sent(job: Job, run: RunRow) -> Skipped:
         return reason
     return Skipped(
         run.reason or ("stopped" if run.state == "stopped" else "interrupted"),
-        run.why or "the run ended before its turn",
+        run.detail or "the run ended before its turn",
     )
 
 

@@ -49,14 +49,14 @@ class Scope:
 
     def unsettled(self, ledger: Ledger) -> list[SubmissionRow]:
         """The submissions in doubt, and the intents without an outcome, which are live sends or will be doubts."""
-        return [one for one in ledger.unsettled(self.api, self.manifest) if one.run_id.startswith(self.run)]
+        return [one for one in ledger.unresolved(self.api, self.manifest) if one.run_id.startswith(self.run)]
 
     def said_absent(self, ledger: Ledger, names: Iterable[str]) -> list[SubmissionRow]:
         """The submissions of these names that failed on somebody's word alone, and were not sent again since."""
         return [
             one
             for name in dict.fromkeys(names)
-            for one in ledger.named(self.api, name)
+            for one in ledger.submissions_by_name(self.api, name)
             if one.state == "not_created"
             and one.error is not None
             and one.error.kind in _ON_A_WORD
@@ -151,7 +151,7 @@ class Resolver:
                 stack.enter_context(self._locked(manifest))
             picked = self._pick(self._doubts(concerned), words, concerned)  # again: a run may have ended in between
             findings = self._checked(list(zip(words, picked, strict=True)))
-            self.ledger.settle([self._decision(finding) for finding in findings])
+            self.ledger.resolve([self._decision(finding) for finding in findings])
         return findings
 
     def _checked(self, pairs: Sequence[tuple[ManualDecision, SubmissionRow]]) -> list[Finding]:
@@ -176,7 +176,7 @@ class Resolver:
         return Finding(doubt, Created(job_id, body, doubt.attempts, doubt.claimed_at, recovered=True), "adopted")
 
     def _refuse_held(self, doubt: SubmissionRow, job_id: str) -> None:
-        holder = self.ledger.of_job(self.scope.api, job_id)
+        holder = self.ledger.submission_by_job_id(self.scope.api, job_id)
         if holder is not None:
             raise RefusedError(
                 f"{doubt.name!r} cannot adopt the job {job_id!r}: it is that of {holder.name!r} of {holder.manifest} "
@@ -194,12 +194,12 @@ class Resolver:
     # Which doubts.
 
     def _locked(self, manifest: str) -> AbstractContextManager[None]:
-        return lock.hold(self.ledger.path, self.scope.api, manifest, timeout=self.lock_timeout, about=_ABOUT)
+        return lock.hold(self.ledger.path, self.scope.api, manifest, timeout=self.lock_timeout, activity=_ABOUT)
 
     def _doubts(self, manifests: Collection[str]) -> list[SubmissionRow]:
         """The doubts of manifests whose locks are held; an intent without an outcome is one then."""
         for manifest in manifests:
-            self.ledger.doubt_intents(self.scope.api, manifest, record.KILLED)
+            self.ledger.mark_intents_in_doubt(self.scope.api, manifest, record.KILLED)
         return [one for one in self.scope.unsettled(self.ledger) if one.manifest in manifests]
 
     def _pick(
@@ -232,12 +232,14 @@ class Resolver:
             return UsageError(
                 f"{name!r} is not in doubt in a run {scope.run!r}", f"It is in doubt in {' and in '.join(runs)}."
             )
-        known = [one for one in self.ledger.named(scope.api, name) if scope.manifest in (None, one.manifest)]
+        known = [
+            one for one in self.ledger.submissions_by_name(scope.api, name) if scope.manifest in (None, one.manifest)
+        ]
         if known:
             return RefusedError(
                 f"{name!r} is not in doubt: {_standing_words(known[-1])}", f"Nothing was settled. {_way_on(known[-1])}"
             )
-        elsewhere = sorted({one.api for one in self.ledger.unsettled() if one.name == name})
+        elsewhere = sorted({one.api for one in self.ledger.unresolved() if one.name == name})
         hint = f"It is in doubt at {' and at '.join(elsewhere)}." if elsewhere else _nearest(name, wide)
         whose = f"of {scope.manifest} " if scope.manifest else ""
         return UsageError(f"no job {whose}named {name!r} is in doubt at {scope.api}", hint)

@@ -70,9 +70,9 @@ def keeper(ledger: Ledger, api: str, failed: Callable[[RefusedError], None]) -> 
 
     def keep(final: Sequence[JobStatus]) -> None:
         try:
-            found = {one.job_id: ledger.of_job(api, one.job_id) for one in final}
+            found = {one.job_id: ledger.submission_by_job_id(api, one.job_id) for one in final}
             endings = {known.id: one.body for one in final if (known := found[one.job_id]) is not None}
-            ledger.keep_endings(endings, datetime.now(UTC))
+            ledger.save_final_jobs(endings, datetime.now(UTC))
         except RefusedError as error:
             failed(error)
 

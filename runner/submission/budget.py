@@ -25,7 +25,7 @@ class Budget:
         """Whether one more job fits, by its estimate."""
         return self.limit is None or self.spent + (submission.estimate or 0) <= self.limit
 
-    def take(self, submission: Submission) -> None:
+    def reserve(self, submission: Submission) -> None:
         """A job is about to be sent."""
         self.spent += submission.estimate or 0
 
@@ -34,19 +34,19 @@ class Budget:
         estimate = submission.estimate or 0
         match outcome:
             case Created(body=body):
-                self.spent += max(0, told_cost(body) - estimate)
+                self.spent += max(0, reported_cost(body) - estimate)
             case NotCreated() | None:
                 self.spent -= estimate
             case InDoubt():
                 pass
 
-    def refusal(self, submission: Submission) -> str:
+    def describe_refusal(self, submission: Submission) -> str:
         """Why a job does not fit, in words."""
         price = "of unknown cost" if submission.estimate is None else f"estimated at {submission.estimate}"
         return f"budget: {self.spent} of {self.limit} tokens are spent, and {submission.job.name} is {price}"
 
 
-def told_cost(body: bytes) -> int:
+def reported_cost(body: bytes) -> int:
     """The cost that a job object tells; 0 where it tells none, or one that is none."""
     job = job_object.read(body)
     return min(max(0, job.cost or 0), _LARGEST) if job else 0

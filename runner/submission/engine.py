@@ -20,13 +20,13 @@ from runner.core.errors import NoThreadError, RefusedError
 from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated, Outcome, RunState, Skipped, Submission
 from runner.core.rate_limit import Backoff, Pauses, RateLimiter
 from runner.core.settings import Limits
-from runner.ledger.journal import Claim, HeldError, Journal, RecordedOutcome
+from runner.ledger.journal import Claim, JobIdTakenError, Journal, RecordedOutcome
 from runner.submission.budget import Budget
 from runner.submission.queue import FailureStreak, QueuedJob, SubmissionQueue
 from runner.submission.verdict import Accepted, Ambiguous, NotSent, Rejected, Throttled, classify
 from runner.submission.workers import InFlightRequest, Sender, WorkerEvent, Workers
 
-GRACE = 4.0  # seconds for what is in flight, once interrupted: CI kills 10 s after it has asked
+GRACE_PERIOD = 4.0  # seconds for what is in flight, once interrupted: CI kills 10 s after it has asked
 _LAST_WORDS = 0.5  # seconds for sends that were cut to come back and say how far they got
 _LONGEST_WAIT = 0.2  # seconds
 _QUICK = 0.5  # seconds: a server that answers within this gets claims ahead of its workers
@@ -44,12 +44,12 @@ class Observer(Protocol):
     def pausing(self, error: ErrorInfo, seconds: float) -> None:
         """The server asked for a pause: nothing is sent for so many seconds."""
 
-    def stopping(self, why: str) -> None:
+    def stopping(self, detail: str) -> None:
         """Nothing more is sent; what is in flight is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class EngineResult:
     """How a run ended.
 
     `why` is for a person and `reason` a word for it; both are empty when it completed. `signum` is set when it was
@@ -58,11 +58,11 @@ class End:
     """
 
     state: RunState
-    why: str = ""
+    detail: str = ""
     reason: str = ""
     signum: int | None = None
     error: RefusedError | None = None
-    unrecorded: tuple[RecordedOutcome, ...] = ()
+    unsaved: tuple[RecordedOutcome, ...] = ()
     unreleased: tuple[Submission, ...] = ()
 
 
@@ -78,7 +78,7 @@ class Engine:
         observer: Observer,
         *,
         budget: Budget | None = None,
-        pace: RateLimiter | None = None,
+        rate_limiter: RateLimiter | None = None,
         backoff: Backoff | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -99,14 +99,14 @@ class Engine:
         self._flights: dict[int, InFlightRequest] = {}
 
         self._budget = budget or Budget()
-        self._pace = pace or RateLimiter(limits.pace)
+        self._pace = rate_limiter or RateLimiter(limits.pace)
         self._pauses = Pauses(limits.max_pause)
         self._throttles = 0  # in a row
         self._trouble = FailureStreak(limits.stop_after)
         self._quick = False
         self._decided: list[RecordedOutcome] = []  # and not yet on record
         self._released: list[Submission] = []  # likewise
-        self._end = End("completed")
+        self._end = EngineResult("completed")
         self._cut_at: float | None = None  # when the grace of an interrupted run is over
         self._leave_at: float | None = None  # when sends that were cut are no longer waited for
 
@@ -117,7 +117,7 @@ class Engine:
         """
         self._workers.signal(signum)
 
-    def run(self) -> End:
+    def run(self) -> EngineResult:
         """Send everything, decide everything, and say how it ended."""
         with self._workers:
             if self._backlog and not self._workers.count:
@@ -129,7 +129,7 @@ class Engine:
                 self._end_grace()
                 self._commit(self._next_flights())
         self._tell_rest()
-        return replace(self._end, unrecorded=tuple(self._decided), unreleased=tuple(self._released))
+        return replace(self._end, unsaved=tuple(self._decided), unreleased=tuple(self._released))
 
     @property
     def _going(self) -> bool:
@@ -143,7 +143,7 @@ class Engine:
         self._stop_if_spent(now)
         while self._next_send(now, len(flights)) == now:
             waiting = self._backlog.take(now)
-            self._budget.take(waiting.submission)
+            self._budget.reserve(waiting.submission)
             exchange = Exchange(self._limits.timeout, turn=self._pace.take(now))
             flights.append(InFlightRequest(waiting, exchange, self._now()))
         return flights
@@ -158,7 +158,7 @@ class Engine:
         claims = [Claim(one.submission, one.attempt, one.claimed_at, longest) for one in flights]
         try:
             self._journal.commit(decided, released, claims)
-        except HeldError as error:  # another manifest's run was quicker with the same id
+        except JobIdTakenError as error:  # another manifest's run was quicker with the same id
             self._put_back(flights, claimed=False)
             self._decided = [_unless_held(one, error.job_ids) for one in decided]
             self._commit([])
@@ -182,7 +182,7 @@ class Engine:
             return None
         # A job that waits to be tried again keeps its place: while the API cannot be reached, as many jobs are tried
         # as there are workers, and not every job of the manifest once.
-        due = self._backlog.due(now, fresh=room > self._backlog.waiting(now))
+        due = self._backlog.due(now, fresh=room > self._backlog.count_waiting(now))
         if due is None or not self._affords_next(now):
             return None
         return max(now, due, self._pauses.until, now + self._pace.wait(now))
@@ -195,7 +195,7 @@ class Engine:
         """Stop when the next job does not fit the budget, and nothing is in flight that could cost less than it may."""
         waiting = self._backlog.next(now)
         if waiting is not None and not self._flights and not self._budget.allows(waiting.submission):
-            self._stop(self._budget.refusal(waiting.submission), reason="budget")
+            self._stop(self._budget.describe_refusal(waiting.submission), reason="budget")
 
     def _room(self) -> int:
         """How many more may be claimed.
@@ -265,7 +265,7 @@ class Engine:
     def _decide(self, flight: InFlightRequest, outcome: Created | NotCreated | InDoubt) -> None:
         self._budget.settle(flight.submission, outcome)
         self._decided.append(RecordedOutcome(flight.submission, outcome, self._now()))
-        if self._trouble.meets(outcome):
+        if self._trouble.add(outcome):
             last = "" if isinstance(outcome, Created) else f" (last: {outcome.error.message})"
             self._stop(f"{self._trouble.kind}, {self._trouble.count} times in a row{last}")
 
@@ -294,25 +294,25 @@ class Engine:
         # On record as failed until it is claimed again: whatever happens meanwhile, it was certainly not created.
         self._decided.append(RecordedOutcome(flight.submission, outcome, self._now(), final=False))
         seconds = self._backoff.seconds(flight.attempt)
-        self._backlog.try_again(QueuedJob(now + seconds, flight.attempt + 1, flight.submission, outcome))
+        self._backlog.add_retry(QueuedJob(now + seconds, flight.attempt + 1, flight.submission, outcome))
         self._observer.retrying(flight.submission, verdict.error, seconds)
 
     # How it ends.
 
     def _stop(self, why: str, reason: str = "stopped") -> None:
         if self._going:
-            self._end = End("stopped", why, reason)
+            self._end = EngineResult("stopped", why, reason)
             self._recall()
             self._observer.stopping(why)
 
     def _interrupted(self, signum: int) -> None:
         first = self._cut_at is None and self._leave_at is None
-        self._cut_at = self._clock() + (GRACE if first else 0.0)
+        self._cut_at = self._clock() + (GRACE_PERIOD if first else 0.0)
         if first:
             why = f"interrupted by {Signals(signum).name}"
-            self._end = End("interrupted", why, "interrupted", signum, self._end.error)
+            self._end = EngineResult("interrupted", why, "interrupted", signum, self._end.error)
             self._recall()
-            self._observer.stopping(self._end.why)
+            self._observer.stopping(self._end.detail)
 
     def _end_grace(self) -> None:
         now = self._clock()
@@ -354,8 +354,8 @@ class Engine:
 
     def _tell_rest(self) -> None:
         """Tell of what was not sent, or not again, because the run ended before its turn."""
-        skipped = Skipped(self._end.reason, self._end.why)
-        for waiting in self._backlog.empty():
+        skipped = Skipped(self._end.reason, self._end.detail)
+        for waiting in self._backlog.drain():
             self._observer.decided(waiting.submission, waiting.outcome or skipped)
 
 

@@ -40,7 +40,7 @@ class SubmissionQueue:
             return now
         return first
 
-    def waiting(self, now: float) -> int:
+    def count_waiting(self, now: float) -> int:
         """How many jobs wait to be tried again."""
         return sum(retry.due > now for retry in self._retries)
 
@@ -60,11 +60,11 @@ class SubmissionQueue:
         """Return a job whose attempt did not count: it goes next."""
         self._fresh.appendleft(waiting)
 
-    def try_again(self, waiting: QueuedJob) -> None:
+    def add_retry(self, waiting: QueuedJob) -> None:
         """Keep a job for another attempt."""
         heapq.heappush(self._retries, waiting)
 
-    def empty(self) -> list[QueuedJob]:
+    def drain(self) -> list[QueuedJob]:
         """Take everything out."""
         everything = [*self._retries, *self._fresh]
         self._retries.clear()
@@ -80,7 +80,7 @@ class FailureStreak:
     kind: str = ""
     count: int = 0
 
-    def meets(self, outcome: Outcome) -> bool:
+    def add(self, outcome: Outcome) -> bool:
         """Count an outcome; whether the limit is reached."""
         kind = _trouble(outcome)
         self.count = self.count + 1 if kind and kind == self.kind else int(bool(kind))

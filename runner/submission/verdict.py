@@ -64,17 +64,17 @@ class Throttled:
 Verdict = Accepted | Rejected | Ambiguous | NotSent | Throttled
 
 
-def classify(happening: ExchangeResult, ids_in_use: Callable[[str], bool], *, bearer: bool = False) -> Verdict:
+def classify(result: ExchangeResult, ids_in_use: Callable[[str], bool], *, bearer: bool = False) -> Verdict:
     """Say what one POST came to.
 
     Args:
-        happening: what came of the exchange.
+        result: what came of the exchange.
         ids_in_use: whether another submission at this API holds a job id.
         bearer: whether the key that was sent begins with `Bearer `, for the words of a 401.
     """
-    if isinstance(happening, NoResponse):
-        return _judge_silence(happening)
-    return _judge_answer(happening, ids_in_use, bearer=bearer)
+    if isinstance(result, NoResponse):
+        return _judge_silence(result)
+    return _judge_answer(result, ids_in_use, bearer=bearer)
 
 
 def _judge_silence(silence: NoResponse) -> Verdict:

@@ -20,7 +20,7 @@ from support.terminal import environment, opened, seen
 
 from runner.cli.commands import completion
 from runner.cli.main import cli
-from runner.ledger.connect import create
+from runner.ledger.connect import create_ledger
 from runner.ledger.store import Ledger
 
 PAGE = Page("docs/terminal.md")
@@ -50,7 +50,7 @@ def shell(tmp_path: Path) -> Shell:
 def with_runs(shell: Shell) -> None:
     """A ledger that has two runs."""
     shell.ledger.parent.mkdir()
-    create(shell.ledger)
+    create_ledger(shell.ledger)
     with Ledger(shell.ledger) as ledger:
         for run_id in RUNS:
             past.begin(ledger, run_id, [past.job("field-a")], path=str(shell.folder / "nightly.yaml"))
@@ -163,7 +163,7 @@ def test_the_ledger_that_is_named_is_the_one_that_is_read(shell: Shell) -> None:
 
 def test_jobs_in_doubt_come_from_the_ledger(shell: Shell) -> None:
     shell.ledger.parent.mkdir()
-    create(shell.ledger)
+    create_ledger(shell.ledger)
     jobs = [past.job(name, f"w-{number}") for number, name in enumerate(("field-a", "field-b", "coast south"))]
     with Ledger(shell.ledger) as ledger:
         run = past.begin(ledger, RUNS[0], jobs, path=str(shell.folder / "nightly.yaml"))
@@ -248,13 +248,6 @@ def install(shell: Shell, name: str) -> None:
     subprocess.run(["bash", "-e", "-c", commands], cwd=shell.folder, env=environment(shell), check=True)  # noqa: S607 - wherever it is
 
 
-def bash_is_new_enough() -> bool:
-    """Whether it is of the version that the page says; macOS has 3.2."""
-    script = "(( BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404 ))"
-    return subprocess.run(["bash", "-c", script], check=False).returncode == 0  # noqa: S607 - wherever it is
-
-
-@pytest.mark.skipif(not bash_is_new_enough(), reason="there is no bash 4.4 or later here")
 def test_in_bash(shell: Shell) -> None:
     install(shell, "bash")
     with sitting(shell, "bash", "--norc", "--noprofile", "-i") as types:

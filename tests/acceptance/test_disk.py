@@ -26,7 +26,6 @@ from support import shell as shells
 from support.disks import PAGE, Disk
 from support.schemas import check_results
 from support.shell import Done, Shell
-from support.systems import needs_full_device
 from support.wire import PATIENCE, Request, Reset, Script, Stall, WireServer, created, reply
 
 from runner.ledger import connect
@@ -37,8 +36,8 @@ from runner.ledger.store import Ledger
 IMPATIENT = """
 import sys
 from runner.cli.main import main
-from runner.ledger import opening
-opening._BUSY = 0.05
+from runner.ledger import connect
+connect._BUSY = 0.05
 sys.exit(main())
 """
 
@@ -128,7 +127,7 @@ def checked(done: Done) -> Done:
 def on_record(path: Path) -> dict[str, str]:
     """The jobs that the ledger knows as created, by name."""
     with Ledger(path) as ledger:
-        return {one.name: str(one.job_id) for one in ledger.everything() if one.state == "created"}
+        return {one.name: str(one.job_id) for one in ledger.all_submissions() if one.state == "created"}
 
 
 def check_it_ends_well(shell: Shell, server: WireServer, ledger: Path, *arguments: str | Path) -> None:
@@ -214,7 +213,7 @@ def test_a_ledger_that_is_not_whole_stops_the_run_before_it_sends(
 ) -> None:
     ledger = shell.folder / "kept.db" if named else shell.ledger
     ledger.parent.mkdir(exist_ok=True)
-    connect.create(ledger)
+    connect.create_ledger(ledger)
     damage(ledger)
     damaged = ledger.read_bytes()
     check_refusal(run(shell, *(("--ledger", ledger) if named else ())), ledger.name, what, advice)
@@ -306,7 +305,7 @@ def test_a_ledger_that_another_program_holds(
     backend.gate.set()
     use(monkeypatch, "-c", IMPATIENT)
     ledger = shell.folder / "kept.db"
-    connect.create(ledger)
+    connect.create_ledger(ledger)
     with held(ledger):
         check_refusal(run(shell, "--ledger", ledger), "the ledger", "is locked", "Another program holds it")
     assert server.log.connections == 0
@@ -355,7 +354,7 @@ def test_the_manifest_on_a_full_disk(shell: Shell, server: WireServer, disk: Dis
 def test_a_ledger_on_a_full_disk(shell: Shell, server: WireServer, disk: Disk, backend: Backend) -> None:
     backend.gate.set()
     ledger = disk.root / "kept.db"
-    connect.create(ledger)
+    connect.create_ledger(ledger)
     disk.fill()
     check_refusal(run(shell, "--ledger", ledger))
     assert server.log.connections == 0
@@ -369,7 +368,7 @@ def test_a_disk_that_fills_up_at_some_point(
 ) -> None:
     backend.gate.set()
     ledger = disk.root / "kept.db"
-    connect.create(ledger)
+    connect.create_ledger(ledger)
     shell.environment |= ONE_AT_A_TIME
     disk.fill(but=pages * PAGE)
     done = run(shell, "--ledger", ledger)
@@ -406,7 +405,7 @@ def check_what_is_told(server: WireServer, done: Done, known: dict[str, str]) ->
 def test_a_disk_that_is_read_only(shell: Shell, server: WireServer, disk: Disk, backend: Backend, place: str) -> None:
     backend.gate.set()
     ledger = disk.root / "kept.db"
-    connect.create(ledger)
+    connect.create_ledger(ledger)
     manifest = Path("nightly.yaml")
     if place != "ledger":
         manifest = Path(shutil.move(shell.folder / manifest, disk.root))
@@ -445,7 +444,7 @@ def place(request: pytest.FixtureRequest, shell: Shell, monkeypatch: pytest.Monk
     else:
         use(monkeypatch, "-c", IMPATIENT)
         one = Place(ledger, lambda _: held(ledger), "is locked")
-    connect.create(one.ledger)
+    connect.create_ledger(one.ledger)
     return one
 
 
@@ -607,7 +606,6 @@ def check_unwritten(shell: Shell, server: WireServer, done: Done, results: Path)
     assert len(server.created) == len(JOBS)
 
 
-@needs_full_device
 @pytest.mark.parametrize(
     ("streams", "arguments"),
     [(("stdout",), ()), (("stdout",), ("--format", "json")), (("stderr",), ("-v",)), (("stdout", "stderr"), ("-v",))],

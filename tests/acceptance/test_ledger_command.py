@@ -14,7 +14,7 @@ from support.shell import Done, Shell
 
 from runner.core.models import Created
 from runner.ledger import lock
-from runner.ledger.connect import create
+from runner.ledger.connect import create_ledger
 from runner.ledger.store import Ledger
 
 PAGE = 4096
@@ -28,7 +28,7 @@ def shell(tmp_path: Path) -> Shell:
 @pytest.fixture
 def ledger(shell: Shell) -> Path:
     shell.ledger.parent.mkdir()
-    create(shell.ledger)
+    create_ledger(shell.ledger)
     return shell.ledger
 
 
@@ -95,7 +95,7 @@ def test_check_says_what_is_in_it(shell: Shell, ledger: Path) -> None:
         past.send(opened, run, jobs[0], past.made("job-1"))
         past.send(opened, run, jobs[1], past.lost())
         past.begin(opened, "run-2", [], manifest="gone", path="/no/such.yaml", api="sandbox")
-    with lock.hold(ledger, past.API, "here", timeout=0, about="run run-3"):
+    with lock.hold(ledger, past.API, "here", timeout=0, activity="run run-3"):
         done = shell("ledger", "check")
     head, whose, doubts, unfinished, locked = done.out.split("\n\n")
     assert done.code == 0

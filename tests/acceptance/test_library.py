@@ -30,7 +30,7 @@ from runner import (
     preview,
     run,
 )
-from runner.ledger.connect import create
+from runner.ledger.connect import create_ledger
 
 FIELDS = """\
 version: 1
@@ -105,7 +105,7 @@ def test_ci_needs_a_ledger_that_is_kept_here_too(folder: Path, monkeypatch: pyte
     with WireServer(choose=lambda request: created(f"job-{request.workflow}")) as server:
         with pytest.raises(RefusedError, match="needs a ledger that is kept"):
             run(load_manifest("fields.yaml"), ApiAccess("key", server.url))
-        create(folder / "kept.db")
+        create_ledger(folder / "kept.db")
         assert run(load_manifest("fields.yaml"), ApiAccess("key", server.url), ledger=folder / "kept.db").ok
 
 
@@ -174,7 +174,7 @@ def test_what_makes_no_sense_is_said_and_nothing_is_sent(wrong: dict[str, Any]) 
 
 @pytest.mark.usefixtures("folder")
 def test_paths_may_be_texts_and_the_sandbox_a_copy() -> None:
-    create(Path("kept.db"))
+    create_ledger(Path("kept.db"))
     with WireServer(choose=lambda request: created(f"job-{request.workflow}")) as server:
         result = run(load_manifest("fields.yaml"), ApiAccess("key", server.url), ledger="kept.db")
     result.write("out.json")

@@ -21,7 +21,7 @@ from support.shell import KEY, Done, Shell
 from support.wire import Stall, WireServer, created, refusing_port
 
 from runner.ledger import lock
-from runner.ledger.connect import create
+from runner.ledger.connect import create_ledger
 from runner.sandbox.backend import Backend
 from runner.sandbox.server import Sandbox
 
@@ -341,9 +341,9 @@ def test_a_results_file_that_is_lost_is_made_again(desk: Desk, harm: str) -> Non
 @contextmanager
 def held(shell: Shell) -> Iterator[None]:
     shell.ledger.parent.mkdir()
-    create(shell.ledger)
+    create_ledger(shell.ledger)
     base_url = shell.environment["PIXXEL_BASE_URL"]
-    with lock.hold(shell.ledger, base_url, "nightly", timeout=0, about="run 20261020T010000Z-abcdef"):
+    with lock.hold(shell.ledger, base_url, "nightly", timeout=0, activity="run 20261020T010000Z-abcdef"):
         yield
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import disks, past
 from support import shell as shells
@@ -29,7 +29,7 @@ from support.wire import Request, Reset, Script, Stall, WireServer, created, rep
 from runner.client.api import ReadOnlyClient
 from runner.client.endpoint import ApiKey, Endpoint
 from runner.client.exchange import Exchange
-from runner.ledger.connect import create
+from runner.ledger.connect import create_ledger
 from runner.ledger.store import Ledger
 from runner.planning import estimates
 from runner.planning.forecast import Preview
@@ -284,7 +284,7 @@ def test_one_workflow_that_is_not_there_is_named(shell: Shell) -> None:
 
 def written(shell: Shell, write: Callable[[Ledger], object]) -> None:
     shell.ledger.parent.mkdir()
-    create(shell.ledger)
+    create_ledger(shell.ledger)
     with Ledger(shell.ledger) as ledger:
         write(ledger)
 
@@ -684,7 +684,7 @@ def write_manifest(shell: Shell, listed: Sequence[tuple[str, int, bool]], once_p
     shell.write("nightly.yaml", f"version: 1\nonce_per: {once_per}\njobs:\n{jobs}")
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     before=st.lists(st.tuples(entries, fates, st.just(NONE) | flags), max_size=3)
     | st.lists(st.tuples(entries, fates, st.just(NONE)), min_size=1, max_size=2),

@@ -17,7 +17,7 @@ from support.shell import KEY, Done, Shell
 from support.wire import Request, Reset, Script, Stall, WireServer, created, refusing_port, reply
 
 from runner.ledger import lock
-from runner.ledger.connect import create
+from runner.ledger.connect import create_ledger
 from runner.ledger.store import Ledger
 from runner.sandbox.backend import Backend
 from runner.sandbox.faults import Fault
@@ -236,7 +236,7 @@ def test_others_are_settled_while_one_is_being_run(shell: Shell) -> None:
             run = past.begin(ledger, "20990101T000000Z-live", [one], api=shell.environment["PIXXEL_BASE_URL"],
                              manifest="other", end=None)  # fmt: skip
             past.send(ledger, run, one, None)
-            with lock.hold(shell.ledger, run.api, "other", timeout=0, about="run 20990101T000000Z-live"):
+            with lock.hold(shell.ledger, run.api, "other", timeout=0, activity="run 20990101T000000Z-live"):
                 done = shell("resolve")
     answer.set()
     assert (done.code, done.out.count("created as")) == (0, 2)
@@ -437,7 +437,7 @@ def test_without_a_ledger_none_is_made(shell: Shell) -> None:
 def test_the_sandbox_has_doubts_of_its_own(shell: Shell) -> None:
     path = shell.folder / ".pixxel-runner" / "sandbox" / "ledger.db"
     path.parent.mkdir(parents=True)
-    create(path)
+    create_ledger(path)
     with Ledger(path) as ledger:
         one = past.job("field-a", "a-workflow-of-its-own", "p")
         past.send(ledger, past.begin(ledger, "run-1", [one], api="sandbox"), one, None)

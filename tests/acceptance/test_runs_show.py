@@ -14,7 +14,7 @@ from support.schemas import check_results
 from support.shell import Shell
 from support.wire import Reset, Script, Stall, WireServer, created, refusing_port, reply
 
-from runner.ledger.connect import create
+from runner.ledger.connect import create_ledger
 from runner.ledger.store import Ledger
 
 PAIRS = (("a", "w-1", "p-1"), ("b", "w-1", "p-2"), ("c", "w-1", "p-3"))
@@ -28,7 +28,7 @@ def shell(tmp_path: Path) -> Shell:
 
 def with_past(shell: Shell, write: Callable[[Ledger], object]) -> None:
     shell.ledger.parent.mkdir()
-    create(shell.ledger)
+    create_ledger(shell.ledger)
     with Ledger(shell.ledger) as ledger:
         write(ledger)
 

@@ -20,7 +20,7 @@ from support.shell import KEY, Done, Shell
 from support.wire import Request, Reset, Script, Stall, WireServer, created, reply
 
 from runner.ledger import lock
-from runner.ledger.connect import create
+from runner.ledger.connect import create_ledger
 from runner.sandbox.backend import Backend
 from runner.sandbox.server import Sandbox
 
@@ -154,8 +154,8 @@ def test_one_that_may_not_run_keeps_no_other_from_running_and_the_worst_code_is_
     folder = desk.shell.folder / "jobs"
     (folder / ".pixxel-runner").mkdir()
     ledger = folder / ".pixxel-runner" / "ledger.db"
-    create(ledger)
-    with lock.hold(ledger, desk.shell.environment["PIXXEL_BASE_URL"], "a", timeout=0, about="run somewhere"):
+    create_ledger(ledger)
+    with lock.hold(ledger, desk.shell.environment["PIXXEL_BASE_URL"], "a", timeout=0, activity="run somewhere"):
         done = desk("run", "jobs")
     assert (done.code, desk.world.created) == (5, 1)
     assert "jobs/a.yaml: not run" in done.err
@@ -356,7 +356,7 @@ def test_very_many_need_no_more_open_files_than_one(desk: Desk) -> None:
     for number in range(60):
         desk.shell.manifest(("one", "w-1", "p-1"), path=f"many/{number:02}.yaml")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    taken = len(list(Path("/dev/fd").iterdir()))
+    taken = len(list(Path("/proc/self/fd").iterdir()))
     resource.setrlimit(resource.RLIMIT_NOFILE, (taken + 40, hard))
     try:
         done = desk("run", "many")

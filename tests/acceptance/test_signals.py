@@ -30,7 +30,7 @@ from runner.client.response import Response
 from runner.core.models import ErrorInfo, Job, Outcome, Submission
 from runner.core.settings import Limits
 from runner.ledger import lock
-from runner.ledger.connect import create
+from runner.ledger.connect import create_ledger
 from runner.ledger.journal import Claim, RecordedOutcome
 from runner.submission.engine import Engine
 
@@ -304,10 +304,10 @@ def test_a_look_up_that_stalls_at_the_start_is_ended(shell: Shell, signum: int, 
 def test_the_wait_for_the_lock_is_ended(shell: Shell, monkeypatch: pytest.MonkeyPatch, signum: int, code: int) -> None:
     use(monkeypatch, "-c", WAITER)
     shell.ledger.parent.mkdir()
-    create(shell.ledger)
+    create_ledger(shell.ledger)
     with serving(shell, Backend({})) as server:
         with (
-            lock.hold(shell.ledger, server.url, "nightly", timeout=0, about="this test"),
+            lock.hold(shell.ledger, server.url, "nightly", timeout=0, activity="this test"),
             shell.started("run", "nightly.yaml", "--lock-timeout", "60") as process,
         ):
             read_until(process, "waits")

@@ -29,7 +29,7 @@ from support.wire import PATIENCE, Drip, Request, Reset, Script, Stall, WireServ
 
 from runner.core.models import Job
 from runner.core.text import width
-from runner.ledger.connect import create
+from runner.ledger.connect import create_ledger
 from runner.ledger.store import Ledger
 from runner.runs import record, results_file, summary
 
@@ -128,7 +128,7 @@ def with_run(shell: Shell, api: str, jobs: Sequence[Job] = JOBS, run_id: str = R
     """Write a run that created all of its jobs into the ledger, which is made where there is none."""
     if not shell.ledger.exists():
         shell.ledger.parent.mkdir()
-        create(shell.ledger)
+        create_ledger(shell.ledger)
     with Ledger(shell.ledger) as ledger:
         path = str(shell.folder / f"{name}.yaml")
         run = past.begin(ledger, run_id, jobs, api=api, manifest=name, path=path)

@@ -117,7 +117,7 @@ def made(server: WireServer) -> list[str]:
 def on_record(path: Path) -> list[str]:
     """The ids of all jobs that the ledger knows as created."""
     with Ledger(path) as ledger:
-        return sorted(str(one.job_id) for one in ledger.everything() if one.state == "created")
+        return sorted(str(one.job_id) for one in ledger.all_submissions() if one.state == "created")
 
 
 def jobs_of(*projects: str) -> list[str]:
@@ -229,12 +229,12 @@ def test_a_holder_that_has_not_signed_yet_is_waited_for_to_say_who_it_is(
 ) -> None:
     """The lock is had a moment before its text is written; of many runs at once, one looks just then."""
     shell.ledger.parent.mkdir()
-    with lock.hold(shell.ledger, "sandbox", "nightly", timeout=0, about="run one"):
-        [file] = lock.folder(shell.ledger).iterdir()
+    with lock.hold(shell.ledger, "sandbox", "nightly", timeout=0, activity="run one"):
+        [file] = lock.directory(shell.ledger).iterdir()
         signature = file.read_bytes()
         os.truncate(file, 0)
         monkeypatch.setattr("runner.ledger.lock.time.sleep", lambda _: file.write_bytes(signature))
-        contender = lock.hold(shell.ledger, "sandbox", "nightly", timeout=0, about="run two")
+        contender = lock.hold(shell.ledger, "sandbox", "nightly", timeout=0, activity="run two")
         with pytest.raises(lock.LockedError, match=f"run one \\(pid {os.getpid()} on "), contender:
             pass
 
@@ -301,7 +301,7 @@ def test_two_manifests_send_jobs_of_one_workflow_into_one_ledger(
     shell: Shell, server: WireServer, backend: Backend, gate: threading.Event, crowd: Crowd
 ) -> None:
     ledger = shell.folder / "kept.db"
-    connect.create(ledger)
+    connect.create_ledger(ledger)
     ours, theirs = [f"a-{number}" for number in range(5)], [f"b-{number}" for number in range(5)]
     write(shell, "ours", *(("w-1", project) for project in ours))
     write(shell, "theirs", *(("w-1", project) for project in theirs))
@@ -365,7 +365,7 @@ def test_a_ci_that_asks_twice_gets_the_record_at_once(
     assert {error["name"]: error["outcome"] for error in record["errors"]} == {"j0": "in_doubt", "j1": "in_doubt"}
     assert [skipped["name"] for skipped in record["skipped"]] == ["j2", "j3"]
     with Ledger(shell.ledger) as ledger:
-        assert [one.state for one in ledger.everything()] == ["in_doubt", "in_doubt"]
+        assert [one.state for one in ledger.all_submissions()] == ["in_doubt", "in_doubt"]
     check_the_next_run(shell, server, backend, gate)
 
 

@@ -112,10 +112,12 @@ def base() -> Base:
             begun = past.begin(ledger, f"r-{manifest}", jobs, api="sandbox", manifest=manifest, key=key, end="stopped")
             outcomes = (past.made(f"{manifest}-1"), past.lost("x", "y"), past.refused(), past.lost(), None)
             numbers = [past.send(ledger, begun, job, made) for job, made in zip(jobs, outcomes, strict=False)]
-            ledger.keep_endings({numbers[0]: b'{"id": "%b-1", "status": "completed"}' % manifest.encode()}, past.THEN)
-            [doubt, *_] = [one for one in ledger.unsettled() if one.manifest == manifest]
+            ledger.save_final_jobs(
+                {numbers[0]: b'{"id": "%b-1", "status": "completed"}' % manifest.encode()}, past.THEN
+            )
+            [doubt, *_] = [one for one in ledger.unresolved() if one.manifest == manifest]
             found = Created(f"{manifest}-9", b"{}", 1, past.THEN, recovered=True, assigned=False, candidates=("x",))
-            ledger.settle([Decision(doubt.id, found, None, "me", past.THEN, "found", "found")])
+            ledger.resolve([Decision(doubt.id, found, None, "me", past.THEN, "found", "found")])
     return Base(shell.folder, path.read_bytes())
 
 

@@ -42,7 +42,7 @@ def begin(
         once_per=once_per,
         state="running",
         reason="",
-        why="",
+        detail="",
         started_at=THEN,
         finished_at=None,
         runner="0.1.0",
@@ -51,9 +51,9 @@ def begin(
         git_commit=None,
         settings={"only": []},
     )
-    ledger.begin_run(run, jobs, path)
+    ledger.start_run(run, jobs, path)
     if end is not None:
-        ledger.end_run(run_id, end, "" if end == "completed" else end, "", THEN + timedelta(minutes=1))
+        ledger.finish_run(run_id, end, "" if end == "completed" else end, "", THEN + timedelta(minutes=1))
     return run
 
 
@@ -65,7 +65,7 @@ def send(
     with ledger.transaction():
         [number] = ledger.claim(run, ledger.manifest_id(run.api, run.manifest), [claim])
         if outcome is not None:
-            ledger.decide([(number, outcome, THEN + timedelta(seconds=5))])
+            ledger.save_outcomes([(number, outcome, THEN + timedelta(seconds=5))])
     return number
 
 

@@ -219,7 +219,7 @@ def hurry(skew: Skew) -> None:
     setattr(engine, "Backoff", lambda: rate_limit.Backoff(first=0.01, longest=0.05))  # noqa: B010 - likewise
     setattr(signals.Interrupts, "wait", lambda self, _seconds: self.signum is None)  # noqa: B010 - likewise
     setattr(api, "_TICK", 0.02)  # noqa: B010 - likewise
-    setattr(engine, "GRACE", 0.2)  # noqa: B010 - likewise
+    setattr(engine, "GRACE_PERIOD", 0.2)  # noqa: B010 - likewise
     setattr(connect, "_BUSY", 0.3)  # noqa: B010 - likewise
 
 

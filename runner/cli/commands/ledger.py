@@ -18,9 +18,9 @@ from runner.client import job as job_object
 from runner.core.errors import Exit, UsageError
 from runner.core.text import escape_unprintable
 from runner.ledger import connect, lock, salvage
-from runner.ledger.location import is_there
+from runner.ledger.location import path_exists
 from runner.ledger.rows import RunRow, SubmissionRow
-from runner.ledger.salvage import Found
+from runner.ledger.salvage import SalvagedSubmission
 from runner.ledger.store import Ledger
 from runner.planning import plan
 from runner.runs.reconcile import doubt_words
@@ -45,9 +45,9 @@ def command() -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 def init(path: Path) -> Exit:
     """Make a new, empty ledger at PATH. One that exists is never overwritten."""
-    if is_there(path) and path.is_dir():
+    if path_exists(path) and path.is_dir():
         raise UsageError(f"{path} is a folder", f"Name the ledger's file in it: {path / 'ledger.db'}")
-    connect.create(path)
+    connect.create_ledger(path)
     console.say(f"made the ledger {path}")
     setting = f"PIXXEL_RUNNER_LEDGER={shlex.quote(str(path.absolute()))}"
     console.say(f"next: have every run use it, with --ledger or by: export {setting}")
@@ -63,7 +63,7 @@ def check(ledger: Path | None, sandbox: bool) -> Exit:
     The exit code is 0 if it is whole, else 4.
     """
     with ledger_access.opened(ledger_access.place_of(None, ledger, sandbox=sandbox).path, read_only=True) as opened:
-        opened.check()
+        opened.check_integrity()
         console.out("\n\n".join(_sections(opened)))
     return Exit.OK
 
@@ -77,7 +77,7 @@ def export(ledger: Path | None, sandbox: bool) -> Exit:
     """
     path = ledger_access.place_of(None, ledger, sandbox=sandbox).path
     ledger_access.must_exist(path)
-    with salvage.opened(path) as opened:
+    with salvage.open_ledger(path) as opened:
         for found in opened.submissions():
             console.out(_exported(found))
         for loss in opened.losses:
@@ -104,7 +104,7 @@ def _sections(ledger: Ledger) -> Iterator[str]:
     known = _known(ledger)
     yield f"{ledger.path}: whole, version {connect.VERSION}, {_size(ledger.path)}"
     yield _manifests(known) if known else "nothing was submitted yet"
-    yield from _listed("in doubt", [_doubt(one) for one in ledger.unsettled()])
+    yield from _listed("in doubt", [_doubt(one) for one in ledger.unresolved()])
     yield from _listed("last runs that are unfinished", [line for one in known for line in _unfinished(ledger, one)])
     yield from _listed("locked now", [line for one in known for line in _lock(ledger, one)])
 
@@ -116,7 +116,7 @@ def _known(ledger: Ledger) -> list[_Whose]:
         runs[run.api, run.manifest].append(run)
         whose[run.id] = (run.api, run.manifest)
     states: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    for run_id, state, _cost, count in ledger.counts():
+    for run_id, state, _cost, count in ledger.submission_counts():
         states[whose[run_id]][state] += count
     return [_Whose(api, name, path, runs[api, name], states[api, name]) for api, name, path in ledger.manifests()]
 
@@ -163,8 +163,8 @@ def _unfinished(ledger: Ledger, whose: _Whose) -> Iterator[str]:
     if not whose.runs:
         return
     last, holder = ledger_access.now(ledger, whose.runs[0])
-    jobs = [job for job in ledger.jobs_of(last) if plan.not_sent(job, last.settings.get("only", ())) is None]
-    of = plan.match(jobs, ledger.standings(last.api, last.manifest, last.run_key)).of
+    jobs = [job for job in ledger.manifest_jobs(last) if plan.not_sent(job, last.settings.get("only", ())) is None]
+    of = plan.match(jobs, ledger.submissions(last.api, last.manifest, last.run_key)).of
     missing = sum(job.name not in of or not of[job.name].consumes_slot for job in jobs)
     if missing and holder is None:
         state = "interrupted" if last.state == "running" else last.state
@@ -173,7 +173,7 @@ def _unfinished(ledger: Ledger, whose: _Whose) -> Iterator[str]:
 
 
 def _lock(ledger: Ledger, whose: _Whose) -> Iterator[str]:
-    holder = lock.holder(ledger.path, whose.api, whose.name)
+    holder = lock.describe_holder(ledger.path, whose.api, whose.name)
     if holder is not None:
         yield f"{escape_unprintable(whose.name)} at {escape_unprintable(whose.api)}: {escape_unprintable(holder)}"
 
@@ -181,7 +181,7 @@ def _lock(ledger: Ledger, whose: _Whose) -> Iterator[str]:
 # The export.
 
 
-def _exported(found: Found) -> str:
+def _exported(found: SalvagedSubmission) -> str:
     """A submission as one line of JSON in ASCII. The API's object stands in it as it came, or as text."""
     line = json.dumps({**found.fields, "decisions": found.decisions})
     if not found.body:

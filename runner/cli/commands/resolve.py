@@ -143,7 +143,7 @@ def _who() -> str:
 
 
 def _mention_elsewhere(ledger: Ledger, api: str) -> None:
-    others = [one for one in ledger.unsettled() if one.api != api]
+    others = [one for one in ledger.unresolved() if one.api != api]
     if others:
         where = ", ".join(sorted({escape_unprintable(one.api) for one in others}))
         console.say(f"not looked at: {len(others)} in doubt at {where} (--base-url names another API)")
@@ -208,7 +208,7 @@ def _utc(time: datetime, *, up: bool = False) -> str:
 
 def _settle_by_hand(resolver: Resolver, request: Request) -> Exit:
     scope, ledger = resolver.scope, resolver.ledger
-    names = {one.name for one in ledger.unsettled(scope.api, scope.manifest)}
+    names = {one.name for one in ledger.unresolved(scope.api, scope.manifest)}
     several = [name for text in request.adopt if len(_splits(text)) > 1 for name, _ in _splits(text)]
     names |= {one.name for one in scope.said_absent(ledger, several)}
     words: list[ManualDecision] = [_adoption(text, names) for text in request.adopt]

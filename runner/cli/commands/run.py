@@ -131,7 +131,7 @@ def _run(request: Request, at: options.Connection, flags: settings.Options) -> E
     endpoints = at.endpoints()
     _check_outputs(tasks, places, wanted, at)
     for place, task in zip(places, tasks, strict=True):
-        place.make_folder(task.order.manifest.path)
+        place.create_directory(task.order.manifest.path)
     progress = Progress(quiet=request.quiet, verbose=request.verbose, bar=console.stderr_is_terminal())
     ran = Batch(endpoints, partial(_confirm, request), progress, request.quiet)
     with ran.over(tasks):
@@ -154,7 +154,7 @@ def _order(
         git_commit=git.git_commit(source.manifest.path, source.data),
         api=at.identity,
         ledger=place.path,
-        make_ledger=not place.named,
+        make_ledger=not place.explicit,
         limits=settings.limits(flags, source.manifest),
         only=source.only,
         again=source.again,

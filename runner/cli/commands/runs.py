@@ -81,7 +81,7 @@ def command(manifest: str | None, ledger: Path | None, sandbox: bool, limit: int
 def _lines(ledger: Ledger, name: str | None, limit: int) -> tuple[list[_Line], int]:
     """The newest runs, and how many there are."""
     runs = list(ledger.runs(manifest=name))
-    tallies = _tallies(ledger.counts())
+    tallies = _tallies(ledger.submission_counts())
     nothing = _Tally({}, 0)
     return [_line(ledger, run, tallies.get(run.id, nothing)) for run in islice(runs, limit or None)], len(runs)
 
@@ -140,7 +140,7 @@ def _as_json(line: _Line) -> dict[str, Any]:
         "api": run.api,
         "key": run.run_key,
         "state": line.state,
-        "why": run.why,
+        "why": run.detail,
         "started_at": rfc3339(run.started_at),
         "finished_at": run.finished_at and rfc3339(run.finished_at),
         "created": line.created,

@@ -98,11 +98,11 @@ def _about(run: RunRow, holder: str | None) -> str:
         return f"{whose}{period}: has not ended, this is what it has so far; locked by {escape_unprintable(holder)}"
     if run.state == "running":
         return f"{whose}{period}: interrupted, its process ended without a word"
-    return f"{whose}{period}: {run.state}{f', {escape_unprintable(run.why)}' if run.why else ''}"
+    return f"{whose}{period}: {run.state}{f', {escape_unprintable(run.detail)}' if run.detail else ''}"
 
 
 def _advise(ledger: Ledger, run: RunRow, *, going: bool) -> None:
-    unsettled = [one for one in ledger.unsettled(run.api, run.manifest) if one.run_key == run.run_key]
+    unsettled = [one for one in ledger.unresolved(run.api, run.manifest) if one.run_key == run.run_key]
     doubts = sum(one.state == "in_doubt" or not going for one in unsettled)
     if doubts:
         console.warn(f"{doubts} job{' is' if doubts == 1 else 's are'} in doubt: pixxel-runner resolve looks them up")

@@ -24,7 +24,7 @@ from runner.core import settings
 from runner.core.errors import Exit, RefusedError, UsageError, worst
 from runner.core.models import Job, Manifest
 from runner.core.text import escape_unprintable
-from runner.ledger.location import LedgerLocation, is_there
+from runner.ledger.location import LedgerLocation, path_exists
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
 from runner.runs import tracking
@@ -183,7 +183,7 @@ def _followed(
 
     `found` is what a results file says, which has no lines.
     """
-    if found is not None and not place.named and not is_there(place.path):
+    if found is not None and not place.explicit and not path_exists(place.path):
         yield found, {}, lambda _final: None
         return
     ledger_access.must_exist(place.path)
@@ -221,7 +221,7 @@ def _of_target(ledger: Ledger, request: Request) -> tuple[TrackedRun, Mapping[st
 
 def _lines(ledger: Ledger, run: RunRow) -> Mapping[str, int]:
     """The line of each job in the manifest, as it was in a run."""
-    return {job.name: job.line for job in ledger.jobs_of(run)}
+    return {job.name: job.line for job in ledger.manifest_jobs(run)}
 
 
 def _find(ledger: Ledger, target: str | None) -> RunRow:

@@ -20,7 +20,7 @@ from runner.core.errors import RefusedError, UsageError
 from runner.core.models import Manifest
 from runner.core.settings import Limits
 from runner.ledger import connect, lock
-from runner.ledger.location import LedgerLocation, is_there
+from runner.ledger.location import LedgerLocation, path_exists
 from runner.ledger.store import Ledger
 from runner.runs import execution, preview
 from runner.runs.execution import RunRequest
@@ -76,14 +76,16 @@ def test_a_folder_that_another_user_has_planted_is_refused(shared: Path, tmp_pat
     manifest = str(shared / "m.yaml")
     for use in (
         lambda: state_dir.make(home),
-        lambda: LedgerLocation.of(manifest),
-        lambda: LedgerLocation.of(manifest, Path("named.db"), sandbox=True),
+        lambda: LedgerLocation.for_manifest(manifest),
+        lambda: LedgerLocation.for_manifest(manifest, Path("named.db"), sandbox=True),
     ):
         with pytest.raises(RefusedError, match=r"belongs to another user \(uid 65534\)") as caught:
             use()
         assert caught.value.hint
     assert [*theirs.iterdir(), *ours.iterdir()] == []
-    assert LedgerLocation.of(manifest, Path("named.db")).path == Path("named.db")  # nothing is looked for in it
+    assert LedgerLocation.for_manifest(manifest, Path("named.db")).path == Path(
+        "named.db"
+    )  # nothing is looked for in it
 
 
 @as_root
@@ -97,7 +99,7 @@ def test_a_folder_of_whoever_owns_the_manifest_s_folder_or_of_root_is_trusted(sh
     state_dir.make(checkout / state_dir.NAME)
     state_dir.make(shared / state_dir.NAME)
     with being(NOBODY):
-        assert LedgerLocation.of(str(shared / "m.yaml")).path.parent == shared / state_dir.NAME
+        assert LedgerLocation.for_manifest(str(shared / "m.yaml")).path.parent == shared / state_dir.NAME
 
 
 @pytest.mark.parametrize("target", ["nowhere", "empty", "full"])
@@ -155,13 +157,13 @@ def test_a_record_that_another_user_may_not_look_at_is_refused_in_words(shared: 
     """Some versions of Python take it for one that is not there, and some raise."""
     home = shared / state_dir.NAME
     state_dir.make(home)
-    connect.create(home / "ledger.db")
-    place = LedgerLocation.of(str(shared / "m.yaml"))
+    connect.create_ledger(home / "ledger.db")
+    place = LedgerLocation.for_manifest(str(shared / "m.yaml"))
     question = PreviewRequest(Manifest("m", str(shared / "m.yaml"), "", ()), API, Limits())
     order = RunRequest(question.manifest, None, API, place.path, make_ledger=True, limits=Limits())
     with being(NOBODY):
         for look in (
-            lambda: is_there(place.path),
+            lambda: path_exists(place.path),
             lambda: ledger_access.must_exist(place.path),
             lambda: preview.check_free(place, question),
             lambda: preview.record(place).__enter__(),
@@ -171,7 +173,7 @@ def test_a_record_that_another_user_may_not_look_at_is_refused_in_words(shared: 
                 look()
             assert "--ledger" in caught.value.hint
         with pytest.raises(RefusedError, match="'m' is being run cannot be told"):
-            lock.holder(place.path, API, "m")
+            lock.describe_holder(place.path, API, "m")
         with pytest.raises(RefusedError, match="Permission denied"):
             JobFile(home / "sandbox")
 
@@ -219,14 +221,14 @@ def test_a_ledger_that_is_no_file_is_refused_and_not_waited_for(
     with pytest.raises(connect.LedgerError, match="no plain file"):
         Ledger(tmp_path / "ledger.db", read_only=read_only)
     with pytest.raises(connect.LedgerError, match="exists already"):
-        connect.create(tmp_path / "ledger.db")
+        connect.create_ledger(tmp_path / "ledger.db")
 
 
 @pytest.mark.parametrize("suffix", ["-wal", "-shm"])
 @pytest.mark.parametrize("target", ["victim", "nowhere"])
 def test_a_link_in_the_place_of_what_sqlite_keeps_beside_is_refused(tmp_path: Path, suffix: str, target: str) -> None:
     ledger = tmp_path / "ledger.db"
-    connect.create(ledger)
+    connect.create_ledger(ledger)
     (tmp_path / "link.db").symlink_to(ledger)
     (tmp_path / "victim").write_bytes(b"precious")
     Path(f"{ledger}{suffix}").symlink_to(target)
@@ -241,7 +243,7 @@ def test_a_link_in_the_place_of_what_sqlite_keeps_beside_is_refused(tmp_path: Pa
 
 def test_a_new_ledger_does_not_follow_a_link_that_leads_nowhere(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").symlink_to("nowhere")
-    for make in (connect.create, lambda path: Ledger(path, make=True)):
+    for make in (connect.create_ledger, lambda path: Ledger(path, make=True)):
         with pytest.raises(connect.LedgerError):
             make(tmp_path / "ledger.db")
     assert not (tmp_path / "nowhere").exists()
@@ -250,14 +252,14 @@ def test_a_new_ledger_does_not_follow_a_link_that_leads_nowhere(tmp_path: Path) 
 @pytest.mark.parametrize("plant", SPECIAL[:-2], ids=NAMES[:-2])
 def test_a_lock_that_is_no_file_is_not_waited_for(tmp_path: Path, plant: Callable[[Path], None]) -> None:
     ledger = tmp_path / "ledger.db"
-    with lock.hold(ledger, API, "m", timeout=0, about="run 1"):
-        [file] = lock.folder(ledger).iterdir()
+    with lock.hold(ledger, API, "m", timeout=0, activity="run 1"):
+        [file] = lock.directory(ledger).iterdir()
     file.unlink()
     plant(file)
-    with suppress(RefusedError), lock.hold(ledger, API, "m", timeout=0, about="run 1"):
+    with suppress(RefusedError), lock.hold(ledger, API, "m", timeout=0, activity="run 1"):
         assert stat.S_ISFIFO(file.stat().st_mode)  # a lock on a pipe keeps two runs apart as well
     with suppress(RefusedError):
-        lock.holder(ledger, API, "m")
+        lock.describe_holder(ledger, API, "m")
 
 
 # Modes.
@@ -269,8 +271,8 @@ def test_all_that_is_kept_is_private_whatever_the_umask(tmp_path: Path, umask: i
     try:
         state_dir.make(tmp_path / state_dir.NAME)
         home = tmp_path / state_dir.NAME
-        connect.create(home / "ledger.db")
-        with Ledger(home / "ledger.db") as ledger, lock.hold(ledger.path, API, "m", timeout=0, about="x"):
+        connect.create_ledger(home / "ledger.db")
+        with Ledger(home / "ledger.db") as ledger, lock.hold(ledger.path, API, "m", timeout=0, activity="x"):
             JobFile(home / "sandbox").close()
             FILE.write(home / "results.json", ["{}"])
             modes = {path.relative_to(home): path.stat().st_mode & 0o077 for path in home.rglob("*")}

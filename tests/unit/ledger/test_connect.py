@@ -24,7 +24,7 @@ from support.past import API, THEN, begin, job, lost, made, refused, send
 from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated, Submission
 from runner.ledger import connect, schema
 from runner.ledger.connect import LedgerError
-from runner.ledger.journal import Claim, HeldError, RecordedOutcome
+from runner.ledger.journal import Claim, JobIdTakenError, RecordedOutcome
 from runner.ledger.rows import Decision, SubmissionRow
 from runner.ledger.run_journal import RunJournal
 from runner.ledger.store import Ledger
@@ -57,21 +57,21 @@ def raw(path: Path, *statements: str) -> None:
 
 
 def test_a_new_ledger_is_private_whole_and_alone(path: Path) -> None:
-    connect.create(path)
+    connect.create_ledger(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(path.parent.iterdir()) == [path]
     with Ledger(path) as ledger:
         begin(ledger, "r-1", [A])
         for suffix in ("-wal", "-shm"):
             assert stat.S_IMODE(path.with_name(path.name + suffix).stat().st_mode) == 0o600
-        ledger.check()
+        ledger.check_integrity()
     assert list(path.parent.iterdir()) == [path]  # closing folds the log into it
 
 
 def test_a_ledger_is_never_made_in_the_place_of_another(path: Path) -> None:
     path.write_bytes(b"anything")
     with pytest.raises(LedgerError, match="exists already"):
-        connect.create(path)
+        connect.create_ledger(path)
     assert path.read_bytes() == b"anything"
     assert list(path.parent.iterdir()) == [path]
 
@@ -118,14 +118,10 @@ def at_once(count: int, function: Callable[[], object]) -> list[object]:
         return [future.result() for future in [pool.submit(one) for _ in range(count)]]
 
 
-def test_a_commit_is_on_the_disk_before_it_returns(ledger: Ledger) -> None:
-    assert (ledger.all("PRAGMA synchronous"), ledger.all("PRAGMA fullfsync")) == ([(2,)], [(1,)])
-
-
 def test_of_two_creators_one_makes_it_and_the_other_is_told(path: Path) -> None:
     for number in range(10):
         here = path.with_name(f"{number}.db")
-        ends = at_once(3, lambda here=here: connect.create(here))  # type: ignore[misc]
+        ends = at_once(3, lambda here=here: connect.create_ledger(here))  # type: ignore[misc]
         assert ends.count(None) == 1, ends
         assert sum("exists already" in str(end) for end in ends) == 2
         connect.connect(here, make=False).close()
@@ -156,7 +152,7 @@ def test_one_that_is_named_must_exist(path: Path) -> None:
 
 
 def test_one_of_a_newer_version_is_left_alone(path: Path) -> None:
-    connect.create(path)
+    connect.create_ledger(path)
     raw(path, f"PRAGMA user_version = {connect.VERSION + 1}")
     before = path.read_bytes()
     with pytest.raises(LedgerError, match="newer pixxel-runner"):
@@ -197,30 +193,30 @@ def test_an_older_version_is_brought_up_and_keeps_what_it_has(path: Path, monkey
     monkeypatch.setattr(connect, "MIGRATIONS", newer)
     monkeypatch.setattr(connect, "VERSION", len(newer))
     with Ledger(path) as ledger:
-        assert [one.job_id for one in ledger.everything()] == ["j-1"]
-        assert ledger.all("SELECT host FROM runs") == [(None,)]
-        assert ledger.all("PRAGMA user_version") == [(len(newer),)]
+        assert [one.job_id for one in ledger.all_submissions()] == ["j-1"]
+        assert ledger.query("SELECT host FROM runs") == [(None,)]
+        assert ledger.query("PRAGMA user_version") == [(len(newer),)]
     with Ledger(path) as again:  # and not a second time
-        again.check()
+        again.check_integrity()
 
 
 def test_a_version_that_cannot_be_brought_up_stays_what_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    connect.create(path)
+    connect.create_ledger(path)
     monkeypatch.setattr(connect, "MIGRATIONS", (*schema.MIGRATIONS, ("CREATE TABLE hosts (name TEXT)", "not SQL")))
     monkeypatch.setattr(connect, "VERSION", len(schema.MIGRATIONS) + 1)
     with pytest.raises(LedgerError):
         Ledger(path)
     monkeypatch.undo()
     with Ledger(path) as ledger:
-        assert ledger.all("PRAGMA user_version") == [(len(schema.MIGRATIONS),)]
-        assert ledger.all("SELECT 1 FROM sqlite_schema WHERE name = 'hosts'") == []
+        assert ledger.query("PRAGMA user_version") == [(len(schema.MIGRATIONS),)]
+        assert ledger.query("SELECT 1 FROM sqlite_schema WHERE name = 'hosts'") == []
 
 
 def test_a_version_before_the_first_is_brought_up(path: Path) -> None:
     raw(path, f"PRAGMA application_id = {schema.APPLICATION_ID}")
     with Ledger(path) as ledger:
         send(ledger, begin(ledger, "r-1", [A]), A, made("j-1"))
-        ledger.check()
+        ledger.check_integrity()
 
 
 # What it keeps.
@@ -239,29 +235,29 @@ def test_a_job_is_kept_as_it_came_whatever_is_in_it(ledger: Ledger) -> None:
         send(ledger, run, one, Created(job_id, body, 1, THEN))
         for one, job_id, body in zip((A, B, C), ids, bodies, strict=True)
     ]
-    standings = ledger.everything()
+    standings = ledger.all_submissions()
     assert [one.job_id for one in standings] == ids
     assert [one.cost for one in standings] == [2**63 - 1, None, None]
     assert [past.answer(ledger, number) for number in numbers] == bodies
     assert ledger.ids_in_use(API, [*ids, "j-none"]) == set(ids)
     assert not ledger.ids_in_use("https://other.example", ["j-2"])
-    assert ledger.of_job(API, strange) == standings[0]
+    assert ledger.submission_by_job_id(API, strange) == standings[0]
     assert ledger.creators("r-1") == {"\udead"}
 
 
 @pytest.mark.parametrize("cost", [0, -1, 2**63 - 1, -(2**63) + 1, 2**63, 10**30, -(10**30)])
 def test_a_cost_is_kept_where_it_fits_and_never_costs_the_job(ledger: Ledger, cost: int) -> None:
     send(ledger, begin(ledger, "r-1", [A]), A, made("j-1", b'{"id": "j-1", "cost": %d}' % cost))
-    [standing] = ledger.everything()
+    [standing] = ledger.all_submissions()
     assert (standing.state, standing.cost) == ("created", max(1 - 2**63, min(2**63 - 1, cost)))
 
 
 def test_lone_surrogates_of_candidates_and_errors_are_kept(ledger: Ledger) -> None:
     run = begin(ledger, "r-1", [A])
     number = send(ledger, run, A, lost("\ud800", "é"))
-    assert ledger.everything()[0].candidates == ("\ud800", "é")
-    ledger.keep_candidates({number: ("\udfff",)})
-    assert ledger.everything()[0].candidates == ("\udfff",)
+    assert ledger.all_submissions()[0].candidates == ("\ud800", "é")
+    ledger.save_candidates({number: ("\udfff",)})
+    assert ledger.all_submissions()[0].candidates == ("\udfff",)
 
 
 def test_a_run_that_begins_ends_those_of_its_manifest_alone(ledger: Ledger) -> None:
@@ -276,8 +272,8 @@ def test_a_run_that_begins_ends_those_of_its_manifest_alone(ledger: Ledger) -> N
 def test_intents_become_doubts_for_the_one_manifest_alone(ledger: Ledger) -> None:
     for number, (manifest, api) in enumerate(product(("nightly", "other"), (API, "https://other.example"))):
         send(ledger, begin(ledger, f"r-{number}", [A], manifest=manifest, api=api), A, None)
-    ledger.doubt_intents(API, "nightly", past.LOST)
-    states = {(one.manifest, one.api): one.state for one in ledger.everything()}
+    ledger.mark_intents_in_doubt(API, "nightly", past.LOST)
+    states = {(one.manifest, one.api): one.state for one in ledger.all_submissions()}
     assert states.pop(("nightly", API)) == "in_doubt"
     assert set(states.values()) == {"sending"}
 
@@ -300,12 +296,12 @@ def test_a_submission_makes_no_other_transition_than_those_allowed(ledger: Ledge
     number = into(ledger, old)
     if (old, new) in schema.TRANSITIONS:
         move(ledger, number, new)
-        assert ledger.everything()[0].state == new
+        assert ledger.all_submissions()[0].state == new
         return
-    before = ledger.everything()
+    before = ledger.all_submissions()
     with pytest.raises(sqlite3.IntegrityError, match="transition not allowed"):
         move(ledger, number, new)
-    assert ledger.everything() == before
+    assert ledger.all_submissions() == before
 
 
 SAID = NotCreated(ErrorInfo("absent", "somebody says so"), 1, THEN)
@@ -320,11 +316,11 @@ def move(ledger: Ledger, number: int, new: str) -> None:
             case "released":
                 ledger.release(number)
             case "not_created":
-                ledger.decide([(number, SAID, THEN)])
+                ledger.save_outcomes([(number, SAID, THEN)])
             case "in_doubt":
-                ledger.decide([(number, lost(), THEN)])
+                ledger.save_outcomes([(number, lost(), THEN)])
             case "created":
-                ledger.decide([(number, replace(made("j-2"), recovered=True), THEN)])
+                ledger.save_outcomes([(number, replace(made("j-2"), recovered=True), THEN)])
 
 
 @pytest.mark.parametrize(
@@ -336,8 +332,8 @@ def test_of_what_failed_only_somebodys_word_is_taken_back(path: Path, failure: N
     with Ledger(path, make=True) as ledger:
         number = send(ledger, begin(ledger, "r-1", [A]), A, failure)
         with pytest.raises(sqlite3.IntegrityError, match="not allowed"), ledger.transaction():
-            ledger.decide([(number, created, THEN)])
-        assert [one.state for one in ledger.everything()] == ["not_created"]
+            ledger.save_outcomes([(number, created, THEN)])
+        assert [one.state for one in ledger.all_submissions()] == ["not_created"]
 
 
 BEGINS_AS_FAILED = """
@@ -358,10 +354,10 @@ def test_whoever_writes_is_held_to_it(ledger: Ledger) -> None:
         BEGINS_AS_FAILED,
         f"INSERT INTO decisions VALUES (NULL, {number + 1}, '', '', '', '')",  # noqa: S608 - our own words
     ):
-        before = ledger.everything()
+        before = ledger.all_submissions()
         with pytest.raises(sqlite3.IntegrityError), ledger.transaction():
-            ledger.write(statement)
-        assert ledger.everything() == before
+            ledger.execute(statement)
+        assert ledger.all_submissions() == before
 
 
 def test_a_job_belongs_to_one_submission_at_an_api(ledger: Ledger) -> None:
@@ -369,10 +365,10 @@ def test_a_job_belongs_to_one_submission_at_an_api(ledger: Ledger) -> None:
     other = begin(ledger, "r-2", [B], manifest="other")
     with pytest.raises(sqlite3.IntegrityError):
         send(ledger, other, B, made("j-1"))
-    assert [one.job_id for one in ledger.everything()] == ["j-1"]
+    assert [one.job_id for one in ledger.all_submissions()] == ["j-1"]
     elsewhere = begin(ledger, "r-3", [B], api="https://other.example")
     send(ledger, elsewhere, B, made("j-1"))
-    assert [one.job_id for one in ledger.everything()] == ["j-1", "j-1"]
+    assert [one.job_id for one in ledger.all_submissions()] == ["j-1", "j-1"]
 
 
 def test_doubts_are_settled_all_or_none(ledger: Ledger) -> None:
@@ -384,10 +380,10 @@ def test_doubts_are_settled_all_or_none(ledger: Ledger) -> None:
         for number, job_id in zip(numbers, ("j-1", "j-3"), strict=True)
     ]
     with pytest.raises(Exception, match="taken by another"):
-        ledger.settle(decisions)
-    assert [one.state for one in ledger.everything()] == ["in_doubt", "in_doubt", "created"]
+        ledger.resolve(decisions)
+    assert [one.state for one in ledger.all_submissions()] == ["in_doubt", "in_doubt", "created"]
     assert ledger.decisions(numbers[0]) == []
-    ledger.settle(decisions[:1])
+    ledger.resolve(decisions[:1])
     assert ledger.decisions(numbers[0]) == [(THEN.isoformat(), "me", "adopted", "j-1")]
 
 
@@ -404,18 +400,18 @@ def test_a_turn_is_kept_whole_or_not_at_all(ledger: Ledger) -> None:
     a, b, c = Submission(A, 1), Submission(B, 1), Submission(C, 1)
     book.commit([], [], [claim(a), claim(b)])
     send(ledger, begin(ledger, "r-2", [C], manifest="other"), C, made("j-1"))
-    before = ledger.everything()
-    with pytest.raises(HeldError) as told:  # the id is taken, so nothing of the turn is kept
+    before = ledger.all_submissions()
+    with pytest.raises(JobIdTakenError) as told:  # the id is taken, so nothing of the turn is kept
         book.commit([RecordedOutcome(a, made("j-1"), THEN)], [b], [claim(c)])
     assert told.value.job_ids == {"j-1"}
-    assert ledger.everything() == before
+    assert ledger.all_submissions() == before
     book.commit([RecordedOutcome(a, made("j-2"), THEN)], [b], [claim(c)])
-    states = {one.name: one.state for one in ledger.everything() if one.manifest == "nightly"}
+    states = {one.name: one.state for one in ledger.all_submissions() if one.manifest == "nightly"}
     assert states == {"a": "created", "b": "released", "c": "sending"}
     book.commit(
         [RecordedOutcome(c, refused(), THEN)], [], [claim(b, 2), claim(c, 2)]
     )  # decided and claimed again in one turn
-    states = {one.name: one.state for one in ledger.everything() if one.manifest == "nightly"}
+    states = {one.name: one.state for one in ledger.all_submissions() if one.manifest == "nightly"}
     assert states == {"a": "created", "b": "sending", "c": "sending"}
 
 
@@ -425,7 +421,7 @@ def test_what_is_claimed_again_forgets_the_failure_and_keeps_its_number(ledger: 
     renamed = job("renamed", team="agri")
     again = begin(ledger, "r-2", [renamed], key=run.run_key)
     assert send(ledger, again, renamed, None) == number
-    [standing] = ledger.everything()
+    [standing] = ledger.all_submissions()
     assert (standing.name, standing.labels, standing.run_id) == ("renamed", {"team": "agri"}, "r-2")
     assert (standing.error, standing.ended_at, standing.candidates) == (None, None, ())
 
@@ -437,15 +433,15 @@ def test_what_a_look_up_settled_while_its_run_goes_on_is_claimed_again_by_it(led
     a, b, c = Submission(A, 1), Submission(B, 1), Submission(C, 1)
     book.commit([], [], [claim(a), claim(b)])
     book.commit([RecordedOutcome(a, lost(), THEN), RecordedOutcome(b, lost(), THEN)], [], [])
-    first, second = (one.id for one in ledger.unsettled())
-    ledger.settle([Decision(first, SAID, None, "look-up", THEN, "not_found", "")])
-    ledger.settle([Decision(second, made("j-2"), None, "look-up", THEN, "found", "j-2")])
+    first, second = (one.id for one in ledger.unresolved())
+    ledger.resolve([Decision(first, SAID, None, "look-up", THEN, "not_found", "")])
+    ledger.resolve([Decision(second, made("j-2"), None, "look-up", THEN, "found", "j-2")])
 
     book.commit([], [], [claim(a, 2), claim(c)])  # one that is there, and one that is new
     with pytest.raises(sqlite3.IntegrityError, match="transition not allowed"):
         book.commit([], [], [claim(b, 2)])  # it exists
     book.commit([RecordedOutcome(a, made("j-1"), THEN), RecordedOutcome(c, made("j-3"), THEN)], [], [])
-    found = [(one.id, one.name, one.job_id, one.attempts) for one in ledger.everything()]
+    found = [(one.id, one.name, one.job_id, one.attempts) for one in ledger.all_submissions()]
     assert found == [(first, "a", "j-1", 2), (second, "b", "j-2", 1), (second + 2, "c", "j-3", 1)]
 
 
@@ -459,7 +455,7 @@ def test_a_book_decides_only_what_is_claimed_and_not_decided(ledger: Ledger) -> 
             book.commit([RecordedOutcome(one, made("j-1"), THEN)], [], [])
         with pytest.raises(KeyError):
             book.commit([], [one], [])
-    assert [one.state for one in ledger.everything()] == ["not_created", "released"]
+    assert [one.state for one in ledger.all_submissions()] == ["not_created", "released"]
 
 
 @pytest.mark.parametrize("end", ["close", "crash"])
@@ -478,7 +474,7 @@ def test_what_was_committed_is_there_when_it_is_opened_again(path: Path, tmp_pat
                 shutil.copy(part, kept.parent)
     ledger.close()
     with Ledger(kept) as again:
-        assert [(one.name, one.state) for one in again.everything()] == [("a", "created"), ("b", "sending")]
+        assert [(one.name, one.state) for one in again.all_submissions()] == [("a", "created"), ("b", "sending")]
 
 
 # Damage.
@@ -494,25 +490,25 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         for number, one in enumerate(jobs):
             outcomes: list[Outcome] = [made(f"j-{number}"), refused("no " * 40), lost("x", "y")]
             send(ledger, run, one, outcomes[number % 3])
-        [first, *_] = ledger.unsettled()
-        ledger.settle([Decision(first.id, made("found"), None, "me", THEN, "found", "found")])
+        [first, *_] = ledger.unresolved()
+        ledger.resolve([Decision(first.id, made("found"), None, "me", THEN, "found", "found")])
     return path.read_bytes()
 
 
 def use(path: Path) -> list[SubmissionRow]:
     """All that a run and the commands about the past do with a ledger."""
     with Ledger(path) as ledger:
-        standings = ledger.everything()
+        standings = ledger.all_submissions()
         for run in ledger.runs():
-            ledger.jobs_of(run)
+            ledger.manifest_jobs(run)
         for one in standings:
             past.answer(ledger, one.id)
             ledger.decisions(one.id)
-        ledger.counts()
-        ledger.pairs(API, "nightly")
+        ledger.submission_counts()
+        ledger.claimed_pairs(API, "nightly")
         ledger.manifest_paths(API)
         ledger.creators("r-1")
-        ledger.doubt_intents(API, "nightly", past.LOST)
+        ledger.mark_intents_in_doubt(API, "nightly", past.LOST)
         run = begin(ledger, "r-2", [job("new", "w-new")], end=None)
         book = RunJournal(ledger, run)
         new = Submission(job("new", "w-new"), 1)
@@ -577,8 +573,8 @@ def test_an_outcome_of_what_was_never_claimed_is_refused(ledger: Ledger) -> None
     begin(ledger, "r-1", [A])
     for outcome in (made("j-1"), refused(), lost()):
         with pytest.raises((LedgerError, sqlite3.IntegrityError)), ledger.transaction():
-            ledger.decide([(9, outcome, THEN)])
-    assert ledger.everything() == []
+            ledger.save_outcomes([(9, outcome, THEN)])
+    assert ledger.all_submissions() == []
 
 
 def test_many_at_once_are_claimed_and_decided_as_one_by_one(ledger: Ledger) -> None:
@@ -588,9 +584,9 @@ def test_many_at_once_are_claimed_and_decided_as_one_by_one(ledger: Ledger) -> N
     claims = [claim(Submission(one, 1), 2) for one in jobs]
     with ledger.transaction():
         numbers = ledger.claim(run, ledger.manifest_id(run.api, run.manifest), claims)
-        ledger.decide([(number, made(f"id-{number}"), THEN) for number in numbers])
+        ledger.save_outcomes([(number, made(f"id-{number}"), THEN) for number in numbers])
     assert numbers[7] == again
-    found = {one.name: (one.id, one.job_id, one.attempts) for one in ledger.everything()}
+    found = {one.name: (one.id, one.job_id, one.attempts) for one in ledger.all_submissions()}
     assert found == {one.name: (number, f"id-{number}", 2) for one, number in zip(jobs, numbers, strict=True)}
     assert ledger.ids_in_use(run.api, [f"id-{number}" for number in numbers]) == {f"id-{number}" for number in numbers}
     told = ledger.job_objects(numbers)

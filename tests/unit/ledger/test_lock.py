@@ -16,7 +16,7 @@ import pytest
 
 from runner.core.errors import Exit, RefusedError
 from runner.ledger import lock
-from runner.ledger.lock import LockedError, hold, holder
+from runner.ledger.lock import LockedError, describe_holder, hold
 
 API = "https://api.example"
 
@@ -34,7 +34,7 @@ def say(text):
 
 
 def attempt(**options):
-    return hold(Path(ledger), api, manifest, timeout=float(timeout), about=about, **options)
+    return hold(Path(ledger), api, manifest, timeout=float(timeout), activity=about, **options)
 
 
 def hold_until_told(**options):
@@ -98,7 +98,7 @@ def take(
     timeout: float = 0,
     sleep: Callable[[float], object] = no_sleep,
 ) -> None:
-    with hold(ledger, api, manifest, timeout=timeout, about="run B", sleep=sleep):
+    with hold(ledger, api, manifest, timeout=timeout, activity="run B", sleep=sleep):
         pass
 
 
@@ -170,7 +170,7 @@ def test_a_refusal_says_what_is_locked_and_by_whom(ledger: Path) -> None:
 
 def test_the_same_process_is_kept_out_too(ledger: Path) -> None:
     with (
-        hold(ledger, API, "nightly", timeout=0, about="run A"),
+        hold(ledger, API, "nightly", timeout=0, activity="run A"),
         pytest.raises(LockedError, match=f"pid {os.getpid()} "),
     ):
         take(ledger)
@@ -178,7 +178,7 @@ def test_the_same_process_is_kept_out_too(ledger: Path) -> None:
 
 def test_it_is_free_after_the_body_even_when_the_body_fails(ledger: Path) -> None:
     before = descriptors()
-    with pytest.raises(KeyboardInterrupt), hold(ledger, API, "nightly", timeout=0, about="run A"):
+    with pytest.raises(KeyboardInterrupt), hold(ledger, API, "nightly", timeout=0, activity="run A"):
         raise KeyboardInterrupt
     take(ledger)
     assert descriptors() == before
@@ -188,14 +188,14 @@ def test_it_is_free_after_the_body_even_when_the_body_fails(ledger: Path) -> Non
     ("manifest", "api"), [("weekly", API), ("nightly", "sandbox"), ("Nightly", API), ("nightly ", API)]
 )
 def test_another_manifest_or_api_is_not_kept_out(ledger: Path, manifest: str, api: str) -> None:
-    with hold(ledger, API, "nightly", timeout=0, about="run A"):
+    with hold(ledger, API, "nightly", timeout=0, activity="run A"):
         take(ledger, manifest, api=api)
 
 
 def test_a_ledger_is_the_same_one_by_every_path(ledger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "link.db").symlink_to(ledger)
     monkeypatch.chdir(tmp_path)
-    with hold(ledger, API, "nightly", timeout=0, about="run A"):
+    with hold(ledger, API, "nightly", timeout=0, activity="run A"):
         for path in (tmp_path / "link.db", Path("ledger.db"), tmp_path / "." / "x" / ".." / "ledger.db"):
             with pytest.raises(LockedError):
                 take(path)
@@ -224,7 +224,7 @@ def test_a_killed_holder_leaves_nothing_to_clean_up(ledger: Path) -> None:
         os.kill(running.pid, signal.SIGKILL)
         running.wait()
     assert lock_file(ledger).read_text(encoding="utf-8"), "the text stays, and is not believed"
-    assert holder(ledger, API, "nightly") is None
+    assert describe_holder(ledger, API, "nightly") is None
     take(ledger)
     assert lock_file(ledger).exists()
 
@@ -238,7 +238,7 @@ def test_a_killed_holders_text_is_not_taken_for_the_next_holders(ledger: Path) -
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(LockedError, match="another run, which has not said who it is"):
             take(ledger)
-        assert holder(ledger, API, "nightly") == "another run, which has not said who it is"
+        assert describe_holder(ledger, API, "nightly") == "another run, which has not said who it is"
 
 
 @pytest.mark.parametrize("changed", ["host", "pids"])
@@ -250,7 +250,7 @@ def test_a_holder_in_another_container_is_believed(ledger: Path, changed: str) -
     lock_file(ledger).write_text(json.dumps({**text, changed: "elsewhere"}), encoding="utf-8")
     with lock_file(ledger).open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert f"pid {running.pid} on" in str(holder(ledger, API, "nightly"))
+        assert f"pid {running.pid} on" in str(describe_holder(ledger, API, "nightly"))
 
 
 WHO = {"pid": 1, "host": "h", "pids": "", "since": "s", "about": "a"}
@@ -274,7 +274,7 @@ def test_a_text_that_is_no_holders_is_not_shown(ledger: Path, text: bytes) -> No
     lock_file(ledger).write_bytes(text)
     with lock_file(ledger).open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert holder(ledger, API, "nightly") == "another run, which has not said who it is"
+        assert describe_holder(ledger, API, "nightly") == "another run, which has not said who it is"
 
 
 @pytest.mark.parametrize("pid", [0, -1, 2**31, 10**40])
@@ -284,7 +284,7 @@ def test_a_pid_that_none_has_is_not_asked_for(ledger: Path, pid: int) -> None:
     lock_file(ledger).write_text(json.dumps(who), encoding="utf-8")
     with lock_file(ledger).open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert holder(ledger, API, "nightly") == "another run, which has not said who it is"
+        assert describe_holder(ledger, API, "nightly") == "another run, which has not said who it is"
 
 
 def test_a_program_that_the_holder_started_does_not_keep_the_lock(ledger: Path) -> None:
@@ -369,7 +369,7 @@ def test_waiting_ends_with_a_last_try_when_the_time_is_over(ledger: Path) -> Non
     with (
         other(ledger) as running,
         pytest.raises(LockedError, match=rf"pid {running.pid} .*; waited 0\.5 s"),
-        hold(ledger, API, "nightly", timeout=0.5, about="run B", clock=lambda: now[0], sleep=sleep),
+        hold(ledger, API, "nightly", timeout=0.5, activity="run B", clock=lambda: now[0], sleep=sleep),
     ):
         raise AssertionError
     assert now[0] == pytest.approx(1000.5)
@@ -384,7 +384,7 @@ def test_the_last_try_can_succeed(ledger: Path) -> None:
             if now[0] >= 0.5:
                 leave(running)
 
-        with hold(ledger, API, "nightly", timeout=0.5, about="run B", clock=lambda: now[0], sleep=sleep):
+        with hold(ledger, API, "nightly", timeout=0.5, activity="run B", clock=lambda: now[0], sleep=sleep):
             pass
 
 
@@ -454,7 +454,7 @@ def test_a_folder_deleted_while_its_file_is_being_locked_is_made_again(
         return handle
 
     monkeypatch.setattr(lock, "_open", open_and_lose)
-    with hold(ledger, API, "nightly", timeout=0, about="run B", sleep=lambda _seconds: None):
+    with hold(ledger, API, "nightly", timeout=0, activity="run B", sleep=lambda _seconds: None):
         assert os.path.samestat(os.fstat(opened[1]), lock_file(ledger).stat())
 
 
@@ -475,7 +475,7 @@ def test_a_folder_that_cannot_be_made_is_refused(ledger: Path) -> None:
     Path(f"{ledger}.locks").write_text("in the way", encoding="utf-8")
     with pytest.raises(RefusedError, match=r"cannot be used: File exists"):
         take(ledger)
-    assert holder(ledger, API, "nightly") is None
+    assert describe_holder(ledger, API, "nightly") is None
 
 
 def test_a_ledgers_folder_that_is_missing_is_refused(tmp_path: Path) -> None:
@@ -504,7 +504,7 @@ def test_a_link_in_the_files_place_is_not_followed(ledger: Path, tmp_path: Path)
     with pytest.raises(RefusedError, match="cannot be used"):
         take(ledger)
     with pytest.raises(RefusedError, match="cannot be used"):
-        holder(ledger, API, "nightly")
+        describe_holder(ledger, API, "nightly")
     assert precious.read_text(encoding="utf-8") == "kept"
 
 
@@ -522,7 +522,7 @@ def test_a_full_disk_costs_the_text_alone(ledger: Path) -> None:
 def test_a_file_system_without_locks_is_refused(ledger: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     take(ledger)
     failing(monkeypatch, code)
-    for attempt in (take, lambda ledger: holder(ledger, API, "nightly")):
+    for attempt in (take, lambda ledger: describe_holder(ledger, API, "nightly")):
         before = descriptors()
         with pytest.raises(RefusedError, match="does not support locks") as caught:
             attempt(ledger)
@@ -550,18 +550,18 @@ def failing(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
 
 def test_holder_says_who_and_disturbs_nobody(ledger: Path) -> None:
     with other(ledger) as running:
-        words = holder(ledger, API, "nightly")
+        words = describe_holder(ledger, API, "nightly")
         assert words is not None
         assert words.startswith(f"run A (pid {running.pid} on {socket.gethostname()}, since 20")
-        assert holder(ledger, API, "weekly") is None
+        assert describe_holder(ledger, API, "weekly") is None
         with pytest.raises(LockedError):
             take(ledger)
         leave(running)
-    assert holder(ledger, API, "nightly") is None
+    assert describe_holder(ledger, API, "nightly") is None
 
 
 def test_holder_makes_nothing(ledger: Path, tmp_path: Path) -> None:
-    assert holder(ledger, API, "nightly") is None
+    assert describe_holder(ledger, API, "nightly") is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -569,7 +569,7 @@ def test_a_run_is_not_kept_out_by_one_who_looks(ledger: Path) -> None:
     take(ledger)
     with lock_file(ledger).open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
-        assert holder(ledger, API, "nightly") is None
+        assert describe_holder(ledger, API, "nightly") is None
 
         def sleep(_seconds: float) -> None:
             fcntl.flock(file, fcntl.LOCK_UN)
@@ -586,12 +586,12 @@ def test_one_who_looks_for_ever_is_waited_for_like_a_holder(ledger: Path) -> Non
 
 
 def test_a_long_description_is_cut(ledger: Path) -> None:
-    with hold(ledger, API, "nightly", timeout=0, about="x" * 10_000):
-        assert f"{'x' * 200} (pid {os.getpid()} " in str(holder(ledger, API, "nightly"))
+    with hold(ledger, API, "nightly", timeout=0, activity="x" * 10_000):
+        assert f"{'x' * 200} (pid {os.getpid()} " in str(describe_holder(ledger, API, "nightly"))
 
 
 def test_the_text_is_one_line_of_json(ledger: Path) -> None:
-    with hold(ledger, API, "nightly", timeout=0, about="run\nA"):
+    with hold(ledger, API, "nightly", timeout=0, activity="run\nA"):
         text = lock_file(ledger).read_bytes()
     assert text.count(b"\n") == 1
     assert json.loads(text)["about"] == "run\nA"

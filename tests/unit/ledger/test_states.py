@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, cast
 from unittest.mock import patch
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -31,7 +31,7 @@ from runner.core.errors import RefusedError
 from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated, Submission
 from runner.ledger import connect
 from runner.ledger.connect import LedgerError
-from runner.ledger.journal import Claim, HeldError, RecordedOutcome
+from runner.ledger.journal import Claim, JobIdTakenError, RecordedOutcome
 from runner.ledger.rows import Decision, RunRow, SubmissionRow
 from runner.ledger.run_journal import RunJournal
 from runner.ledger.store import Ledger
@@ -186,7 +186,7 @@ class Machine(RuleBasedStateMachine):
         self.reader.close()
         with Ledger(self.path) as ledger:
             self._compare(ledger)
-            ledger.check()
+            ledger.check_integrity()
         shutil.rmtree(self.path.parent)
 
     # Runs begin and end.
@@ -201,7 +201,7 @@ class Machine(RuleBasedStateMachine):
         """A run begins as `execution` has it; one of this manifest that still went has been killed."""
         self._kill(whose)
         ledger = Ledger(self.path)
-        ledger.doubt_intents(*whose, LOST)
+        ledger.mark_intents_in_doubt(*whose, LOST)
         doubted(self.truth, whose)
         run_id = f"r-{next(self._numbers)}"
         run = begin(ledger, run_id, JOBS, api=whose.api, manifest=whose.manifest, key=run_key, end=None)
@@ -211,7 +211,7 @@ class Machine(RuleBasedStateMachine):
     @rule(chance=chances)
     def end(self, chance: random.Random) -> None:
         process = self.processes.pop(chance.choice(sorted(self.processes)))
-        process.ledger.end_run(process.run.id, "interrupted", "interrupted", "", THEN)
+        process.ledger.finish_run(process.run.id, "interrupted", "interrupted", "", THEN)
         process.ledger.close()
 
     @precondition(lambda self: self.processes)
@@ -236,7 +236,7 @@ class Machine(RuleBasedStateMachine):
     def _take(self, process: Process, turn: Turn) -> None:
         after = self._after(process, *turn)
         if after is None:
-            with pytest.raises((sqlite3.IntegrityError, HeldError)):
+            with pytest.raises((sqlite3.IntegrityError, JobIdTakenError)):
                 process.book.commit(*turn)
         else:
             process.book.commit(*turn)
@@ -284,7 +284,7 @@ class Machine(RuleBasedStateMachine):
         if not idle:
             return
         slots = chance.choices(idle, k=chance.randint(1, 3))
-        numbers = {self._slot(one): one.id for one in self.reader.everything()}
+        numbers = {self._slot(one): one.id for one in self.reader.all_submissions()}
         after = dict(self.truth)
         decisions: list[Decision] = []
         allowed = True
@@ -297,9 +297,9 @@ class Machine(RuleBasedStateMachine):
                 allowed = False
         if not allowed:
             with pytest.raises(RefusedError):
-                self.reader.settle(decisions)
+                self.reader.resolve(decisions)
             return
-        self.reader.settle(decisions)
+        self.reader.resolve(decisions)
         self.truth = after
         for slot in slots:
             self.decisions[slot] = self.decisions.get(slot, 0) + 1
@@ -309,8 +309,8 @@ class Machine(RuleBasedStateMachine):
     def keep_candidates(self, chance: random.Random, candidates: tuple[str, ...]) -> None:
         doubts = sorted(slot for slot, known in self.truth.items() if known.state == "in_doubt")
         slot = chance.choice(doubts)
-        [number] = [one.id for one in self.reader.everything() if self._slot(one) == slot]
-        self.reader.keep_candidates({number: candidates})
+        [number] = [one.id for one in self.reader.all_submissions() if self._slot(one) == slot]
+        self.reader.save_candidates({number: candidates})
         self.truth[slot] = replace(self.truth[slot], candidates=candidates)
 
     # What holds at all times.
@@ -320,12 +320,12 @@ class Machine(RuleBasedStateMachine):
         self._compare(self.reader)
 
     def _compare(self, ledger: Ledger) -> None:
-        standings = ledger.everything()
+        standings = ledger.all_submissions()
         found = {self._slot(one): self._known(ledger, one) for one in standings}
         assert len(found) == len(standings)
         assert found == self.truth
         for whose in WHOSE:
-            unsettled = {self._slot(one) for one in ledger.unsettled(*whose)}
+            unsettled = {self._slot(one) for one in ledger.unresolved(*whose)}
             assert unsettled == {
                 slot for slot, one in found.items() if slot.whose == whose and one.state in ("sending", "in_doubt")
             }
@@ -334,7 +334,7 @@ class Machine(RuleBasedStateMachine):
                 holders = [one for one in standings if (one.api, one.job_id) == (api, job_id)]
                 assert len(holders) <= 1
                 assert bool(ledger.ids_in_use(api, [job_id])) == bool(holders)
-                assert ledger.of_job(api, job_id) == (holders[0] if holders else None)
+                assert ledger.submission_by_job_id(api, job_id) == (holders[0] if holders else None)
         settled = {self._slot(one): len(ledger.decisions(one.id)) for one in standings}
         assert {slot: times for slot, times in settled.items() if times} == self.decisions
 
@@ -436,7 +436,6 @@ def without_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connect, "_prepare", quick)
 
 
-@pytest.mark.hypothesis
 def test_no_order_of_events_claims_twice_or_forgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_waiting_for_the_disk(monkeypatch)
     with Ledger(tmp_path / "template.db", make=True):
@@ -454,6 +453,8 @@ def test_no_order_of_events_claims_twice_or_forgets(tmp_path: Path, monkeypatch:
         settings=settings(
             max_examples=45,
             stateful_step_count=30,
-            phases=[Phase.generate],  # to shrink it takes minutes, as each try makes a ledger
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow],
+            phases=[Phase.reuse, Phase.generate],  # to shrink it takes minutes, as each try makes a ledger
         ),
     )

@@ -72,7 +72,7 @@ for name in ("open", "link", "fsync", "unlink"):
     around(os, name)
 
 def make(path):
-    connect.create(path)
+    connect.create_ledger(path)
 
 def use(path):
     Ledger(path, make=True).close()
@@ -84,7 +84,7 @@ def upgrade(path):
 
 what, STEPS, orders = json.loads(sys.stdin.read())
 gate, opened = os.pipe()
-children, ended = [], {}
+children = []
 for path, kill in orders:
     child = os.fork()
     if child == 0:
@@ -103,12 +103,9 @@ for path, kill in orders:
     children.append(child)
     if kill > 0:  # alone
         os.write(opened, b"x")
-        ended[child] = os.waitpid(child, 0)[1]
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
 os.close(opened)
-for child in children:
-    if child not in ended:
-        ended[child] = os.waitpid(child, 0)[1]
-print(json.dumps([os.waitstatus_to_exitcode(ended[child]) for child in children]))
+print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]))
 """
 KILLED = -9
 # The second and third version that there may be once: what each step writes shows how often it was taken.
@@ -148,8 +145,8 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number, one in enumerate(jobs):
             outcomes = (made(f"j-{number}"), refused("no " * 40), lost("x", "y"))
             send(ledger, run, one, outcomes[number % 3])
-        [first, *_] = ledger.unsettled()
-        ledger.settle([Decision(first.id, made("found"), None, "me", THEN, "found", "found")])
+        [first, *_] = ledger.unresolved()
+        ledger.resolve([Decision(first.id, made("found"), None, "me", THEN, "found", "found")])
     return folder
 
 
@@ -160,14 +157,14 @@ def beside(path: Path, suffix: str) -> Path:
 def use(path: Path) -> list[str]:
     """Read and write what a run does; the names of the submissions that were there."""
     with Ledger(path) as ledger:
-        standings = ledger.everything()
+        standings = ledger.all_submissions()
         for run in ledger.runs():
-            ledger.jobs_of(run)
+            ledger.manifest_jobs(run)
         for one in standings:
             past.answer(ledger, one.id)
             ledger.decisions(one.id)
-        ledger.counts()
-        ledger.doubt_intents(API, "nightly", past.LOST)
+        ledger.submission_counts()
+        ledger.mark_intents_in_doubt(API, "nightly", past.LOST)
         run = begin(ledger, "r-used", [job("used", "w-used")], end=None)
         send(ledger, run, job("used", "w-used"), made("j-used"))
     return [one.name for one in standings]
@@ -201,9 +198,9 @@ def test_whenever_the_maker_is_killed_there_is_a_whole_ledger_or_none(tmp_path: 
         }
         with Ledger(path, make=not exists) as ledger:  # what is left over blocks nobody
             send(ledger, begin(ledger, "r-1", [A]), A, made("j-1"))
-            ledger.check()
+            ledger.check_integrity()
         with Ledger(path) as ledger:
-            assert [one.job_id for one in ledger.everything()] == ["j-1"]
+            assert [one.job_id for one in ledger.all_submissions()] == ["j-1"]
 
 
 def test_of_many_processes_that_make_it_at_once_one_does(tmp_path: Path) -> None:
@@ -255,7 +252,7 @@ def test_a_new_one_is_not_made_beside_the_log_of_one_that_is_lost(path: Path) ->
         log = beside(path, LOG).read_bytes()
     path.unlink()
     beside(path, LOG).write_bytes(log)
-    for make in (connect.create, lambda path: Ledger(path, make=True)):
+    for make in (connect.create_ledger, lambda path: Ledger(path, make=True)):
         with pytest.raises(LedgerError):
             make(path)
         assert beside(path, LOG).read_bytes() == log
@@ -284,7 +281,7 @@ def test_another_program_s_database_is_left_as_it_is(path: Path, mode: str, vers
 
 
 def test_a_newer_one_is_left_as_it_is_with_what_is_in_its_log(path: Path) -> None:
-    connect.create(path)
+    connect.create_ledger(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:  # its run goes on
         connection.execute("CREATE TABLE of_tomorrow (a)")
         connection.execute(f"PRAGMA user_version = {connect.VERSION + 1}")
@@ -323,7 +320,7 @@ def test_one_that_cannot_be_written_stops_everything_first(
 
     monkeypatch.setattr(sqlite3, "connect", read_only)
     with Ledger(path) as ledger:
-        assert len(ledger.everything()) == 30
+        assert len(ledger.all_submissions()) == 30
         with pytest.raises(LedgerError) as told:
             begin(ledger, "r-2", [A])
         assert "writable" in told.value.hint
@@ -368,8 +365,8 @@ def test_of_a_log_that_is_cut_or_flipped_what_was_committed_before_stays(tmp_pat
         here.write_bytes(whole)
         beside(here, LOG).write_bytes(cut)
         with Ledger(here) as opened:
-            found = [one.name for one in opened.everything()]
-            opened.check()
+            found = [one.name for one in opened.all_submissions()]
+            opened.check_integrity()
         assert found == [one.name for one in jobs[: len(found)]]
         kept.append((place, len(found)))
     assert len({number for _, number in kept}) > 4
@@ -409,8 +406,8 @@ def test_whatever_byte_is_flipped_it_works_or_is_refused_in_words(filled: Path, 
 def deciding(path: Path, *, read_only: bool) -> list[Any]:
     """What of a ledger decides what is sent, and what is looked up and how."""
     with Ledger(path, read_only=read_only) as ledger:
-        runs = [(*astuple(run)[:6], run.started_at, ledger.jobs_of(run)) for run in ledger.runs()]
-        return [*runs, *map(bought, ledger.everything())]
+        runs = [(*astuple(run)[:6], run.started_at, ledger.manifest_jobs(run)) for run in ledger.runs()]
+        return [*runs, *map(bought, ledger.all_submissions())]
 
 
 def bought(one: SubmissionRow) -> Any:
@@ -426,8 +423,8 @@ def test_no_flipped_bit_changes_what_would_be_sent(path: Path, read_only: bool) 
         run = begin(ledger, "r-1", jobs, key="day:2026-10-20", end="stopped")
         for one, outcome in zip(jobs, outcomes, strict=True):
             send(ledger, run, one, outcome)
-        found = ledger.all("SELECT rootpage FROM sqlite_master WHERE name IN ('runs', 'submissions')")
-        [(size,)] = ledger.all("PRAGMA page_size")
+        found = ledger.query("SELECT rootpage FROM sqlite_master WHERE name IN ('runs', 'submissions')")
+        [(size,)] = ledger.query("PRAGMA page_size")
     right = deciding(path, read_only=read_only)
     whole = path.read_bytes()
     chance = random.Random(4)  # noqa: S311 - likewise
@@ -483,7 +480,7 @@ def test_a_thorough_check_finds_what_a_large_one_is_not_searched_for_at_first(
         Ledger(path)
     monkeypatch.setattr(connect, "_QUICK", 0)
     with Ledger(path) as ledger, pytest.raises(LedgerError):
-        ledger.check()
+        ledger.check_integrity()
 
 
 # What it keeps: bytes and text of any kind, also what a server chose.
@@ -507,7 +504,7 @@ def test_a_created_job_is_kept_as_the_bytes_that_came(path: Path) -> None:
         for one, job_id, body in zip(jobs, ids, bodies, strict=True):
             send(ledger, run, one, Created(job_id, body, 1, THEN))
     with Ledger(path) as ledger:
-        standings = ledger.everything()
+        standings = ledger.all_submissions()
         assert [one.job_id for one in standings] == ids
         assert [past.answer(ledger, one.id) for one in standings] == bodies
         assert [one.cost for one in standings] == [
@@ -515,7 +512,7 @@ def test_a_created_job_is_kept_as_the_bytes_that_came(path: Path) -> None:
             2**63 - 1,
             *[None] * (len(ids) - 2),
         ]  # too large to count as none
-        assert [ledger.of_job(API, job_id) for job_id in ids] == standings
+        assert [ledger.submission_by_job_id(API, job_id) for job_id in ids] == standings
         assert ledger.creators("r-1") == {STRANGE}
 
 
@@ -523,8 +520,8 @@ def test_a_doubt_can_be_settled_with_any_job_id_in_its_detail(path: Path) -> Non
     """A look-up writes the id that the server chose into the detail."""
     with Ledger(path, make=True) as ledger:
         number = send(ledger, begin(ledger, "r-1", [A]), A, lost(STRANGE))
-        ledger.settle([Decision(number, Created(STRANGE, b"", 1, THEN), None, "me", THEN, "recovered", STRANGE)])
-        assert [one.job_id for one in ledger.everything()] == [STRANGE]
+        ledger.resolve([Decision(number, Created(STRANGE, b"", 1, THEN), None, "me", THEN, "recovered", STRANGE)])
+        assert [one.job_id for one in ledger.all_submissions()] == [STRANGE]
         assert [detail for *_, detail in ledger.decisions(number)] == [STRANGE]
 
 
@@ -532,9 +529,9 @@ def test_a_run_can_end_with_any_words_of_the_server(path: Path) -> None:
     """Of a 401 the API's own message says why the run was stopped."""
     with Ledger(path, make=True) as ledger:
         begin(ledger, "r-1", [A], end=None)
-        ledger.end_run("r-1", "stopped", "stopped", f"HTTP 401 Unauthorized: {STRANGE}", THEN)
+        ledger.finish_run("r-1", "stopped", "stopped", f"HTTP 401 Unauthorized: {STRANGE}", THEN)
         [run] = ledger.runs()
-        assert (run.state, run.why) == ("stopped", f"HTTP 401 Unauthorized: {STRANGE}")
+        assert (run.state, run.detail) == ("stopped", f"HTTP 401 Unauthorized: {STRANGE}")
 
 
 def test_a_manifest_may_lie_at_any_path(path: Path) -> None:
@@ -555,20 +552,20 @@ def of_tomorrow(monkeypatch: pytest.MonkeyPatch, *steps: tuple[str, ...]) -> Non
 
 def hosts(path: Path) -> list[str]:
     with Ledger(path) as ledger:
-        ledger.check()
-        return [name for (name,) in ledger.all("SELECT name FROM hosts ORDER BY rowid")]
+        ledger.check_integrity()
+        return [name for (name,) in ledger.query("SELECT name FROM hosts ORDER BY rowid")]
 
 
 def test_each_step_is_taken_once_whether_one_by_one_or_all_at_once(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connect.create(path)
+    connect.create_ledger(path)
     for steps in (STEPS[:1], STEPS, STEPS):
         of_tomorrow(monkeypatch, *steps)
         assert hosts(path) == ["second", "third"][: len(steps)]
     raw(tmp_path / "nought.db", f"PRAGMA application_id = {schema.APPLICATION_ID}")
     assert hosts(tmp_path / "nought.db") == ["second", "third"]
-    connect.create(tmp_path / "new.db")
+    connect.create_ledger(tmp_path / "new.db")
     assert hosts(tmp_path / "new.db") == ["second", "third"]
 
 
@@ -652,7 +649,7 @@ def test_a_reader_that_stays_keeps_nobody_from_writing_or_closing(path: Path, mo
 @pytest.fixture
 def held(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection of another process, which is in the middle of a commit."""
-    connect.create(path)
+    connect.create_ledger(path)
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield other
@@ -673,7 +670,7 @@ def test_one_that_stays_busy_is_told_in_words(
             send(ledger, run, A, made("j-1"))
         held.execute("COMMIT")
         send(ledger, run, A, made("j-1"))  # and it goes on
-        assert [one.job_id for one in ledger.everything()] == ["j-1"]
+        assert [one.job_id for one in ledger.all_submissions()] == ["j-1"]
 
 
 def test_one_that_is_busy_for_a_moment_is_waited_for(path: Path, held: sqlite3.Connection) -> None:
@@ -686,19 +683,19 @@ def test_one_that_is_busy_for_a_moment_is_waited_for(path: Path, held: sqlite3.C
     thread.join(20)
     assert not thread.is_alive()
     with Ledger(path) as ledger:
-        assert [one.job_id for one in ledger.everything()] == ["j-used"]
+        assert [one.job_id for one in ledger.all_submissions()] == ["j-used"]
 
 
 def test_two_that_write_in_turns_do_not_lose_each_other_s(path: Path) -> None:
     """Two manifests' runs in two threads, each with its own connection."""
-    connect.create(path)
+    connect.create_ledger(path)
     numbers = count()
     done: list[str] = []
 
     def write(manifest: str) -> None:
         jobs = [job(f"job-{number}", project_id=f"p-{number}") for number in range(20)]
         with Ledger(path) as ledger:
-            ledger.all("PRAGMA synchronous = OFF")
+            ledger.query("PRAGMA synchronous = OFF")
             run = begin(ledger, f"r-{manifest}", jobs, manifest=manifest)
             for one in jobs:
                 send(ledger, run, one, made(f"j-{next(numbers)}"))
@@ -711,8 +708,8 @@ def test_two_that_write_in_turns_do_not_lose_each_other_s(path: Path) -> None:
         thread.join(30)
     assert sorted(done) == ["one", "two"]
     with Ledger(path) as ledger:
-        assert len(ledger.everything()) == 40
-        ledger.check()
+        assert len(ledger.all_submissions()) == 40
+        ledger.check_integrity()
 
 
 # Several at once in one process, and others beside it.
@@ -759,17 +756,17 @@ def test_on_a_disk_that_is_nearly_full_there_is_a_whole_ledger_or_none(tmp_path:
         path = disk.root / "ledger.db"
         disk.fill(but=pages * disks.PAGE)
         with pytest.raises(LedgerError, match="full"):
-            connect.create(path)
+            connect.create_ledger(path)
         assert [one.name for one in disk.root.iterdir()] == [".ballast"]
         disk.free()
-        connect.create(path)
+        connect.create_ledger(path)
 
 
 # One file by two names.
 
 
 def test_a_second_name_is_refused_and_a_symbolic_link_is_not(path: Path, tmp_path: Path) -> None:
-    connect.create(path)
+    connect.create_ledger(path)
     (tmp_path / "link").symlink_to(path)
     Ledger(tmp_path / "link").close()
     (tmp_path / "folder").mkdir()
@@ -783,7 +780,7 @@ def test_a_second_name_is_refused_and_a_symbolic_link_is_not(path: Path, tmp_pat
 
 
 def test_a_ledger_that_is_mounted_as_a_file_is_refused(path: Path, tmp_path: Path) -> None:
-    connect.create(path)
+    connect.create_ledger(path)
     mounted = tmp_path / "with a space.db"
     mounted.touch()
     with disks.bound(path, mounted), pytest.raises(LedgerError, match="mounted as a file"):

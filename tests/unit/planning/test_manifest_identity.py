@@ -11,14 +11,14 @@ from support import past
 
 from runner.core.errors import RefusedError
 from runner.core.models import Manifest
-from runner.ledger.connect import create
+from runner.ledger.connect import create_ledger
 from runner.ledger.store import Ledger
 from runner.planning import manifest_identity
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    create(tmp_path / "ledger.db")
+    create_ledger(tmp_path / "ledger.db")
     with Ledger(tmp_path / "ledger.db") as opened:
         yield opened
 

@@ -23,7 +23,7 @@ from runner.core.errors import RefusedError, UsageError
 from runner.core.models import Created, ErrorInfo, InDoubt, Job, Manifest, NotCreated, Outcome, Skipped, Submission
 from runner.core.settings import Limits
 from runner.ledger import lock
-from runner.ledger.connect import LedgerError, create
+from runner.ledger.connect import LedgerError, create_ledger
 from runner.ledger.lock import LockedError
 from runner.ledger.rows import RunRow, SubmissionRow
 from runner.ledger.run_journal import RunJournal
@@ -32,7 +32,7 @@ from runner.runs import execution, reconcile
 from runner.runs.execution import Execution, RunRequest
 from runner.runs.reconcile import Finding
 from runner.submission import engine
-from runner.submission.engine import End, Engine
+from runner.submission.engine import Engine, EngineResult
 
 DAY = "day:2026-10-20"
 
@@ -176,7 +176,7 @@ def words(outcome: Outcome) -> str:
 class Ran:
     """An execution that has ended."""
 
-    end: End
+    end: EngineResult
     record: dict[str, str]
     run: RunRow
     watcher: Watcher
@@ -221,7 +221,7 @@ class Site:
             record = {entry.job.name: words(entry.outcome) for entry in one.record().entries}
             assert interrupter.calls == ["made", "done"]
             assert isinstance(one.watcher, Watcher)
-            unsettled = one.ledger.unsettled(one.run.api, one.run.manifest)
+            unsettled = one.ledger.unresolved(one.run.api, one.run.manifest)
             earlier = [left for left in unsettled if left.run_key != one.run.run_key]
             return Ran(end, record, one.run, one.watcher, earlier)
 
@@ -444,7 +444,7 @@ def test_a_changed_manifest_is_resumed_and_what_changed_is_said(site: Site) -> N
 
 
 def test_what_a_killed_run_was_sending_is_looked_up_and_the_rest_is_sent(site: Site) -> None:
-    create(site.ledger)
+    create_ledger(site.ledger)
     with Ledger(site.ledger) as ledger:
         killed = past.begin(ledger, "run-0", [A, B, C], key=DAY, path="-", end=None)
         past.send(ledger, killed, A, None)
@@ -455,19 +455,19 @@ def test_what_a_killed_run_was_sending_is_looked_up_and_the_rest_is_sent(site: S
     assert (ran.end.state, site.backend.posts) == ("completed", ["b", "c"])
     assert ran.record == {"a": "created job-1", "b": "created job-2", "c": "created job-3"}
     with Ledger(site.ledger) as ledger:
-        runs = {one.id: (one.state, one.why) for one in ledger.runs()}
+        runs = {one.id: (one.state, one.detail) for one in ledger.runs()}
     assert runs["run-0"] == ("interrupted", "its process ended without a word")
 
 
 def test_with_hold_it_is_in_doubt_and_nobody_asks(site: Site) -> None:
-    create(site.ledger)
+    create_ledger(site.ledger)
     with Ledger(site.ledger) as ledger:
         past.send(ledger, past.begin(ledger, "run-0", [A, B], key=DAY, path="-", end=None), A, None)
     ran = site.run(A, B, hold=True)
     assert (ran.record, site.backend.lists) == ({"a": "doubt", "b": "created job-1"}, 0)
     assert ran.watcher.looks == []
     with Ledger(site.ledger) as ledger:  # in doubt, and not being sent: other manifests need not wait for it
-        assert [(one.name, one.state) for one in ledger.everything()] == [("a", "in_doubt"), ("b", "created")]
+        assert [(one.name, one.state) for one in ledger.all_submissions()] == [("a", "in_doubt"), ("b", "created")]
 
 
 # Looking up, while minutes pass.
@@ -560,7 +560,7 @@ def test_a_ledger_that_is_named_must_be_there(site: Site) -> None:
     with pytest.raises(LedgerError, match="there is no ledger at"), site.opened(A, make_ledger=False):
         pass
     assert list(site.ledger.parent.iterdir()) == []
-    create(site.ledger)
+    create_ledger(site.ledger)
     assert site.run(A, make_ledger=False).record == {"a": "created job-1"}
 
 

@@ -21,7 +21,7 @@ from runner.client.exchange import Exchange
 from runner.client.job import JobObject
 from runner.client.response import ExchangeResult, NoResponse, Response
 from runner.core.models import Created, InDoubt, NotCreated, Outcome
-from runner.ledger.connect import create
+from runner.ledger.connect import create_ledger
 from runner.ledger.rows import SubmissionRow
 from runner.ledger.store import Ledger
 from runner.runs.reconcile import SETTLE, Finding, Listing, Reconciler, Window, judge
@@ -501,7 +501,7 @@ def simulations(draw: st.DrawFn) -> tuple[Simulation, list[float]]:
     return world, [*looks, SETTLED, SETTLED]  # twice: what is left beside its like is judged by the next look
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(simulations())
 def test_what_is_said_is_true(simulated: tuple[Simulation, list[float]]) -> None:
     world, looks = simulated
@@ -579,7 +579,7 @@ def answer(body: bytes | list[dict[str, Any]], status: int = 200, date: datetime
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    create(tmp_path / "ledger.db")
+    create_ledger(tmp_path / "ledger.db")
     with Ledger(tmp_path / "ledger.db") as opened:
         yield opened
 
@@ -601,9 +601,9 @@ def make(ledger: Ledger, name: str, job_id: str, *, run_id: str, workflow: str =
 def look(ledger: Ledger, api: Api, *, manifest: str = "nightly", now: datetime = LONG_AFTER) -> dict[str, str]:
     """Look once for all doubts of a manifest: what is said of each, by name."""
     by = Reconciler(ledger, api, past.API, "run run-2", timeout=7, now=lambda: now)
-    findings = by.at(ledger.unsettled(past.API, manifest))
+    findings = by.at(ledger.unresolved(past.API, manifest))
     words = {finding.doubt.name: in_words(finding) for finding in findings}
-    kept = {one.id: one for one in ledger.everything()}
+    kept = {one.id: one for one in ledger.all_submissions()}
     for finding in findings:  # what is said is what the ledger says from now on
         standing = kept[finding.doubt.id]
         state = {Created: "created", NotCreated: "not_created", InDoubt: "in_doubt"}[type(finding.outcome)]
@@ -631,10 +631,10 @@ NOT_LISTS: list[tuple[str, ExchangeResult, str]] = [
 def test_what_is_no_list_settles_nothing(ledger: Ledger, happening: ExchangeResult, words: str) -> None:
     lose(ledger, "a", "b")
     by = Reconciler(ledger, Api({"w-1": happening}), past.API, "run run-2", timeout=7, now=lambda: LONG_AFTER)
-    findings = by.at(ledger.unsettled(past.API))
+    findings = by.at(ledger.unresolved(past.API))
     assert [in_words(one) for one in findings] == ["doubt old", "doubt old"]
     assert all(words in one.what for one in findings)
-    assert [(one.state, one.candidates) for one in ledger.everything()] == [("in_doubt", ("old",))] * 2
+    assert [(one.state, one.candidates) for one in ledger.all_submissions()] == [("in_doubt", ("old",))] * 2
 
 
 def test_a_list_that_says_that_it_is_a_part_settles_nothing(ledger: Ledger) -> None:
@@ -692,7 +692,7 @@ def test_a_found_job_is_kept_whole_or_as_it_was_listed(ledger: Ledger, told: Exc
     api = Api({"w-1": answer([{**listed("x"), "cost": 1}])}, {"x": told})
     assert look(ledger, api) == {"a": "created x"}
     assert api.asked == ["w-1", "w-1/x"]
-    [standing] = ledger.everything()
+    [standing] = ledger.all_submissions()
     assert (standing.job_id, standing.recovered, standing.cost) == ("x", True, cost)
     body = json.loads(past.answer(ledger, number))
     assert body == ({"id": "x", "cost": 7} if cost == 7 else {**listed("x"), "cost": 1})
@@ -736,7 +736,7 @@ def test_what_another_manifest_got_while_the_list_was_on_its_way_is_not_taken(le
 
     def told() -> None:
         with ledger.transaction():
-            ledger.decide([(number, past.made("theirs"), at(6))])
+            ledger.save_outcomes([(number, past.made("theirs"), at(6))])
 
     api = Api({"w-1": answer([listed("theirs")])}, meanwhile=told)
     assert look(ledger, api) == {"a": "absent"}
@@ -754,7 +754,7 @@ def test_a_job_that_is_listed_twice_is_one_job(ledger: Ledger) -> None:
     for ordinal in (1, 2):
         past.send(ledger, run, one, past.lost(), ordinal)
     look(ledger, Api({"w-1": answer([listed("x"), listed("x")])}))
-    assert [standing.job_id for standing in ledger.everything()] == ["x", None]
+    assert [standing.job_id for standing in ledger.all_submissions()] == ["x", None]
 
 
 def test_a_key_of_another_user_does_not_hide_its_jobs(ledger: Ledger) -> None:

@@ -23,7 +23,7 @@ from runner.core.models import (
     Submission,
     describe_outcome,
 )
-from runner.ledger.connect import create
+from runner.ledger.connect import create_ledger
 from runner.ledger.journal import Claim
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
@@ -35,7 +35,7 @@ KEY = "day:2026-10-20"
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    create(tmp_path / "ledger.db")
+    create_ledger(tmp_path / "ledger.db")
     with Ledger(tmp_path / "ledger.db") as opened:
         yield opened
 
@@ -58,7 +58,7 @@ def send_again(ledger: Ledger, run: RunRow, job: Job, outcome: Created) -> None:
     with ledger.transaction():
         claim = Claim(Submission(job, 2, again=True), 1, past.THEN, 30.0)
         [number] = ledger.claim(run, ledger.manifest_id(run.api, run.manifest), [claim])
-        ledger.decide([(number, outcome, past.THEN)])
+        ledger.save_outcomes([(number, outcome, past.THEN)])
 
 
 def test_each_job_has_one_outcome_in_the_manifest_s_order(ledger: Ledger) -> None:
@@ -95,11 +95,11 @@ def test_each_job_has_one_outcome_in_the_manifest_s_order(ledger: Ledger) -> Non
 @pytest.mark.parametrize(
     ("of_job", "of_run", "expected"),
     [
-        ({"enabled": False}, {"state": "stopped", "why": "401"}, ("disabled", "enabled: false in the manifest")),
+        ({"enabled": False}, {"state": "stopped", "detail": "401"}, ("disabled", "enabled: false in the manifest")),
         ({"name": "b"}, {"settings": {"only": ["a*"]}}, ("not_selected", "its name matches no --only")),
         ({"name": "ab"}, {"settings": {"only": ["a*"]}}, ("interrupted", "the run ended before its turn")),
-        ({}, {"state": "stopped", "why": "401"}, ("stopped", "401")),
-        ({}, {"state": "interrupted", "why": "by SIGINT"}, ("interrupted", "by SIGINT")),
+        ({}, {"state": "stopped", "detail": "401"}, ("stopped", "401")),
+        ({}, {"state": "interrupted", "detail": "by SIGINT"}, ("interrupted", "by SIGINT")),
         ({}, {"state": "running"}, ("interrupted", "the run ended before its turn")),
     ],
 )
@@ -187,8 +187,8 @@ def test_what_is_claimed_on_record_and_was_not_sent_is_told_as_skipped(ledger: L
     run = past.begin(ledger, "run-1", jobs, key=KEY)
     for job in jobs:
         past.send(ledger, run, job, None)
-    stopped = replace(run, state="stopped", reason="stopped", why="the disk is full")
-    matched = plan.match(jobs, ledger.standings(run.api, run.manifest, run.run_key))
+    stopped = replace(run, state="stopped", reason="stopped", detail="the disk is full")
+    matched = plan.match(jobs, ledger.submissions(run.api, run.manifest, run.run_key))
     made = record.of_match(ledger, stopped, jobs, matched, unreleased=[Submission(jobs[0], 1)])
     first, second = (entry.outcome for entry in made.entries)
     assert first == Skipped("stopped", "the disk is full")

@@ -18,7 +18,7 @@ from runner.client.response import ExchangeResult, NoResponse, Response
 from runner.core.errors import RefusedError, RunnerError, UsageError
 from runner.core.models import Created, InDoubt, Submission
 from runner.ledger import lock
-from runner.ledger.connect import create
+from runner.ledger.connect import create_ledger
 from runner.ledger.journal import Claim
 from runner.ledger.lock import LockedError
 from runner.ledger.store import Ledger
@@ -55,7 +55,7 @@ class Api:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    create(tmp_path / "ledger.db")
+    create_ledger(tmp_path / "ledger.db")
     with Ledger(tmp_path / "ledger.db") as opened:
         yield opened
 
@@ -78,7 +78,7 @@ def lose(ledger: Ledger, *names: str, run_id: str = "run-1", **options: Any) -> 
 
 
 def states(ledger: Ledger) -> list[str]:
-    return [one.state for one in ledger.everything()]
+    return [one.state for one in ledger.all_submissions()]
 
 
 def settle(ledger: Ledger, *words: ManualDecision, api: Api | None = None, **scope: str) -> list[Finding]:
@@ -172,7 +172,7 @@ def test_sends_of_one_job_that_are_alike_take_a_word_each(ledger: Ledger) -> Non
     with pytest.raises(UsageError, match="in doubt 2 times, and named more often"):
         settle(ledger, Absence("a"), Absence("a"), Absence("a"))
     settle(ledger, Adoption("a", "x"), Adoption("a", "y"), api=api)
-    assert [standing.job_id for standing in ledger.everything()] == ["x", "y"]
+    assert [standing.job_id for standing in ledger.all_submissions()] == ["x", "y"]
 
 
 def test_one_doubt_takes_one_word(ledger: Ledger) -> None:
@@ -188,7 +188,7 @@ def test_one_doubt_takes_one_word(ledger: Ledger) -> None:
 def test_an_adoption_keeps_the_answer_and_the_trace(ledger: Ledger) -> None:
     [number] = lose(ledger, "a")
     [finding] = settle(ledger, Adoption("a", "x"), api=Api({"w-a": [{"id": "x", "workflow_id": "w-a", "cost": 7}]}))
-    [standing] = ledger.everything()
+    [standing] = ledger.all_submissions()
     assert isinstance(finding.outcome, Created)
     assert (standing.job_id, standing.recovered, standing.assigned, standing.cost) == ("x", True, True, 7)
     assert past.answer(ledger, number) == b'{"id": "x", "workflow_id": "w-a", "cost": 7}'
@@ -251,7 +251,7 @@ def test_what_was_said_to_be_absent_may_be_adopted_after_all(ledger: Ledger, by:
         settle(ledger, Adoption("a", "x"), api=Api({"w-a": [{"id": "x", "workflow_id": "w-9"}]}))
     assert states(ledger) == ["not_created"]
     [finding] = settle(ledger, Adoption("a", "x"), api=Api({"w-a": [{"id": "x"}]}))
-    [standing] = ledger.everything()
+    [standing] = ledger.all_submissions()
     assert isinstance(finding.outcome, Created)
     assert (standing.job_id, standing.recovered, standing.error) == ("x", True, None)
     [_, (_, who, what, detail)] = ledger.decisions(number)
@@ -275,7 +275,7 @@ def test_what_was_sent_again_or_failed_for_sure_is_not_adopted(ledger: Ledger) -
     again = Claim(Submission(past.job("a", "w-a"), 1), 2, past.THEN, 30.0)
     with ledger.transaction():
         ledger.claim(run, ledger.manifest_id(past.API, "nightly"), [again])
-        ledger.decide([(number, past.refused("no such"), past.THEN)])
+        ledger.save_outcomes([(number, past.refused("no such"), past.THEN)])
     with pytest.raises(RefusedError, match="'a' is not in doubt: not created in run run-1: no such"):
         settle(ledger, Adoption("a", "x"), api=Api({"w-a": [{"id": "x"}]}))
 
@@ -302,9 +302,9 @@ def test_only_what_is_locked_is_adopted_after_all(ledger: Ledger, monkeypatch: p
 
     def settled_meanwhile(self: Ledger, *_: object) -> None:
         with self.transaction():
-            self.decide([(number, past.made("theirs"), past.THEN)])
+            self.save_outcomes([(number, past.made("theirs"), past.THEN)])
 
-    monkeypatch.setattr(Ledger, "doubt_intents", settled_meanwhile)
+    monkeypatch.setattr(Ledger, "mark_intents_in_doubt", settled_meanwhile)
     with pytest.raises(RefusedError, match="not in doubt: created as theirs"):
         settle(ledger, Adoption("a", "x"), api=Api({"w-a": [{"id": "x"}]}))
     assert states(ledger) == ["not_created", "created"]
@@ -316,7 +316,7 @@ def test_only_what_is_locked_is_adopted_after_all(ledger: Ledger, monkeypatch: p
 def test_what_is_being_sent_is_not_judged(ledger: Ledger) -> None:
     one = past.job("a", "w-a")
     past.send(ledger, past.begin(ledger, "run-1", [one], end=None), one, None)
-    with lock.hold(ledger.path, past.API, "nightly", timeout=0, about="run run-1"):
+    with lock.hold(ledger.path, past.API, "nightly", timeout=0, activity="run run-1"):
         looked = resolver(ledger, Api()).look()
         with pytest.raises(LockedError):
             settle(ledger, Absence("a"))

@@ -16,7 +16,7 @@ from support.records import json_values
 
 from runner.core.errors import RefusedError, UsageError
 from runner.core.models import Created
-from runner.ledger.connect import create
+from runner.ledger.connect import create_ledger
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
 from runner.runs import record, results_file, summary, tracking
@@ -30,7 +30,7 @@ SEEN = datetime(2026, 10, 20, 2, 0, tzinfo=UTC)
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    create(tmp_path / "ledger.db")
+    create_ledger(tmp_path / "ledger.db")
     return tmp_path / "ledger.db"
 
 
@@ -77,7 +77,7 @@ def test_the_jobs_of_a_run(ledger: Ledger) -> None:
 
 def test_what_was_final_is_known_from_the_start(ledger: Ledger) -> None:
     run, number = write(ledger)
-    ledger.keep_endings({number: DONE}, SEEN)
+    ledger.save_final_jobs({number: DONE}, SEEN)
     first, second = tracking.of_run(ledger, run).jobs
     assert (first, first.is_final) == (named("a", DONE, SEEN), True)
     assert (second, second.is_final) == (named("b", ANSWER_B), False)
@@ -108,7 +108,7 @@ def test_endings_are_kept_and_what_they_cost(ledger: Ledger) -> None:
     assert outcome.body == DONE
     assert outcome.seen_at is not None
     assert before <= outcome.seen_at <= datetime.now(UTC)
-    costs = {one.id: one.cost for one in ledger.standings(past.API, "nightly", run.run_key)}
+    costs = {one.id: one.cost for one in ledger.submissions(past.API, "nightly", run.run_key)}
     assert (costs.pop(number), list(costs.values())) == (7, [12, None, None])
     assert failures == []
 
@@ -121,7 +121,7 @@ def trouble(error: RefusedError) -> None:
 def test_a_cost_that_is_not_told_leaves_the_one_that_was(ledger: Ledger, cost: bytes) -> None:
     run, number = write(ledger)
     tracking.keeper(ledger, past.API, trouble)([final("job-a", b'{"id": "job-a", "cost": %b}' % cost)])
-    assert next(one.cost for one in ledger.standings(past.API, "nightly", run.run_key) if one.id == number) == 12
+    assert next(one.cost for one in ledger.submissions(past.API, "nightly", run.run_key) if one.id == number) == 12
 
 
 def test_a_job_of_another_api_is_not_ours(ledger: Ledger) -> None:
@@ -152,7 +152,7 @@ def write_results(ledger: Ledger, run: RunRow, path: Path) -> dict[str, Any]:
 
 def test_a_results_file_says_what_its_ledger_does(ledger: Ledger, tmp_path: Path) -> None:
     run, number = write(ledger)
-    ledger.keep_endings({number: DONE}, SEEN)
+    ledger.save_final_jobs({number: DONE}, SEEN)
     write_results(ledger, run, tmp_path / "r.json")
     assert tracking.of_results(tmp_path / "r.json") == tracking.of_run(ledger, run)
 

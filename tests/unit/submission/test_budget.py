@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import past
 from support.records import bodies, json_values
@@ -35,14 +35,14 @@ from runner.core.models import (
 )
 from runner.core.rate_limit import Backoff
 from runner.core.settings import Limits
-from runner.ledger.connect import create
+from runner.ledger.connect import create_ledger
 from runner.ledger.journal import Claim, RecordedOutcome
 from runner.ledger.run_journal import RunJournal
 from runner.runs import execution
 from runner.runs.execution import RunRequest
 from runner.runs.reconcile import Finding
-from runner.submission.budget import Budget, told_cost
-from runner.submission.engine import End, Engine
+from runner.submission.budget import Budget, reported_cost
+from runner.submission.engine import Engine, EngineResult
 
 FAST = Backoff(first=0.02, longest=0.05)
 
@@ -67,7 +67,7 @@ def made(cost: Any) -> Created:
 )
 def test_a_job_counts_as_the_larger_of_estimate_and_cost(cost: Any, spent: int) -> None:
     budget, one = Budget(100), submission("a", 10)
-    budget.take(one)
+    budget.reserve(one)
     assert budget.spent == 10
     budget.settle(one, made(cost))
     assert budget.spent == spent
@@ -78,7 +78,7 @@ def test_a_job_in_doubt_counts_and_one_that_does_not_exist_does_not(
     outcome: InDoubt | NotCreated | None, spent: int
 ) -> None:
     budget, one = Budget(100), submission("a", 10)
-    budget.take(one)
+    budget.reserve(one)
     budget.settle(one, outcome)
     assert budget.spent == spent
 
@@ -103,14 +103,14 @@ def test_a_job_that_comes_to_the_limit_fits(
 
 
 def test_the_refusal_is_in_words() -> None:
-    assert Budget(100, 95).refusal(submission("a", 10)) == (
+    assert Budget(100, 95).describe_refusal(submission("a", 10)) == (
         "budget: 95 of 100 tokens are spent, and a is estimated at 10"
     )
 
 
 @given(bodies)
 def test_whatever_an_answer_holds_its_cost_is_one(body: bytes) -> None:
-    assert 0 <= told_cost(body) <= 2**53
+    assert 0 <= reported_cost(body) <= 2**53
 
 
 fates: st.SearchStrategy[Created | NotCreated | InDoubt | None] = st.one_of(
@@ -119,6 +119,7 @@ fates: st.SearchStrategy[Created | NotCreated | InDoubt | None] = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(
     jobs=st.lists(st.tuples(st.none() | st.integers(0, 40), fates), max_size=8),
     steps=st.lists(st.integers(0, 7), max_size=24),
@@ -140,13 +141,13 @@ def test_what_is_spent_is_the_sum_at_every_step(
         if step not in flying:
             fits = budget.spent + (estimate or 0) <= limit
             assert budget.allows(one) is fits
-            budget.take(one)
+            budget.reserve(one)
             flying.add(step)
         else:
             budget.settle(one, outcome)
             flying.remove(step)
             if isinstance(outcome, Created):
-                bought[step] = max(estimate or 0, told_cost(outcome.body))
+                bought[step] = max(estimate or 0, reported_cost(outcome.body))
             elif isinstance(outcome, InDoubt):
                 bought[step] = estimate or 0
         assert budget.spent == before + sum(bought.values()) + sum(jobs[at][0] or 0 for at in flying)
@@ -182,7 +183,7 @@ class Told:
     def stopping(self, why: str) -> None: ...
 
 
-def send(url: str, sends: Sequence[Submission], limit: int, told: Told, **limits: Any) -> End:
+def send(url: str, sends: Sequence[Submission], limit: int, told: Told, **limits: Any) -> EngineResult:
     settled = Limits(**{"concurrency": 4, "timeout": 10.0, "stop_after": 0, **limits})
     with ApiClient(Endpoint(url, ApiKey("key")), settled.concurrency) as api:
         return Engine(sends, api, told, settled, told, budget=Budget(limit), backoff=FAST).run()
@@ -208,7 +209,7 @@ def test_what_was_throttled_is_not_counted_twice() -> None:
 
 
 def test_what_could_not_be_sent_is_not_counted_twice() -> None:
-    told, ends = Told(), list[End]()
+    told, ends = Told(), list[EngineResult]()
     with refusing_port() as port:
         pass
     url = f"http://127.0.0.1:{port}"
@@ -220,7 +221,7 @@ def test_what_could_not_be_sent_is_not_counted_twice() -> None:
     with WireServer(port=port) as server:
         server.wait_for_requests(1)
         thread.join(PATIENCE)
-    assert ends == [End("completed")]
+    assert ends == [EngineResult("completed")]
     assert words(told.outcomes["a"]) == "created"
 
 
@@ -230,7 +231,7 @@ def test_a_job_waits_for_what_may_come_back_cheaper_and_is_sent_when_it_did() ->
     def choose(request: Request) -> Script:
         return Stall(gate, then=reply(422)) if request.project == "a" else created(request.project)
 
-    told, ends = Told(), list[End]()
+    told, ends = Told(), list[EngineResult]()
     with WireServer(choose=choose) as server:
         sends = [submission("a", 8), submission("b", 1), submission("c", 8)]
         thread = threading.Thread(target=lambda: ends.append(send(server.url, sends, 10, told)))
@@ -238,7 +239,7 @@ def test_a_job_waits_for_what_may_come_back_cheaper_and_is_sent_when_it_did() ->
         assert told.decided_one.wait(PATIENCE)  # by then it has been considered to send c, or to stop
         gate.set()
         thread.join(PATIENCE)
-    assert ends == [End("completed")]
+    assert ends == [EngineResult("completed")]
     assert {name: words(outcome) for name, outcome in told.outcomes.items()} == {
         "a": "failed",
         "b": "created",
@@ -259,7 +260,7 @@ def test_a_cost_that_was_told_counts_before_the_next_job_goes() -> None:
         end = send(server.url, [submission(f"j{number}", 1) for number in range(40)], 45, told, concurrency=1)
     assert (end.state, end.reason) == ("stopped", "budget")
     assert [request.project for request in server.requests] == [f"j{number}" for number in range(7)]
-    assert end.why == "budget: 56 of 45 tokens are spent, and j7 is estimated at 1"
+    assert end.detail == "budget: 56 of 45 tokens are spent, and j7 is estimated at 1"
 
 
 # Whole runs over a real ledger, against the server's own record.
@@ -402,7 +403,7 @@ class Site:
 
     def run(
         self, limit: int | None, concurrency: int, *, allow_unknown: bool = True
-    ) -> tuple[End | None, Record | None]:
+    ) -> tuple[EngineResult | None, Record | None]:
         """Run, resuming what there is; None when it is refused."""
         self.market.limit, self.market.concurrency = limit, concurrency
         jobs = tuple(Job(name, name, "p") for name in self.market.cases)
@@ -447,7 +448,7 @@ def at_market(cases: Sequence[Case]) -> Iterator[Site]:
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setattr(execution, "RunJournal", Noting)
-        create(Path(folder) / "ledger.db")
+        create_ledger(Path(folder) / "ledger.db")
         yield Site(market, Path(folder) / "ledger.db", server.url)
 
 
@@ -463,7 +464,7 @@ cases = st.builds(
 limits = st.sampled_from([0, -5, 5, 15, 30, -1, 60])  # beyond what is needed
 
 
-def check_end(site: Site, end: End, record: Record, limit: int | None) -> None:
+def check_end(site: Site, end: EngineResult, record: Record, limit: int | None) -> None:
     """What holds when a run has ended: what was not sent was skipped for the budget, and would not have fitted."""
     outcomes = {entry.job.name: entry.outcome for entry in record.entries}
     skipped = [name for name, outcome in outcomes.items() if isinstance(outcome, Skipped)]
@@ -476,7 +477,7 @@ def check_end(site: Site, end: End, record: Record, limit: int | None) -> None:
         assert any(site.market.spent() + site.market.cases[name].expected > limit for name in unsent)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     jobs=st.lists(cases, min_size=3, max_size=12),
     first=limits | st.none(),
@@ -523,8 +524,8 @@ def test_a_cost_of_nothing_at_creation_does_not_make_a_job_free() -> None:
     with at_market(CHEAP_AT_FIRST) as site:
         assert site.run(59, 4) == (None, None)
         end, _ = site.run(60, 4)
-        assert end == End("completed")
-        assert site.run(60, 4)[0] == End("completed")  # and nothing is sent again
+        assert end == EngineResult("completed")
+        assert site.run(60, 4)[0] == EngineResult("completed")  # and nothing is sent again
     assert sorted(site.market.posts) == [f"j{number}" for number in range(6)]
 
 
@@ -533,7 +534,7 @@ def bought_before(limit: int | None) -> Callable[[Site], None]:
 
     def run(site: Site) -> None:
         end, _ = site.run(limit, 1)
-        assert end == End("completed")
+        assert end == EngineResult("completed")
 
     return run
 

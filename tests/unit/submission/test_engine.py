@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.certs import Certificates
 from support.wire import (
@@ -40,9 +40,9 @@ from runner.core.errors import RefusedError
 from runner.core.models import Created, ErrorInfo, InDoubt, Job, NotCreated, Outcome, Skipped, Submission
 from runner.core.rate_limit import Backoff
 from runner.core.settings import Limits
-from runner.ledger.journal import Claim, HeldError, RecordedOutcome
+from runner.ledger.journal import Claim, JobIdTakenError, RecordedOutcome
 from runner.submission import engine
-from runner.submission.engine import End, Engine
+from runner.submission.engine import Engine, EngineResult
 
 FAST = Backoff(first=0.02, longest=0.1)
 
@@ -140,7 +140,7 @@ class Sent:
     engine: Engine
     journal: Book
     told: Told
-    end: End | None = None
+    end: EngineResult | None = None
 
     @property
     def outcomes(self) -> Mapping[str, Outcome]:
@@ -206,7 +206,7 @@ def running(
 def _check_rules(sent: Sent, submissions: Sequence[Submission]) -> None:
     """What holds of every run, however it went."""
     names = [submission.job.name for submission in submissions]
-    unrecorded = [one.submission.job.name for one in sent.end.unrecorded] if sent.end else []
+    unrecorded = [one.submission.job.name for one in sent.end.unsaved] if sent.end else []
     assert sorted([*sent.outcomes, *unrecorded]) == sorted(names)
     assert sent.told.twice == sent.told.too_early == []
     if sent.journal.full_after is None:
@@ -241,7 +241,7 @@ def most_in_a_window(times: Sequence[float], seconds: float) -> int:
 def test_each_job_is_sent_once_and_kept() -> None:
     with WireServer() as server:
         sent = run(server.url, jobs(40))
-    assert sent.end == End("completed")
+    assert sent.end == EngineResult("completed")
     assert Counter(request.project for request in server.requests) == Counter({f"j{number}": 1 for number in range(40)})
     outcome = sent.outcomes["j7"]
     assert isinstance(outcome, Created)
@@ -250,7 +250,7 @@ def test_each_job_is_sent_once_and_kept() -> None:
 
 def test_nothing_to_do() -> None:
     with WireServer() as server:
-        assert run(server.url, []).end == End("completed")
+        assert run(server.url, []).end == EngineResult("completed")
     assert server.log.connections == 0
 
 
@@ -275,7 +275,7 @@ def test_a_job_that_may_exist_is_never_sent_again(script: Script) -> None:
     assert sent.names(InDoubt) == {"j1"}
     assert sent.names(Created) == {"j0", "j2"}
     assert Counter(request.project for request in server.requests) == {"j0": 1, "j1": 1, "j2": 1}
-    assert sent.end == End("completed")
+    assert sent.end == EngineResult("completed")
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_jobs_that_cannot_be_sent_are_tried_as_often_as_told(count: int, concurr
     assert sent.kinds() == {"unreachable": count}
     assert Counter(sent.told.retries) == {f"j{number}": 2 for number in range(count)}
     assert {outcome.attempts for outcome in sent.outcomes.values() if isinstance(outcome, NotCreated)} == {3}
-    assert sent.end == End("completed")
+    assert sent.end == EngineResult("completed")
 
 
 def test_jobs_that_take_long_to_be_refused_are_tried_as_often_as_told() -> None:
@@ -387,7 +387,7 @@ def test_without_a_record_nothing_more_is_sent(after: int) -> None:
     assert (sent.end.state, str(sent.end.error)) == ("stopped", "the disk is full")
     assert len(server.requests) <= 2 * after * 2
     kept = {name for name, outcome in sent.journal.outcomes.items() if isinstance(outcome, Created)}
-    unrecorded = {one.submission.job.name for one in sent.end.unrecorded}
+    unrecorded = {one.submission.job.name for one in sent.end.unsaved}
     assert {request.project for request in server.created} == kept | unrecorded
     assert kept & unrecorded == set()
 
@@ -453,7 +453,7 @@ def test_a_pause_over_five_minutes_stops_the_run(seconds: str) -> None:
         sent = run(server.url, jobs(5), concurrency=1)
     assert sent.kinds() == {"stopped": 5}
     assert sent.end is not None
-    assert (sent.end.state, "throttled" in sent.end.why) == ("stopped", True)
+    assert (sent.end.state, "throttled" in sent.end.detail) == ("stopped", True)
     assert len(server.requests) == 1
 
 
@@ -502,7 +502,7 @@ def test_the_same_trouble_in_a_row_stops_the_run(script: Script, outcome: type[o
     with WireServer(choose=lambda _: script) as server:
         sent = run(server.url, jobs(10), concurrency=1, stop_after=3)
     assert sent.end is not None
-    assert (sent.end.state, "3 times in a row" in sent.end.why) == ("stopped", True)
+    assert (sent.end.state, "3 times in a row" in sent.end.detail) == ("stopped", True)
     assert len(server.requests) in (3, 4)  # one may have been on its way
     assert len(sent.names(outcome)) == len(server.requests)
     assert sent.kinds()["stopped"] == 10 - len(server.requests)
@@ -512,7 +512,7 @@ def test_being_unreachable_in_a_row_stops_the_run() -> None:
     with refusing_port() as port:
         sent = run(f"http://127.0.0.1:{port}", jobs(10), concurrency=1, attempts=2, stop_after=3)
     assert sent.end is not None
-    assert (sent.end.state, "3 times in a row" in sent.end.why) == ("stopped", True)
+    assert (sent.end.state, "3 times in a row" in sent.end.detail) == ("stopped", True)
     assert sent.kinds()["unreachable"] >= 3
 
 
@@ -520,7 +520,7 @@ def test_being_unreachable_in_a_row_stops_the_run() -> None:
 def test_zero_never_stops_the_run(script: Script, outcome: type[object]) -> None:
     with WireServer(choose=lambda _: script) as server:
         sent = run(server.url, jobs(30), stop_after=0)
-    assert sent.end == End("completed")
+    assert sent.end == EngineResult("completed")
     assert len(sent.names(outcome)) == 30
 
 
@@ -529,7 +529,7 @@ def test_another_outcome_in_between_resets_the_count(between: Script) -> None:
     scripts = [reply(404), reply(404), between, reply(404), reply(404)]
     with WireServer(*scripts) as server:
         sent = run(server.url, jobs(5), concurrency=1, stop_after=3)
-    assert sent.end == End("completed")
+    assert sent.end == EngineResult("completed")
 
 
 STOPS = {
@@ -551,7 +551,7 @@ def test_what_is_in_flight_finishes_when_the_run_stops(script: Script, kind: str
     assert sent.kinds() == {kind: 1, "created": 3, "stopped": 16}
     assert len(server.requests) == 4
     skipped = next(outcome for outcome in sent.outcomes.values() if isinstance(outcome, Skipped))
-    assert sent.end == End("stopped", skipped.detail, "stopped")
+    assert sent.end == EngineResult("stopped", skipped.detail, "stopped")
     assert skipped.detail
 
 
@@ -568,7 +568,7 @@ def test_a_certificate_that_is_not_trusted_stops_the_run(certificates: Certifica
 
 @pytest.fixture
 def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "GRACE", 0.4)
+    monkeypatch.setattr(engine, "GRACE_PERIOD", 0.4)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -586,7 +586,7 @@ def test_an_interrupted_run_lets_what_is_in_flight_finish(signum: signal.Signals
     assert len(server.requests) == 4
     assert sent.end is not None
     assert (sent.end.state, sent.end.signum) == ("interrupted", signum)
-    assert signum.name in sent.end.why
+    assert signum.name in sent.end.detail
 
 
 @pytest.mark.usefixtures("short_grace")
@@ -611,7 +611,7 @@ def test_a_second_interrupt_ends_the_grace_at_once() -> None:
         before = time.monotonic()
         sent.engine.interrupt(signal.SIGTERM)
         sent.engine.interrupt(signal.SIGINT)
-    assert time.monotonic() - before < engine.GRACE / 2
+    assert time.monotonic() - before < engine.GRACE_PERIOD / 2
     assert sent.kinds() == {"in doubt: interrupted": 4, "interrupted": 16}
     assert sent.end is not None
     assert sent.end.signum == signal.SIGTERM
@@ -690,7 +690,7 @@ def test_a_run_goes_on_with_the_threads_that_the_system_allows(monkeypatch: pyte
     assert sent.kinds() == ({"created": 6} if allowed else {"stopped": 6})
     assert sent.journal.most_claimed <= 2 * allowed
     assert sent.end.state == ("completed" if allowed else "stopped")
-    assert allowed or "no further thread" in sent.end.why
+    assert allowed or "no further thread" in sent.end.detail
 
 
 def test_a_worker_that_is_stuck_is_left_behind_and_writes_nothing_any_more() -> None:
@@ -743,7 +743,7 @@ ANYTHING: Mapping[str, Script] = {
 NOT_CREATED = {"429", "425", "403", "404", "422", "429-half"}
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     plan=st.lists(st.lists(st.sampled_from(sorted(ANYTHING)), min_size=1, max_size=3), min_size=1, max_size=12),
     concurrency=st.integers(1, 5),
@@ -785,7 +785,7 @@ class Quicker(Book):
     ) -> None:
         ids = {one.outcome.job_id for one in decided if isinstance(one.outcome, Created)}
         if self.taken in ids:
-            raise HeldError({self.taken})
+            raise JobIdTakenError({self.taken})
         super().commit(decided, released, claimed)
 
 
@@ -796,7 +796,7 @@ def test_an_id_that_another_run_was_quicker_to_keep_is_doubt_and_the_rest_goes_o
         with ApiClient(Endpoint(server.url, ApiKey("key")), 2) as api:
             end = Engine(jobs(4), api, journal, Limits(concurrency=2), told).run()
         assert len(server.created) == 4
-    assert end == End("completed")
+    assert end == EngineResult("completed")
     kinds = Counter(type(outcome).__name__ for outcome in journal.outcomes.values())
     assert kinds == {"Created": 3, "InDoubt": 1}
     [doubt] = [one for one in journal.outcomes.values() if isinstance(one, InDoubt)]

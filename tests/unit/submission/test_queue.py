@@ -21,17 +21,17 @@ def test_fresh_jobs_go_in_their_order_until_none_is_left() -> None:
     assert [backlog.take(5.0), backlog.take(5.0)] == [QueuedJob(0.0, 1, A), QueuedJob(0.0, 1, B)]
     assert not backlog
     assert backlog.due(5.0) is None
-    assert backlog.waiting(5.0) == 0
+    assert backlog.count_waiting(5.0) == 0
 
 
 def test_a_retry_waits_for_its_time_and_then_goes_before_fresh_jobs() -> None:
     backlog = SubmissionQueue([A])
-    backlog.try_again(QueuedJob(20.0, 2, C, TRIED))
-    backlog.try_again(QueuedJob(10.0, 3, B, TRIED))
-    assert (backlog.due(9.0), backlog.waiting(9.0)) == (9.0, 2)
+    backlog.add_retry(QueuedJob(20.0, 2, C, TRIED))
+    backlog.add_retry(QueuedJob(10.0, 3, B, TRIED))
+    assert (backlog.due(9.0), backlog.count_waiting(9.0)) == (9.0, 2)
     assert backlog.take(9.0).submission == A
-    assert (backlog.due(9.0), backlog.waiting(9.0)) == (10.0, 2)
-    assert (backlog.due(10.0), backlog.waiting(10.0)) == (10.0, 1)
+    assert (backlog.due(9.0), backlog.count_waiting(9.0)) == (10.0, 2)
+    assert (backlog.due(10.0), backlog.count_waiting(10.0)) == (10.0, 1)
     assert backlog.take(10.0) == QueuedJob(10.0, 3, B, TRIED)
     assert backlog.due(30.0) == 20.0
     assert backlog.take(30.0) == QueuedJob(20.0, 2, C, TRIED)
@@ -41,7 +41,7 @@ def test_a_retry_waits_for_its_time_and_then_goes_before_fresh_jobs() -> None:
 def test_of_retries_that_are_due_the_earliest_goes_first_and_equal_ones_do_not_clash() -> None:
     backlog = SubmissionQueue([])
     for due, submission in ((3.0, A), (1.0, B), (1.0, C)):
-        backlog.try_again(QueuedJob(due, 2, submission, TRIED))
+        backlog.add_retry(QueuedJob(due, 2, submission, TRIED))
     taken = [backlog.take(3.0).submission for _ in range(3)]
     assert taken[2] == A
     assert {submission.job.name for submission in taken[:2]} == {"b", "c"}
@@ -60,7 +60,7 @@ def test_a_job_put_back_goes_next_with_the_same_attempt() -> None:
 def test_fresh_jobs_can_be_left_out_of_what_is_due() -> None:
     backlog = SubmissionQueue([A])
     assert backlog.due(5.0, fresh=False) is None
-    backlog.try_again(QueuedJob(20.0, 2, C, TRIED))
+    backlog.add_retry(QueuedJob(20.0, 2, C, TRIED))
     assert backlog.due(5.0, fresh=False) == 20.0
     assert backlog.due(5.0) == 5.0
 
@@ -68,11 +68,11 @@ def test_fresh_jobs_can_be_left_out_of_what_is_due() -> None:
 def test_emptying_tells_the_outcome_so_far_of_what_was_tried() -> None:
     backlog = SubmissionQueue([A, B])
     backlog.put_back(backlog.take(0.0))
-    backlog.try_again(QueuedJob(10.0, 2, C, TRIED))
-    left = sorted(backlog.empty(), key=lambda waiting: waiting.submission.ordinal)
+    backlog.add_retry(QueuedJob(10.0, 2, C, TRIED))
+    left = sorted(backlog.drain(), key=lambda waiting: waiting.submission.ordinal)
     assert [(waiting.submission, waiting.outcome) for waiting in left] == [(A, None), (B, None), (C, TRIED)]
     assert not backlog
-    assert backlog.empty() == []
+    assert backlog.drain() == []
 
 
 def failed(kind: str, status: int | None = None) -> NotCreated:
@@ -102,7 +102,7 @@ CREATED, SKIPPED = Created("job-1", b"{}", 1, AT), Skipped("stopped", "words")
 )
 def test_only_the_same_trouble_in_a_row_counts(limit: int, outcomes: list[Outcome], reached: list[bool]) -> None:
     trouble = FailureStreak(limit)
-    assert [trouble.meets(outcome) for outcome in outcomes] == reached
+    assert [trouble.add(outcome) for outcome in outcomes] == reached
 
 
 def test_the_trouble_has_a_name_and_a_count() -> None:
@@ -116,5 +116,5 @@ def test_the_trouble_has_a_name_and_a_count() -> None:
         (CREATED, ("", 0)),
     ]
     for outcome, name in named:
-        trouble.meets(outcome)
+        trouble.add(outcome)
         assert (trouble.kind, trouble.count) == name
