@@ -295,4 +295,4 @@ def _identity(access: ApiAccess) -> str:
 
 
 def _endpoint(access: ApiAccess, wanted: Manifest) -> AbstractContextManager[Endpoint]:
-    return embedded.serving(wanted) if access == SANDBOX else nullcontext(access.endpoint())
+    return embedded.serve(wanted) if access == SANDBOX else nullcontext(access.endpoint())

@@ -51,7 +51,7 @@ class Connection:
         if self.sandbox:
             from runner.sandbox import embedded  # noqa: PLC0415 - of no use to most runs, and 10 ms of their start
 
-            return embedded.serving
+            return embedded.serve
         refuse_empty("PIXXEL_RUNNER_API_KEY_FILE", "PIXXEL_RUNNER_CA_BUNDLE")
         reached = api_endpoint.real(self.base_url, self.api_key_file, self.ca_bundle, allow_http=self.allow_http)
         return lambda _manifest: nullcontext(reached)

@@ -19,14 +19,14 @@ from runner.core.models import STDIN, Job, Manifest, SubmitSettings
 from runner.manifest import schema
 from runner.manifest.yaml import reader
 from runner.manifest.yaml.document import Document
-from runner.manifest.yaml.messages import Path, shown, visible
-from runner.manifest.yaml.scalars import is_ordinary_number, number, reading
+from runner.manifest.yaml.messages import FieldPath, escape, quote
+from runner.manifest.yaml.scalars import describe_value, format_number, is_portable_number
 
 MAX_BYTES = 64 * 1024 * 1024
 
 _PERIODS = ("hour", "day", "week", "month")
 _ID_FIELDS = ("workflow_id", "project_id")
-_NUMBER_FIELDS: tuple[Path, ...] = (
+_NUMBER_FIELDS: tuple[FieldPath, ...] = (
     ("max_cost",),
     ("submit", "concurrency"),
     ("submit", "attempts"),
@@ -38,7 +38,7 @@ _MAX_NAME = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckResult:
     """What became of a manifest's bytes: the manifest if there are no problems; and warnings either way."""
 
     manifest: Manifest | None
@@ -95,7 +95,7 @@ def _unreadable(path: str, error: OSError) -> UsageError:
 
 def display_name(path: str) -> str:
     """A manifest's path as messages show it."""
-    return "<stdin>" if path == STDIN else visible(path)
+    return "<stdin>" if path == STDIN else escape(path)
 
 
 def parse(data: bytes, path: str) -> Manifest:
@@ -110,7 +110,7 @@ def parse(data: bytes, path: str) -> Manifest:
     return checked.manifest
 
 
-def check(data: bytes, path: str, *, libyaml: bool = reader.LIBYAML) -> Checked:
+def check(data: bytes, path: str, *, libyaml: bool = reader.LIBYAML) -> CheckResult:
     """Check a manifest's bytes, and say all that there is to say of them. Raises nothing.
 
     `libyaml` says whether to read with it first; the verdict and the places are the same without.
@@ -131,21 +131,21 @@ def _gc_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _check(data: bytes, path: str, libyaml: bool) -> Checked:
+def _check(data: bytes, path: str, libyaml: bool) -> CheckResult:
     try:
         document = reader.read(data, display_name(path), libyaml=libyaml)
     except ManifestError as error:
-        return Checked(None, _in_order(error.problems), ())
+        return CheckResult(None, _in_order(error.problems), ())
     jobs = tuple(_jobs(document))
     problems = _all_problems(document, path, jobs)
     warnings = tuple(_warnings(document))
     manifest = None if problems else _manifest(document, path, hashlib.sha256(data).hexdigest(), jobs)
-    return Checked(manifest, problems, warnings)
+    return CheckResult(manifest, problems, warnings)
 
 
 def _all_problems(document: Document, path: str, jobs: tuple[_Entry, ...]) -> tuple[Problem, ...]:
     """Every problem, but one a place from each layer: what YAML misread is not also of the wrong type."""
-    layers = (document.problems, schema.manifest_problems(document), _own_problems(document, path, jobs))
+    layers = (document.problems, schema.find_problems(document), _own_problems(document, path, jobs))
     found: list[Problem] = []
     for layer in layers:
         taken = {_place(problem) for problem in found}
@@ -199,14 +199,14 @@ def _timezone_problems(document: Document) -> Iterator[Problem]:
     try:
         zoneinfo.ZoneInfo(zone)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        yield document.problem(("timezone",), f"{shown(zone)} is not a time zone", _timezone_hint(zone))
+        yield document.problem(("timezone",), f"{quote(zone)} is not a time zone", _timezone_hint(zone))
 
 
 def _timezone_hint(zone: str) -> str:
     known = zoneinfo.available_timezones()
     if not known:
         return "this machine has no time zone data: install the package tzdata"
-    return schema.near(zone, sorted(known)) or "write an IANA name such as Europe/Berlin or Asia/Kolkata"
+    return schema.suggest(zone, sorted(known)) or "write an IANA name such as Europe/Berlin or Asia/Kolkata"
 
 
 def _unfinished_problems(document: Document) -> Iterator[Problem]:
@@ -220,13 +220,13 @@ def _number_problems(document: Document) -> Iterator[Problem]:
     for path in _NUMBER_FIELDS:
         value = _at(document.value, path)
         raw = document.raw(path)
-        if raw and isinstance(value, int | float) and not isinstance(value, bool) and not is_ordinary_number(raw):
-            message = f"YAML reads {shown(raw)} as {reading(value, raw)}"
-            hint = f"write {number(value)} if that is meant" if math.isfinite(value) else "write a plain number"
+        if raw and isinstance(value, int | float) and not isinstance(value, bool) and not is_portable_number(raw):
+            message = f"YAML reads {quote(raw)} as {describe_value(value, raw)}"
+            hint = f"write {format_number(value)} if that is meant" if math.isfinite(value) else "write a plain number"
             yield document.problem(path, message, hint)
 
 
-def _at(value: Any, path: Path) -> Any:
+def _at(value: Any, path: FieldPath) -> Any:
     for step in path:
         value = value.get(step) if isinstance(value, dict) else None
     return value
@@ -241,9 +241,9 @@ def _id_problems(document: Document, jobs: Iterable[_Entry]) -> Iterator[Problem
             yield from _id_problem(document, ("jobs", job.index, field), job.written.get(field))
 
 
-def _id_problem(document: Document, path: Path, value: Any) -> Iterator[Problem]:
+def _id_problem(document: Document, path: FieldPath, value: Any) -> Iterator[Problem]:
     if isinstance(value, str) and _PLAIN_ID.fullmatch(value) is None and (odd := _oddity(value)):
-        yield document.problem(path, f"{shown(value)} is not usable as an id: it {odd}", "copy the id again")
+        yield document.problem(path, f"{quote(value)} is not usable as an id: it {odd}", "copy the id again")
 
 
 def _oddity(value: str) -> str:
@@ -268,10 +268,10 @@ def _repeated(document: Document, jobs: Iterable[_Entry]) -> Iterator[Problem]:
 def _repetition(document: Document, earlier: _Entry, job: _Entry) -> Problem:
     line = document.position(("jobs", earlier.index))[0]
     if job.is_named or earlier.is_named:
-        field: Path = ("jobs", job.index, "name") if job.is_named else ("jobs", job.index)
+        field: FieldPath = ("jobs", job.index, "name") if job.is_named else ("jobs", job.index)
         return document.problem(
             field,
-            f"the name {shown(job.name)} is that of the job on line {line} too",
+            f"the name {quote(job.name)} is that of the job on line {line} too",
             "give each job a name of its own",
         )
     return document.problem(

@@ -17,9 +17,8 @@ import jsonschema
 from runner.core import suggestions
 from runner.core.errors import Problem
 from runner.manifest.yaml.document import Document
-from runner.manifest.yaml.messages import Path as FieldPath
-from runner.manifest.yaml.messages import shown
-from runner.manifest.yaml.scalars import Moment, number, reading
+from runner.manifest.yaml.messages import FieldPath, quote
+from runner.manifest.yaml.scalars import Timestamp, describe_value, format_number
 
 SchemaName = Literal["manifest", "results"]
 
@@ -77,7 +76,7 @@ def _manifest_schema() -> dict[str, Any]:
     return schema
 
 
-def manifest_problems(document: Document) -> list[Problem]:
+def find_problems(document: Document) -> list[Problem]:
     """All that the manifest's JSON Schema finds wrong, in no particular order."""
     reduced, originals = _without_plain_jobs(document.value)
     words = _ErrorTranslator(document, originals)
@@ -207,21 +206,21 @@ class _ErrorTranslator:
 
     def _version(self, error: Any, path: FieldPath) -> Iterator[Problem]:
         if isinstance(error.instance, int | float) and not isinstance(error.instance, bool):
-            which = f"version {number(error.instance)}" if math.isfinite(error.instance) else "this version"
+            which = f"version {format_number(error.instance)}" if math.isfinite(error.instance) else "this version"
             message = f"{which} of the format is not known to this pixxel-runner"
             yield self._document.problem(path, message, "write 1, or see whether a newer pixxel-runner is to be had")
 
     def _enum(self, error: Any, path: FieldPath) -> Iterator[Problem]:
         if isinstance(error.instance, str):
             choices = error.validator_value
-            message = f"{shown(error.instance)} is not one of {', '.join(choices)}"
-            yield self._document.problem(path, message, near(error.instance, choices) or "write one of these")
+            message = f"{quote(error.instance)} is not one of {', '.join(choices)}"
+            yield self._document.problem(path, message, suggest(error.instance, choices) or "write one of these")
 
     def _range(self, error: Any, path: FieldPath) -> Iterator[Problem]:
         if error.schema["type"] == "integer" and error.instance % 1:
             return  # that it is no whole number is another problem
         least = {"minimum": "at least", "maximum": "at most", "exclusiveMinimum": "above"}[error.validator]
-        message = f"{number(error.instance)} is out of range: it must be {least} {error.validator_value}"
+        message = f"{format_number(error.instance)} is out of range: it must be {least} {error.validator_value}"
         yield self._document.problem(path, message, f"write a number {_range_words(error.schema)}")
 
     def _length(self, error: Any, path: FieldPath) -> Iterator[Problem]:
@@ -233,7 +232,7 @@ class _ErrorTranslator:
 
     def _pattern(self, error: Any, path: FieldPath) -> Iterator[Problem]:
         if error.instance:
-            message = f"{shown(error.instance)} {error.schema['patternErrorMessage']}"
+            message = f"{quote(error.instance)} {error.schema['patternErrorMessage']}"
             yield self._problem(error, path, message, _pattern_hint(error))
         elif "minLength" not in error.schema:  # else that it is empty is another problem
             yield self._problem(error, path, "this is empty", "write a value, or remove the key")
@@ -254,11 +253,11 @@ class _ErrorTranslator:
 def _misread(value: Any, raw: str, schema: dict[str, Any]) -> tuple[str, str]:
     """The lesson about an unquoted value that is not text to YAML."""
     if raw not in schema.get("enum", [raw]):
-        return f"{shown(raw)} is not one of {', '.join(schema['enum'])}", "write one of these"
+        return f"{quote(raw)} is not one of {', '.join(schema['enum'])}", "write one of these"
     if re.search(schema.get("pattern", ""), raw) is None:  # quotes would not help
-        return f"{shown(raw)} {schema['patternErrorMessage']}", f"such as {_examples(schema)}"
-    quoted = shown(f'"{raw}"')
-    return f"YAML reads {shown(raw)} as {reading(value, raw)}; it must be text", f"write it in quotes: {quoted}"
+        return f"{quote(raw)} {schema['patternErrorMessage']}", f"such as {_examples(schema)}"
+    quoted = quote(f'"{raw}"')
+    return f"YAML reads {quote(raw)} as {describe_value(value, raw)}; it must be text", f"write it in quotes: {quoted}"
 
 
 def _kind(value: Any) -> str:
@@ -267,10 +266,10 @@ def _kind(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
-        return f"the number {number(value)}" if math.isfinite(value) else reading(value, "")
+        return f"the number {format_number(value)}" if math.isfinite(value) else describe_value(value, "")
     if isinstance(value, str):
-        return f"the text {shown(value)}"
-    return {dict: "a mapping", list: "a list", Moment: "a date"}[type(value)]
+        return f"the text {quote(value)}"
+    return {dict: "a mapping", list: "a list", Timestamp: "a date"}[type(value)]
 
 
 def _type_hint(expected: str, value: Any) -> str:
@@ -295,12 +294,12 @@ def _unknown_key(key: str, known: list[str], path: FieldPath) -> tuple[str, str]
     folded = key.lower().replace("-", "_")
     if folded in _FOREIGN:
         return _FOREIGN[folded]
-    message = f"the key {shown(key)} is not known here"
-    hint = near(folded, known) or _home(folded, path) or f"known here: {', '.join(known)}"
+    message = f"the key {quote(key)} is not known here"
+    hint = suggest(folded, known) or _home(folded, path) or f"known here: {', '.join(known)}"
     return message, hint
 
 
-def near(text: str, choices: Iterable[str]) -> str:
+def suggest(text: str, choices: Iterable[str]) -> str:
     """A hint: a question that names the choice that was probably meant; empty if none is near."""
     meant = suggestions.near(text, choices)
     return f"did you mean {meant[0]}?" if meant else ""

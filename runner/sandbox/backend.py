@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from runner.sandbox.catalog import EXAMPLE, Catalogue
+from runner.sandbox.catalog import EXAMPLE, Catalog
 from runner.sandbox.lifecycle import SandboxJob
 from runner.sandbox.store import Memory, Store
 
@@ -30,7 +30,7 @@ class Backend:
     """
 
     def __init__(
-        self, catalogue: Catalogue = EXAMPLE, clock: Callable[[], datetime] = utc_now, store: Store | None = None
+        self, catalogue: Catalog = EXAMPLE, clock: Callable[[], datetime] = utc_now, store: Store | None = None
     ) -> None:
         self._clock = clock
         self._store: Store = store or Memory()
@@ -39,7 +39,7 @@ class Backend:
         self._jobs: dict[str, dict[str, SandboxJob]] = {}
         self._created = 0
         with self._lock:
-            self._take(self._store.news())
+            self._take(self._store.read_new())
 
     def __enter__(self) -> Self:
         return self
@@ -50,7 +50,7 @@ class Backend:
         self.close()
 
     @property
-    def catalogue(self) -> Catalogue:
+    def catalog(self) -> Catalog:
         """The projects and workflows as they are now."""
         return self._catalogue
 
@@ -63,10 +63,10 @@ class Backend:
         """The time in this world, in UTC."""
         return self._clock()
 
-    def admit(self, pairs: Iterable[tuple[str, str]]) -> None:
+    def add_pairs(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Let each (workflow id, project id) of `pairs` be run."""
         with self._lock:
-            self._catalogue = self._catalogue.admit(pairs)
+            self._catalogue = self._catalogue.add_pairs(pairs)
 
     def create(self, workflow_id: str, project_id: str) -> SandboxJob:
         """Create a job of a workflow that is in the catalogue. It is in the store before this returns.
@@ -93,7 +93,7 @@ class Backend:
             RefusedError: the store cannot be read.
         """
         with self._lock:
-            self._take(self._store.news())
+            self._take(self._store.read_new())
             return list(self._jobs.get(workflow_id, {}).values())
 
     def job(self, workflow_id: str, job_id: str) -> SandboxJob | None:
@@ -103,7 +103,7 @@ class Backend:
             RefusedError: the store cannot be read.
         """
         with self._lock:
-            self._take(self._store.news())
+            self._take(self._store.read_new())
             return self._jobs.get(workflow_id, {}).get(job_id)
 
     def close(self) -> None:
@@ -132,6 +132,6 @@ class Backend:
         """Add jobs from the store. Where they were created their pairs were known, so they are known here too."""
         if not jobs:
             return
-        self._catalogue = self._catalogue.admit((job.workflow_id, job.project_id) for job in jobs)
+        self._catalogue = self._catalogue.add_pairs((job.workflow_id, job.project_id) for job in jobs)
         for job in jobs:
             self._jobs.setdefault(job.workflow_id, {})[job.id] = job

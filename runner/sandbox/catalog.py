@@ -37,25 +37,25 @@ class Workflow:
 
 
 @dataclass(frozen=True, slots=True)
-class Catalogue:
+class Catalog:
     """Projects and workflows by id, in the order in which they are listed."""
 
     projects: Mapping[str, Project] = field(default_factory=dict)
     workflows: Mapping[str, Workflow] = field(default_factory=dict)
 
-    def admit(self, pairs: Iterable[tuple[str, str]]) -> Catalogue:
+    def add_pairs(self, pairs: Iterable[tuple[str, str]]) -> Catalog:
         """A catalogue in which each (workflow id, project id) of `pairs` can be run; what is known stays as it is."""
         projects, workflows = dict(self.projects), dict(self.workflows)
         for workflow_id, project_id in pairs:
             projects.setdefault(project_id, Project(project_id, project_id, f"Project {project_id}"))
             workflow = workflows.get(workflow_id) or _admitted(workflow_id)
             workflows[workflow_id] = _in_project(workflow, project_id)
-        return Catalogue(MappingProxyType(projects), MappingProxyType(workflows))
+        return Catalog(MappingProxyType(projects), MappingProxyType(workflows))
 
 
-def of(projects: Iterable[Project], workflows: Iterable[Workflow]) -> Catalogue:
+def of(projects: Iterable[Project], workflows: Iterable[Workflow]) -> Catalog:
     """A catalogue of these projects and workflows."""
-    return Catalogue(
+    return Catalog(
         MappingProxyType({project.id: project for project in projects}),
         MappingProxyType({workflow.id: workflow for workflow in workflows}),
     )

@@ -15,7 +15,7 @@ from runner.sandbox.store import JobFile
 
 
 @contextmanager
-def serving(manifest: Manifest) -> Iterator[endpoint.Endpoint]:
+def serve(manifest: Manifest) -> Iterator[endpoint.Endpoint]:
     """The sandbox, reachable while the context lasts.
 
     Raises:
@@ -25,6 +25,6 @@ def serving(manifest: Manifest) -> Iterator[endpoint.Endpoint]:
     state_dir.make(home)
     key = secrets.token_hex(16)
     with Backend(store=JobFile(home / "sandbox")) as world:
-        world.admit(job.pair for job in manifest.jobs)
+        world.add_pairs(job.pair for job in manifest.jobs)
         with Sandbox(world, key=key) as server:
             yield endpoint.Endpoint(server.base_url, endpoint.ApiKey(key))

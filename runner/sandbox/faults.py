@@ -10,8 +10,8 @@ from typing import Literal, cast, get_args
 
 from runner.core.errors import UsageError
 
-Kind = Literal["rate-limit", "bad-gateway", "reset", "slow", "failure"]
-KINDS: tuple[str, ...] = get_args(Kind)
+FaultKind = Literal["rate-limit", "bad-gateway", "reset", "slow", "failure"]
+FAULT_KINDS: tuple[str, ...] = get_args(FaultKind)
 
 # What the seconds of a kind are when the person names none. The other kinds have no seconds.
 _SECONDS = {"rate-limit": 1.0, "slow": 2.0}
@@ -28,7 +28,7 @@ _HINT = (
 class Fault:
     """A fault that meets `share` (0 to 1) of the POSTs. `seconds` is the delay of slow and the wait of rate-limit."""
 
-    kind: Kind
+    kind: FaultKind
     share: float
     seconds: float = 0.0
 
@@ -44,10 +44,10 @@ class FaultSampler:
         self._answers = random.Random(seed)  # noqa: S311 - a rehearsal is to be repeatable, not unpredictable
         self._jobs = random.Random(f"failure {seed}")  # noqa: S311 - likewise
 
-    def throw(self) -> Mapping[Kind, Fault]:
+    def sample(self) -> Mapping[FaultKind, Fault]:
         """The faults that the next POST meets, by kind: at most one of its answer, and the failure of its job."""
-        answer = draw(self._of_answers, self._answers.random())
-        failure = draw(self._of_jobs, self._jobs.random())
+        answer = select_fault(self._of_answers, self._answers.random())
+        failure = select_fault(self._of_jobs, self._jobs.random())
         if answer is not None and answer.kind == "rate-limit":
             failure = None  # there is no job that could fail
         return {fault.kind: fault for fault in (answer, failure) if fault is not None}
@@ -61,12 +61,12 @@ def parse_fault(text: str) -> Fault:
     """
     name, equals, share = text.partition("=")
     kind, colon, seconds = name.strip().partition(":")
-    if not equals or kind not in KINDS:
+    if not equals or kind not in FAULT_KINDS:
         raise UsageError(f"--fault {text}: no such fault", _HINT)
-    return Fault(cast("Kind", kind), _share(share.strip(), text), _seconds(kind, seconds if colon else None, text))
+    return Fault(cast("FaultKind", kind), _share(share.strip(), text), _seconds(kind, seconds if colon else None, text))
 
 
-def checked(faults: Iterable[Fault]) -> tuple[Fault, ...]:
+def check_shares(faults: Iterable[Fault]) -> tuple[Fault, ...]:
     """The faults, if they can be had together.
 
     Raises:
@@ -80,7 +80,7 @@ def checked(faults: Iterable[Fault]) -> tuple[Fault, ...]:
     return together
 
 
-def draw(faults: Sequence[Fault], roll: float) -> Fault | None:
+def select_fault(faults: Sequence[Fault], roll: float) -> Fault | None:
     """The fault that a request meets whose `roll` is evenly spread over 0 to 1; None for none."""
     edge = 0.0
     for fault in faults:

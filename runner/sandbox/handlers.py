@@ -10,8 +10,8 @@ from typing import Any
 from runner.core.errors import RefusedError
 from runner.sandbox import serializers
 from runner.sandbox.backend import Backend
-from runner.sandbox.catalog import Catalogue, Workflow
-from runner.sandbox.http import Request, Response, error_response, json_response
+from runner.sandbox.catalog import Catalog, Workflow
+from runner.sandbox.http import Request, Response, json_response
 
 _PAGE_SIZE = 50
 
@@ -32,7 +32,7 @@ class ApiError(Exception):
         self.headers = headers
 
 
-def answer(world: Backend, key: str, request: Request, *, job_fails: bool = False) -> Response:
+def handle(world: Backend, key: str, request: Request, *, job_fails: bool = False) -> Response:
     """The API's answer to a request. `key` is the one that is accepted; with `job_fails`, a job created by it fails."""
     try:
         handler = _handler(request)
@@ -42,18 +42,21 @@ def answer(world: Backend, key: str, request: Request, *, job_fails: bool = Fals
             handler = _create_failing_job
         return json_response(HTTPStatus.OK, handler(world, request))
     except ApiError as error:
-        return refusal(error.status, error.message, error.details, error.headers)
+        return error_response(error.status, error.message, error.details, error.headers)
     except RefusedError as error:  # the store: what could not be kept was not created
-        return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, error.message)
+        return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, error.message)
     except Exception as error:  # noqa: BLE001 - a bug in here is told to the client, not to the terminal
-        return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, f"a fault of the sandbox: {type(error).__name__}: {error}")
+        return error_response(
+            HTTPStatus.INTERNAL_SERVER_ERROR, f"a fault of the sandbox: {type(error).__name__}: {error}"
+        )
 
 
-def refusal(
+def error_response(
     status: HTTPStatus, message: str, details: Any = None, headers: Mapping[str, str] | None = None
 ) -> Response:
     """An error in the API's own form, its code made from the status: `bad_request`, `forbidden`, and so on."""
-    return error_response(status, status.name.lower(), message, details, headers)
+    error = {"code": status.name.lower(), "message": message, "details": details}
+    return json_response(status, {"error": error}, headers)
 
 
 def _handler(request: Request) -> Handler:
@@ -83,7 +86,7 @@ def _ping(_world: Backend, _request: Request) -> str:
 
 
 def _list_projects(world: Backend, request: Request) -> dict[str, Any]:
-    projects = list(world.catalogue.projects.values())
+    projects = list(world.catalog.projects.values())
     size = _number(request.query, "page_size", _PAGE_SIZE, least=1)
     start = (_number(request.query, "page_num", 1, least=1) - 1) * size
     page = projects[start : start + size]
@@ -93,12 +96,12 @@ def _list_projects(world: Backend, request: Request) -> dict[str, Any]:
 def _list_workflows(world: Backend, request: Request) -> dict[str, Any]:
     offset = _number(request.query, "offset", 0, least=0)
     limit = _number(request.query, "limit", _PAGE_SIZE, least=1)
-    found = list(_workflows(world.catalogue, request.query))
+    found = list(_workflows(world.catalog, request.query))
     pagination = {"limit": limit, "offset": offset, "total": len(found)}
     return {"workflows": found[offset : offset + limit], "pagination": pagination}
 
 
-def _workflows(catalogue: Catalogue, query: Query) -> Iterator[dict[str, Any]]:
+def _workflows(catalogue: Catalog, query: Query) -> Iterator[dict[str, Any]]:
     """The items that the query's filters leave: a workflow once for each of its projects."""
     project_id = query.get("project_id")
     if project_id:
@@ -113,31 +116,31 @@ def _workflows(catalogue: Catalogue, query: Query) -> Iterator[dict[str, Any]]:
 
 
 def _get_workflow(world: Backend, request: Request) -> dict[str, Any]:
-    return serializers.workflow_object(*_workflow_in_project(world.catalogue, request))
+    return serializers.workflow_object(*_workflow_in_project(world.catalog, request))
 
 
 def _get_estimate(world: Backend, request: Request) -> dict[str, Any]:
-    return {"estimated_cost": _workflow(world.catalogue, request).cost}
+    return {"estimated_cost": _workflow(world.catalog, request).cost}
 
 
 def _list_jobs(world: Backend, request: Request) -> dict[str, Any]:
     wanted = _wanted(request.query, ("id", "status", "created_by"))
     day = _day(request.query)
     jobs = world.jobs(request.segments[2])
-    _workflow(world.catalogue, request)  # after the jobs were read: another process may have brought the workflow
+    _workflow(world.catalog, request)  # after the jobs were read: another process may have brought the workflow
     now = world.now()
     items = (serializers.job_item(job, now) for job in jobs)
     return {"jobs": [item for item in items if _matches(item, wanted, day)]}
 
 
 def _create_job(world: Backend, request: Request) -> dict[str, Any]:
-    workflow, project_id = _workflow_in_project(world.catalogue, request)
+    workflow, project_id = _workflow_in_project(world.catalog, request)
     job = world.create(workflow.id, project_id)
     return serializers.job_object(job, job.created_at)
 
 
 def _create_failing_job(world: Backend, request: Request) -> dict[str, Any]:
-    workflow, project_id = _workflow_in_project(world.catalogue, request)
+    workflow, project_id = _workflow_in_project(world.catalog, request)
     job = world.create_failing(workflow.id, project_id)
     return serializers.job_object(job, job.created_at)
 
@@ -145,20 +148,20 @@ def _create_failing_job(world: Backend, request: Request) -> dict[str, Any]:
 def _get_job(world: Backend, request: Request) -> dict[str, Any]:
     job_id = request.segments[4]
     job = world.job(request.segments[2], job_id)
-    _workflow(world.catalogue, request)
+    _workflow(world.catalog, request)
     if job is None:
         raise ApiError(HTTPStatus.NOT_FOUND, "the workflow has no such job", {"job_id": job_id})
     return serializers.job_object(job, world.now())
 
 
-def _workflow(catalogue: Catalogue, request: Request) -> Workflow:
+def _workflow(catalogue: Catalog, request: Request) -> Workflow:
     workflow = catalogue.workflows.get(request.segments[2])
     if workflow is None:
         raise ApiError(HTTPStatus.BAD_REQUEST, "there is no such workflow", {"workflow_id": request.segments[2]})
     return workflow
 
 
-def _workflow_in_project(catalogue: Catalogue, request: Request) -> tuple[Workflow, str]:
+def _workflow_in_project(catalogue: Catalog, request: Request) -> tuple[Workflow, str]:
     """The workflow and the project that a request names, when they belong together."""
     project_id = request.query.get("project_id")
     if not project_id:
@@ -170,7 +173,7 @@ def _workflow_in_project(catalogue: Catalogue, request: Request) -> tuple[Workfl
     return workflow, project_id
 
 
-def _check_project(catalogue: Catalogue, project_id: str) -> None:
+def _check_project(catalogue: Catalog, project_id: str) -> None:
     if project_id not in catalogue.projects:
         raise ApiError(HTTPStatus.FORBIDDEN, "there is no project of yours with this id", {"project_id": project_id})
 

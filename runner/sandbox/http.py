@@ -24,7 +24,7 @@ _FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\0\r\n]*)")
 _LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d*)?", re.IGNORECASE)
 
 
-class WireError(Exception):
+class HttpError(Exception):
     """What came is no request that can be served; the connection is of no use after it."""
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
@@ -55,18 +55,18 @@ class Response:
     content_type: str = "application/json"
 
 
-class Reader:
+class RequestReader:
     """Reads one request after the other from what `receive(size)` returns; empty bytes are the end."""
 
     def __init__(self, receive: Callable[[int], bytes]) -> None:
         self._receive = receive
         self._buffer = b""
 
-    def request(self) -> Request | None:
+    def read(self) -> Request | None:
         """The next request, or None when the other side is done, be it in the middle of one.
 
         Raises:
-            WireError: what came is no HTTP/1.1 request, is too large, or names a host that is not loopback.
+            HttpError: what came is no HTTP/1.1 request, is too large, or names a host that is not loopback.
             OSError: whatever `receive` raises.
         """
         head = self._head()
@@ -78,7 +78,7 @@ class Reader:
     def _head(self) -> str | None:
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:
             if len(self._buffer) > _LONGEST_HEAD:
-                raise WireError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the headers are too large")
+                raise HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the headers are too large")
             if not self._more():
                 return None
         head, self._buffer = self._buffer[:end], self._buffer[end + 4 :]
@@ -102,12 +102,12 @@ def parse_head(head: str) -> Request:
     """Read a request's line and headers.
 
     Raises:
-        WireError: they are malformed, or the host is not loopback.
+        HttpError: they are malformed, or the host is not loopback.
     """
     line, *fields = head.split("\r\n")
     match = _REQUEST_LINE.fullmatch(line)
     if match is None:
-        raise WireError(HTTPStatus.BAD_REQUEST, "this is no HTTP/1.1 request")
+        raise HttpError(HTTPStatus.BAD_REQUEST, "this is no HTTP/1.1 request")
     headers = _headers(fields)
     _check_host(headers)
     path, query = _target(match[2])
@@ -126,14 +126,7 @@ def json_response(status: HTTPStatus, value: Any, headers: Mapping[str, str] | N
     return Response(status, json.dumps(value).encode(), headers or {})
 
 
-def error_response(
-    status: HTTPStatus, code: str, message: str, details: Any = None, headers: Mapping[str, str] | None = None
-) -> Response:
-    """An error in the API's own form."""
-    return json_response(status, {"error": {"code": code, "message": message, "details": details}}, headers)
-
-
-def render(response: Response, *, date: datetime, request_id: str, close: bool, head_only: bool) -> bytes:
+def render_response(response: Response, *, date: datetime, request_id: str, close: bool, head_only: bool) -> bytes:
     """The bytes of an answer, head and body in one piece. `date` must be in UTC."""
     lines = [
         f"HTTP/1.1 {response.status.value} {response.status.phrase}",
@@ -152,7 +145,7 @@ def _headers(fields: list[str]) -> dict[str, str]:
     for text in fields:
         match = _FIELD.fullmatch(text)
         if match is None:
-            raise WireError(HTTPStatus.BAD_REQUEST, "a header is malformed")
+            raise HttpError(HTTPStatus.BAD_REQUEST, "a header is malformed")
         name, value = match[1].lower(), match[2].rstrip(" \t")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers
@@ -162,7 +155,7 @@ def _check_host(headers: Mapping[str, str]) -> None:
     """Refuse a request for another host: a web page whose name was rebound to loopback would send one."""
     host = headers.get("host", "localhost")
     if not _LOOPBACK.fullmatch(host):
-        raise WireError(HTTPStatus.MISDIRECTED_REQUEST, "the sandbox answers for 127.0.0.1 and localhost only")
+        raise HttpError(HTTPStatus.MISDIRECTED_REQUEST, "the sandbox answers for 127.0.0.1 and localhost only")
 
 
 def _target(target: str) -> tuple[str, dict[str, str]]:
@@ -171,7 +164,7 @@ def _target(target: str) -> tuple[str, dict[str, str]]:
         parts = urlsplit(target if not target.startswith("/") else f"http://localhost{target}")
         query = parse_qs(parts.query, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS)
     except ValueError:
-        raise WireError(HTTPStatus.BAD_REQUEST, "the request's target is malformed") from None
+        raise HttpError(HTTPStatus.BAD_REQUEST, "the request's target is malformed") from None
     return parts.path or "/", {name: values[0] for name, values in query.items()}
 
 
@@ -182,10 +175,10 @@ def _keeps_alive(minor: str, connection: str) -> bool:
 
 def _body_length(headers: Mapping[str, str]) -> int:
     if "transfer-encoding" in headers:
-        raise WireError(HTTPStatus.LENGTH_REQUIRED, "the sandbox reads no chunked bodies")
+        raise HttpError(HTTPStatus.LENGTH_REQUIRED, "the sandbox reads no chunked bodies")
     text = headers.get("content-length", "0")
     if not (text.isascii() and text.isdigit()):
-        raise WireError(HTTPStatus.BAD_REQUEST, "Content-Length is no number")
+        raise HttpError(HTTPStatus.BAD_REQUEST, "Content-Length is no number")
     if len(text) > len(str(_LONGEST_BODY)) or int(text) > _LONGEST_BODY:
-        raise WireError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too large")
+        raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too large")
     return int(text)

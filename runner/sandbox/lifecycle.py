@@ -68,7 +68,7 @@ def task_spans(job: SandboxJob, count: int) -> tuple[Span, ...]:
     return tuple(Span(job.created_at, edges[index], edges[index + 1], whole.fails_at) for index in range(count))
 
 
-def stage(span: Span, now: datetime) -> Stage:
+def stage_at(span: Span, now: datetime) -> Stage:
     """Where `span` is at `now`."""
     if span.fails_at is None or now < span.fails_at:
         return _undisturbed(span, now)

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from runner.sandbox.catalog import Project, Workflow
-from runner.sandbox.lifecycle import SandboxJob, Span, Stage, job_span, stage, task_spans
+from runner.sandbox.lifecycle import SandboxJob, Span, Stage, job_span, stage_at, task_spans
 
 # The one service user of the sandbox, and its workspace.
 USER_ID = "5e0c4f9b-2d86-4a17-b3f1-8c7a60d9e245"
@@ -78,7 +78,7 @@ def workflow_object(workflow: Workflow, project_id: str) -> dict[str, Any]:
 
 def job_item(job: SandboxJob, now: datetime) -> dict[str, Any]:
     """`dexter.ListJobsItem`."""
-    state = stage(job_span(job), now)
+    state = stage_at(job_span(job), now)
     return {
         "created_by": USER_ID,
         "workflow_id": job.workflow_id,
@@ -113,7 +113,7 @@ def _tasks(job: SandboxJob, now: datetime) -> list[dict[str, Any]]:
 
 def _task(job: SandboxJob, index: int, span: Span, now: datetime) -> dict[str, Any]:
     name, block_id = _TASKS[index]
-    state = stage(span, now)
+    state = stage_at(span, now)
     failed = state.status == "failed"
     return {
         "id": f"{job.id}-{index + 1}",

@@ -17,7 +17,7 @@ from typing import Self
 from runner.core.errors import NoThreadError, RefusedError
 from runner.sandbox import handlers, http
 from runner.sandbox.backend import Backend
-from runner.sandbox.faults import Fault, FaultSampler, Kind, checked
+from runner.sandbox.faults import Fault, FaultKind, FaultSampler, check_shares
 
 _HOST = "127.0.0.1"
 _BACKLOG = 512
@@ -50,7 +50,7 @@ class Sandbox:
 
     def __init__(
         self,
-        world: Backend,
+        backend: Backend,
         *,
         key: str = "sandbox-key",
         faults: Sequence[Fault] = (),
@@ -58,9 +58,9 @@ class Sandbox:
         port: int = 0,
         log: Callable[[str], None] | None = None,
     ) -> None:
-        self.world = world
+        self.backend = backend
         self._key = key
-        self._dice = FaultSampler(checked(faults), seed)
+        self._dice = FaultSampler(check_shares(faults), seed)
         self._port = port
         self._log = log
         self._closing = threading.Event()
@@ -136,7 +136,7 @@ class Sandbox:
             with contextlib.suppress(OSError):  # the client went away, or was silent for too long
                 connection.settimeout(_IDLE)
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                reader = http.Reader(connection.recv)
+                reader = http.RequestReader(connection.recv)
                 while not self._closing.is_set() and self._exchange(connection, reader):
                     pass
         finally:
@@ -147,16 +147,16 @@ class Sandbox:
         with self._lock:
             self._connections.pop(thread).close()
 
-    def _exchange(self, connection: socket.socket, reader: http.Reader) -> bool:
+    def _exchange(self, connection: socket.socket, reader: http.RequestReader) -> bool:
         """Serve one request; whether the connection can serve another."""
         try:
-            request = reader.request()
-        except http.WireError as error:
+            request = reader.read()
+        except http.HttpError as error:
             self._turn_away(connection, error)
             return False
         if request is None:
             return False
-        met = self._dice.throw() if request.method == "POST" else {}
+        met = self._dice.sample() if request.method == "POST" else {}
         response = self._respond(request, met)
         kinds = ", ".join(met)
         if "reset" in met:
@@ -167,19 +167,21 @@ class Sandbox:
         connection.sendall(self._render(response, close=not request.keep_alive, head_only=request.method == "HEAD"))
         return request.keep_alive
 
-    def _respond(self, request: http.Request, met: Mapping[Kind, Fault]) -> http.Response:
+    def _respond(self, request: http.Request, met: Mapping[FaultKind, Fault]) -> http.Response:
         if limit := met.get("rate-limit"):
             headers = {"Retry-After": f"{limit.seconds:.0f}"}
-            return handlers.refusal(HTTPStatus.TOO_MANY_REQUESTS, "too many requests", headers=headers)
-        response = handlers.answer(self.world, self._key, request, job_fails="failure" in met)
+            return handlers.error_response(HTTPStatus.TOO_MANY_REQUESTS, "too many requests", headers=headers)
+        response = handlers.handle(self.backend, self._key, request, job_fails="failure" in met)
         if slow := met.get("slow"):
             self._closing.wait(slow.seconds)
         return _BAD_GATEWAY if "bad-gateway" in met else response
 
-    def _turn_away(self, connection: socket.socket, error: http.WireError) -> None:
+    def _turn_away(self, connection: socket.socket, error: http.HttpError) -> None:
         """Answer what was no request, and let the client finish sending: closing at once would reset the answer."""
         self._note(f"- - {error.status}")
-        connection.sendall(self._render(handlers.refusal(error.status, error.message), close=True, head_only=False))
+        connection.sendall(
+            self._render(handlers.error_response(error.status, error.message), close=True, head_only=False)
+        )
         connection.shutdown(socket.SHUT_WR)
         connection.settimeout(_LINGER)
         drained = 0
@@ -187,8 +189,8 @@ class Sandbox:
             drained += len(data)
 
     def _render(self, response: http.Response, *, close: bool, head_only: bool) -> bytes:
-        return http.render(
-            response, date=self.world.now(), request_id=str(uuid.uuid4()), close=close, head_only=head_only
+        return http.render_response(
+            response, date=self.backend.now(), request_id=str(uuid.uuid4()), close=close, head_only=head_only
         )
 
     def _tell(self, request: http.Request, ending: str) -> None:

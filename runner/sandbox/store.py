@@ -22,7 +22,7 @@ _FILE = "jobs.jsonl"
 class Store(Protocol):
     """What a world asks of its store. A world calls it from one thread at a time."""
 
-    def news(self) -> list[SandboxJob]:
+    def read_new(self) -> list[SandboxJob]:
         """The jobs that are in the store and were not told yet; all of them at the first call."""
         ...
 
@@ -38,7 +38,7 @@ class Store(Protocol):
 class Memory:
     """Keeps nothing: the world's own memory is all there is."""
 
-    def news(self) -> list[SandboxJob]:
+    def read_new(self) -> list[SandboxJob]:
         """Nobody else creates jobs here."""
         return []
 
@@ -78,7 +78,7 @@ class JobFile:
                 self.close()
                 raise RefusedError(f"{self.path}: the sandbox keeps its jobs in a plain file", self._way_out())
 
-    def news(self) -> list[SandboxJob]:
+    def read_new(self) -> list[SandboxJob]:
         """The jobs that are in the file and were not told yet.
 
         Raises:

@@ -47,7 +47,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
 @pytest.fixture
 def world() -> Iterator[Backend]:
     with Backend() as one:
-        one.admit((workflow, project) for workflow in ("w-1", "w-2") for project in ("p-1", "p-2"))
+        one.add_pairs((workflow, project) for workflow in ("w-1", "w-2") for project in ("p-1", "p-2"))
         yield one
 
 

@@ -64,7 +64,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
 @pytest.fixture
 def desk(shell: Shell) -> Iterator[Desk]:
     with Backend() as world:
-        world.admit((workflow, project) for workflow in ("w-1", "w-2") for project in ("p-1", "p-2"))
+        world.add_pairs((workflow, project) for workflow in ("w-1", "w-2") for project in ("p-1", "p-2"))
         with Sandbox(world, key=KEY) as server:
             shell.at(server.base_url)
             yield Desk(shell, world)
@@ -141,7 +141,7 @@ def test_what_failed_is_tried_again(desk: Desk) -> None:
     desk.shell.manifest(A, ("field-c", "w-3", "p-1"), once_per="forever")
     done, record = desk.run()
     assert (done.code, kinds(record)) == (1, {"field-a": "created", "field-c": "not_created"})
-    desk.world.admit([("w-3", "p-1")])
+    desk.world.add_pairs([("w-3", "p-1")])
     assert kinds(desk.ran()) == {"field-a": "created", "field-c": "created"}
     assert desk.world.created == 2
 
@@ -165,7 +165,7 @@ def test_an_unfinished_run_is_refused_and_finished(desk: Desk) -> None:
     assert f"the last run of nightly ({first['run']['id']}) left 1 of 3 jobs not created" in refused.err
     assert "--resume" in refused.err
     assert "--new" in refused.err
-    desk.world.admit([("w-3", "p-1")])
+    desk.world.add_pairs([("w-3", "p-1")])
     desk.shell.manifest(("field-c", "w-3", "p-1"), A, ("field-d", "w-2", "p-1"), once_per="run")
     done, record = desk.run("--resume")
     assert (done.code, desk.world.created) == (0, 4)
@@ -181,7 +181,7 @@ def test_the_manifest_may_answer_for_all_time(desk: Desk, says: str, posts: int)
     text = desk.shell.manifest(A, ("field-c", "w-3", "p-1"), once_per="run").read_text(encoding="utf-8")
     desk.shell.write("nightly.yaml", f"on_unfinished: {says}\n{text}")
     assert desk.run()[0].code == 1
-    desk.world.admit([("w-3", "p-1")])
+    desk.world.add_pairs([("w-3", "p-1")])
     desk.ran()
     assert desk.world.created == posts
 

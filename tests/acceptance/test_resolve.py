@@ -36,7 +36,7 @@ def shell(tmp_path: Path) -> Shell:
 @contextmanager
 def sandbox(shell: Shell, world: Backend, *faults: Fault) -> Iterator[Sandbox]:
     """The sandbox with the workflows of the tests; the shell works with it, at one port as long as it is the same."""
-    world.admit([(WORKFLOW, PROJECT), ("w-2", PROJECT)])
+    world.add_pairs([(WORKFLOW, PROJECT), ("w-2", PROJECT)])
     with Sandbox(world, key=KEY, faults=faults) as server:
         shell.at(server.base_url)
         yield server
@@ -155,7 +155,7 @@ def test_more_jobs_than_doubts_are_left_to_a_person_with_the_candidates(shell: S
 
 def test_over_projects_all_are_created_and_it_says_that_it_is_not_certain_which_is_whose(shell: Shell) -> None:
     with Backend() as world:
-        world.admit([(WORKFLOW, "p-2")])
+        world.add_pairs([(WORKFLOW, "p-2")])
         with sandbox(shell, world, LOSES):
             in_doubt(shell, ("a", WORKFLOW, PROJECT), ("b", WORKFLOW, "p-2"))
             done = shell("resolve")
@@ -294,7 +294,7 @@ def test_a_job_that_another_submission_has_is_refused(shell: Shell) -> None:
             shell.manifest(*TWO[:1], path="other.yaml")
             assert shell("run", "other.yaml").code == 0
             port = server.port
-        world.admit([(WORKFLOW, PROJECT)])
+        world.add_pairs([(WORKFLOW, PROJECT)])
         with Sandbox(world, key=KEY, faults=[LOSES], port=port):
             in_doubt(shell)
             [theirs, *_] = world.jobs(WORKFLOW)

@@ -57,7 +57,7 @@ class Desk:
 @pytest.fixture
 def desk(shell: Shell) -> Iterator[Desk]:
     with Backend() as world:
-        world.admit((workflow, project) for workflow in ("w-1", "w-2") for project in ("p-1", "p-2"))
+        world.add_pairs((workflow, project) for workflow in ("w-1", "w-2") for project in ("p-1", "p-2"))
         with Sandbox(world, key=KEY) as server:
             shell.at(server.base_url)
             yield Desk(shell, world)

@@ -46,7 +46,7 @@ def sandbox() -> Iterator[Sandbox]:
 def known(sandbox: Sandbox) -> dict[str, str]:
     """Ids that the sandbox knows, by the names of their parameters."""
     [project] = WORKFLOW.project_ids
-    job = sandbox.world.create(WORKFLOW.id, project)
+    job = sandbox.backend.create(WORKFLOW.id, project)
     return {"workflow_id": WORKFLOW.id, "project_id": project, "job_id": job.id}
 
 

@@ -12,7 +12,7 @@ import yaml
 from runner.core.errors import ManifestError
 from runner.manifest import loader
 from runner.manifest.yaml import reader
-from runner.manifest.yaml.scalars import Moment
+from runner.manifest.yaml.scalars import Timestamp
 
 CASES: list[dict[str, Any]] = json.loads(
     (Path(__file__).parents[1] / "cases" / "yaml" / "yaml-test-suite.json").read_text(encoding="utf-8")
@@ -48,7 +48,9 @@ def said(text: str) -> list[Any]:
 
 def in_json(value: Any) -> str:
     """For comparing: 1, 1.0, true and "1" are four things. A date is text to JSON."""
-    return json.dumps(value, sort_keys=True, default=lambda moment: moment.text if type(moment) is Moment else moment)
+    return json.dumps(
+        value, sort_keys=True, default=lambda moment: moment.text if type(moment) is Timestamp else moment
+    )
 
 
 def test_there_are_the_cases_of_the_whole_suite() -> None:

@@ -77,7 +77,7 @@ class Story:
         self.deaths = self.random.choice((1, 1, 1, 2, 2, 3, 4))
         self.skew = (NOON - datetime.now(UTC)).total_seconds()
         self.world = Backend(clock=lambda: datetime.now(UTC) + timedelta(seconds=self.skew))
-        self.world.admit(self.pairs)
+        self.world.add_pairs(self.pairs)
         self.promise = Promise(self.world, self.ledger, self.pairs)
         self.env = {"PIXXEL_API_KEY": KEY, "PIXXEL_RUNNER_CONCURRENCY": str(self.random.choice((1, 2, 3, 8)))}
 
@@ -201,7 +201,7 @@ def measure(zygote: Zygote, folder: Path) -> dict[Shape, Ended]:
         here.mkdir()
         story = Story(0, here, zygote, Tally(), {})
         story.shape, story.once_per, story.pairs, story.renames = shape, "day", pairs_of(shape, 6), False
-        story.world.admit(story.pairs)
+        story.world.add_pairs(story.pairs)
         with Shop(story.world, (), 0) as shop:
             story.env["PIXXEL_BASE_URL"] = shop.base_url
             story._write_manifest(0)

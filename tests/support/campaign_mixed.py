@@ -124,7 +124,7 @@ class Mix:
         self.skew = (NOON - datetime.now(UTC)).total_seconds() + self.random.choice(_BEGINNINGS)
         self.off = self.random.choice(_STEPS) if self.random.random() < 0.25 else 0.0  # seconds: the runs' clock
         self.world = Backend(clock=lambda: datetime.now(UTC) + timedelta(seconds=self.skew))
-        self.world.admit(pair for plan in self.plans for pair in (*plan.pairs, *plan.disabled))
+        self.world.add_pairs(pair for plan in self.plans for pair in (*plan.pairs, *plan.disabled))
         self._strangers = self._others_jobs()
         self.ledger = self.folder / ".pixxel-runner" / "ledger.db"
         self.listed: dict[str, Sequence[str]] = {}

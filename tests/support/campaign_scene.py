@@ -93,7 +93,7 @@ class Scene:
         self.zygote = zygote
         self.skew = (NOON - datetime.now(UTC)).total_seconds()
         self.world = world or Backend(clock=self.now)
-        self.world.admit(self.pairs)
+        self.world.add_pairs(self.pairs)
         self.shop = Shop(self.world, faults)
         self.ledger = folder / ".pixxel-runner" / "ledger.db"
         self.env = {"PIXXEL_API_KEY": KEY, "PIXXEL_RUNNER_CONCURRENCY": "2"}

@@ -91,7 +91,7 @@ class Rogue(Shop):
         self.is_open = False
         super().__exit__(kind, error, trace)
 
-    def _exchange(self, connection: socket.socket, reader: http.Reader) -> bool:
+    def _exchange(self, connection: socket.socket, reader: http.RequestReader) -> bool:
         begun = connection.recv(_PEEKED, socket.MSG_PEEK)
         method, _, rest = begun.partition(b" ")
         target = rest.partition(b" ")[0].decode("latin-1")
@@ -101,7 +101,7 @@ class Rogue(Shop):
         if fault is not None and fault.unread:
             self.dice_thrown.met(f"{method.decode()} {fault.kind}")
             return fault.play(self._line(connection, dice, None, lambda: None))
-        request = reader.request()
+        request = reader.read()
         if request is None:
             return False
         self._tell(request, fault.kind if fault else "")
@@ -120,7 +120,7 @@ class Rogue(Shop):
         return Line(sock, dice, self, answer or http.Response(HTTPStatus.OK, b""), create, self.dice_thrown.known)
 
     def _answer(self, request: http.Request) -> http.Response:
-        response = handlers.answer(self.world, KEY, request)
+        response = handlers.handle(self.backend, KEY, request)
         if request.method == "POST":
             assert response.status == HTTPStatus.OK, response
             self.dice_thrown.created(json.loads(response.body)["id"])

@@ -97,7 +97,7 @@ def _error(line: Line, status: int, headers: Headers = ()) -> bytes:
         json.dumps({"error": {"code": "said_so", "message": "no", "details": None}}).encode(),
         json.dumps({"error": "no"}).encode(),
     )
-    date = ("Date", format_datetime(line.server.world.now(), usegmt=True))
+    date = ("Date", format_datetime(line.server.backend.now(), usegmt=True))
     return plain(status, line.random.choice(forms), [date, *headers])
 
 

@@ -87,7 +87,7 @@ def run(folder: Path, jobs: int, concurrency: int, every: float = 1.0) -> Load:
     _write_manifest(folder / "load.yaml", pairs)
     met: Counter[str] = Counter()
     with Backend() as world:
-        world.admit(pairs)
+        world.add_pairs(pairs)
         with Sandbox(world, key=KEY, faults=FAULTS, log=lambda line: met.update(_kinds(line))) as sandbox:
             env = {"PIXXEL_API_KEY": KEY, "PIXXEL_BASE_URL": sandbox.base_url}
             kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "PYTHONPATH")}

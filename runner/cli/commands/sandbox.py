@@ -15,7 +15,7 @@ from runner.cli import console
 from runner.core.errors import Exit, UsageError
 from runner.sandbox import faults as rehearsal
 from runner.sandbox.backend import Backend
-from runner.sandbox.catalog import Catalogue, Workflow
+from runner.sandbox.catalog import Catalog, Workflow
 from runner.sandbox.faults import Fault
 from runner.sandbox.server import Sandbox
 from runner.sandbox.store import JobFile
@@ -80,11 +80,11 @@ def command(
     as comments; it serves until Ctrl-C or SIGTERM.
     """
     _check_key(key)
-    faults = rehearsal.checked(rehearsal.parse_fault(text) for text in fault_texts)
+    faults = rehearsal.check_shares(rehearsal.parse_fault(text) for text in fault_texts)
     seed = secrets.randbelow(2**32) if seed is None else seed
     pairs = _pairs(manifests)
     with _stops_blocked(), Backend(store=JobFile(state) if state else None) as world:
-        world.admit(pairs)
+        world.add_pairs(pairs)
         with Sandbox(world, key=key, faults=faults, seed=seed, port=port, log=_log if verbose else None) as sandbox:
             _greet(sandbox, key, faults, seed)
             signal.sigwait(_STOPS)
@@ -130,10 +130,10 @@ def _greet(sandbox: Sandbox, key: str, faults: Sequence[Fault], seed: int) -> No
         f"export PIXXEL_BASE_URL={sandbox.base_url}",
         f"export PIXXEL_API_KEY={shlex.quote(key)}",
     ]
-    console.out("\n".join([*exports, "", *_listing(sandbox.world.catalogue)]))
+    console.out("\n".join([*exports, "", *_listing(sandbox.backend.catalog)]))
 
 
-def _listing(catalogue: Catalogue) -> list[str]:
+def _listing(catalogue: Catalog) -> list[str]:
     """What can be run, as comments of a shell, so that all of the output can be pasted."""
     lines: list[str] = []
     for project in catalogue.projects.values():

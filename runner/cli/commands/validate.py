@@ -10,7 +10,7 @@ from runner.cli import completers, console, manifests, problem_format
 from runner.core.errors import Exit, Problem, UsageError
 from runner.core.models import Manifest
 from runner.manifest import loader
-from runner.manifest.loader import Checked
+from runner.manifest.loader import CheckResult
 
 
 @click.command("validate")
@@ -34,15 +34,15 @@ def command(paths: tuple[str, ...], style: str) -> Exit:
     return Exit.USAGE if any(checked.problems for checked in results) else Exit.OK
 
 
-def _check(path: str) -> Checked:
+def _check(path: str) -> CheckResult:
     try:
         data = loader.read_source(path, console.stdin())
     except UsageError as error:
-        return Checked(None, (manifests.unread(path, error),), ())
+        return CheckResult(None, (manifests.unread(path, error),), ())
     return loader.check(data, path)
 
 
-def _write_text(results: Iterable[Checked]) -> None:
+def _write_text(results: Iterable[CheckResult]) -> None:
     for checked in results:
         for warning in checked.warnings:
             console.warn(problem_format.text(warning))
@@ -51,7 +51,7 @@ def _write_text(results: Iterable[Checked]) -> None:
         _write_ok(checked.manifest)
 
 
-def _write_github(results: Iterable[Checked]) -> None:
+def _write_github(results: Iterable[CheckResult]) -> None:
     for checked in results:
         for warning in checked.warnings:
             console.out(problem_format.github(warning, "warning"))
@@ -60,7 +60,7 @@ def _write_github(results: Iterable[Checked]) -> None:
         _write_ok(checked.manifest)
 
 
-def _write_json(results: Iterable[Checked]) -> None:
+def _write_json(results: Iterable[CheckResult]) -> None:
     listed: list[tuple[Problem, problem_format.Severity]] = []
     for checked in results:
         listed.extend((warning, "warning") for warning in checked.warnings)
@@ -68,7 +68,7 @@ def _write_json(results: Iterable[Checked]) -> None:
     console.out(problem_format.as_json(listed))
 
 
-_WRITERS: dict[str, Callable[[Iterable[Checked]], None]] = {
+_WRITERS: dict[str, Callable[[Iterable[CheckResult]], None]] = {
     "text": _write_text,
     "json": _write_json,
     "github": _write_github,

@@ -19,9 +19,9 @@ from yaml.events import (
 )
 
 from runner.core.errors import ManifestError, Problem
-from runner.manifest.yaml.document import Document, Lines, Place, children_of
-from runner.manifest.yaml.messages import field_path, shown
-from runner.manifest.yaml.scalars import reading, resolve
+from runner.manifest.yaml.document import Document, Lines, Location, children_of
+from runner.manifest.yaml.messages import format_path, quote
+from runner.manifest.yaml.scalars import describe_value, parse_scalar
 
 # Bounds. Each is far above any real manifest, and keeps a hostile one from taking the machine.
 MAX_DEPTH = 20
@@ -48,7 +48,7 @@ class _Anchor:
     """What `&name` marks. `size` counts values, `height` the collections inside one another."""
 
     value: Any = _UNFINISHED
-    place: Place = 0
+    place: Location = 0
     size: int = 0
     height: int = 0
 
@@ -77,7 +77,7 @@ class Composer:
         self._count = 0  # of values, with those that aliases repeat
         self._expanded = 0  # of these, those that aliases repeat
 
-    def document(self) -> Document:
+    def compose(self) -> Document:
         """Read the stream's one document.
 
         Raises:
@@ -87,13 +87,13 @@ class Composer:
         """
         self._next()  # the stream's start
         if type(self._next()) is StreamEndEvent:
-            raise self.fatal(0, "the file is empty", "`pixxel-runner init` writes a manifest to start from")
+            raise self.fatal_error(0, "the file is empty", "`pixxel-runner init` writes a manifest to start from")
         value, place = self._node(self._next())
         self._next()  # the document's end
         self._expect_end(self._next())
         return Document(self._file, value, place, self._lines, tuple(self._problems))
 
-    def fatal(self, offset: int, message: str, hint: str) -> ManifestError:
+    def fatal_error(self, offset: int, message: str, hint: str) -> ManifestError:
         """The end of the reading: the problems so far, and the one that ends it."""
         self._doubt()
         self._path.clear()
@@ -113,7 +113,7 @@ class Composer:
                 "put each manifest into a file of its own, or remove this `---`",
             )
 
-    def _node(self, event: Event) -> tuple[Any, Place]:
+    def _node(self, event: Event) -> tuple[Any, Location]:
         self._count += 1
         if type(event) is AliasEvent:
             return self._alias(event)
@@ -123,13 +123,13 @@ class Composer:
             return self._anchored(event)
         return self._scalar(event) if type(event) is ScalarEvent else self._collection(event)
 
-    def _anchored(self, event: Event) -> tuple[Any, Place]:
+    def _anchored(self, event: Event) -> tuple[Any, Location]:
         mark = f"&{event.anchor}"
         offset = event.start_mark.index
         if self._text.startswith(mark, offset) and self._text[offset + len(mark) :][:1] in _IN_ANCHORS:
             self._doubt()
             hint = "name the anchor with letters, digits, `-` and `_` alone"
-            self._problem(offset, f"readers of YAML differ in where the name of the anchor {shown(mark)} ends", hint)
+            self._problem(offset, f"readers of YAML differ in where the name of the anchor {quote(mark)} ends", hint)
         anchor = self._anchors[event.anchor] = _Anchor()
         count, deepest = self._count, self._deepest
         self._deepest = self._depth
@@ -140,13 +140,13 @@ class Composer:
         self._deepest = max(deepest, self._deepest)
         return value, place
 
-    def _alias(self, event: Event) -> tuple[Any, Place]:
+    def _alias(self, event: Event) -> tuple[Any, Location]:
         offset = event.start_mark.index
         anchor = self._anchors.get(event.anchor)
         if anchor is None or anchor.value is _UNFINISHED:
             what = "names no anchor above it" if anchor is None else "stands inside its own anchor"
             hint = "write a value that begins with `*` in quotes"
-            self._problem(offset, f"the alias {shown('*' + event.anchor)} {what}", hint)
+            self._problem(offset, f"the alias {quote('*' + event.anchor)} {what}", hint)
             return None, offset
         self._count += anchor.size
         self._expanded += anchor.size
@@ -155,11 +155,11 @@ class Composer:
             raise self._too_deep(offset)
         if self._expanded > MAX_EXPANDED:
             message = f"aliases repeat more than {MAX_EXPANDED:,} values up to here"
-            raise self.fatal(offset, message, "write the values out")
+            raise self.fatal_error(offset, message, "write the values out")
         children = children_of(anchor.place)
         return anchor.value, offset if children is None else (offset, children)
 
-    def _scalar(self, event: Event) -> tuple[Any, Place]:
+    def _scalar(self, event: Event) -> tuple[Any, Location]:
         text: str = event.value
         offset: int = event.start_mark.index
         if len(text) > MAX_SCALAR:
@@ -169,7 +169,7 @@ class Composer:
         if event.implicit[0]:
             if not text and self._flow_depth:
                 self._doubt()
-            value = resolve(text)
+            value = parse_scalar(text)
             return (text, offset) if value is text else (value, (offset, text))
         if event.style in ("|", ">") and _BLOCK_HEADER.match(self._text, offset) is None:
             self._doubt()
@@ -185,7 +185,7 @@ class Composer:
             self._problem(offset, message, "write the character itself")
         return joined
 
-    def _collection(self, start: Event) -> tuple[Any, Place]:
+    def _collection(self, start: Event) -> tuple[Any, Location]:
         offset = start.start_mark.index
         is_flow = bool(start.flow_style)  # the reference leaves it None for an indentless list
         self._depth += 1
@@ -201,9 +201,9 @@ class Composer:
             self._doubt()
         return value, (offset, children)
 
-    def _sequence(self) -> tuple[list[Any], list[Place], Event]:
+    def _sequence(self) -> tuple[list[Any], list[Location], Event]:
         values: list[Any] = []
-        places: list[Place] = []
+        places: list[Location] = []
         while type(event := self._next()) is not SequenceEndEvent:
             self._path.append(len(values))
             value, place = self._node(event)
@@ -212,9 +212,9 @@ class Composer:
             places.append(place)
         return values, places, event
 
-    def _mapping(self) -> tuple[dict[str, Any], dict[str, tuple[int, Place]], Event]:
+    def _mapping(self) -> tuple[dict[str, Any], dict[str, tuple[int, Location]], Event]:
         values: dict[str, Any] = {}
-        places: dict[str, tuple[int, Place]] = {}
+        places: dict[str, tuple[int, Location]] = {}
         while type(event := self._next()) is not MappingEndEvent:
             key = self._key(event, places)
             self._path.append(key or "")
@@ -225,7 +225,7 @@ class Composer:
                 places[key] = (event.start_mark.index, place)
         return values, places, event
 
-    def _key(self, event: Event, earlier: dict[str, tuple[int, Place]]) -> str | None:
+    def _key(self, event: Event, earlier: dict[str, tuple[int, Location]]) -> str | None:
         """The key's text; None, with a problem, if the entry has to be left out."""
         offset = event.start_mark.index
         if self._flow_depth and self._text[max(0, offset - 1) : offset] == "?":
@@ -262,8 +262,8 @@ class Composer:
 
     def _unquoted_key(self, event: Event, value: Any) -> None:
         if event.value:
-            message = f"YAML reads the key {shown(event.value)} as {reading(value, event.value)}"
-            hint = f"if it is meant, write it in quotes: {shown(chr(34) + event.value + chr(34))}"
+            message = f"YAML reads the key {quote(event.value)} as {describe_value(value, event.value)}"
+            hint = f"if it is meant, write it in quotes: {quote(chr(34) + event.value + chr(34))}"
         else:
             message, hint = "there is no key before this colon", "write `key: value`"
         self._key_problem(event, message, hint)
@@ -274,7 +274,7 @@ class Composer:
 
     def _duplicate_key(self, event: Event, first: int) -> None:
         message = (
-            f"the key {shown(event.value)} stands here twice; the first is on line {self._lines.position(first)[0]}"
+            f"the key {quote(event.value)} stands here twice; the first is on line {self._lines.position(first)[0]}"
         )
         self._key_problem(event, message, "keep one of the two")
 
@@ -286,15 +286,15 @@ class Composer:
     def _tagged(self, event: Event) -> None:
         self._doubt()
         tag = event.tag.replace("tag:yaml.org,2002:", "!!", 1)
-        message = f"the tag {shown(tag)} is not allowed: a manifest is plain data"
+        message = f"the tag {quote(tag)} is not allowed: a manifest is plain data"
         self._problem(event.start_mark.index, message, "remove the tag; to keep a value text, write it in quotes")
 
     def _too_deep(self, offset: int) -> ManifestError:
         message = f"lists and mappings are more than {MAX_DEPTH} deep here"
-        return self.fatal(offset, message, "a manifest needs no more than 4")
+        return self.fatal_error(offset, message, "a manifest needs no more than 4")
 
     def _problem(self, offset: int, message: str, hint: str) -> None:
-        field = field_path(tuple(self._path))
+        field = format_path(tuple(self._path))
         self._problems.append(Problem(self._file, *self._lines.position(offset), field, message, hint))
 
     def _doubt(self) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import yaml
 
 # A field's path: keys and, counted from 0, indices.
-Path = tuple[str | int, ...]
+FieldPath = tuple[str | int, ...]
 
 _SHOWN_LENGTH = 60
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -18,7 +18,7 @@ _MISSING_SPACE_HINT = "put a space after the colon of the line above"
 _QUOTED = re.compile(r"'(.*)'")
 
 
-def visible(text: str) -> str:
+def escape(text: str) -> str:
     r"""Text with all that is not simply seen as an escape: controls, ANSI, bidi, odd spaces. Such as `\x1b`, `\xa0`.
 
     A space that is not the common one is escaped too: in a message about a file it is what is wrong.
@@ -28,13 +28,13 @@ def visible(text: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
 
 
-def shown(text: str) -> str:
+def quote(text: str) -> str:
     """A piece of a file as a message shows it: harmless, in backquotes, and cut when long."""
     cut = text if len(text) <= _SHOWN_LENGTH else f"{text[: _SHOWN_LENGTH - 1]}…"
-    return f"`{visible(cut)}`"
+    return f"`{escape(cut)}`"
 
 
-def field_path(path: Path) -> str:
+def format_path(path: FieldPath) -> str:
     """A path as a person writes it: `jobs[3].labels.team`, and `labels["a b"]` where a dot would not do."""
     return "".join(_step(step) for step in path).removeprefix(".")
 
@@ -42,7 +42,7 @@ def field_path(path: Path) -> str:
 def _step(step: str | int) -> str:
     if isinstance(step, int):
         return f"[{step}]"
-    return f".{step}" if _PLAIN_KEY.fullmatch(step) else f'["{shown(step)[1:-1]}"]'
+    return f".{step}" if _PLAIN_KEY.fullmatch(step) else f'["{quote(step)[1:-1]}"]'
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ def explain(error: yaml.MarkedYAMLError, text: str, position: Callable[[int], tu
     start = error.context_mark.index if error.context_mark else at
     chosen = next(each for each in _EXPLANATIONS if re.search(each.pattern, words))
     found = _QUOTED.search(error.problem or "")
-    message = chosen.message.format(found=shown(found[1]) if found else "this", line=position(start)[0])
+    message = chosen.message.format(found=quote(found[1]) if found else "this", line=position(start)[0])
     hint = _MISSING_SPACE_HINT if _lacks_space(words, text, at) else chosen.hint
     return (start if chosen.at_start else at), message, hint
 

@@ -49,20 +49,20 @@ def read(data: bytes, file: str, *, libyaml: bool = LIBYAML) -> Document:
     lines = Lines(text)
     if libyaml and not _has_structural_tab(text) and not _has_directive(text):
         with contextlib.suppress(ParserDisagreementError, yaml.YAMLError):
-            return Composer(text, file, lines, trusted=False).document()
+            return Composer(text, file, lines, trusted=False).compose()
     return _reference(text, file, lines)
 
 
 def _reference(text: str, file: str, lines: Lines) -> Document:
     composer = Composer(text, file, lines, trusted=True)
     try:
-        return composer.document()
+        return composer.compose()
     except yaml.MarkedYAMLError as error:
-        raise composer.fatal(*messages.explain(error, text, lines.position)) from None
+        raise composer.fatal_error(*messages.explain(error, text, lines.position)) from None
     except (ValueError, OverflowError):
         # PyYAML hands the number of a `\U` escape to chr() unchecked.
         hint = "write the character itself, or an escape up to U+10FFFF"
-        raise composer.fatal(composer.offset(), "this escape names no character", hint) from None
+        raise composer.fatal_error(composer.offset(), "this escape names no character", hint) from None
 
 
 def _has_structural_tab(text: str) -> bool:

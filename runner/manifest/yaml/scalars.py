@@ -50,18 +50,18 @@ _MAX_DIGITS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class Timestamp:
     """A date or a time, which no field of a manifest takes: only what was written matters."""
 
     text: str
 
 
-def resolve(text: str) -> Any:
+def parse_scalar(text: str) -> Any:
     """Read a plain scalar.
 
     Returns:
         `text` itself (the same object) if it is text to YAML 1.1 and to YAML 1.2; else the bool, None, int, float
-        or `Moment` that one of them reads.
+        or `Timestamp` that one of them reads.
     """
     if text in _WORDS:
         return _WORDS[text]
@@ -73,28 +73,28 @@ def resolve(text: str) -> Any:
         return float(text.replace("_", ""))
     if _FLOAT_SIXTIES.fullmatch(text) is not None:
         return _sixties(text)
-    return Moment(text) if _TIMESTAMP.fullmatch(text) is not None else text
+    return Timestamp(text) if _TIMESTAMP.fullmatch(text) is not None else text
 
 
-def reading(value: Any, text: str) -> str:
+def describe_value(value: Any, text: str) -> str:
     """What YAML reads in the plain scalar `text`, for a person: `the number 45045 (in base 60)`."""
     if value is None:
         return "null, that is, no value"
     if isinstance(value, bool):
         return f"the boolean {str(value).lower()}"
-    if isinstance(value, Moment):
+    if isinstance(value, Timestamp):
         return "a date"
     if not math.isfinite(value):
         return "not a number" if math.isnan(value) else "a number beyond all bounds"
-    return f"the number {number(value)}{_peculiarity(text)}"
+    return f"the number {format_number(value)}{_peculiarity(text)}"
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """A number as a person writes it: whole ones in full, up to 20 digits."""
     return str(value) if isinstance(value, int) and abs(value) < 10**20 else f"{value:.15g}"
 
 
-def is_ordinary_number(text: str) -> bool:
+def is_portable_number(text: str) -> bool:
     """Whether every reader takes `text` for the same number, the one that it looks like."""
     return re.fullmatch(r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?", text, re.ASCII) is not None
 

@@ -20,7 +20,7 @@ from runner.cli import problem_format
 from runner.core.errors import ManifestError, UsageError
 from runner.core.models import Job, Manifest, SubmitSettings
 from runner.manifest import loader
-from runner.manifest.loader import Checked
+from runner.manifest.loader import CheckResult
 
 CASES = Path(__file__).parents[2] / "cases" / "manifest"
 BAD = sorted((CASES / "bad").glob("*.yaml"))
@@ -29,7 +29,7 @@ PARSERS = [True, False] if yaml.__with_libyaml__ else [False]
 MINIMAL = b"version: 1\njobs:\n  - workflow_id: ndvi\n    project_id: agri\n"
 
 
-def written(checked: Checked, name: str) -> str:
+def written(checked: CheckResult, name: str) -> str:
     """All that `validate` writes about a file."""
     lines = [f"warning: {problem_format.text(warning)}" for warning in checked.warnings]
     lines += [problem_format.text(problem) for problem in checked.problems]

@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 import pytest
 
-from runner.sandbox.http import Reader, Request, Response, WireError, render
+from runner.sandbox.http import HttpError, Request, RequestReader, Response, render_response
 
 AT = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 
@@ -20,7 +20,7 @@ def receiver(data: bytes, chunk: int) -> Callable[[int], bytes]:
 
 
 def read(data: bytes, chunk: int = 4096) -> Request | None:
-    return Reader(receiver(data, chunk)).request()
+    return RequestReader(receiver(data, chunk)).read()
 
 
 def request(text: str) -> Request:
@@ -41,13 +41,13 @@ def test_a_request_is_read_with_its_path_query_and_headers() -> None:
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
 def test_requests_are_told_apart_however_their_bytes_arrive(chunk: int) -> None:
     data = b"POST /a HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc\r\nGET /b HTTP/1.1\r\n\r\nGET /c HTTP/1.1\r\n\r\n"
-    reader = Reader(receiver(data, chunk))
-    assert [found and found.path for found in (reader.request(), reader.request(), reader.request())] == [
+    reader = RequestReader(receiver(data, chunk))
+    assert [found and found.path for found in (reader.read(), reader.read(), reader.read())] == [
         "/a",
         "/b",
         "/c",
     ]
-    assert reader.request() is None
+    assert reader.read() is None
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_loopback_is_served(host: str) -> None:
     "host", ["api.pixxel.space", "10.0.0.1", "127.0.0.1.evil.test", "localhost.evil.test", "", "0.0.0.0:80"]
 )
 def test_another_host_is_refused(host: str) -> None:
-    with pytest.raises(WireError, match=r"127\.0\.0\.1") as caught:
+    with pytest.raises(HttpError, match=r"127\.0\.0\.1") as caught:
         request(f"GET / HTTP/1.1\nHost: {host}\n\n")
     assert caught.value.status == HTTPStatus.MISDIRECTED_REQUEST
 
@@ -123,20 +123,20 @@ def test_another_host_is_refused(host: str) -> None:
     ],
 )
 def test_what_is_no_request_is_turned_away(data: bytes, status: int) -> None:
-    with pytest.raises(WireError) as caught:
+    with pytest.raises(HttpError) as caught:
         read(data)
     assert caught.value.status == status
 
 
 def test_an_answer_is_rendered_in_one_piece() -> None:
     response = Response(HTTPStatus.NOT_FOUND, b"{}", {"Allow": "GET"})
-    assert render(response, date=AT, request_id="r", close=True, head_only=False) == (
+    assert render_response(response, date=AT, request_id="r", close=True, head_only=False) == (
         b"HTTP/1.1 404 Not Found\r\nDate: Mon, 04 May 2026 03:02:01 GMT\r\nX-Request-Id: r\r\n"
         b"Content-Type: application/json\r\nContent-Length: 2\r\nAllow: GET\r\nConnection: close\r\n\r\n{}"
     )
 
 
 def test_the_answer_to_head_has_no_body_and_its_length() -> None:
-    rendered = render(Response(HTTPStatus.OK, b"{}"), date=AT, request_id="r", close=False, head_only=True)
+    rendered = render_response(Response(HTTPStatus.OK, b"{}"), date=AT, request_id="r", close=False, head_only=True)
     assert b"Content-Length: 2\r\n" in rendered
     assert rendered.endswith(b"\r\n\r\n")

@@ -291,7 +291,7 @@ def test_errors_have_the_api_s_own_form(sandbox: Sandbox, method: str, target: s
     assert (answer.status, answer.body["error"]["code"]) == (status, code)
     assert set(answer.body["error"]) == {"code", "message", "details"}
     assert answer.body["error"]["message"]
-    assert sandbox.world.created == 0
+    assert sandbox.backend.created == 0
 
 
 def test_a_wrong_method_is_told_the_right_ones(sandbox: Sandbox) -> None:
@@ -313,7 +313,7 @@ def test_a_wrong_key_is_401_and_says_what_is_wrong(sandbox: Sandbox, key: str | 
     assert (answer.status, answer.body["error"]["code"]) == (401, "unauthorized")
     assert said in answer.body["error"]["message"]
     assert KEY not in json.dumps(answer.body)
-    assert sandbox.world.created == 0
+    assert sandbox.backend.created == 0
 
 
 def test_another_key_can_be_set(clock: Clock) -> None:
@@ -336,7 +336,7 @@ def test_head_is_answered_like_get_but_for_the_body(sandbox: Sandbox) -> None:
 
 
 def test_admitted_pairs_can_be_run(sandbox: Sandbox) -> None:
-    sandbox.world.admit([("mine/é", "my project"), (NDVI, COAST), (NDVI, AGRI)])
+    sandbox.backend.add_pairs([("mine/é", "my project"), (NDVI, COAST), (NDVI, AGRI)])
     create(sandbox, "/v0/workflows/mine%2F%C3%A9/jobs?project_id=my%20project")
     create(sandbox, f"/v0/workflows/{NDVI}/jobs?project_id={COAST}")
     assert [item["id"] for item in get(sandbox, "/v0/workflows?project_id=my+project")["workflows"]] == ["mine/é"]
@@ -346,7 +346,7 @@ def test_admitted_pairs_can_be_run(sandbox: Sandbox) -> None:
 
 
 def test_a_person_sees_each_job_end_soon_and_at_a_time_of_its_own(sandbox: Sandbox, clock: Clock) -> None:
-    sandbox.world.admit([("mine", "my-project")])
+    sandbox.backend.add_pairs([("mine", "my-project")])
     items = get(sandbox, "/v0/workflows")["workflows"]
     paths = [f"/v0/workflows/{item['id']}/jobs" for item in items]
     for path, item in zip(paths, items, strict=True):
@@ -400,12 +400,12 @@ def test_a_connection_serves_many_requests(sandbox: Sandbox) -> None:
             assert connection.getresponse().read()
             ports.add(connection.sock.getsockname()[1])
     assert len(ports) == 1
-    assert sandbox.world.created == 3
+    assert sandbox.backend.created == 3
 
 
 def test_jobs_survive_a_restart(tmp_path: Path, clock: Clock) -> None:
     with Backend(clock=clock, store=JobFile(tmp_path)) as world, Sandbox(world) as running:
-        world.admit([("mine", "my-project")])
+        world.add_pairs([("mine", "my-project")])
         job = create(running, "/v0/workflows/mine/jobs?project_id=my-project")
     with Backend(clock=clock, store=JobFile(tmp_path)) as world, Sandbox(world) as running:
         assert get(running, f"/v0/workflows/mine/jobs/{job['id']}") == job
@@ -428,7 +428,7 @@ def test_a_job_that_is_to_fail_does_so_after_a_restart(tmp_path: Path, clock: Cl
 def test_jobs_of_another_sandbox_in_the_same_folder_show_up(tmp_path: Path, sandbox: Sandbox, clock: Clock) -> None:
     with Backend(clock=clock, store=JobFile(tmp_path)) as world, Sandbox(world) as other:
         with Backend(clock=clock, store=JobFile(tmp_path)) as mine, Sandbox(mine) as running:
-            mine.admit([("mine", "my-project")])
+            mine.add_pairs([("mine", "my-project")])
             job = create(running, "/v0/workflows/mine/jobs?project_id=my-project")
         assert get(other, "/v0/workflows/mine/jobs")["jobs"][0]["id"] == job["id"]
     assert ask(sandbox, "GET", "/v0/workflows/mine/jobs").status == 400
@@ -506,13 +506,13 @@ def test_failure_changes_no_other_request(clock: Clock) -> None:
         assert ask(running, "POST", f"/v0/workflows/{NDVI}/jobs?project_id={COAST}").status == 403
         assert ask(running, "POST", CREATE, key="wrong").status == 401
         assert ask(running, "POST", "/v0/projects").status == 405
-        assert running.world.created == 0
+        assert running.backend.created == 0
 
 
 def test_only_what_creates_a_job_can_make_one_that_fails(clock: Clock) -> None:
     world = Backend(clock=clock)
     request = parse_head(f"GET /v0/workflows/{NDVI}/jobs HTTP/1.1\r\nAuthorization: {KEY}")
-    assert json.loads(handlers.answer(world, KEY, request, job_fails=True).body) == {"jobs": []}
+    assert json.loads(handlers.handle(world, KEY, request, job_fails=True).body) == {"jobs": []}
     assert world.created == 0
 
 

@@ -41,7 +41,7 @@ def job(job_id: str) -> SandboxJob:
 def read(path: Path) -> list[str]:
     store = JobFile(path)
     try:
-        return [found.id for found in store.news()]
+        return [found.id for found in store.read_new()]
     finally:
         store.close()
 
@@ -51,8 +51,8 @@ def test_a_job_comes_back_as_it_was(tmp_path: Path) -> None:
     store.append(job("a"))
     store.close()
     again = JobFile(tmp_path)
-    assert again.news() == [job("a")]
-    assert again.news() == []
+    assert again.read_new() == [job("a")]
+    assert again.read_new() == []
     again.close()
 
 
@@ -62,14 +62,14 @@ def test_that_a_job_fails_comes_back_too(tmp_path: Path) -> None:
         for one in jobs:
             store.append(one)
     with closing(JobFile(tmp_path)) as again:
-        assert again.news() == jobs
+        assert again.read_new() == jobs
 
 
 def test_a_line_from_before_jobs_could_fail_is_read(tmp_path: Path) -> None:
     line = f'{{"id": "a", "workflow_id": "w", "project_id": "p", "created_at": "{AT.isoformat()}"'
     (tmp_path / "jobs.jsonl").write_text(f'{line}, "duration": 30, "cost": 10}}\n', encoding="utf-8")
     with closing(JobFile(tmp_path)) as store:
-        assert store.news() == [job("a")]
+        assert store.read_new() == [job("a")]
 
 
 def test_a_job_is_in_the_file_before_append_returns(tmp_path: Path) -> None:
@@ -101,8 +101,8 @@ def test_two_holders_see_each_other(tmp_path: Path) -> None:
     assert mine.append(job("a")) == []
     assert theirs.append(job("b")) == [job("a")]
     assert mine.append(job("c")) == [job("b")]
-    assert mine.news() == []
-    assert theirs.news() == [job("c")]
+    assert mine.read_new() == []
+    assert theirs.read_new() == [job("c")]
     mine.close()
     theirs.close()
 
@@ -112,7 +112,7 @@ def test_two_processes_append_at_once_and_no_line_is_lost_or_torn(tmp_path: Path
     with subprocess.Popen([sys.executable, "-c", APPENDER, str(tmp_path), "300"]) as process:
         seen = [found.id for number in range(300) for found in mine.append(job(f"mine-{number}"))]
         assert process.wait(60) == 0
-    seen += [found.id for found in mine.news()]
+    seen += [found.id for found in mine.read_new()]
     mine.close()
     assert seen == [f"theirs-{number}" for number in range(300)]
     assert sorted(read(tmp_path)) == sorted([*seen, *(f"mine-{number}" for number in range(300))])
@@ -195,13 +195,13 @@ def test_a_bad_line_is_counted_from_the_file_s_start(tmp_path: Path) -> None:
     store = JobFile(tmp_path)
     store.append(job("a"))
     other = JobFile(tmp_path)
-    other.news()
+    other.read_new()
     store.append(job("b"))
-    other.news()
+    other.read_new()
     with store.path.open("ab") as file:
         file.write(b"nonsense\n")
     with pytest.raises(RefusedError, match=r"jobs\.jsonl:3:"):
-        other.news()
+        other.read_new()
     store.close()
     other.close()
 
@@ -244,4 +244,4 @@ def test_a_closed_store_says_so_and_can_be_closed_again(tmp_path: Path) -> None:
     store.close()
     store.close()
     with pytest.raises(RefusedError, match="closed"):
-        store.news()
+        store.read_new()

@@ -130,7 +130,7 @@ def test_an_error_without_a_place_is_put_at_the_end() -> None:
     ],
 )
 def test_field_paths(path: tuple[str | int, ...], written: str) -> None:
-    assert messages.field_path(path) == written
+    assert messages.format_path(path) == written
 
 
 @pytest.mark.parametrize(
@@ -146,9 +146,9 @@ def test_field_paths(path: tuple[str | int, ...], written: str) -> None:
     ],
 )
 def test_visible(text: str, seen: str) -> None:
-    assert messages.visible(text) == seen
+    assert messages.escape(text) == seen
 
 
 def test_long_text_is_cut() -> None:
-    assert messages.shown("x" * 61) == f"`{'x' * 59}…`"
-    assert messages.shown("x" * 60) == f"`{'x' * 60}`"
+    assert messages.quote("x" * 61) == f"`{'x' * 59}…`"
+    assert messages.quote("x" * 60) == f"`{'x' * 60}`"

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.manifest.yaml.scalars import Moment, is_ordinary_number, reading, resolve
+from runner.manifest.yaml.scalars import Timestamp, describe_value, is_portable_number, parse_scalar
 
 # https://yaml.org/spec/1.2.2/#1032-tag-resolution
 CORE = re.compile(
@@ -54,14 +54,14 @@ CORE = re.compile(
         ("77e12345", math.inf),
         ("-.inf", -math.inf),
         ("9" * 201, math.inf),
-        ("2026-07-01", Moment("2026-07-01")),
-        ("2026-7-1 10:00:00 +5", Moment("2026-7-1 10:00:00 +5")),
-        ("2026-07-01T10:00:00.5Z", Moment("2026-07-01T10:00:00.5Z")),
+        ("2026-07-01", Timestamp("2026-07-01")),
+        ("2026-7-1 10:00:00 +5", Timestamp("2026-7-1 10:00:00 +5")),
+        ("2026-07-01T10:00:00.5Z", Timestamp("2026-07-01T10:00:00.5Z")),
     ],
 )
 def test_not_text(text: str, value: Any) -> None:
-    assert resolve(text) == value
-    assert type(resolve(text)) is type(value)
+    assert parse_scalar(text) == value
+    assert type(parse_scalar(text)) is type(value)
 
 
 @pytest.mark.parametrize(
@@ -73,11 +73,11 @@ def test_not_text(text: str, value: Any) -> None:
     ],
 )
 def test_text(text: str) -> None:
-    assert resolve(text) is text
+    assert parse_scalar(text) is text
 
 
 def test_not_a_number() -> None:
-    assert math.isnan(resolve(".nan"))
+    assert math.isnan(parse_scalar(".nan"))
 
 
 @settings(max_examples=1_000)
@@ -86,7 +86,7 @@ def test_what_any_reader_takes_for_something_else_is_not_text_to_us(text: str) -
     resolver: Any = yaml.SafeLoader("")
     tag = resolver.resolve(yaml.ScalarNode, text, (True, False))
     is_text = tag in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:value", "tag:yaml.org,2002:merge")
-    if isinstance(resolve(text), str):
+    if isinstance(parse_scalar(text), str):
         assert is_text
         assert CORE.fullmatch(text) is None
 
@@ -108,7 +108,7 @@ def test_what_any_reader_takes_for_something_else_is_not_text_to_us(text: str) -
     ],
 )
 def test_reading(text: str, words: str) -> None:
-    assert reading(resolve(text), text) == words
+    assert describe_value(parse_scalar(text), text) == words
 
 
 @pytest.mark.parametrize(
@@ -116,11 +116,11 @@ def test_reading(text: str, words: str) -> None:
     [("0", True), ("-12.50", True), ("010", False), ("1e5", False), ("1:30", False), ("1_0", False), (".5", False)],
 )
 def test_is_ordinary_number(text: str, ordinary: bool) -> None:
-    assert is_ordinary_number(text) == ordinary
+    assert is_portable_number(text) == ordinary
 
 
 @settings(deadline=None)
 @given(st.text("0123456789:._e-+xob", max_size=3_000))
 def test_no_digits_are_too_many(text: str) -> None:
-    if (value := resolve(text)) is not text:
-        assert reading(value, text)
+    if (value := parse_scalar(text)) is not text:
+        assert describe_value(value, text)
