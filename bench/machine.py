@@ -21,11 +21,11 @@ _VERSION = re.compile(r"[0-9]+(?:\.[0-9]+)+")
 def described(kit: Kit) -> list[tuple[str, str]]:
     """The facts, each with its name."""
     return [
-        ("processor", f"{_processor()}, {len(os.sched_getaffinity(0))} cores"),
+        ("processor", f"{_processor()}, {_cores()} cores"),
         ("load before", f"{kit.load:.2f}"),
         ("memory", f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} GiB"),
         ("file system", _file_system(kit.root)),
-        ("system", f"{_system()}, Linux {platform.release()}"),
+        ("system", f"{_system()}, {platform.system()} {platform.release()}"),
         ("Python", f"{platform.python_implementation()} {platform.python_version()}"),
         *((name, metadata.version(name)) for name in _DISTRIBUTIONS),
         ("libyaml", "yes" if getattr(yaml, "__with_libyaml__", False) else "no"),
@@ -38,6 +38,11 @@ def described(kit: Kit) -> list[tuple[str, str]]:
 def server(kit: Kit) -> str:
     """Which server takes the jobs, with its version."""
     return "asyncio, the benchmark's own" if kit.nginx is None else f"nginx {_version([kit.nginx, '-v'])}"
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux may hold a program to some of them
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _processor() -> str:
@@ -58,7 +63,10 @@ def _system() -> str:
 
 def _file_system(path: Path) -> str:
     """The type of the file system at a path: on one in memory, syncing costs nothing."""
-    mounts = [line.split() for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()]
+    try:
+        mounts = [line.split() for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        return "unknown"
     real = path.resolve()
     holding = [(mount, kind) for _, mount, kind, *_ in mounts if real.is_relative_to(mount)]
     kind = max(holding, key=lambda one: len(one[0]))[1]

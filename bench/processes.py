@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -104,7 +105,8 @@ def _reap(process: subprocess.Popen[bytes], started: float, jobs: int) -> Sample
             process.kill()
             process.wait()
     # ru_maxrss also counts this process as it was when it forked: it is kept small, below any Python program's.
-    return Sample(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, jobs)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return Sample(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit, jobs)
 
 
 def _in_words(command: Sequence[str]) -> str:

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from support import canary, certs
 
-# How many examples a property test tries that does not say so itself: CI has a time limit, a person has not.
-if examples := os.environ.get("PIXXEL_TEST_EXAMPLES"):
-    settings.register_profile("ci", settings.default, max_examples=int(examples))
-    settings.load_profile("ci")
+# A property test tries the same examples each time, whatever the machine's load and whatever failed before. With
+# `--hypothesis-profile random`, or a `--hypothesis-seed`, it tries others.
+settings.register_profile(
+    "same",
+    derandomize=True,
+    max_examples=20,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("random", settings.get_profile("same"), derandomize=False, max_examples=100)
+settings.load_profile("same")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Have a seed wherever there is a random search, before hypothesis and the workers look for one."""
+    if config.option.hypothesis_seed is not None:
+        config.option.hypothesis_profile = config.option.hypothesis_profile or "random"
+    elif config.option.hypothesis_profile == "random":
+        config.option.hypothesis_seed = str(secrets.randbelow(2**32))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say which seed a random search had."""
+    if config.option.hypothesis_seed is not None:
+        terminalreporter.write_line(
+            f"to try the same examples again: --hypothesis-seed {config.option.hypothesis_seed}"
+        )
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.systems import needs_full_device
 
 COMMAND = str(Path(sys.executable).with_name("pixxel-runner"))
 
@@ -92,6 +93,7 @@ def test_a_closed_stdout_changes_nothing() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@needs_full_device
 def test_a_stdout_that_is_full_is_said_and_is_no_bug() -> None:
     with Path("/dev/full").open("w") as stdout:
         done = run([COMMAND, "--version"], stdout=stdout)
@@ -105,6 +107,10 @@ def test_the_code_does_not_hang_on_stderr(broken_pipe: int) -> None:
     with os.fdopen(broken_pipe, "w") as stderr:
         assert run([COMMAND, "nonsense"], stderr=stderr).returncode == 2
     assert run(without(2, "nonsense")).returncode == 2
+
+
+@needs_full_device
+def test_the_code_does_not_hang_on_a_stderr_that_is_full() -> None:
     with Path("/dev/full").open("w") as stderr:
         assert run([COMMAND, "nonsense"], stderr=stderr).returncode == 2
 

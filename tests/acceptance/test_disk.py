@@ -26,6 +26,7 @@ from support import shell as shells
 from support.disks import PAGE, Disk
 from support.schemas import check_results
 from support.shell import Done, Shell
+from support.systems import needs_full_device
 from support.wire import PATIENCE, Request, Reset, Script, Stall, WireServer, created, reply
 
 from runner.ledger import connect
@@ -606,6 +607,7 @@ def check_unwritten(shell: Shell, server: WireServer, done: Done, results: Path)
     assert len(server.created) == len(JOBS)
 
 
+@needs_full_device
 @pytest.mark.parametrize(
     ("streams", "arguments"),
     [(("stdout",), ()), (("stdout",), ("--format", "json")), (("stderr",), ("-v",)), (("stdout", "stderr"), ("-v",))],

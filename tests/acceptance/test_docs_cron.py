@@ -105,7 +105,7 @@ def test_cron_takes_the_crontab() -> None:
         pytest.skip("there is no crontab here")
     for checks in (["-n"], ["-T"]):  # Debian's word for it, and cronie's
         done = subprocess.run([program, *checks, CRONTAB], capture_output=True, text=True, check=False, timeout=30)
-        if "invalid option" not in done.stderr:
+        if not re.search("(invalid|illegal) option", done.stderr):
             assert done.returncode == 0, done.stderr
             return
     pytest.skip("this crontab cannot check a file")

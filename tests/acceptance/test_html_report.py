@@ -225,14 +225,14 @@ def test_words_filter_wherever_they_stand_in_a_row(page: Show) -> None:
 
 def test_outcomes_filter_one_by_one_and_together(page: Show) -> None:
     window = page(FIVE)
-    choose(window, "failed")
+    choose(window, "not created")
     assert names(window) == ["field-2"]
     choose(window, "in doubt")
     assert names(window) == ["field-2", "soil"]
     search(window, "soil")
     head(window, "job")
     assert (names(window), told(window)) == (["soil"], "1 of 5 rows")
-    choose(window, "failed")
+    choose(window, "not created")
     choose(window, "in doubt")
     search(window, "")
     assert names(window) == ["field-2", "field-9", "field-10", "off", "soil"]  # the sort stays
@@ -261,7 +261,7 @@ def test_ten_thousand_jobs_are_turned_page_by_page(page: Show) -> None:
     assert (names(window), told(window)) == (["n9989"], "1 of 10,000 rows")
     assert not window.driver.find_element("class name", "pager").is_displayed()
     search(window, " ")
-    choose(window, "failed")
+    choose(window, "not created")
     assert names(window) == [f"bad-{number}" for number in range(10)]
 
 
@@ -287,7 +287,7 @@ def test_everything_is_reached_and_done_with_a_keyboard(page: Show) -> None:
     window.press(ENTER, TAB, "f", "i", "e", "l", "d")
     assert (focus(window), names(window)) == ("filter", ["field-10", "field-9", "field-2"])
     window.press(TAB, SPACE)
-    assert (focus(window), names(window)) == ("failed 1", ["field-2"])
+    assert (focus(window), names(window)) == ("not created 1", ["field-2"])
     assert window.run("return getComputedStyle(document.activeElement).outlineStyle") == "solid"
     window.press(SPACE, TAB, TAB, TAB, TAB)
     assert window.run("return document.activeElement.getAttribute('role')") == "region"  # which the arrows scroll
@@ -305,7 +305,7 @@ def test_rows_stay_rows_for_a_screen_reader(page: Show) -> None:
         assert kinds.count("rowheader") >= 5
         assert kinds.count("columnheader") >= 10
         named = {(one["role"]["value"], one.get("name", {}).get("value")) for one in tree if not one["ignored"]}
-        assert {("table", "Jobs"), ("region", "Jobs"), ("searchbox", "Filter"), ("button", "failed 1")} <= named
+        assert {("table", "Jobs"), ("region", "Jobs"), ("searchbox", "Filter"), ("button", "not created 1")} <= named
 
 
 # Looks.

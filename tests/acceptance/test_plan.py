@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import disks, past
 from support import shell as shells
@@ -684,7 +684,7 @@ def write_manifest(shell: Shell, listed: Sequence[tuple[str, int, bool]], once_p
     shell.write("nightly.yaml", f"version: 1\nonce_per: {once_per}\njobs:\n{jobs}")
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(
     before=st.lists(st.tuples(entries, fates, st.just(NONE) | flags), max_size=3)
     | st.lists(st.tuples(entries, fates, st.just(NONE)), min_size=1, max_size=2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -20,6 +21,8 @@ from support.schemas import check_results
 from runner.core.errors import Exit
 
 README = Page("README.md")
+MANIFEST = Page("docs/manifest.md")
+TROUBLESHOOTING = Page("docs/troubleshooting.md")
 block, commands = README.block, README.commands
 COMMAND = [sys.executable, "-P", "-m", "runner"]
 
@@ -82,13 +85,23 @@ def test_the_real_thing_is_what_was_rehearsed(tmp_path: Path) -> None:
             run(*words, cwd=tmp_path, **reach)
 
 
-def test_the_short_manifest_is_valid_and_runs(tmp_path: Path) -> None:
-    (tmp_path / "short.yaml").write_text(block("short manifest"), encoding="utf-8")
-    assert run("run", "short.yaml", "--sandbox", cwd=tmp_path).stdout.count("  created  ") == 2
+def test_the_six_lines_are_a_valid_manifest_and_run(tmp_path: Path) -> None:
+    assert block("six lines").count("\n") == 6
+    (tmp_path / "short.yaml").write_text(block("six lines"), encoding="utf-8")
+    assert run("run", "short.yaml", "--sandbox", cwd=tmp_path).stdout.count("  created  ") == 1
+
+
+def test_the_manifest_reference_has_every_field_of_the_schema() -> None:
+    schema = json.loads((CHECKOUT / "schemas" / "manifest.schema.json").read_bytes())
+    properties = schema["properties"]
+    job, submit = properties["jobs"]["items"]["properties"], properties["submit"]["properties"]
+    fields = {*properties, *(f"submit.{name}" for name in submit), *(f"jobs[].{name}" for name in job)}
+    table = MANIFEST.text.partition("<!-- fields -->")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)) == fields - {"submit"}
 
 
 def test_the_exit_codes_are_all_there() -> None:
-    table = README.text.partition("| exit code | means |")[2].partition("\n\n")[0]
+    table = README.text.partition("| exit code | meaning |")[2].partition("\n\n")[0]
     told = {int(code) for cell in re.findall(r"^\| ([0-9, ]+) \|", table, re.MULTILINE) for code in cell.split(",")}
     assert told == {int(code) for code in Exit}
 
@@ -110,9 +123,9 @@ def sandbox(folder: Path, words: list[str]) -> Iterator[dict[str, str]]:
 
 
 def test_when_it_goes_wrong_can_be_followed(folder: Path) -> None:
-    [serve] = commands("a faulty sandbox")
-    [submit] = commands("a run with faults")
-    [again] = commands("finish it")
+    [serve] = TROUBLESHOOTING.commands("a faulty sandbox")
+    [submit] = TROUBLESHOOTING.commands("a run with faults")
+    [again] = TROUBLESHOOTING.commands("finish it")
     with sandbox(folder, serve) as pasted:
         told = run(*submit, cwd=folder, **pasted)
         assert "was in doubt, now created" in told.stderr

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.systems import needs_prlimit
 
 NDVI = "9f2a4c1e-7b60-4d35-8a1f-2c9be05d7713"
 CLOUDY = "b94e6d20-3c7f-4a15-92d8-f06a1e5b7c38"
@@ -226,7 +227,7 @@ def test_a_reader_that_goes_away_changes_nothing() -> None:
         assert sandbox.stop()[0] == 0
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets one process limit another")
+@needs_prlimit
 def test_a_client_waits_while_no_descriptor_is_left() -> None:
     with serving() as sandbox:
         pid, limit = sandbox.process.pid, resource.RLIMIT_NOFILE

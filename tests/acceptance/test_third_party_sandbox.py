@@ -74,15 +74,10 @@ def test_there_is_every_operation() -> None:
 @pytest.mark.filterwarnings("default")  # of the libraries that schemathesis is made of
 @pytest.mark.parametrize("label", OPERATIONS)
 def test_answers_are_as_the_description_says(label: str, sandbox: Sandbox, known: dict[str, str]) -> None:
-    seen = set()
+    good = OPERATIONS[label].Case(path_parameters=known, query=known)
+    assert good.call_and_validate(base_url=sandbox.base_url, auth=Keyed(), checks=CHECKS).status_code == 200
 
-    @settings(
-        deadline=None,
-        max_examples=15,
-        phases=(Phase.explicit, Phase.generate),
-        suppress_health_check=list(HealthCheck),
-        database=None,
-    )
+    @settings(max_examples=15, phases=(Phase.explicit, Phase.generate), suppress_health_check=list(HealthCheck))
     @given(st.data())
     def ask(data: st.DataObject) -> None:
         mode = data.draw(st.sampled_from(list(schemathesis.GenerationMode)))
@@ -91,11 +86,9 @@ def test_answers_are_as_the_description_says(label: str, sandbox: Sandbox, known
         if data.draw(st.booleans()):
             case = with_known(case, known)
         answer = case.call(base_url=sandbox.base_url, auth=Keyed())
-        seen.add(answer.status_code)
         case.validate_response(answer, checks=CHECKS)
 
     ask()
-    assert 200 in seen
 
 
 def _can(operation: Any, mode: Any) -> bool:

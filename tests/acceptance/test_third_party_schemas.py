@@ -123,7 +123,7 @@ def test_the_results_of_every_outcome_are_valid_to_them(tmp_path: Path) -> None:
     assert [len(shown[part]) for part in ("created", "errors")] == [1, 3]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(records.records)
 def test_the_results_of_any_record_are_valid_to_them(record: Record) -> None:
     RESULTS.validate(without_halves(json.loads("".join(results_file.chunks(summary.summarize(record))))))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import resource
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -24,18 +25,19 @@ _HANG = 10  # seconds of the wall clock; each check is stricter with the process
 def main() -> int:
     options = _options()
     if options.inner:
-        _fuzz(options.names[0], options.seconds, Path(options.inner))
+        _fuzz(options.names[0], options.seconds, options.seed, Path(options.inner))
     if options.example:
         _target(options.names[0]).check(options.example.read_bytes())
         return 0
     with tempfile.TemporaryDirectory() as scratch:
-        return max([_one(name, options.seconds, Path(scratch)) for name in options.names or NAMES])
+        return max([_one(name, options.seconds, options.seed, Path(scratch)) for name in options.names or NAMES])
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m fuzz.run", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="which; all when none is named")
     parser.add_argument("--seconds", type=int, default=60, help="for each of them")
+    parser.add_argument("--seed", type=int, default=1 + secrets.randbelow(2**31), help="what chance begins with")
     parser.add_argument("--example", type=Path, help="try the bytes of a file, and nothing else")
     parser.add_argument("--inner", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -45,25 +47,27 @@ def _target(name: str) -> Any:
     return importlib.import_module(f"fuzz.{name}")
 
 
-def _one(name: str, seconds: int, scratch: Path) -> int:
+def _one(name: str, seconds: int, seed: int, scratch: Path) -> int:
     corpus = scratch / name
     corpus.mkdir()
-    command = [sys.executable, "-P", "-m", "fuzz.run", "--inner", str(corpus), "--seconds", str(seconds), name]
-    sys.stdout.write(f"{name}:\n")
+    given = ["--inner", str(corpus), "--seconds", str(seconds), "--seed", str(seed)]
+    command = [sys.executable, "-P", "-m", "fuzz.run", *given, name]
+    sys.stdout.write(f"{name}, --seed {seed}:\n")
     sys.stdout.flush()
     return subprocess.run(command, check=False).returncode
 
 
-def _fuzz(name: str, seconds: int, corpus: Path) -> None:
+def _fuzz(name: str, seconds: int, seed: int, corpus: Path) -> None:
     atheris: Any = importlib.import_module("atheris")
     with atheris.instrument_imports(include=["runner", "yaml"]):
         target = _target(name)
-    for number, seed in enumerate(target.seeds()):
-        (corpus / f"seed-{number}").write_bytes(seed)
+    for number, example in enumerate(target.seeds()):
+        (corpus / f"seed-{number}").write_bytes(example)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY * 2**20 * 4, _MEMORY * 2**20 * 4))
     flags = {
         "max_len": target.LONGEST,
         "max_total_time": seconds,
+        "seed": seed,
         "timeout": _HANG,
         "rss_limit_mb": _MEMORY,
         "print_final_stats": 1,

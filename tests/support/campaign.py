@@ -2,6 +2,8 @@
 
     python -m support.campaign --seeds 2000
 
+The first seed is a random one, which is printed; `--first` plays the same ones again.
+
 `crash` kills the process at every point there is (campaign_crash.py). `mixed` lets a server misbehave in every way
 there is, and mixes that with kills, signals, clocks, full disks and damaged ledgers (campaign_mixed.py). After each
 run it is asked whether the server, the ledger, the results file and what was said tell the same story.
@@ -10,6 +12,7 @@ run it is asked whether the server, the ledger, the results file and what was sa
 from __future__ import annotations
 
 import argparse
+import secrets
 import shutil
 import sys
 import tempfile
@@ -69,11 +72,13 @@ def main() -> int:
     """Play as many seeds as are asked for, and say what they came to."""
     parser = argparse.ArgumentParser(prog="campaign", description="Have everything go wrong, and ask the server.")
     parser.add_argument("--seeds", type=int, default=1000, help="how many")
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--first", type=int, default=secrets.randbelow(10**9), help="the first seed")
     parser.add_argument("--minutes", type=float, help="begin no seed after so long")
     parser.add_argument("--only", choices=KINDS, help="one of the campaigns")
     parser.add_argument("--processes", type=int, default=1, help="how many play at once")
     asked = parser.parse_args()
+    sys.stdout.write(f"from seed {asked.first} on\n")
+    sys.stdout.flush()
     until = None if asked.minutes is None else time.monotonic() + 60 * asked.minutes
     with tempfile.TemporaryDirectory() as folder:
         try:

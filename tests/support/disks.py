@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -78,6 +79,8 @@ def _write(handle: int, data: bytes) -> None:
 def mounted(root: Path) -> Iterator[Disk]:
     """A disk mounted at a new folder; the test is skipped where that is not possible."""
     root.mkdir()
+    if sys.platform != "linux":
+        pytest.skip("only on Linux is a disk mounted for a test")
     try:
         _mount("-t", "tmpfs", "-o", f"size={_SIZE},mode=700", "tmpfs", root)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -107,7 +110,9 @@ def _mount(*arguments: str | Path) -> None:
 
 @contextmanager
 def nothing_more(pid: int) -> Iterator[None]:
-    """A process can't make any file longer meanwhile, as on a full disk."""
+    """A process can't make any file longer meanwhile, as on a full disk; skipped where that is not possible."""
+    if not hasattr(resource, "prlimit"):
+        pytest.skip("this system does not let a process limit another")
     before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, before[1]))
     try:

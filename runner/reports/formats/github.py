@@ -71,7 +71,7 @@ def command(one: Annotation) -> str:
 
 
 def runs(made: Sequence[RunSummary], _style: Style) -> str:
-    """Records: an error for each job that failed or is in doubt, warnings for validation errors and what was not sent.
+    """Records: an error for each job that is not created or in doubt, warnings for invalid jobs and what was not sent.
 
     One notice for each manifest has its totals.
     """
@@ -170,7 +170,7 @@ def _failed(made: RunSummary) -> Iterator[Annotation]:
             error = entry.outcome.error
             request = f" (request id {error.request_id})" if error.request_id else ""
             words = f"{error.kind}: {error.message}{request}"
-            yield _at(made.run.manifest_path, entry.job.line, "error", f"{entry.job.name}: failed", words)
+            yield _at(made.run.manifest_path, entry.job.line, "error", f"{entry.job.name}: not created", words)
 
 
 def _unsent(made: RunSummary) -> Iterator[Annotation]:

@@ -58,7 +58,7 @@ class _Suite:
 
 
 def runs(made: Sequence[RunSummary], _style: Style) -> str:
-    """Records: failed is a failure, in doubt an error, skipped is skipped, and created has passed."""
+    """Records: not created is a failure, in doubt an error, skipped is skipped, and created has passed."""
     return _document(line for number, one in enumerate(made) for line in _run(number, one))
 
 

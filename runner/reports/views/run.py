@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, assert_never
 
 from runner.client import job as job_object
-from runner.core.models import Created, Entry, InDoubt, NotCreated, Outcome, Skipped
+from runner.core.models import Created, Entry, InDoubt, NotCreated, Outcome, Skipped, outcome_name
 from runner.core.text import escape_unprintable
 from runner.reports.style import Style
 from runner.reports.views.table import Table, column, count, job_ids, json_cell, numbers, times
@@ -107,7 +107,7 @@ def rows(made: Sequence[RunSummary]) -> Iterator[dict[str, Any]]:
                 "workflow_id": job.workflow_id,
                 "project_id": job.project_id,
                 "labels": json_cell(dict(job.labels)),
-                "outcome": _word(entry.outcome),
+                "outcome": outcome_name(entry.outcome),
                 "run_id": entry.run_id,
                 **_values(entry.outcome),
             }

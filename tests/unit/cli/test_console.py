@@ -17,6 +17,7 @@ from typing import Any
 import click
 import pytest
 from support.shell import unwatched
+from support.systems import needs_full_device
 
 from runner.cli import console
 from runner.cli.main import main
@@ -220,7 +221,7 @@ def test_a_stdout_that_went_away_changes_nothing(monkeypatch: pytest.MonkeyPatch
         console.flush()
 
 
-@pytest.mark.parametrize("stream", [broken_pipe, full_disk, None])
+@pytest.mark.parametrize("stream", [broken_pipe, pytest.param(full_disk, marks=needs_full_device), None])
 def test_a_stderr_that_went_away_stops_no_run(
     monkeypatch: pytest.MonkeyPatch, stream: Callable[[], io.TextIOWrapper] | None
 ) -> None:

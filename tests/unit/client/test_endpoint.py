@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.certs import Certificates
 
@@ -200,7 +200,6 @@ def test_an_empty_user_is_a_user() -> None:
 _CHARACTERS = st.sampled_from([*map(chr, range(256)), "\u202e", "１", "ⓛ", "。", "℀", "\ud800"])
 
 
-@settings(deadline=None)
 @given(
     text=st.text(_CHARACTERS, max_size=30)
     | st.text(st.sampled_from("htps:/@[]%.?#\\1a-é "), max_size=30).map("https://".__add__)

@@ -32,7 +32,7 @@ def near_answers(draw: st.DrawFn) -> bytes:
     return data
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.one_of(st.binary(max_size=200), near_answers()))
 def test_no_bytes_break_whoever_reads_an_answer(data: bytes) -> None:
     answers.check(data)

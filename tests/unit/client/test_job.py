@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.records import bodies, texts, words
 
@@ -33,7 +33,6 @@ def nested(depth: int, inside: bytes = b"") -> bytes:
     return b"[" * depth + inside + b"]" * depth
 
 
-@settings(deadline=None)
 @given(objects)
 def test_what_json_reads_is_read_as_json_reads_it(members: dict[str, Any]) -> None:
     body = json.dumps(members).encode()
@@ -44,7 +43,6 @@ def test_what_json_reads_is_read_as_json_reads_it(members: dict[str, Any]) -> No
     assert job_object.embeddable(body)
 
 
-@settings(deadline=None)
 @given(objects)
 def test_text_that_is_not_ascii_is_read_too(members: dict[str, Any]) -> None:
     body = json.dumps(members, ensure_ascii=False).encode("utf-8", "replace")
@@ -54,7 +52,6 @@ def test_text_that_is_not_ascii_is_read_too(members: dict[str, Any]) -> None:
     assert job_object.embeddable(body)
 
 
-@settings(deadline=None)
 @given(st.one_of(st.binary(), bodies, finite.map(lambda value: json.dumps(value).encode())))
 def test_no_bytes_raise(body: bytes) -> None:
     job = job_object.read(body)
@@ -67,14 +64,12 @@ def test_no_bytes_raise(body: bytes) -> None:
     assert job_object.embeddable(body) in (True, False)
 
 
-@settings(deadline=None)
 @given(st.binary())
 def test_bytes_as_text_lose_nothing(body: bytes) -> None:
     assert job_object.as_text(body).encode("utf-8", "surrogateescape") == body
     assert json.loads(json.dumps(job_object.as_text(body))).encode("utf-8", "surrogateescape") == body
 
 
-@settings(deadline=None)
 @given(bodies)
 def test_what_can_be_embedded_reads_the_same_inside_a_document(body: bytes) -> None:
     if job_object.read(body) is not None and job_object.embeddable(body):
@@ -203,7 +198,6 @@ def test_a_moment_is_read_as_far_as_python_can(text: Any, time: datetime | None)
     assert JobObject("j", {"created_at": text}).created_at == time
 
 
-@settings(deadline=None)
 @given(texts)
 def test_no_text_raises_as_a_moment(text: str) -> None:
     time = job_object.moment(text)
@@ -218,7 +212,6 @@ def test_who_created_a_job_is_a_word_or_not_known(members: dict[str, Any], creat
     assert JobObject("j", members).created_by == creator
 
 
-@settings(deadline=None)
 @given(objects)
 def test_a_job_object_is_the_same_after_a_round_trip(members: dict[str, Any]) -> None:
     body = job_object.encode(members)

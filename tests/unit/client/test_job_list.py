@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.client import job_list
@@ -95,7 +95,6 @@ def test_a_list_that_says_that_it_is_a_part_is_no_whole_list(
     assert job_list.part_said(2, {"more": None, **beside}, {"x-request-id": "next", **headers}) == said
 
 
-@settings(deadline=None)
 @given(
     members_of_any_kind, st.dictionaries(st.sampled_from(["age", "link", "content-range", "x-total-count"]), st.text())
 )

@@ -161,7 +161,7 @@ _responses = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(st.one_of(_responses, st.binary(max_size=80)), st.lists(st.integers(0, 100), max_size=3))
 @example(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 15\r\n\r\n{}", [])
 @example("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: \u0663\r\n\r\n".encode(), [])

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.core.rate_limit import LONGEST_PAUSE, Backoff, Pauses, Rate, RateLimiter, Slot
@@ -62,7 +62,6 @@ def simulate(rate: Rate, delays: Iterable[tuple[float, float]], start: float) ->
     return taken, left
 
 
-@settings(deadline=None)
 @given(
     count=st.integers(1, 5),
     period=st.sampled_from([1.0, 60.0, 3600.0]),
@@ -126,7 +125,6 @@ def test_pauses_that_overlap_count_once(asked: list[tuple[float, float]], until:
     assert (pauses.until, pauses.total) == (until, total)
 
 
-@settings(deadline=None)
 @given(steps=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 30)), max_size=30))
 def test_the_total_is_the_time_that_was_paused(steps: list[tuple[int, int]]) -> None:
     pauses = Pauses(limit=10_000)

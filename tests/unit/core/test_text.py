@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.records import texts
 
@@ -49,7 +49,6 @@ def test_what_would_be_acted_on_becomes_a_visible_escape(text: str, shown: str) 
     assert escape_unprintable(text) == shown
 
 
-@settings(deadline=None)
 @given(texts)
 def test_nothing_but_what_is_simply_shown_is_left(text: str) -> None:
     shown = escape_unprintable(text)
@@ -83,7 +82,6 @@ def test_a_cut_leaves_characters_whole(text: str, columns: int, rest: str) -> No
     assert cut(text, columns) == rest
 
 
-@settings(deadline=None)
 @given(texts.map(escape_unprintable), st.integers(1, 30))
 def test_a_cut_is_never_too_wide_and_never_idle(text: str, columns: int) -> None:
     rest = cut(text, columns)
@@ -92,7 +90,6 @@ def test_a_cut_is_never_too_wide_and_never_idle(text: str, columns: int) -> None
     assert (rest == text) is (width(text) <= columns)
 
 
-@settings(deadline=None)
 @given(texts.map(escape_unprintable))
 def test_clusters_are_the_text_in_pieces_of_some_width(text: str) -> None:
     pieces = list(clusters(text))

@@ -118,6 +118,10 @@ def at_once(count: int, function: Callable[[], object]) -> list[object]:
         return [future.result() for future in [pool.submit(one) for _ in range(count)]]
 
 
+def test_a_commit_is_on_the_disk_before_it_returns(ledger: Ledger) -> None:
+    assert (ledger.query("PRAGMA synchronous"), ledger.query("PRAGMA fullfsync")) == ([(2,)], [(1,)])
+
+
 def test_of_two_creators_one_makes_it_and_the_other_is_told(path: Path) -> None:
     for number in range(10):
         here = path.with_name(f"{number}.db")

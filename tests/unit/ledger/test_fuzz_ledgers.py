@@ -24,7 +24,7 @@ def edits(kind: int) -> st.SearchStrategy[bytes]:
     )
 
 
-@settings(deadline=None, max_examples=12, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, suppress_health_check=list(HealthCheck))
 @given(st.one_of(edits(_VALUES), edits(_BYTES)))
 def test_no_change_ends_a_command_in_a_traceback(data: bytes) -> None:
     ledgers.check(data, _READERS)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, cast
 from unittest.mock import patch
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -436,6 +436,7 @@ def without_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connect, "_prepare", quick)
 
 
+@pytest.mark.hypothesis
 def test_no_order_of_events_claims_twice_or_forgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_waiting_for_the_disk(monkeypatch)
     with Ledger(tmp_path / "template.db", make=True):
@@ -453,8 +454,6 @@ def test_no_order_of_events_claims_twice_or_forgets(tmp_path: Path, monkeypatch:
         settings=settings(
             max_examples=45,
             stateful_step_count=30,
-            deadline=None,
-            suppress_health_check=[HealthCheck.too_slow],
-            phases=[Phase.reuse, Phase.generate],  # to shrink it takes minutes, as each try makes a ledger
+            phases=[Phase.generate],  # to shrink it takes minutes, as each try makes a ledger
         ),
     )

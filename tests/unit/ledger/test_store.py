@@ -84,7 +84,7 @@ def upgrade(path):
 
 what, STEPS, orders = json.loads(sys.stdin.read())
 gate, opened = os.pipe()
-children = []
+children, ended = [], {}
 for path, kill in orders:
     child = os.fork()
     if child == 0:
@@ -103,9 +103,12 @@ for path, kill in orders:
     children.append(child)
     if kill > 0:  # alone
         os.write(opened, b"x")
-        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        ended[child] = os.waitpid(child, 0)[1]
 os.close(opened)
-print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]))
+for child in children:
+    if child not in ended:
+        ended[child] = os.waitpid(child, 0)[1]
+print(json.dumps([os.waitstatus_to_exitcode(ended[child]) for child in children]))
 """
 KILLED = -9
 # The second and third version that there may be once: what each step writes shows how often it was taken.

@@ -337,7 +337,7 @@ def near_yaml(draw: st.DrawFn) -> bytes:
     return text.encode()
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.one_of(st.binary(max_size=200), near_yaml()), st.sampled_from(["jobs.yaml", "-"]))
 def test_no_bytes_raise_anything_or_take_long(data: bytes, path: str) -> None:
     began = time.process_time()
@@ -347,7 +347,7 @@ def test_no_bytes_raise_anything_or_take_long(data: bytes, path: str) -> None:
 
 
 @pytest.mark.skipif(not yaml.__with_libyaml__, reason="needs libyaml to compare with")
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(near_yaml())
 @example(b"[? ]]")
 @example(b"- {? }")
@@ -373,7 +373,6 @@ JOBS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(JOBS, min_size=1, max_size=5), st.booleans(), st.booleans())
 def test_what_is_written_is_read_back(entries: list[dict[str, object]], block: bool, ascii_only: bool) -> None:
     named = [{"name": f"job-{number}", **entry} for number, entry in enumerate(entries)]

@@ -101,14 +101,14 @@ ENTRIES = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(ENTRIES)
 def test_a_job_that_is_not_shown_to_jsonschema_would_pass_it(entry: Any) -> None:
     if schema.is_plain_job(entry, ("workflow_id", "project_id")):
         VALIDATOR.validate({"version": 1, "jobs": [entry]})
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(ENTRIES, max_size=4), st.sampled_from([None, {}, {"workflow_id": "w"}, {"project_id": "p"}, 1]))
 def test_whole_manifests_are_judged_as_the_schema_alone_judges_them(entries: list[Any], defaults: Any) -> None:
     value = {"version": 1, "name": "n", "jobs": entries} | ({} if defaults is None else {"defaults": defaults})

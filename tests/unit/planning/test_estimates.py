@@ -201,7 +201,7 @@ happenings = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(happenings, min_size=1, max_size=8))
 def test_whatever_it_says_is_a_cost_or_a_reason(said: list[ExchangeResult]) -> None:
     told = {f"w{number}": happening for number, happening in enumerate(said)}

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.core.errors import RefusedError
@@ -162,7 +162,6 @@ def test_again_is_a_prospect_of_its_own_after_all_others() -> None:
 states: st.SearchStrategy[State] = st.sampled_from(["created", "not_created", "in_doubt", "sending", "released"])
 
 
-@settings(deadline=None)
 @given(
     entries=st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=7),
     past=st.lists(st.tuples(st.integers(0, 8), st.integers(0, 3), states), max_size=7),

@@ -10,7 +10,7 @@ from typing import get_args
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runner.core.errors import Exit, UsageError
@@ -184,7 +184,6 @@ def reading(once_per: OncePer, name: str, instant: datetime) -> object:
             return (local.year, local.month)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(KINDS), st.sampled_from(ZONES), INSTANTS, st.integers(-14 * 60, 14 * 60))
 def test_the_same_instant_has_the_same_key_however_it_is_written(
     once_per: OncePer, name: str, instant: datetime, offset: int
@@ -193,7 +192,6 @@ def test_the_same_instant_has_the_same_key_however_it_is_written(
     assert run_key(once_per, name, elsewhere, "r-1") == run_key(once_per, name, instant, "r-1")
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(PERIODS),
     st.sampled_from(ZONES),
@@ -209,7 +207,6 @@ def test_keys_never_go_back_or_come_back_as_time_goes_on(
     assert keys == sorted(keys)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(ZONES), INSTANTS)
 @example("Australia/Lord_Howe", at("2026-10-03T15:45Z"))
 @example("Pacific/Chatham", at("2026-04-04T14:01Z"))
@@ -221,7 +218,6 @@ def test_an_hour_holds_its_start_and_nothing_before(name: str, instant: datetime
     assert run_key("hour", name, start - timedelta(microseconds=1), "r-1") < own
 
 
-@settings(deadline=None)
 @given(st.sampled_from(ZONES), INSTANTS)
 def test_days_weeks_and_months_are_the_calendars(name: str, instant: datetime) -> None:
     today = instant.astimezone(ZoneInfo(name)).date()
@@ -249,7 +245,6 @@ def test_describe(text: str, expected: str) -> None:
     assert describe(text) == expected
 
 
-@settings(deadline=None)
 @given(st.sampled_from(KINDS), st.sampled_from(ZONES), INSTANTS, st.text())
 def test_every_key_is_described(once_per: OncePer, name: str, instant: datetime, run_id: str) -> None:
     words = describe(run_key(once_per, name, instant, run_id))
@@ -257,7 +252,6 @@ def test_every_key_is_described(once_per: OncePer, name: str, instant: datetime,
     assert not words.startswith("the run key ")
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_described(text: str) -> None:
     assert describe(text)

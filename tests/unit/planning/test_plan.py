@@ -124,7 +124,7 @@ _standings = st.lists(st.tuples(_names, st.sampled_from(["p1", "p2"]), _states, 
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(jobs=_jobs, standings=_standings, data=st.data())
 def test_of_each_pair_as_many_are_sent_as_are_missing_whatever_they_are_called(
     jobs: list[Job], standings: list[SubmissionRow], data: st.DataObject
@@ -138,7 +138,7 @@ def test_of_each_pair_as_many_are_sent_as_are_missing_whatever_they_are_called(
     assert Counter(submission.job.pair for submission in shuffled.sends) == wanted - bought
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(jobs=_jobs, standings=_standings)
 def test_no_ordinal_is_used_for_two_submissions(jobs: list[Job], standings: list[SubmissionRow]) -> None:
     made = make(jobs=jobs, standings=standings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from support.records import created, entry, record, records
 from support.schemas import check_results, loads_strictly
 
@@ -16,7 +16,6 @@ from runner.runs.summary import summarize
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(deadline=None)
 @given(made=records)
 def test_nothing_in_a_report_moves_the_cursor_or_commands_a_ci(name: str, made: Record) -> None:
     text = FORMATS[name]([summarize(made)], Style())
@@ -33,7 +32,6 @@ def test_a_report_leaves_the_last_line_to_its_printer(name: str) -> None:
     assert not FORMATS[name]([summarize(record(entry("a", created("j"))))], Style()).endswith("\n")
 
 
-@settings(deadline=None)
 @given(records)
 def test_json_is_the_results_document(made: Record) -> None:
     text = FORMATS["json"]([summarize(made)], Style())

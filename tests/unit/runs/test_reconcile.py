@@ -501,7 +501,7 @@ def simulations(draw: st.DrawFn) -> tuple[Simulation, list[float]]:
     return world, [*looks, SETTLED, SETTLED]  # twice: what is left beside its like is judged by the next look
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(simulations())
 def test_what_is_said_is_true(simulated: tuple[Simulation, list[float]]) -> None:
     world, looks = simulated

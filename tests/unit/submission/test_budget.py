@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import past
 from support.records import bodies, json_values
@@ -119,7 +119,6 @@ fates: st.SearchStrategy[Created | NotCreated | InDoubt | None] = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(
     jobs=st.lists(st.tuples(st.none() | st.integers(0, 40), fates), max_size=8),
     steps=st.lists(st.integers(0, 7), max_size=24),
@@ -477,7 +476,7 @@ def check_end(site: Site, end: EngineResult, record: Record, limit: int | None) 
         assert any(site.market.spent() + site.market.cases[name].expected > limit for name in unsent)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(
     jobs=st.lists(cases, min_size=3, max_size=12),
     first=limits | st.none(),

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.certs import Certificates
 from support.wire import (
@@ -743,7 +743,7 @@ ANYTHING: Mapping[str, Script] = {
 NOT_CREATED = {"429", "425", "403", "404", "422", "429-half"}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(
     plan=st.lists(st.lists(st.sampled_from(sorted(ANYTHING)), min_size=1, max_size=3), min_size=1, max_size=12),
     concurrency=st.integers(1, 5),

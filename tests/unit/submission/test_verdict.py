@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.client.response import Cause, ExchangeResult, NoResponse, Response, retry_after
@@ -315,7 +315,6 @@ _values = _text | _dates
 _headers = st.dictionaries(st.sampled_from(["retry-after", "date", "location", "x-request-id"]), _values)
 
 
-@settings(deadline=None)
 @given(status=st.integers(100, 999), body=_bodies, headers=_headers, held=st.booleans(), bearer=st.booleans())
 def test_no_answer_breaks_the_table(
     status: int, body: bytes, headers: dict[str, str], held: bool, bearer: bool
@@ -333,7 +332,6 @@ def test_no_answer_breaks_the_table(
         assert verdict.retry_after is None or 0 <= verdict.retry_after < math.inf
 
 
-@settings(deadline=None)
 @given(value=_values, date=_values)
 def test_any_retry_after_is_seconds_or_none(value: str, date: str) -> None:
     seconds = retry_after(answer(429, b"", {"retry-after": value, "date": date}))

@@ -119,7 +119,6 @@ def test_is_ordinary_number(text: str, ordinary: bool) -> None:
     assert is_portable_number(text) == ordinary
 
 
-@settings(deadline=None)
 @given(st.text("0123456789:._e-+xob", max_size=3_000))
 def test_no_digits_are_too_many(text: str) -> None:
     if (value := parse_scalar(text)) is not text:

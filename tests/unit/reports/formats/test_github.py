@@ -68,7 +68,7 @@ def test_a_record() -> None:
             "It may be: j-8, j-9"
         ),
         (
-            "::error file=jobs/nightly.yaml,line=6,title=b%2Cc%3Ad%25%3A failed::rejected: 100%25 no\\nsuch "
+            "::error file=jobs/nightly.yaml,line=6,title=b%2Cc%3Ad%25%3A not created::rejected: 100%25 no\\nsuch "
             "(request id q-1)"
         ),
         (
@@ -93,12 +93,12 @@ def test_a_record_of_a_good_night_is_one_notice() -> None:
 
 def test_standard_input_is_no_file() -> None:
     made = summarize(record(at(3, entry("a", failed())), manifest_path="-"))
-    assert runs(made)[0] == "::error title=a%3A failed::rejected: no such workflow"
+    assert runs(made)[0] == "::error title=a%3A not created::rejected: no such workflow"
 
 
 def test_a_job_without_a_line_is_shown_at_the_file() -> None:
     made = summarize(record(entry("a", failed())))
-    assert runs(made)[0].startswith("::error file=nightly.yaml,title=a%3A failed::")
+    assert runs(made)[0].startswith("::error file=nightly.yaml,title=a%3A not created::")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_what_github_would_not_show_is_said_in_the_last_one(count: int, shown: i
     assert read(found[0])[1]["title"] == "doubt: in doubt"
     last = read(found[shown - 1])
     if count == shown:
-        assert last[1]["title"] == "j8: failed"
+        assert last[1]["title"] == "j8: not created"
     else:
         assert last == (
             "error",
@@ -202,7 +202,7 @@ def test_a_title_and_a_message_are_cut_to_what_github_takes() -> None:
     assert read(github.command(Annotation("error", "t" * 255, "m" * 4096)))[2] == "m" * 4096
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(digests, max_size=4), st.lists(forecasts, max_size=4), st.lists(standings, max_size=4))
 def test_no_text_from_outside_is_a_command_or_leaves_its_place(run: Any, plan: Any, status: Any) -> None:
     style = Style()

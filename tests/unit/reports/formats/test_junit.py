@@ -183,7 +183,7 @@ def test_the_entries_are_gone_through_once_and_not_kept() -> None:
     assert passes == [1]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(digests, max_size=2))
 def test_any_record_is_valid_and_reads_back(made: list[RunSummary]) -> None:
     text = runs(*made)
@@ -258,7 +258,7 @@ def test_a_plan() -> None:
     ]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(forecasts, max_size=2))
 def test_any_plan_is_valid(made: list[Any]) -> None:
     check(junit.plans(made, Style()))
@@ -297,7 +297,7 @@ def test_jobs_at_the_api() -> None:
     assert suite[2][0].text.startswith("nightly.yaml:6: failed\nAnalyse: no imagery\njob: j-b\n")
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(standings, max_size=2))
 def test_any_statuses_are_valid(made: list[Any]) -> None:
     check(junit.statuses(made, Style()))
@@ -306,7 +306,7 @@ def test_any_statuses_are_valid(made: list[Any]) -> None:
 # Every report: nothing that a log would act on.
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(digests, forecasts, standings)
 def test_no_line_is_a_command_to_a_ci_log(run: Any, plan: Any, status: Any) -> None:
     style = Style()

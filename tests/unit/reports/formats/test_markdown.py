@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from support.records import created, entry, failed, in_doubt, record, records, texts
 
 from runner.core.models import Record, Skipped
@@ -68,7 +68,6 @@ def test_text_is_shown_as_it_is(text: str, source: str) -> None:
     assert escaped(text) == source
 
 
-@settings(deadline=None)
 @given(records)
 def test_each_job_is_a_line_of_as_many_cells(made: Record) -> None:
     lines = markdown(made).split("\n")
@@ -77,7 +76,6 @@ def test_each_job_is_a_line_of_as_many_cells(made: Record) -> None:
     assert {len(_CELL_END.findall(row)) for row in rows} <= {8}
 
 
-@settings(deadline=None)
 @given(texts)
 def test_no_html_is_left(text: str) -> None:
     assert not set("<>") & set(escaped(text))

@@ -217,7 +217,7 @@ def test_jobs_at_the_api() -> None:
     }
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(digests, max_size=3), st.lists(forecasts, max_size=3), st.lists(standings, max_size=3))
 def test_any_report_can_be_read(run: Any, plan: Any, status: Any) -> None:
     style = Style()

@@ -10,7 +10,7 @@ import unicodedata
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.records import labels, texts, words
 from support.schemas import loads_strictly
@@ -254,7 +254,6 @@ forecasts = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(forecasts, st.sampled_from([name for name in NAMES if name != "csv"]), st.sampled_from([None, 20, 100]))
 def test_no_format_lets_anything_act_on_a_terminal_or_a_log(made: Preview, name: str, width: int | None) -> None:
     text = shown(made, name, width=width)
@@ -264,7 +263,6 @@ def test_no_format_lets_anything_act_on_a_terminal_or_a_log(made: Preview, name:
     assert name == "github" or not [line for line in text.split("\n") if line.lstrip().startswith("::")]
 
 
-@settings(deadline=None)
 @given(forecasts)
 def test_json_reads_back_as_it_was(made: Preview) -> None:
     document = loads_strictly(shown(made, "json"))
@@ -274,7 +272,6 @@ def test_json_reads_back_as_it_was(made: Preview) -> None:
     assert document["unpriced"] == (made.unpriced or {})
 
 
-@settings(deadline=None)
 @given(forecasts)
 def test_csv_reads_back_and_has_no_formula_in_it(made: Preview) -> None:
     text = shown(made, "csv")
@@ -289,7 +286,6 @@ def test_csv_reads_back_and_has_no_formula_in_it(made: Preview) -> None:
         assert not [cell for cell in row.values() if cell[:1] in ("=", "+", "-", "@", "\t", "\r")]
 
 
-@settings(deadline=None)
 @given(forecasts)
 def test_each_job_is_a_line_of_markdown_with_as_many_cells(made: Preview) -> None:
     lines = shown(made, "markdown").split("\n")

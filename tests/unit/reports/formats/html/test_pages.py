@@ -569,7 +569,7 @@ ALLOWED = {
 }
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(texts)
 def test_whatever_names_hold_stays_text_and_asks_for_nothing(text: str) -> None:
     page = Document(text)
