@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from runner.core.errors import Exit, ManifestError, Problem, RefusedError, RunnerError, UsageError
     from runner.core.models import Created, Entry, ErrorInfo, InDoubt, Job, Manifest, NotCreated, Skipped
-    from runner.core.settings import Options
+    from runner.core.settings import LimitOverrides, RunOptions
     from runner.ledger.lock import LockedError
     from runner.library import (
         SANDBOX,
         ApiAccess,
         NullObserver,
         Result,
-        RunOptions,
         StopToken,
         load_manifest,
         preview,
@@ -33,12 +32,12 @@ __all__ = [
     "Exit",
     "InDoubt",
     "Job",
+    "LimitOverrides",
     "LockedError",
     "Manifest",
     "ManifestError",
     "NotCreated",
     "NullObserver",
-    "Options",
     "PlannedJob",
     "Preview",
     "Problem",
@@ -62,7 +61,7 @@ _HOMES = {
     "runner.ledger.lock": ("LockedError",),
     "runner.core.models": ("Created", "Entry", "ErrorInfo", "InDoubt", "Job", "Manifest", "NotCreated", "Skipped"),
     "runner.runs.summary": ("Summary",),
-    "runner.core.settings": ("Options",),
+    "runner.core.settings": ("LimitOverrides", "RunOptions"),
 }
 
 

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from pathlib import Path
 from signal import SIGTERM
 
@@ -18,17 +17,17 @@ from runner.client.endpoint import Endpoint
 from runner.core import settings
 from runner.core.errors import Exit, RefusedError, UsageError
 from runner.core.models import Entry, ErrorInfo, Manifest, Outcome, Record, Run, Submission
-from runner.core.settings import Options
+from runner.core.settings import LimitOverrides, RunOptions
 from runner.ledger.journal import RecordedOutcome
 from runner.ledger.location import LedgerLocation, is_ci
 from runner.manifest import loader
 from runner.planning import run_key as run_keys
 from runner.planning.forecast import Preview
-from runner.runs import execution, reconcile, results_file, summary
+from runner.runs import execution, results_file, summary
 from runner.runs import preview as previews
-from runner.runs.execution import RunObserver, RunRequest
-from runner.runs.preview import PreviewRequest
+from runner.runs.execution import RunObserver
 from runner.runs.reconcile import Finding
+from runner.runs.request import RunRequest
 from runner.runs.summary import Summary
 from runner.sandbox import embedded
 from runner.submission.engine import Engine
@@ -61,20 +60,6 @@ class ApiAccess:
 
 SANDBOX = ApiAccess("", endpoint.SANDBOX)
 """An API inside this process, with no account and no cost; its jobs and its ledger are kept beside the manifest."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """Which jobs a run is about, and which run it is: as the options of the same names have it."""
-
-    only: tuple[str, ...] = ()
-    again: tuple[str, ...] = ()
-    resume: bool = False
-    new: bool = False
-    hold: bool = False
-    allow_unknown_cost: bool = False
-    settle: timedelta = reconcile.SETTLE
-    lock_timeout: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +99,7 @@ class StopToken:
         self._engine: Engine | None = None
 
     def stop(self) -> None:
-        """End the run; called once more, it ends what is in flight at once."""
+        """EngineResult the run; called once more, it ends what is in flight at once."""
         with self._lock:
             self._stopped.set()
             if self._engine is not None:
@@ -167,132 +152,115 @@ class NullObserver:
         """Something that a person wants to know and need not act on."""
 
 
-_EVERY = RunOptions()
-_AS_WRITTEN = Options()
+_DEFAULT_OPTIONS = RunOptions()
+_MANIFEST_LIMITS = LimitOverrides()
 
 
 def load_manifest(path: str | os.PathLike[str]) -> Manifest:
-    """Read and check a manifest's file.
+    """Read and check a manifest file.
 
     Raises:
-        ManifestError: it has problems: `problems` has all of them, each with its place.
-        UsageError: it cannot be read.
+        ManifestError: the manifest is invalid: `problems` has every problem with its position.
+        UsageError: the file cannot be read.
     """
-    # By its absolute path: its ledger stays the one beside it, wherever the program goes meanwhile.
-    return replace(loader.load(os.fspath(path), io.BytesIO()), path=os.path.abspath(path))  # noqa: PTH100 - no link is to be followed
+    # By its absolute path, so that its ledger stays the same when the program changes its working directory.
+    return replace(loader.load(os.fspath(path), io.BytesIO()), path=os.path.abspath(path))  # noqa: PTH100 - must not resolve symbolic links
 
 
 def run(
-    wanted: Manifest,
+    manifest: Manifest,
     access: ApiAccess,
     *,
-    choice: RunOptions = _EVERY,
-    options: Options = _AS_WRITTEN,
+    options: RunOptions = _DEFAULT_OPTIONS,
+    limits: LimitOverrides = _MANIFEST_LIMITS,
     ledger: str | os.PathLike[str] | None = None,
     git_commit: str | None = None,
-    watcher: RunObserver | None = None,
+    observer: RunObserver | None = None,
     stop: StopToken | None = None,
 ) -> Result:
-    """Run a manifest: settle what is in doubt, plan, submit, look again. It blocks until the run is over.
+    """Run a manifest: look up jobs in doubt, plan, submit, look up again. Blocks until the run has ended.
 
     Args:
-        wanted: what `load_manifest` gave.
-        access: where the API is, and the key; `SANDBOX` to rehearse.
-        choice: which jobs, and which run.
-        options: limits of the sending, which outrank those of the manifest; None in it leaves them alone.
-        ledger: the record, which must exist; without one it is that beside the manifest, which is made if need be.
-        git_commit: the commit that holds the manifest, to be kept in the record.
-        watcher: who is told how it goes.
-        stop: what ends it early.
+        manifest: the result of `load_manifest`.
+        access: where the API is, and the key; `SANDBOX` for a dry run.
+        options: which jobs to submit, and what to do about an unfinished run.
+        limits: limits that outrank the manifest's.
+        ledger: an existing ledger. The default is the one beside the manifest, which is created if necessary.
+        git_commit: the commit that contains the manifest, for the ledger and the results file.
+        observer: receives progress in the calling thread.
+        stop: stops the run early, from another thread.
 
     Raises:
-        LockedError: another run of this manifest is at work.
-        RefusedError: it may not run as things are; nothing was sent.
-        UsageError: something given makes no sense; nothing was sent.
+        LockedError: another run of this manifest is in progress.
+        RefusedError: the run was refused; nothing was sent.
+        UsageError: an argument is invalid; nothing was sent.
     """
-    place = _place(wanted, access, choice, options, ledger)
-    place.create_directory(wanted.path)
-    ender = stop or StopToken()
-    order = RunRequest(
-        manifest=wanted,
-        git_commit=git_commit,
-        api=_identity(access),
-        ledger=place.path,
-        make_ledger=not place.explicit,
-        limits=settings.limits(options, wanted),
-        only=choice.only,
-        again=choice.again,
-        resume=choice.resume,
-        new=choice.new,
-        hold=choice.hold,
-        allow_unknown_cost=choice.allow_unknown_cost,
-        settle=choice.settle,
-        lock_timeout=choice.lock_timeout,
-    )
+    request = _request(manifest, access, options, limits, ledger, git_commit)
+    request.ledger.create_directory(manifest.path)
+    token = stop or StopToken()
     with (
-        _endpoint(access, wanted) as endpoint,
-        ApiClient(endpoint, order.limits.concurrency) as api,
-        execution.opened(order, api, watcher or NullObserver(), ender.wait) as one,
+        _endpoint(access, manifest) as endpoint,
+        ApiClient(endpoint, request.limits.concurrency) as api,
+        execution.opened(request, api, observer or NullObserver(), token.wait) as run,
     ):
-        one.prepare()
-        end = one.submit(ender)
-        made = summary.summarize(one.record())
-        code = execution.exit_code(one.run, made, end)
-        entries = tuple(made.record.entries)  # they are read from the ledger, which is closed after this
-        return Result(made.run, made.summary, entries, code, end.detail, end.error, end.unsaved)
+        run.prepare()
+        end = run.submit(token)
+        finished = summary.summarize(run.record())
+        code = execution.exit_code(run.run, finished, end)
+        entries = tuple(finished.record.entries)  # they are read from the ledger, which is about to be closed
+        return Result(finished.run, finished.summary, entries, code, end.detail, end.error, end.unsaved)
 
 
 def preview(
-    wanted: Manifest,
+    manifest: Manifest,
     access: ApiAccess,
     *,
-    choice: RunOptions = _EVERY,
-    options: Options = _AS_WRITTEN,
+    options: RunOptions = _DEFAULT_OPTIONS,
+    limits: LimitOverrides = _MANIFEST_LIMITS,
     ledger: str | os.PathLike[str] | None = None,
-    cost: bool = False,
     check: bool = False,
 ) -> Preview:
-    """What `run` would do now with each job, and why, without doing any of it.
+    """Return what `run` would do now with each job, and why, without doing any of it.
 
-    It asks nobody, unless `cost` (what each workflow costs) or `check` (whether each is there) is set.
+    Makes no request, unless `options.estimate` (what does each workflow cost?) or `check` (does each exist?) is set.
 
     Raises:
-        LockedError: a run of this manifest is at work.
+        LockedError: a run of this manifest is in progress.
         RefusedError: `run` would be refused.
-        UsageError: something given makes no sense.
+        UsageError: an argument is invalid.
     """
-    place = _place(wanted, access, choice, options, ledger)
-    limits = settings.limits(options, wanted)
-    question = PreviewRequest(wanted, _identity(access), limits, choice.only, choice.again, choice.resume, choice.new)
-    previews.check_free(place, question)
-    with previews.record(place) as known:
-        if not (cost or check):
-            return previews.look(question, known)[0]
-        with _endpoint(access, wanted) as endpoint, ReadOnlyClient(endpoint, limits.concurrency) as reader:
-            return previews.look(question, known, reader, cost=cost, check=check)[0]
+    request = _request(manifest, access, options, limits, ledger)
+    previews.refuse_running(request)
+    with previews.open_ledger(request.ledger) as opened:
+        if not (options.estimate or check):
+            return previews.build(request, opened)[0]
+        with _endpoint(access, manifest) as endpoint, ReadOnlyClient(endpoint, request.limits.concurrency) as reader:
+            return previews.build(request, opened, reader, check=check)[0]
 
 
-def _place(
-    wanted: Manifest, access: ApiAccess, choice: RunOptions, options: Options, ledger: str | os.PathLike[str] | None
-) -> LedgerLocation:
-    """Where the record is, once all that was given makes sense."""
-    settings.check(options)
-    for name in ("only", "again"):
-        if isinstance(getattr(choice, name), str):
-            raise UsageError(f"{name} is a text, and would be read as its letters", "Give a tuple of names.")
-    run_keys.refuse_two_answers(wanted, choice.again, resume=choice.resume, new=choice.new)
-    if access == SANDBOX and ledger is not None:
-        raise UsageError("a ledger goes with the real API", "The sandbox has its own, beside the manifest.")
-    place = LedgerLocation.for_manifest(
-        wanted.path, None if ledger is None else Path(ledger), sandbox=access == SANDBOX
-    )
-    place.require_explicit_in_ci(wanted, ci=access != SANDBOX and is_ci(os.environ))
-    return place
+def _request(
+    manifest: Manifest,
+    access: ApiAccess,
+    options: RunOptions,
+    overrides: LimitOverrides,
+    ledger: str | os.PathLike[str] | None,
+    git_commit: str | None = None,
+) -> RunRequest:
+    """Check the arguments, and make a request of them."""
+    settings.check(overrides)
+    names: dict[str, object] = {"only": options.only, "again": options.again}
+    for name, value in names.items():
+        if isinstance(value, str):
+            raise UsageError(f"{name} must be a tuple of strings, not a string", f"Write {name}=({value!r},).")
+    run_keys.check_options(manifest, options)
+    sandbox = access == SANDBOX
+    if sandbox and ledger is not None:
+        raise UsageError("the sandbox has its own ledger", "Omit `ledger`: it applies to the real API only.")
+    location = LedgerLocation.for_manifest(manifest.path, None if ledger is None else Path(ledger), sandbox=sandbox)
+    location.require_explicit_in_ci(manifest, ci=is_ci(os.environ) and not sandbox)
+    api = endpoint.SANDBOX if sandbox else access.identity
+    return RunRequest(manifest, api, location, settings.limits(overrides, manifest), options, git_commit)
 
 
-def _identity(access: ApiAccess) -> str:
-    return endpoint.SANDBOX if access == SANDBOX else access.identity
-
-
-def _endpoint(access: ApiAccess, wanted: Manifest) -> AbstractContextManager[Endpoint]:
-    return embedded.serve(wanted) if access == SANDBOX else nullcontext(access.endpoint())
+def _endpoint(access: ApiAccess, manifest: Manifest) -> AbstractContextManager[Endpoint]:
+    return embedded.serve(manifest) if access == SANDBOX else nullcontext(access.endpoint())

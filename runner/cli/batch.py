@@ -21,8 +21,9 @@ from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
 from runner.planning import periods
 from runner.runs import execution, record, results_file, summary
-from runner.runs.execution import Execution, RunRequest
+from runner.runs.execution import Execution
 from runner.runs.record import LazyEntries
+from runner.runs.request import RunRequest
 from runner.runs.summary import RunSummary
 from runner.submission.engine import EngineResult
 
@@ -33,7 +34,7 @@ Endpoints = Callable[[Manifest], AbstractContextManager[Endpoint]]
 class Task:
     """A manifest to run, and where its results go."""
 
-    order: RunRequest
+    request: RunRequest
     results: Path
 
 
@@ -106,7 +107,9 @@ class Batch:
             if alone:
                 raise
             untold = isinstance(error, UntoldError)
-            about = f"{escape_unprintable(task.order.manifest.path)}: {'run, and not told of' if untold else 'not run'}"
+            about = (
+                f"{escape_unprintable(task.request.manifest.path)}: {'run, and not told of' if untold else 'not run'}"
+            )
             if self.quiet:
                 console.say(f"{about}: {escape_unprintable(error.in_a_line)}")
             else:
@@ -128,12 +131,12 @@ class Batch:
 
     def _run(self, task: Task, *, alone: bool) -> FinishedRun:
         self._caught.close()  # a signal in `prepare` ends the program as any other: nothing was sent
-        order = task.order
+        request = task.request
         with ExitStack() as own:
-            with self.endpoints(order.manifest) as endpoint, ApiClient(endpoint, order.limits.concurrency) as api:
+            with self.endpoints(request.manifest) as endpoint, ApiClient(endpoint, request.limits.concurrency) as api:
                 self._interrupts = interrupts = Interrupts(api)
                 held = self._held if alone else own
-                one = held.enter_context(execution.opened(order, api, self.progress, interrupts.wait))
+                one = held.enter_context(execution.opened(request, api, self.progress, interrupts.wait))
                 one.prepare()
                 self.confirm(one)
                 self.progress.note(_announcement(one))
@@ -144,12 +147,12 @@ class Batch:
                 made = summary.summarize(one.record())
             except RefusedError as error:
                 raise UntoldError(
-                    f"{order.manifest.path} was run, and its record cannot be read: {error.message}",
+                    f"{request.manifest.path} was run, and its record cannot be read: {error.message}",
                     "When the ledger can be read again: pixxel-runner show",
                 ) from error
             unwritten = write(made, task.results)
             earlier = doubts_of_earlier(one.ledger, one.run)
-        kept = made if alone else without_ledger(made, order, one.run, one.unrecorded, one.unreleased)
+        kept = made if alone else without_ledger(made, request, one.run, one.unrecorded, one.unreleased)
         return FinishedRun(task, one.run, kept, end, unwritten, earlier)
 
 
@@ -163,24 +166,25 @@ def doubts_of_earlier(ledger: Ledger, run: RunRow) -> int | None:
 
 def without_ledger(
     made: RunSummary,
-    order: RunRequest,
+    request: RunRequest,
     run: RunRow,
     unrecorded: Sequence[RecordedOutcome] = (),
     unreleased: Sequence[Submission] = (),
 ) -> RunSummary:
     """The same, whose ledger need not stay open."""
-    return replace(made, record=Record(made.run, LazyEntries(order.ledger, run, made.jobs, unrecorded, unreleased)))
+    entries = LazyEntries(request.ledger.path, run, made.jobs, unrecorded, unreleased)
+    return replace(made, record=Record(made.run, entries))
 
 
 def last_told(task: Task) -> RunSummary | None:
     """What the last run of a manifest came to, which is not this one; None where there is none, or it can't be read."""
-    order = task.order
+    request = task.request
     try:
-        with Ledger(order.ledger, read_only=True) as ledger:
-            run = next(ledger.runs(order.api, order.manifest.name), None)
+        with Ledger(request.ledger.path, read_only=True) as ledger:
+            run = next(ledger.runs(request.api, request.manifest.name), None)
             if run is None:
                 return None
-            return without_ledger(summary.summarize(record.of_run(ledger, run)), order, run)
+            return without_ledger(summary.summarize(record.of_run(ledger, run)), request, run)
     except RefusedError:
         return None
 
@@ -195,10 +199,10 @@ def write(made: RunSummary, path: Path) -> RefusedError | None:
 
 
 def _announcement(one: Execution) -> str:
-    sends, total = len(one.plan.sends), len(one.order.manifest.jobs)
-    name, period = one.order.manifest.name, periods.describe(one.run.run_key)
+    sends, total = len(one.plan.sends), len(one.request.manifest.jobs)
+    name, period = one.request.manifest.name, periods.describe(one.run.run_key)
     if sends:
-        return f"submitting {sends} of {total} jobs of {name} to {one.order.api}, for {period}"
+        return f"submitting {sends} of {total} jobs of {name} to {one.request.api}, for {period}"
     earlier = sorted({standing.run_id for standing in one.plan.match.of.values() if standing.state == "created"})
     by = f": all that is to be was created by {', '.join(earlier[:3])}{' and others' if earlier[3:] else ''}"
     return f"nothing to submit of {name} for {period}{by if earlier else ''}"
@@ -206,7 +210,7 @@ def _announcement(one: Execution) -> str:
 
 def _tell_left(tasks: Sequence[Task]) -> None:
     if tasks:
-        paths = [task.order.manifest.path for task in tasks]
+        paths = [task.request.manifest.path for task in tasks]
         go_on = options.command_line("run", *paths)
         console.warn(
             f"not begun, as what went before was not completed: {escape_unprintable(', '.join(paths))}. To run: {go_on}"

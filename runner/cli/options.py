@@ -6,9 +6,10 @@ import os
 import shlex
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -21,9 +22,18 @@ from runner.core.rate_limit import Rate
 from runner.core.text import escape_unprintable
 from runner.ledger.location import LedgerLocation, is_ci
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 _WHERE = ("sandbox", "base_url", "api_key_file", "ca_bundle", "allow_http", "ledger")
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_Fields = TypeVar("_Fields", bound="DataclassInstance")
+
+
+def take(kind: type[_Fields], parameters: dict[str, Any]) -> _Fields:
+    """Make a dataclass of the parameters named like its fields, which are removed."""
+    return kind(**{field.name: parameters.pop(field.name) for field in fields(kind) if field.name in parameters})
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,13 +189,18 @@ def ledger(command: _Command) -> _Command:
     )(command)
 
 
+def _seconds(_context: click.Context, _parameter: click.Parameter, value: float) -> timedelta:
+    return timedelta(seconds=value)
+
+
 def settle(command: _Command) -> _Command:
-    """Add `--settle`, in seconds."""
+    """Add `--settle`, a timedelta."""
     return click.option(
         "--settle",
         envvar="PIXXEL_RUNNER_SETTLE",
         type=Seconds(),
-        default=900,
+        callback=_seconds,
+        default=settings.SETTLE // timedelta(seconds=1),
         show_default=True,
         metavar="SECONDS",
         help="How long after a send a slow server may still create its job.",

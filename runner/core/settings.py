@@ -1,8 +1,9 @@
-"""The settings of a run: flag or environment, else manifest, else default, resolved into frozen Limits."""
+"""The settings of a run: what the user chooses for it, and its limits (flag, else environment, manifest, default)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 from runner.core.errors import UsageError
@@ -10,17 +11,36 @@ from runner.core.models import Manifest
 from runner.core.rate_limit import Rate
 
 MOST_AT_A_TIME = 64
-
-
 LONGEST = 10.0**9  # seconds: 30 years, which nobody waits
-
+SETTLE = timedelta(minutes=15)
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What flags and environment say of the sending; None where they are silent. Times are in seconds."""
+class RunOptions:
+    """What the user chooses for one run: the command's options of the same names.
+
+    `only` are globs of job names, `again` names of created jobs to submit once more. `resume` and `new` say what to do
+    about an unfinished run. `hold` leaves jobs in doubt alone. `estimate` asks the API what jobs cost even without a
+    limit; `allow_unknown_cost` submits jobs of unknown cost in spite of one. `settle` is how long after a send a slow
+    server may still create its job; `lock_timeout`, in seconds, how long to wait for another run of the manifest.
+    """
+
+    only: tuple[str, ...] = ()
+    again: tuple[str, ...] = ()
+    resume: bool = False
+    new: bool = False
+    hold: bool = False
+    estimate: bool = False
+    allow_unknown_cost: bool = False
+    settle: timedelta = SETTLE
+    lock_timeout: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LimitOverrides:
+    """Limits that outrank those of the manifest; None leaves the manifest's. Times are in seconds."""
 
     concurrency: int | None = None
     rate: str | None = None
@@ -49,7 +69,7 @@ class Limits:
         return None if self.rate is None else Rate.parse(self.rate)
 
 
-def check(options: Options) -> None:
+def check(options: LimitOverrides) -> None:
     """See that a program's options are such as the command would take. Raises UsageError."""
     for name, kind, least in (
         ("concurrency", int, 1),
@@ -73,7 +93,7 @@ def check(options: Options) -> None:
             raise UsageError(f"rate is {options.rate!r}", "Give it as N/s, N/min or N/h, such as 5/s.") from None
 
 
-def limits(options: Options, manifest: Manifest) -> Limits:
+def limits(options: LimitOverrides, manifest: Manifest) -> Limits:
     """Settle each limit: flag or environment, else the manifest, else the default."""
     default, written = Limits(), manifest.submit
     return Limits(

@@ -10,6 +10,7 @@ from enum import Enum
 
 from runner.core.errors import RefusedError, UsageError
 from runner.core.models import Job, Manifest
+from runner.core.settings import RunOptions
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
 from runner.planning import manifest_identity, periods, plan
@@ -24,18 +25,18 @@ class UnfinishedPolicy(Enum):
     RESUME = "--resume"
 
     @classmethod
-    def of(cls, manifest: Manifest, *, resume: bool, new: bool) -> UnfinishedPolicy:
-        """The flags' answer, else the manifest's."""
-        if resume:
+    def of(cls, manifest: Manifest, options: RunOptions) -> UnfinishedPolicy:
+        """The policy of the options, else of the manifest."""
+        if options.resume:
             return cls.RESUME
-        return cls.NEW if new else cls(manifest.on_unfinished)
+        return cls.NEW if options.new else cls(manifest.on_unfinished)
 
 
-def refuse_two_answers(wanted: Manifest, again: tuple[str, ...], *, resume: bool, new: bool) -> None:
-    """See that the selection makes sense for a manifest. Raises UsageError."""
-    if resume and new:
+def check_options(manifest: Manifest, options: RunOptions) -> None:
+    """Check that the options make sense together and for the manifest. Raises UsageError."""
+    if options.resume and options.new:
         raise UsageError("--resume and --new are two answers to one question", "Give one of them.")
-    if again and wanted.once_per == "run" and not resume:
+    if options.again and manifest.once_per == "run" and not options.resume:
         raise UsageError(
             "--again adds to a run that exists, and once_per: run makes a new one each time",
             "For one job of a new run: --only NAME --new. For one more in the last run: --resume --again NAME.",

@@ -11,27 +11,26 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Protocol
 
 from runner.client.api import ApiClient
 from runner.client.fetcher import Fetcher
-from runner.core import settings
 from runner.core.errors import Exit, RefusedError
-from runner.core.models import InDoubt, Manifest, Record, Submission
+from runner.core.models import InDoubt, Record, Submission
 from runner.core.rate_limit import RateLimiter
 from runner.core.version import VERSION
 from runner.ledger import lock
 from runner.ledger.journal import RecordedOutcome
-from runner.ledger.location import path_exists
+from runner.ledger.location import LedgerLocation, path_exists
 from runner.ledger.rows import RunRow, SubmissionRow
 from runner.ledger.run_journal import RunJournal
 from runner.ledger.store import Ledger
 from runner.planning import estimates, forecast, manifest_identity, plan
 from runner.planning import run_key as run_keys
 from runner.planning.forecast import Preview
-from runner.runs import reconcile, record
+from runner.runs import record
 from runner.runs.reconcile import Finding, Reconciler
+from runner.runs.request import RunRequest
 from runner.runs.summary import RunSummary
 from runner.submission.budget import Budget
 from runner.submission.engine import Engine, EngineResult, Observer
@@ -63,31 +62,6 @@ class Interrupter(Protocol):
         """The engine has ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunRequest:
-    """What is asked of one execution. Times are in seconds but `settle`.
-
-    `resume` and `new` answer what to do with an unfinished run; `hold` leaves all doubt to the person. `priced`: ask
-    what jobs cost, although there is no limit; `allow_unknown_cost`: under a limit, one of unknown cost may be sent.
-    """
-
-    manifest: Manifest
-    git_commit: str | None
-    api: str
-    ledger: Path
-    make_ledger: bool
-    limits: settings.Limits
-    only: tuple[str, ...] = ()
-    again: tuple[str, ...] = ()
-    resume: bool = False
-    new: bool = False
-    hold: bool = False
-    priced: bool = False
-    allow_unknown_cost: bool = False
-    settle: timedelta = reconcile.SETTLE
-    lock_timeout: float = 0.0
-
-
 @dataclass(slots=True)
 class Execution:
     """An execution that holds its manifest's lock and its ledger: `prepare`, `submit`, then read `record`.
@@ -95,10 +69,10 @@ class Execution:
     `forecast` says what `submit` is about to do and cost, where that matters.
     """
 
-    order: RunRequest
+    request: RunRequest
     ledger: Ledger
     api: ApiClient
-    watcher: RunObserver
+    observer: RunObserver
     run_id: str
     started_at: datetime
     wait: Callable[[float], bool]  # sleeps so many seconds; False when the run was interrupted meanwhile
@@ -112,7 +86,7 @@ class Execution:
     _budget: Budget = field(init=False, default_factory=Budget)
 
     def __post_init__(self) -> None:
-        self._pace = RateLimiter(self.order.limits.pace)
+        self._pace = RateLimiter(self.request.limits.pace)
 
     def prepare(self) -> None:
         """Settle what earlier runs left in doubt, choose the run key, plan, and see what that would cost.
@@ -122,21 +96,21 @@ class Execution:
                 the run would cost more than it may, or what it would cost is not known.
             UsageError: `only` or `again` name no job.
         """
-        order, manifest = self.order, self.order.manifest
-        manifest_identity.check(self.ledger, order.api, manifest, new=order.new)
-        self.ledger.mark_intents_in_doubt(order.api, manifest.name, record.KILLED)
+        request, manifest = self.request, self.request.manifest
+        manifest_identity.check(self.ledger, request.api, manifest, new=request.options.new)
+        self.ledger.mark_intents_in_doubt(request.api, manifest.name, record.KILLED)
         self._look_at(self._doubts())
-        answer = run_keys.UnfinishedPolicy.of(manifest, resume=order.resume, new=order.new)
-        chosen = run_keys.choose(self.ledger, order.api, manifest, answer, self.run_id, self.started_at)
+        answer = run_keys.UnfinishedPolicy.of(manifest, request.options)
+        chosen = run_keys.choose(self.ledger, request.api, manifest, answer, self.run_id, self.started_at)
         for note in chosen.notes:
-            self.watcher.note(note)
-        standings = self.ledger.submissions(order.api, manifest.name, chosen.run_key)
-        only = order.only or chosen.only
-        self.plan = plan.make(manifest, only, standings, order.again)
+            self.observer.note(note)
+        standings = self.ledger.submissions(request.api, manifest.name, chosen.run_key)
+        only = request.options.only or chosen.only
+        self.plan = plan.make(manifest, only, standings, request.options.again)
         self._price(chosen.run_key, standings)
         self.run = RunRow(
             id=self.run_id,
-            api=order.api,
+            api=request.api,
             manifest=manifest.name,
             run_key=chosen.run_key,
             once_per=manifest.once_per,
@@ -148,37 +122,39 @@ class Execution:
             runner=VERSION,
             path=manifest.path,
             sha256=manifest.sha256,
-            git_commit=order.git_commit,
-            settings=asdict(order.limits) | {"only": list(only), "timezone": order.manifest.timezone},
+            git_commit=request.git_commit,
+            settings=asdict(request.limits) | {"only": list(only), "timezone": request.manifest.timezone},
         )
 
     def _price(self, run_key: str, standings: Sequence[SubmissionRow]) -> None:
         """Learn what is to be sent costs, where that matters, and refuse what would cost too much."""
-        order = self.order
-        if not order.priced and order.limits.max_cost is None:
+        request = self.request
+        if not request.options.estimate and request.limits.max_cost is None:
             return
         told: estimates.EstimateResponse | None = None
         if self.plan.sends:
-            asker = Fetcher(order.limits, pace=self._pace)
+            asker = Fetcher(request.limits, pace=self._pace)
             told = estimates.ask(asker, self.api, forecast.workflows(self.plan, standings), ())
             self.plan = replace(self.plan, sends=forecast.priced(self.plan.sends, told.estimates))
         self.forecast = forecast.make(
-            order.manifest,
-            order.api,
+            request.manifest,
+            request.api,
             run_key,
             self.plan,
             standings,
             told.estimates if told else None,
-            limit=order.limits.max_cost,
+            limit=request.limits.max_cost,
         )
         if told is not None:
             self.forecast = replace(self.forecast, remedies=told.remedies)
-        self._budget = Budget(order.limits.max_cost, self.forecast.spent)
-        forecast.check_cost(self.forecast, allow_unknown=order.allow_unknown_cost)
+        self._budget = Budget(request.limits.max_cost, self.forecast.spent)
+        forecast.check_cost(self.forecast, allow_unknown=request.options.allow_unknown_cost)
 
     def submit(self, interrupter: Interrupter) -> EngineResult:
         """Send what is planned, look up what is in doubt after it, and keep how the run ended."""
-        self.ledger.start_run(self.run, self.order.manifest.jobs, manifest_identity.absolute(self.order.manifest.path))
+        self.ledger.start_run(
+            self.run, self.request.manifest.jobs, manifest_identity.absolute(self.request.manifest.path)
+        )
         end = self._send(interrupter)
         self.unrecorded, self.unreleased = end.unsaved, end.unreleased
         try:
@@ -194,8 +170,8 @@ class Execution:
             self.plan.sends,
             self.api,
             RunJournal(self.ledger, self.run),
-            self.order.limits,
-            self.watcher,
+            self.request.limits,
+            self.observer,
             budget=self._budget,
             rate_limiter=self._pace,
             now=self.now,
@@ -207,12 +183,12 @@ class Execution:
 
     def record(self) -> Record:
         """The record of the run key as the ledger has it now."""
-        order, matched = self.order, self.plan.match
+        request, matched = self.request, self.plan.match
         if self.plan.sends:  # what was planned is not what is there now
             matched = plan.match(
-                order.manifest.jobs, self.ledger.submissions(order.api, order.manifest.name, self.run.run_key)
+                request.manifest.jobs, self.ledger.submissions(request.api, request.manifest.name, self.run.run_key)
             )
-        return record.of_match(self.ledger, self.run, order.manifest.jobs, matched, self.unrecorded, self.unreleased)
+        return record.of_match(self.ledger, self.run, request.manifest.jobs, matched, self.unrecorded, self.unreleased)
 
     def _keep_end(self, end: EngineResult) -> None:
         finished = self.now()
@@ -222,32 +198,32 @@ class Execution:
     # What is in doubt.
 
     def _doubts(self) -> list[SubmissionRow]:
-        return self.ledger.unresolved(self.order.api, self.order.manifest.name)
+        return self.ledger.unresolved(self.request.api, self.request.manifest.name)
 
     def _look_at(self, doubts: Sequence[SubmissionRow]) -> list[Finding]:
         """One look for each doubt; returns those that are left."""
-        if not doubts or self.order.hold:
+        if not doubts or self.request.options.hold:
             return []
         look = Reconciler(
             self.ledger,
             self.api,
-            self.order.api,
+            self.request.api,
             f"run {self.run_id}",
-            self.order.settle,
-            self.order.limits.timeout,
+            self.request.options.settle,
+            self.request.limits.timeout,
             self.now,
         )
         findings = look.at(doubts)
-        self.watcher.found(findings)
+        self.observer.found(findings)
         return [one for one in findings if isinstance(one.outcome, InDoubt)]
 
     def _look_for_a_while(self) -> None:
         remaining = sum(_LOOKS)
         for pause in _LOOKS:
             doubts = [one for one in self._doubts() if one.run_id == self.run_id]
-            if not doubts or self.order.hold:
+            if not doubts or self.request.options.hold:
                 return
-            self.watcher.looking(len(doubts), remaining)
+            self.observer.looking(len(doubts), remaining)
             if not self.wait(pause):
                 return
             remaining -= pause
@@ -266,20 +242,21 @@ def exit_code(run: RunRow, made: RunSummary, end: EngineResult) -> Exit:
     return Exit.NOT_CREATED if missing else Exit.OK
 
 
-def _provide_ledger(order: RunRequest, watcher: RunObserver) -> None:
-    """See that there is a ledger. It is made before the first lock, so that locks without a ledger tell of a loss."""
-    locked_before = path_exists(lock.directory(order.ledger))  # looked at first: another run may be making both
-    if path_exists(order.ledger) or not order.make_ledger:
-        Ledger.require_exists(order.ledger)
+def _provide_ledger(location: LedgerLocation, observer: RunObserver) -> None:
+    """Create the ledger, or check that it exists; before the first lock, as locks without a ledger mean a lost one."""
+    path = location.path
+    locked_before = path_exists(lock.directory(path))  # checked first: another run may be making both
+    if path_exists(path) or location.explicit:
+        Ledger.require_exists(path)
     elif locked_before:
-        raise lock.missing_ledger_error(order.ledger)
-    elif Ledger.create_if_missing(order.ledger):
-        watcher.note(f"made a new ledger: {order.ledger}")
+        raise lock.missing_ledger_error(path)
+    elif Ledger.create_if_missing(path):
+        observer.note(f"made a new ledger: {path}")
 
 
 @contextmanager
 def opened(
-    order: RunRequest, api: ApiClient, watcher: RunObserver, wait: Callable[[float], bool]
+    request: RunRequest, api: ApiClient, observer: RunObserver, wait: Callable[[float], bool]
 ) -> Iterator[Execution]:
     """Take the manifest's lock and open the ledger for one execution.
 
@@ -289,14 +266,15 @@ def opened(
     """
     started = datetime.now(UTC)
     run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"  # sortable by time, and unique within a second
-    _provide_ledger(order, watcher)
+    path, timeout = request.ledger.path, request.options.lock_timeout
+    _provide_ledger(request.ledger, observer)
     with (
-        lock.hold(order.ledger, order.api, order.manifest.name, timeout=order.lock_timeout, activity=f"run {run_id}"),
-        Ledger(order.ledger) as ledger,
+        lock.hold(path, request.api, request.manifest.name, timeout=timeout, activity=f"run {run_id}"),
+        Ledger(path) as ledger,
     ):
         # The period is fixed now that nobody else can be in it: waiting for the lock may have taken us past midnight.
         begun = datetime.now(UTC)
-        yield Execution(order, ledger, api, watcher, run_id, begun, wait, _steady(begun))
+        yield Execution(request, ledger, api, observer, run_id, begun, wait, _steady(begun))
 
 
 def _steady(begun: datetime) -> Callable[[], datetime]:

@@ -1,17 +1,15 @@
-"""Looking ahead: what a run of a manifest would do now, without doing any of it, or being able to."""
+"""A preview of a run: what it would do now, without doing any of it or being able to."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from runner.client.fetcher import Fetcher
-from runner.core import settings
-from runner.core.models import Manifest
 from runner.ledger import lock
 from runner.ledger.location import LedgerLocation, path_exists
 from runner.ledger.store import Ledger
@@ -19,116 +17,100 @@ from runner.planning import estimates, forecast, manifest_identity, plan
 from runner.planning import run_key as run_keys
 from runner.planning.estimates import Estimate
 from runner.planning.forecast import Preview
+from runner.runs.request import RunRequest
 
-_NEXT = "next"  # stands for the id of a run that there is not yet
+_NEXT_RUN_ID = "next"  # stands for the id of a run that does not exist yet
 
 
-class Unwritten(Ledger):
-    """The ledger that a first run would make: whatever it is asked, it holds nothing yet."""
+class EmptyLedger(Ledger):
+    """The ledger that a first run would create: every query returns no rows."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def all(self, query: str, *values: Any) -> list[Any]:  # noqa: ARG002 - what every question comes to
+    def all(self, query: str, *values: Any) -> list[Any]:  # noqa: ARG002 - the result of every query
         """No rows."""
         return []
 
 
-@dataclass(frozen=True, slots=True)
-class PreviewRequest:
-    """What a run would be asked for: as `execution.Order` has it."""
-
-    manifest: Manifest
-    api: str
-    limits: settings.Limits
-    only: tuple[str, ...] = ()
-    again: tuple[str, ...] = ()
-    resume: bool = False
-    new: bool = False
-
-
-def check_free(place: LedgerLocation, question: PreviewRequest) -> None:
-    """See that nobody is running the manifest.
+def refuse_running(request: RunRequest) -> None:
+    """Check that no run of the manifest is in progress.
 
     Raises:
-        LockedError: somebody is.
-        RefusedError: it cannot be told: the ledger, or a lock beside it, is where this user may not look.
+        LockedError: one is.
+        RefusedError: this user may not read the ledger, or a lock beside it.
     """
-    path_exists(place.path)  # its own words come before those of the lock
-    holder = lock.describe_holder(place.path, question.api, question.manifest.name)
+    path = request.ledger.path
+    path_exists(path)  # raises a better message than the lock would
+    holder = lock.describe_holder(path, request.api, request.manifest.name)
     if holder is not None:
         raise lock.LockedError(
-            f"manifest {question.manifest.name!r} is being run at {question.api} by {holder}",
-            "What it has still to do is its own; plan again when it has ended.",
+            f"manifest {request.manifest.name!r} is being run at {request.api} by {holder}",
+            "Plan again when that run has ended.",
         )
 
 
 @contextmanager
-def record(place: LedgerLocation) -> Iterator[Ledger]:
-    """The record, to be read; an empty one where there is none yet, and a run would make it.
+def open_ledger(location: LedgerLocation) -> Iterator[Ledger]:
+    """Open the ledger for reading; an EmptyLedger where there is none yet and a run would create it.
 
     Raises:
-        RefusedError: there was one.
+        RefusedError: the ledger is lost: its locks exist, and it does not.
         LedgerError: it can't be read.
     """
-    if not place.explicit and not path_exists(place.path):
-        if path_exists(lock.directory(place.path)):
-            raise lock.missing_ledger_error(place.path)
-        yield Unwritten(place.path)
+    if not location.explicit and not path_exists(location.path):
+        if path_exists(lock.directory(location.path)):
+            raise lock.missing_ledger_error(location.path)
+        yield EmptyLedger(location.path)
         return
-    with Ledger(place.path, read_only=True) as ledger:
+    with Ledger(location.path, read_only=True) as ledger:
         yield ledger
 
 
-def look(
-    question: PreviewRequest,
-    ledger: Ledger,
-    reader: estimates.Reader | None = None,
-    *,
-    cost: bool = False,
-    check: bool = False,
+def build(
+    request: RunRequest, ledger: Ledger, reader: estimates.Reader | None = None, *, check: bool = False
 ) -> tuple[Preview, tuple[str, ...]]:
-    """What a run would do now, and notes for a person.
+    """Return what a run would do now, and notes for the user.
 
     Args:
-        question: what a run would be asked for.
-        ledger: the record; an `Unwritten` one where there is none yet.
-        reader: who is asked; None asks nobody.
-        cost: ask what each workflow costs.
-        check: ask whether each workflow that a run would use is there.
+        request: the run.
+        ledger: its ledger, an `EmptyLedger` where there is none yet.
+        reader: the API, for the costs (with `options.estimate`) and for `check`; without one, no request is made.
+        check: check that each workflow that the run would use exists.
 
     Raises:
-        RefusedError: a run would be refused.
-        UsageError: `only` or `again` name no job.
+        RefusedError: the run would be refused.
+        UsageError: `only` or `again` match no job.
     """
-    manifest, now = question.manifest, datetime.now(UTC)
-    answer = run_keys.UnfinishedPolicy.of(manifest, resume=question.resume, new=question.new)
-    manifest_identity.check(ledger, question.api, manifest, new=question.new)
-    chosen = run_keys.choose(ledger, question.api, manifest, answer, _NEXT, now)
-    standings = ledger.submissions(question.api, manifest.name, chosen.run_key)
-    planned = plan.make(manifest, question.only or chosen.only, standings, question.again)
+    manifest, options, now = request.manifest, request.options, datetime.now(UTC)
+    manifest_identity.check(ledger, request.api, manifest, new=options.new)
+    policy = run_keys.UnfinishedPolicy.of(manifest, options)
+    chosen = run_keys.choose(ledger, request.api, manifest, policy, _NEXT_RUN_ID, now)
+    submissions = ledger.submissions(request.api, manifest.name, chosen.run_key)
+    planned = plan.make(manifest, options.only or chosen.only, submissions, options.again)
     prices: Mapping[str, Estimate] | None = None
     problems: Mapping[tuple[str, str], str] = {}
     remedies: Mapping[str, str] = {}
     if reader is not None:
-        pairs = [one.job.pair for one in planned.sends] if check else []
-        workflows = forecast.workflows(planned, standings) if cost and planned.sends else []
-        told = estimates.ask(Fetcher(question.limits), reader, workflows, pairs)
-        prices, problems, remedies = told.estimates if cost else None, told.problems, told.remedies
-    made = forecast.make(
+        pairs = [submission.job.pair for submission in planned.sends] if check else []
+        workflow_ids = forecast.workflows(planned, submissions) if options.estimate and planned.sends else []
+        response = estimates.ask(Fetcher(request.limits), reader, workflow_ids, pairs)
+        prices = response.estimates if options.estimate else None
+        problems, remedies = response.problems, response.remedies
+    preview = forecast.make(
         manifest,
-        question.api,
+        request.api,
         chosen.run_key,
         planned,
-        standings,
+        submissions,
         prices,
         problems,
-        question.limits.max_cost,
+        request.limits.max_cost,
     )
-    return replace(made, remedies=remedies), (*chosen.notes, *_elsewhere(ledger, question, chosen.run_key))
+    return replace(preview, remedies=remedies), (*chosen.notes, *_earlier_doubts(ledger, request, chosen.run_key))
 
 
-def _elsewhere(ledger: Ledger, question: PreviewRequest, run_key: str) -> Sequence[str]:
-    doubts = ledger.unresolved(question.api, question.manifest.name)
-    others = sum(one.run_key != run_key for one in doubts)
+def _earlier_doubts(ledger: Ledger, request: RunRequest, run_key: str) -> Sequence[str]:
+    doubts = ledger.unresolved(request.api, request.manifest.name)
+    others = sum(doubt.run_key != run_key for doubt in doubts)
     return [f"{others} of earlier runs of this manifest still in doubt: pixxel-runner resolve"] if others else []

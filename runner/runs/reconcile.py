@@ -20,11 +20,11 @@ from runner.client.exchange import Exchange
 from runner.client.job import JobObject
 from runner.client.response import ExchangeResult, Response
 from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated
+from runner.core.settings import SETTLE
 from runner.core.text import escape_unprintable
 from runner.ledger.rows import Decision, SubmissionRow
 from runner.ledger.store import Ledger
 
-SETTLE = timedelta(minutes=15)
 _SLACK = timedelta(seconds=10)  # `Date` and `created_at` are rounded, and the clocks drift while a run goes
 # A machine's clock is set by hand, or by the network after a run: until the server has told the time, it may have been
 # off by as much as the wrong timezone makes it. One that is off by more trusts no certificate.

@@ -16,6 +16,7 @@ from runner.client.response import ExchangeResult, Response
 from runner.core import suggestions
 from runner.core.errors import RefusedError, UsageError
 from runner.core.models import Created, ErrorInfo, NotCreated
+from runner.core.settings import SETTLE
 from runner.core.text import escape_unprintable
 from runner.ledger import lock
 from runner.ledger.lock import LockedError
@@ -23,7 +24,7 @@ from runner.ledger.rows import Decision, SubmissionRow
 from runner.ledger.store import Ledger
 from runner.planning import periods
 from runner.runs import record
-from runner.runs.reconcile import SETTLE, Finding, Reader, Reconciler, Window, doubt_words
+from runner.runs.reconcile import Finding, Reader, Reconciler, Window, doubt_words
 
 Connect = Callable[[], AbstractContextManager[Reader]]
 

@@ -21,8 +21,8 @@ import runner
 from runner import (
     ApiAccess,
     InDoubt,
+    LimitOverrides,
     LockedError,
-    Options,
     RefusedError,
     RunOptions,
     StopToken,
@@ -75,7 +75,9 @@ def test_every_public_name_is_there_and_nothing_is_imported_before_it_is_asked_f
 def test_a_run_against_a_server_and_what_it_leaves(folder: Path) -> None:
     with WireServer(created("job-1"), Reset(), choose=lambda _: reply(500)) as server:
         access = ApiAccess("key", server.url)
-        result = run(load_manifest("fields.yaml"), access, choice=RunOptions(hold=True), options=Options(concurrency=1))
+        result = run(
+            load_manifest("fields.yaml"), access, options=RunOptions(hold=True), limits=LimitOverrides(concurrency=1)
+        )
     assert (result.ok, result.code, result.summary.created, result.summary.in_doubt) == (False, 3, 1, 1)
     assert isinstance(result.entries[1].outcome, InDoubt)
     result.write(folder / "out.json")
@@ -89,13 +91,13 @@ def test_what_a_program_does_wrong_is_raised_before_anything_is_sent(folder: Pat
         access = ApiAccess("key", server.url)
         for wanted, words in (
             ({"ledger": folder / "gone.db"}, "there is no ledger at"),
-            ({"choice": RunOptions(resume=True, new=True)}, "two answers to one question"),
+            ({"options": RunOptions(resume=True, new=True)}, "two answers to one question"),
         ):
             with pytest.raises(runner.RunnerError, match=words):
                 run(manifest, access, **wanted)
         with pytest.raises(RefusedError, match="the key is empty"):
             run(manifest, ApiAccess("", server.url))
-        with pytest.raises(runner.UsageError, match="a ledger goes with the real API"):
+        with pytest.raises(runner.UsageError, match="the sandbox has its own ledger"):
             run(manifest, runner.SANDBOX, ledger=folder / "gone.db")
     assert server.requests == []
 
@@ -117,8 +119,8 @@ def test_two_at_once_and_a_stop_from_another_thread() -> None:
         access = ApiAccess("key", server.url)
 
         def work() -> None:
-            one = Options(concurrency=1)
-            done.append(run(load_manifest("fields.yaml"), access, options=one, stop=stop, choice=RunOptions(hold=True)))
+            one = LimitOverrides(concurrency=1)
+            done.append(run(load_manifest("fields.yaml"), access, limits=one, stop=stop, options=RunOptions(hold=True)))
 
         thread = threading.Thread(target=work)
         thread.start()
@@ -153,16 +155,16 @@ def test_the_ledger_stays_beside_the_manifest_wherever_the_program_goes(folder: 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"options": Options(concurrency=0)},
-        {"options": Options(concurrency=65)},
-        {"options": Options(concurrency="4")},  # type: ignore[arg-type]
-        {"options": Options(attempts=0)},
-        {"options": Options(timeout=0)},
-        {"options": Options(timeout=float("nan"))},
-        {"options": Options(rate="x")},
-        {"options": Options(rate=3)},  # type: ignore[arg-type]
-        {"options": Options(max_cost=-1)},
-        {"choice": RunOptions(only="north")},  # type: ignore[arg-type]
+        {"limits": LimitOverrides(concurrency=0)},
+        {"limits": LimitOverrides(concurrency=65)},
+        {"limits": LimitOverrides(concurrency="4")},  # type: ignore[arg-type]
+        {"limits": LimitOverrides(attempts=0)},
+        {"limits": LimitOverrides(timeout=0)},
+        {"limits": LimitOverrides(timeout=float("nan"))},
+        {"limits": LimitOverrides(rate="x")},
+        {"limits": LimitOverrides(rate=3)},  # type: ignore[arg-type]
+        {"limits": LimitOverrides(max_cost=-1)},
+        {"options": RunOptions(only="north")},  # type: ignore[arg-type]
     ],
 )
 @pytest.mark.usefixtures("folder")

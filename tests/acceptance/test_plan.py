@@ -620,7 +620,7 @@ def test_what_was_spent_before_refuses_no_plan_that_sends_nothing(shell: Shell) 
 
 
 def test_the_type_of_who_is_asked_has_no_way_to_create_a_job() -> None:
-    assert get_type_hints(preview.look)["reader"] == estimates.Reader | None
+    assert get_type_hints(preview.build)["reader"] == estimates.Reader | None
     assert not hasattr(estimates.Reader, "create_job")
     assert not hasattr(ReadOnlyClient, "create_job")
 
@@ -647,13 +647,13 @@ def test_who_is_given_to_the_plan_is_such_a_one(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
 ) -> None:
     given: list[object] = []
-    look = preview.look
+    look = preview.build
 
     def spy(*arguments: Any, **options: Any) -> tuple[Preview, tuple[str, ...]]:
         given.append(arguments[2])
         return look(*arguments, **options)
 
-    monkeypatch.setattr(preview, "look", spy)
+    monkeypatch.setattr(preview, "build", spy)
     with serving(shell):
         assert shell.call("plan", "nightly.yaml", *flags).code == 0
     assert [type(one) for one in given] == [ReadOnlyClient]

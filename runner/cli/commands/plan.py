@@ -11,34 +11,25 @@ from typing import Any
 import click
 
 from runner import reports
-from runner.cli import completers, console, manifests, options, output
-from runner.cli.manifests import LoadedManifest
+from runner.cli import completers, console, manifests, options, output, requests
 from runner.cli.output import OutputOptions
 from runner.client.api import ReadOnlyClient
-from runner.core import settings
 from runner.core.errors import Exit, RefusedError, RunnerError, worst
+from runner.core.settings import LimitOverrides, RunOptions
 from runner.core.text import escape_unprintable
-from runner.ledger.location import LedgerLocation
 from runner.planning import forecast
-from runner.planning import run_key as run_keys
 from runner.planning.forecast import Preview
 from runner.runs import preview
-from runner.runs.preview import PreviewRequest
+from runner.runs.request import RunRequest
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the command line asks for beside the connection and the limits."""
+    """The command's own parameters."""
 
     manifests: tuple[str, ...]
     ledger: Path | None
-    only: tuple[str, ...]
-    again: tuple[str, ...]
-    resume: bool
-    new: bool
-    cost: bool
     check: bool
-    allow_unknown_cost: bool
     format: str
     reports: tuple[tuple[str, Path], ...]
     every: bool
@@ -47,7 +38,7 @@ class Request:
 
 @click.command("plan")
 @click.argument("manifests", metavar="MANIFEST...", nargs=-1, required=True, shell_complete=completers.files)
-@click.option("--cost", is_flag=True, help="Ask the API what each workflow costs.")
+@click.option("--cost", "estimate", is_flag=True, help="Ask the API what each workflow costs.")
 @click.option("--check", is_flag=True, help="Ask the API whether each workflow is in its project, and may be seen.")
 @click.option("--exit-code", is_flag=True, help="Exit with 1 when there is something to submit, as git diff does.")
 @output.options
@@ -64,23 +55,23 @@ def command(**given: Any) -> Exit:
     Nothing is sent, written or locked. Without --cost and --check it needs no key and no network. The exit code is 0;
     1 with --exit-code when there is something to submit; 4 when run would refuse, or a check found something wrong.
     """
-    request = Request(**{name: given.pop(name) for name in Request.__dataclass_fields__})
-    at = options.Connection(**{name: given.pop(name) for name in options.Connection.__dataclass_fields__})
-    return _plan(request, at, settings.Options(**given))
+    request, at = options.take(Request, given), options.take(options.Connection, given)
+    run_options = options.take(RunOptions, given)
+    return _plan(request, at, run_options, LimitOverrides(**given))
 
 
-def _plan(request: Request, at: options.Connection, flags: settings.Options) -> Exit:
+def _plan(request: Request, at: options.Connection, run_options: RunOptions, overrides: LimitOverrides) -> Exit:
     several = manifests.are_several(request.manifests)
     wanted = OutputOptions(request.format, request.reports, request.every, several)
-    chosen = manifests.read(request.manifests, request.only, request.again)
-    asked = [(_question(source, request, at, flags), _place(source, request, at)) for source in chosen]
-    needed = [at.api_key_file, at.ca_file, *(Path(source.manifest.path) for source in chosen)]
-    wanted.check([], [*needed, *(file for _, place in asked for file in place.files)])
+    sources = manifests.read(request.manifests, run_options.only, run_options.again)
+    runs = [requests.build(source, run_options, overrides, at, request.ledger) for source in sources]
+    needed = [at.api_key_file, at.ca_file, *(Path(run.manifest.path) for run in runs)]
+    wanted.check([], [*needed, *(file for run in runs for file in run.ledger.files)])
     made: list[Preview] = []
     codes: list[Exit] = []
-    for question, place in asked:
+    for run in runs:
         try:
-            made.append(_forecast(question, place, request, at))
+            made.append(_preview(run, at, check=request.check))
         except RunnerError as error:
             if not several:
                 raise
@@ -90,50 +81,35 @@ def _plan(request: Request, at: options.Connection, flags: settings.Options) -> 
         codes.append(Exit.REFUSED)
     for one in made:
         try:
-            codes.append(_judge(one, request))
+            codes.append(_judge(one, run_options, request))
         except RefusedError as error:
             console.fail(error)
             codes.append(error.exit_code)
     return worst(codes)
 
 
-def _place(source: LoadedManifest, request: Request, at: options.Connection) -> LedgerLocation:
-    run_keys.refuse_two_answers(source.manifest, request.again, resume=request.resume, new=request.new)
-    return options.ledger_of(source.manifest, request.ledger, sandbox=at.sandbox)
-
-
-def _question(
-    source: LoadedManifest, request: Request, at: options.Connection, flags: settings.Options
-) -> PreviewRequest:
-    limits = settings.limits(flags, source.manifest)
-    return PreviewRequest(source.manifest, at.identity, limits, source.only, source.again, request.resume, request.new)
-
-
-def _forecast(question: PreviewRequest, place: LedgerLocation, request: Request, at: options.Connection) -> Preview:
-    preview.check_free(place, question)
-    with preview.record(place) as ledger, _reader(request, at, question) as reader:
-        if isinstance(ledger, preview.Unwritten):
-            console.say(f"there is no ledger at {place.path} yet: every job is new")
-        made, notes = preview.look(question, ledger, reader, cost=request.cost, check=request.check)
+def _preview(run: RunRequest, at: options.Connection, *, check: bool) -> Preview:
+    preview.refuse_running(run)
+    with preview.open_ledger(run.ledger) as ledger, _reader(run, at, check=check) as reader:
+        if isinstance(ledger, preview.EmptyLedger):
+            console.say(f"there is no ledger at {run.ledger.path} yet: every job is new")
+        made, notes = preview.build(run, ledger, reader, check=check)
     for note in notes:
         console.say(escape_unprintable(note))
     return made
 
 
 @contextmanager
-def _reader(request: Request, at: options.Connection, question: PreviewRequest) -> Iterator[ReadOnlyClient | None]:
-    """Who is asked: nobody, unless something is to be asked. It could not create a job if it wanted to."""
-    if not (request.cost or request.check):
+def _reader(run: RunRequest, at: options.Connection, *, check: bool) -> Iterator[ReadOnlyClient | None]:
+    """Connect to the API, if there is anything to ask it. The client has no way to create a job."""
+    if not (run.options.estimate or check):
         yield None
         return
-    with (
-        at.endpoints()(question.manifest) as endpoint,
-        ReadOnlyClient(endpoint, question.limits.concurrency) as reader,
-    ):
+    with at.endpoints()(run.manifest) as endpoint, ReadOnlyClient(endpoint, run.limits.concurrency) as reader:
         yield reader
 
 
-def _judge(made: Preview, request: Request) -> Exit:
+def _judge(made: Preview, run_options: RunOptions, request: Request) -> Exit:
     wrong = sorted({(one.job.pair, one.problem) for one in made.prospects if one.problem})
     if wrong:
         (workflow_id, project_id), problem = wrong[0]
@@ -144,7 +120,7 @@ def _judge(made: Preview, request: Request) -> Exit:
             f"project {project_id}: {problem}",
             remedy or "Check the ids, and what the key may see.",
         )
-    forecast.check_cost(made, allow_unknown=request.allow_unknown_cost)
-    if made.unpriced and not request.allow_unknown_cost:  # a script is to see that it learned nothing
+    forecast.check_cost(made, allow_unknown=run_options.allow_unknown_cost)
+    if made.unpriced and not run_options.allow_unknown_cost:  # a script is to see that it learned nothing
         raise forecast.unknown_cost(made)
     return Exit.NOT_CREATED if request.exit_code and made.count("submit") else Exit.OK

@@ -43,14 +43,9 @@ class Request:
     adopt: tuple[str, ...]
     absent: tuple[str, ...]
     run: str
-    settle: float
+    settle: timedelta
     lock_timeout: float
     format: str
-
-    @property
-    def patience(self) -> timedelta:
-        """How long after a send a slow server may still create its job."""
-        return timedelta(seconds=self.settle)
 
 
 @click.command("resolve")
@@ -111,7 +106,7 @@ def _resolve(request: Request, at: options.Connection) -> Exit:
             scope=scope,
             who=_who(),
             connect=lambda: _connected(at, ledger_access.home_of(request.manifest), _concerned(ledger, scope, request)),
-            settle=request.patience,
+            settle=request.settle,
             lock_timeout=request.lock_timeout,
         )
         code = _settle_by_hand(resolver, request) if request.adopt or request.absent else _look(resolver, request)
@@ -182,7 +177,7 @@ def _whose(scope: Scope) -> str:
 def _explain(left: Sequence[Finding], request: Request) -> None:
     """What a person can do about what no look can settle."""
     for finding in left[:_MOST_EXPLAINED]:
-        console.say(f"{escape_unprintable(finding.doubt.name)}: {_place(finding.doubt, request.patience)}?")
+        console.say(f"{escape_unprintable(finding.doubt.name)}: {_place(finding.doubt, request.settle)}?")
     if len(left) > _MOST_EXPLAINED:
         console.say(f"and so for {len(left) - _MOST_EXPLAINED} more")
     name = shlex.quote(escape_unprintable(left[0].doubt.name))
@@ -216,7 +211,7 @@ def _settle_by_hand(resolver: Resolver, request: Request) -> Exit:
     findings = resolver.settle_by_hand(words)
     _print(findings, request)
     for finding in findings:
-        _warn(finding, request.patience)
+        _warn(finding, request.settle)
     left = sum(one.state == "in_doubt" for one in scope.unsettled(ledger))
     if left:
         console.say(f"still in doubt{_whose(scope)}: {left}")
@@ -256,7 +251,7 @@ def _warn(finding: Finding, settle: timedelta) -> None:
 
 def _print(findings: Sequence[Finding], request: Request) -> None:
     if request.format == "json":
-        console.out(json.dumps([_as_json(finding, request.patience) for finding in findings], indent=2))
+        console.out(json.dumps([_as_json(finding, request.settle) for finding in findings], indent=2))
         return
     for finding in findings:
         doubt = finding.doubt

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,28 +16,25 @@ from typing import Any
 import click
 
 from runner import reports
-from runner.cli import batch, completers, console, git, live_status, manifests, options, output, run_summary
+from runner.cli import batch, completers, console, git, live_status, manifests, options, output, requests, run_summary
 from runner.cli.batch import Batch, FinishedRun, Task
-from runner.cli.manifests import LoadedManifest
 from runner.cli.output import OutputOptions
 from runner.cli.progress import Progress
 from runner.client.api import ApiClient
 from runner.client.fetcher import Fetcher
-from runner.core import settings
 from runner.core.errors import Exit, RefusedError, RunnerError, UsageError, worst
 from runner.core.models import Manifest
+from runner.core.settings import LimitOverrides, RunOptions
 from runner.core.text import escape_unprintable
-from runner.ledger.location import LedgerLocation
 from runner.manifest.yaml.reader import LIBYAML
-from runner.planning import run_key as run_keys
 from runner.runs import record, results_file, summary, tracking
-from runner.runs.execution import Execution, RunRequest
+from runner.runs.execution import Execution
 from runner.runs.job_status import StatusPoller
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the command line asks for beside the connection and the limits of the sending."""
+    """The command's own parameters."""
 
     manifests: tuple[str, ...]
     ledger: Path | None
@@ -46,17 +42,9 @@ class Request:
     format: str
     reports: tuple[tuple[str, Path], ...]
     every: bool
-    only: tuple[str, ...]
-    again: tuple[str, ...]
-    resume: bool
-    new: bool
-    hold: bool
-    allow_unknown_cost: bool
     confirm: bool
     wait: bool
     wait_timeout: float | None
-    settle: float
-    lock_timeout: float
     quiet: bool
     verbose: bool
 
@@ -100,10 +88,11 @@ def command(**given: Any) -> Exit:
     The key comes from PIXXEL_API_KEY or --api-key-file. Each value is the flag's, else the environment's
     (PIXXEL_RUNNER_CONCURRENCY and so on), else the manifest's, else the default.
     """
-    request = Request(**{name: given.pop(name) for name in Request.__dataclass_fields__})
-    at = options.Connection(**{name: given.pop(name) for name in options.Connection.__dataclass_fields__})
+    request = options.take(Request, given)
+    at = options.take(options.Connection, given)
+    run_options = replace(options.take(RunOptions, given), estimate=request.confirm)
     try:
-        return _run(request, at, settings.Options(**given))
+        return _run(request, at, run_options, LimitOverrides(**given))
     except RunnerError as error:
         if not request.quiet:
             raise
@@ -111,7 +100,7 @@ def command(**given: Any) -> Exit:
         return error.exit_code
 
 
-def _run(request: Request, at: options.Connection, flags: settings.Options) -> Exit:
+def _run(request: Request, at: options.Connection, run_options: RunOptions, overrides: LimitOverrides) -> Exit:
     if request.wait_timeout is not None and not request.wait:
         raise UsageError("--wait-timeout is for --wait", "Give both, or neither.")
     if request.confirm and not console.can_ask():
@@ -122,50 +111,27 @@ def _run(request: Request, at: options.Connection, flags: settings.Options) -> E
         )
     several = manifests.are_several(request.manifests)
     wanted = OutputOptions(request.format, request.reports, request.every, several)
-    chosen = manifests.read(request.manifests, request.only, request.again, quiet=request.quiet)
-    places = [_place(source.manifest, request, at) for source in chosen]
+    chosen = manifests.read(request.manifests, run_options.only, run_options.again, quiet=request.quiet)
     tasks = [
-        Task(_order(source, place, request, at, flags), _results(source.manifest, request, sandbox=at.sandbox))
-        for source, place in zip(chosen, places, strict=True)
+        Task(
+            replace(
+                requests.build(source, run_options, overrides, at, request.ledger),
+                git_commit=git.git_commit(source.manifest.path, source.data),
+            ),
+            _results(source.manifest, request, sandbox=at.sandbox),
+        )
+        for source in chosen
     ]
     endpoints = at.endpoints()
-    _check_outputs(tasks, places, wanted, at)
-    for place, task in zip(places, tasks, strict=True):
-        place.create_directory(task.order.manifest.path)
+    _check_outputs(tasks, wanted, at)
+    for task in tasks:
+        task.request.ledger.create_directory(task.request.manifest.path)
     progress = Progress(quiet=request.quiet, verbose=request.verbose, bar=console.stderr_is_terminal())
     ran = Batch(endpoints, partial(_confirm, request), progress, request.quiet)
     with ran.over(tasks):
         if not request.wait or ran.signum is not None or not ran.ran or any(one.end.error for one in ran.ran):
             return worst((*ran.refused, _tell(ran, wanted, request)))
     return worst((*ran.refused, _wait(ran, wanted, request)))
-
-
-def _place(wanted: Manifest, request: Request, at: options.Connection) -> LedgerLocation:
-    """The ledger for a manifest, which may be asked for what it is asked for."""
-    run_keys.refuse_two_answers(wanted, request.again, resume=request.resume, new=request.new)
-    return options.ledger_of(wanted, request.ledger, sandbox=at.sandbox)
-
-
-def _order(
-    source: LoadedManifest, place: LedgerLocation, request: Request, at: options.Connection, flags: settings.Options
-) -> RunRequest:
-    return RunRequest(
-        manifest=source.manifest,
-        git_commit=git.git_commit(source.manifest.path, source.data),
-        api=at.identity,
-        ledger=place.path,
-        make_ledger=not place.explicit,
-        limits=settings.limits(flags, source.manifest),
-        only=source.only,
-        again=source.again,
-        resume=request.resume,
-        new=request.new,
-        hold=request.hold,
-        priced=request.confirm,
-        allow_unknown_cost=request.allow_unknown_cost,
-        settle=timedelta(seconds=request.settle),
-        lock_timeout=request.lock_timeout,
-    )
 
 
 def _results(wanted: Manifest, request: Request, *, sandbox: bool) -> Path:
@@ -182,22 +148,21 @@ def _results(wanted: Manifest, request: Request, *, sandbox: bool) -> Path:
     return request.results / name
 
 
-def _check_outputs(
-    tasks: Sequence[Task], places: Sequence[LedgerLocation], wanted: OutputOptions, at: options.Connection
-) -> None:
+def _check_outputs(tasks: Sequence[Task], wanted: OutputOptions, at: options.Connection) -> None:
     """See, before money is spent, that no two manifests share a record, and that everything can be written."""
     known: dict[tuple[Path, str], str] = {}
     for task in tasks:
-        path, whose = task.order.manifest.path, (task.order.ledger.resolve(), task.order.manifest.name)
+        path, ledger = task.request.manifest.path, task.request.ledger.path
+        whose = (ledger.resolve(), task.request.manifest.name)
         if whose in known:
             raise UsageError(
-                f"{path} and {known[whose]} are both named {whose[1]!r}, and the ledger {task.order.ledger} knows "
+                f"{path} and {known[whose]} are both named {whose[1]!r}, and the ledger {ledger} knows "
                 "manifests by name",
                 "Give each a `name:` of its own.",
             )
         known[whose] = path
-    needed = [at.api_key_file, at.ca_file, *(Path(task.order.manifest.path) for task in tasks)]
-    needed += [file for place in places for file in place.files]
+    needed = [at.api_key_file, at.ca_file, *(Path(task.request.manifest.path) for task in tasks)]
+    needed += [file for task in tasks for file in task.request.ledger.files]
     wanted.check([task.results for task in tasks], needed)
     for task in tasks:
         results_file.FILE.check(task.results)
@@ -209,8 +174,10 @@ def _confirm(request: Request, one: Execution) -> None:
         return
     style = reports.Style(width=console.stderr_width(), color=console.stderr_color(), every=request.every)
     console.say(reports.PLAN_FORMATS["table"]([one.forecast], style))
-    name = escape_unprintable(one.order.manifest.name)
-    if not _ask(f"Submit {len(one.plan.sends)} of {len(one.order.manifest.jobs)} jobs of {name} to {one.order.api}?"):
+    name = escape_unprintable(one.request.manifest.name)
+    if not _ask(
+        f"Submit {len(one.plan.sends)} of {len(one.request.manifest.jobs)} jobs of {name} to {one.request.api}?"
+    ):
         raise RefusedError("not confirmed: nothing was sent")
 
 
@@ -257,21 +224,21 @@ def _wait(ran: Batch, wanted: OutputOptions, request: Request) -> Exit:
 
 @contextmanager
 def _watch(ran: FinishedRun, endpoints: batch.Endpoints) -> Iterator[StatusPoller]:
-    order = ran.task.order
+    request = ran.task.request
     with (
-        live_status.record(order.ledger) as ledger,
-        live_status.keeping(ledger, order.api) as keep,
-        endpoints(order.manifest) as endpoint,
-        ApiClient(endpoint, order.limits.concurrency) as api,
+        live_status.record(request.ledger.path) as ledger,
+        live_status.keeping(ledger, request.api) as keep,
+        endpoints(request.manifest) as endpoint,
+        ApiClient(endpoint, request.limits.concurrency) as api,
     ):
-        yield StatusPoller(tracking.of_run(ledger, ran.run).jobs, api, Fetcher(order.limits), keep)
+        yield StatusPoller(tracking.of_run(ledger, ran.run).jobs, api, Fetcher(request.limits), keep)
 
 
 def _again(ran: FinishedRun) -> FinishedRun:
     """What ran, as the ledger has it by now."""
-    with live_status.record(ran.task.order.ledger) as ledger:
+    with live_status.record(ran.task.request.ledger.path) as ledger:
         made = summary.summarize(record.of_run(ledger, ran.run))
         unwritten = batch.write(made, ran.task.results)
         earlier = batch.doubts_of_earlier(ledger, ran.run)
-    made = batch.without_ledger(made, ran.task.order, ran.run)
+    made = batch.without_ledger(made, ran.task.request, ran.run)
     return replace(ran, made=made, unwritten=unwritten, earlier=earlier)

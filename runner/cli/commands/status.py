@@ -87,7 +87,7 @@ def command(**given: Any) -> Exit:
     """
     request = Request(**{name: given.pop(name) for name in Request.__dataclass_fields__ if name in given})
     at = options.Connection(**{name: given.pop(name) for name in options.Connection.__dataclass_fields__})
-    return _status(request, at, settings.limits(settings.Options(**given), Manifest("", "", "", ())))
+    return _status(request, at, settings.limits(settings.LimitOverrides(**given), Manifest("", "", "", ())))
 
 
 def _status(request: Request, at: options.Connection, limits: settings.Limits) -> Exit:

@@ -17,7 +17,7 @@ from runner.client.endpoint import PRODUCTION, ApiKey, Endpoint, Proxy, api_key,
 from runner.core.errors import RefusedError, RunnerError, UsageError
 from runner.core.models import Manifest, SubmitSettings
 from runner.core.rate_limit import Rate
-from runner.core.settings import Limits, Options, limits
+from runner.core.settings import LimitOverrides, Limits, limits
 from runner.core.version import VERSION
 
 SECRET = "s3cr3t"
@@ -362,7 +362,7 @@ def test_a_flag_goes_before_the_manifest_and_the_manifest_before_the_default(
 ) -> None:
     def settled(options: dict[str, Any], manifest: dict[str, Any]) -> Limits:
         wanted = Manifest("m", "m.yaml", "", (), submit=SubmitSettings(**manifest))
-        return limits(Options(**options), wanted)
+        return limits(LimitOverrides(**options), wanted)
 
     assert settled({}, {}) == Limits()
     assert getattr(Limits(), field) == default

@@ -18,13 +18,12 @@ from runner.core import state_dir
 from runner.core.atomic_file import AtomicFile
 from runner.core.errors import RefusedError, UsageError
 from runner.core.models import Manifest
-from runner.core.settings import Limits
+from runner.core.settings import Limits, RunOptions
 from runner.ledger import connect, lock
 from runner.ledger.location import LedgerLocation, path_exists
 from runner.ledger.store import Ledger
 from runner.runs import execution, preview
-from runner.runs.execution import RunRequest
-from runner.runs.preview import PreviewRequest
+from runner.runs.request import RunRequest
 from runner.sandbox.store import JobFile
 
 NOBODY = 65534
@@ -159,15 +158,14 @@ def test_a_record_that_another_user_may_not_look_at_is_refused_in_words(shared: 
     state_dir.make(home)
     connect.create_ledger(home / "ledger.db")
     place = LedgerLocation.for_manifest(str(shared / "m.yaml"))
-    question = PreviewRequest(Manifest("m", str(shared / "m.yaml"), "", ()), API, Limits())
-    order = RunRequest(question.manifest, None, API, place.path, make_ledger=True, limits=Limits())
+    request = RunRequest(Manifest("m", str(shared / "m.yaml"), "", ()), API, place, Limits(), RunOptions())
     with being(NOBODY):
         for look in (
             lambda: path_exists(place.path),
             lambda: ledger_access.must_exist(place.path),
-            lambda: preview.check_free(place, question),
-            lambda: preview.record(place).__enter__(),
-            lambda: execution.opened(order, None, None, None).__enter__(),  # type: ignore[arg-type]  # it goes no further
+            lambda: preview.refuse_running(request),
+            lambda: preview.open_ledger(place).__enter__(),
+            lambda: execution.opened(request, None, None, None).__enter__(),  # type: ignore[arg-type]  # it goes no further
         ):
             with pytest.raises(RefusedError, match=r"cannot be reached at .*: Permission denied") as caught:
                 look()

@@ -21,16 +21,18 @@ from runner.client.exchange import Exchange
 from runner.client.response import ExchangeResult, NoResponse, Response
 from runner.core.errors import RefusedError, UsageError
 from runner.core.models import Created, ErrorInfo, InDoubt, Job, Manifest, NotCreated, Outcome, Skipped, Submission
-from runner.core.settings import Limits
+from runner.core.settings import Limits, RunOptions
 from runner.ledger import lock
 from runner.ledger.connect import LedgerError, create_ledger
+from runner.ledger.location import LedgerLocation
 from runner.ledger.lock import LockedError
 from runner.ledger.rows import RunRow, SubmissionRow
 from runner.ledger.run_journal import RunJournal
 from runner.ledger.store import Ledger
 from runner.runs import execution, reconcile
-from runner.runs.execution import Execution, RunRequest
+from runner.runs.execution import Execution
 from runner.runs.reconcile import Finding
+from runner.runs.request import RunRequest
 from runner.submission import engine
 from runner.submission.engine import Engine, EngineResult
 
@@ -198,12 +200,10 @@ class Site:
         given: dict[str, Any] = {"name": "nightly", "path": "-", "once_per": "day"} | about
         return RunRequest(
             Manifest(sha256=sha256, jobs=jobs, **given),
-            None,
             options.pop("api", past.API),
-            self.ledger,
-            options.pop("make_ledger", True),
+            LedgerLocation(self.ledger, explicit=not options.pop("make_ledger", True)),
             Limits(concurrency=1, attempts=1),
-            **options,
+            RunOptions(**options),
         )
 
     @contextmanager
@@ -220,10 +220,10 @@ class Site:
             end = one.submit(interrupter)
             record = {entry.job.name: words(entry.outcome) for entry in one.record().entries}
             assert interrupter.calls == ["made", "done"]
-            assert isinstance(one.watcher, Watcher)
+            assert isinstance(one.observer, Watcher)
             unsettled = one.ledger.unresolved(one.run.api, one.run.manifest)
             earlier = [left for left in unsettled if left.run_key != one.run.run_key]
-            return Ran(end, record, one.run, one.watcher, earlier)
+            return Ran(end, record, one.run, one.observer, earlier)
 
 
 @pytest.fixture

@@ -21,10 +21,11 @@ from runner.client.exchange import Exchange
 from runner.client.job import JobObject
 from runner.client.response import ExchangeResult, NoResponse, Response
 from runner.core.models import Created, InDoubt, NotCreated, Outcome
+from runner.core.settings import SETTLE
 from runner.ledger.connect import create_ledger
 from runner.ledger.rows import SubmissionRow
 from runner.ledger.store import Ledger
-from runner.runs.reconcile import SETTLE, Finding, Listing, Reconciler, Window, judge
+from runner.runs.reconcile import Finding, Listing, Reconciler, Window, judge
 
 MINUTES = 60.0
 DAY = 24 * 60 * MINUTES

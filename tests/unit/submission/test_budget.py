@@ -34,13 +34,14 @@ from runner.core.models import (
     Submission,
 )
 from runner.core.rate_limit import Backoff
-from runner.core.settings import Limits
+from runner.core.settings import Limits, RunOptions
 from runner.ledger.connect import create_ledger
 from runner.ledger.journal import Claim, RecordedOutcome
+from runner.ledger.location import LedgerLocation
 from runner.ledger.run_journal import RunJournal
 from runner.runs import execution
-from runner.runs.execution import RunRequest
 from runner.runs.reconcile import Finding
+from runner.runs.request import RunRequest
 from runner.submission.budget import Budget, reported_cost
 from runner.submission.engine import Engine, EngineResult
 
@@ -406,20 +407,16 @@ class Site:
         """Run, resuming what there is; None when it is refused."""
         self.market.limit, self.market.concurrency = limit, concurrency
         jobs = tuple(Job(name, name, "p") for name in self.market.cases)
-        order = RunRequest(
+        request = RunRequest(
             Manifest("nightly", "-", "0" * 64, jobs, once_per="run"),
-            None,
             past.API,
-            self.ledger,
-            make_ledger=False,
-            limits=Limits(concurrency=concurrency, attempts=1, timeout=10.0, stop_after=0, max_cost=limit),
-            resume=True,
-            hold=True,
-            allow_unknown_cost=allow_unknown,
+            LedgerLocation(self.ledger, explicit=True),
+            Limits(concurrency=concurrency, attempts=1, timeout=10.0, stop_after=0, max_cost=limit),
+            RunOptions(resume=True, hold=True, allow_unknown_cost=allow_unknown),
         )
         with (
             ApiClient(Endpoint(self.url, ApiKey("key")), concurrency) as api,
-            execution.opened(order, api, Nobody(), lambda _: True) as one,
+            execution.opened(request, api, Nobody(), lambda _: True) as one,
         ):
             try:
                 one.prepare()
