@@ -6,7 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from runner.core.errors import Exit, ManifestError, Problem, RefusedError, RunnerError, UsageError
+    from runner.core.errors import ManifestError, Problem, RefusedError, RunnerError, UsageError
+    from runner.core.exit_codes import Exit
     from runner.core.models import Created, Entry, ErrorInfo, InDoubt, Job, Manifest, NotCreated, Skipped
     from runner.core.settings import LimitOverrides, RunOptions
     from runner.ledger.lock import LockedError
@@ -56,7 +57,7 @@ __all__ = [
 
 # Where each name is: nothing of it is imported before it is asked for, so that the command starts as fast as without.
 _HOMES = {
-    "runner.core.errors": ("Exit", "ManifestError", "Problem", "RefusedError", "RunnerError", "UsageError"),
+    "runner.core.errors": ("ManifestError", "Problem", "RefusedError", "RunnerError", "UsageError"),
     "runner.planning.forecast": ("PlannedJob", "Preview"),
     "runner.ledger.lock": ("LockedError",),
     "runner.core.models": ("Created", "Entry", "ErrorInfo", "InDoubt", "Job", "Manifest", "NotCreated", "Skipped"),

@@ -11,13 +11,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from signal import SIGTERM
 
-from runner.client import endpoint
 from runner.client.api import ApiClient, ReadOnlyClient
-from runner.client.endpoint import Endpoint
-from runner.core import settings
-from runner.core.errors import Exit, RefusedError, UsageError
-from runner.core.models import Entry, ErrorInfo, Manifest, Outcome, Record, Run, Submission
-from runner.core.settings import LimitOverrides, RunOptions
+from runner.client.endpoint import (
+    PRODUCTION_URL,
+    SANDBOX_IDENTITY,
+    Endpoint,
+    find_proxy,
+    load_ca_bundle,
+    parse_api_key,
+    parse_base_url,
+)
+from runner.core.errors import RefusedError, UsageError
+from runner.core.exit_codes import Exit
+from runner.core.models import Entry, ErrorInfo, Manifest, Outcome, Run, RunRecord, Submission
+from runner.core.settings import LimitOverrides, RunOptions, resolve_limits, validate_limits
 from runner.ledger.journal import RecordedOutcome
 from runner.ledger.location import LedgerLocation, is_ci
 from runner.manifest import loader
@@ -42,23 +49,23 @@ class ApiAccess:
     """
 
     key: str = field(repr=False)
-    base_url: str = endpoint.PRODUCTION
+    base_url: str = PRODUCTION_URL
     ca_bundle: str | None = None
     allow_http: bool = False
 
     @property
     def identity(self) -> str:
         """What the ledger knows this API by. Raises UsageError when the base URL is none."""
-        return endpoint.base_url(self.base_url, allow_http=self.allow_http)
+        return parse_base_url(self.base_url, allow_http=self.allow_http)
 
     def endpoint(self) -> Endpoint:
         """How it is reached. Raises UsageError or RefusedError when it can't be."""
-        trust = endpoint.trust(self.ca_bundle)
+        trust = load_ca_bundle(self.ca_bundle)
         origin = self.identity
-        return Endpoint(origin, endpoint.given_key(self.key), self.ca_bundle, endpoint.proxy_for(origin), trust)
+        return Endpoint(origin, parse_api_key(self.key), self.ca_bundle, find_proxy(origin), trust)
 
 
-SANDBOX = ApiAccess("", endpoint.SANDBOX)
+SANDBOX = ApiAccess("", SANDBOX_IDENTITY)
 """An API inside this process, with no account and no cost; its jobs and its ledger are kept beside the manifest."""
 
 
@@ -87,7 +94,7 @@ class Result:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the results file, whole or not at all. Raises RefusedError when it can't be."""
-        results_file.write(summary.summarize(Record(self.run, self.entries)), Path(path))
+        results_file.write(summary.summarize(RunRecord(self.run, self.entries)), Path(path))
 
 
 class StopToken:
@@ -247,7 +254,7 @@ def _request(
     git_commit: str | None = None,
 ) -> RunRequest:
     """Check the arguments, and make a request of them."""
-    settings.check(overrides)
+    validate_limits(overrides)
     names: dict[str, object] = {"only": options.only, "again": options.again}
     for name, value in names.items():
         if isinstance(value, str):
@@ -258,8 +265,8 @@ def _request(
         raise UsageError("the sandbox has its own ledger", "Omit `ledger`: it applies to the real API only.")
     location = LedgerLocation.for_manifest(manifest.path, None if ledger is None else Path(ledger), sandbox=sandbox)
     location.require_explicit_in_ci(manifest, ci=is_ci(os.environ) and not sandbox)
-    api = endpoint.SANDBOX if sandbox else access.identity
-    return RunRequest(manifest, api, location, settings.limits(overrides, manifest), options, git_commit)
+    api = SANDBOX_IDENTITY if sandbox else access.identity
+    return RunRequest(manifest, api, location, resolve_limits(overrides, manifest), options, git_commit)
 
 
 def _endpoint(access: ApiAccess, manifest: Manifest) -> AbstractContextManager[Endpoint]:

@@ -13,8 +13,9 @@ from runner.cli.progress import Progress
 from runner.cli.signals import Interrupts
 from runner.client.api import ApiClient
 from runner.client.endpoint import Endpoint
-from runner.core.errors import Exit, RefusedError, RunnerError, Terminated
-from runner.core.models import Manifest, Record, Submission
+from runner.core.errors import RefusedError, RunnerError, Terminated
+from runner.core.exit_codes import Exit
+from runner.core.models import Manifest, RunRecord, Submission
 from runner.core.text import escape_unprintable
 from runner.ledger.journal import RecordedOutcome
 from runner.ledger.rows import RunRow
@@ -111,7 +112,7 @@ class Batch:
                 f"{escape_unprintable(task.request.manifest.path)}: {'run, and not told of' if untold else 'not run'}"
             )
             if self.quiet:
-                console.say(f"{about}: {escape_unprintable(error.in_a_line)}")
+                console.say(f"{about}: {escape_unprintable(error.one_line)}")
             else:
                 console.say(about)
                 console.fail(error)
@@ -173,7 +174,7 @@ def without_ledger(
 ) -> RunSummary:
     """The same, whose ledger need not stay open."""
     entries = LazyEntries(request.ledger.path, run, made.jobs, unrecorded, unreleased)
-    return replace(made, record=Record(made.run, entries))
+    return replace(made, record=RunRecord(made.run, entries))
 
 
 def last_told(task: Task) -> RunSummary | None:

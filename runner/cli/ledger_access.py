@@ -13,9 +13,10 @@ import click
 from tabulate import tabulate
 
 from runner.cli import options
-from runner.core import state_dir, suggestions
 from runner.core.errors import ManifestError, RefusedError, UsageError
-from runner.core.text import escape_unprintable, width
+from runner.core.state_dir import locate_state_dir
+from runner.core.suggestions import closest_matches
+from runner.core.text import display_width, escape_unprintable
 from runner.ledger import lock
 from runner.ledger.location import LedgerLocation, path_exists
 from runner.ledger.rows import RunRow
@@ -48,7 +49,7 @@ def home_of(given: str | None) -> str:
         raise UsageError(
             f"{given} is a folder, and this is about one manifest", f"Name it: {Path(given) / 'NAME.yaml'}"
         )
-    return given if _is_file(given) or os.path.isdir(state_dir.beside(given)) else "-"  # noqa: PTH112 - as `_is_file`
+    return given if _is_file(given) or os.path.isdir(locate_state_dir(given)) else "-"  # noqa: PTH112 - as `_is_file`
 
 
 def place_of(given: str | None, named: Path | None, *, sandbox: bool) -> LedgerLocation:
@@ -101,7 +102,7 @@ def name_of(ledger: Ledger, given: str, api: str | None = None) -> str:
         return _name_in(given, known)
     name = given if given in known else _name_by_path(given, known)
     if name is None:
-        near = suggestions.near(given, known, 3) or list(known)[:3]
+        near = closest_matches(given, known, 3) or list(known)[:3]
         hint = f"It knows {', '.join(map(repr, near))}." if near else "It knows no manifest there yet."
         raise UsageError(f"{given!r} is no file, and no manifest's name in the ledger {ledger.path}", hint)
     return name
@@ -180,5 +181,5 @@ def now(ledger: Ledger, run: RunRow) -> tuple[RunRow, str | None]:
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]], align: Sequence[str]) -> str:
     """Rows under titles, aligned as the table of a run's record is. The cells are fit to show already."""
     # Titles and rule are lines like any other: `tabulate` makes a column two wider than a title that it knows of.
-    rule = ["-" * max(map(width, column)) for column in zip(titles, *rows, strict=True)]
+    rule = ["-" * max(map(display_width, column)) for column in zip(titles, *rows, strict=True)]
     return tabulate([titles, rule, *rows], tablefmt="plain", disable_numparse=True, colalign=align)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import click
 
 from runner.cli import console, options, terminal
-from runner.core.errors import Exit, RefusedError
-from runner.core.text import cut, escape_unprintable, width
+from runner.core.errors import RefusedError
+from runner.core.exit_codes import Exit
+from runner.core.text import display_width, escape_unprintable, truncate
 from runner.ledger.store import Ledger
 from runner.runs import job_status, tracking
 from runner.runs.job_status import JobStatus
@@ -163,7 +164,7 @@ class _Live:
         sightings = self._watch.sightings
         going = sorted(sightings, key=lambda one: one.is_final)
         shown = going[: room - 1]
-        widest = max((width(escape_unprintable(one.name)) for one in shown), default=0)
+        widest = max((display_width(escape_unprintable(one.name)) for one in shown), default=0)
         most = max(_LEAST_NAME, columns // 2)
         name_width = min(widest, most, max(1, columns - _GAP - _LEAST_WORDS))
         lines = [self._line(one, name_width, columns) for one in shown]
@@ -171,10 +172,10 @@ class _Live:
         rest = f" ({more} not shown)" if more else ""
         pause = self._watch.paused_for
         rest += f"; {_pause_in_words(pause)}" if pause > _LONG else ""
-        return [*lines, cut(f"{escape_unprintable(job_status.totals(sightings))}{rest}", columns)]
+        return [*lines, truncate(f"{escape_unprintable(job_status.totals(sightings))}{rest}", columns)]
 
     def _line(self, one: JobStatus, name_width: int, columns: int) -> str:
-        name = cut(escape_unprintable(one.name), name_width)
-        text = cut(escape_unprintable(_in_words(one)), max(1, columns - name_width - _GAP))
+        name = truncate(escape_unprintable(one.name), name_width)
+        text = truncate(escape_unprintable(_in_words(one)), max(1, columns - name_width - _GAP))
         colored = click.style(text, fg=_COLORS[one.kind]) if console.stderr_color() else text
-        return f"{name}{' ' * (name_width - width(name) + _GAP)}{colored}"
+        return f"{name}{' ' * (name_width - display_width(name) + _GAP)}{colored}"

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runner.cli import console, empty_values
-from runner.core.errors import Exit, ManifestError, RunnerError, Terminated
+from runner.core.errors import ManifestError, RunnerError, Terminated
+from runner.core.exit_codes import Exit
 from runner.core.version import VERSION
 
 if TYPE_CHECKING:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from runner.cli import api_endpoint, completers, console
-from runner.client import endpoint
-from runner.core import settings, state_dir
+from runner.client.endpoint import PRODUCTION_URL, SANDBOX_IDENTITY, Endpoint, parse_base_url
 from runner.core.errors import UsageError
 from runner.core.models import Manifest
 from runner.core.rate_limit import Rate
+from runner.core.settings import DEFAULT_SETTLE, MAX_CONCURRENCY, MAX_SECONDS
+from runner.core.state_dir import locate_state_dir
 from runner.core.text import escape_unprintable
 from runner.ledger.location import LedgerLocation, is_ci
 
@@ -51,7 +52,7 @@ class Connection:
         """The file of certificates, if there is one."""
         return None if self.ca_bundle is None else Path(self.ca_bundle)
 
-    def endpoints(self) -> Callable[[Manifest], AbstractContextManager[endpoint.Endpoint]]:
+    def endpoints(self) -> Callable[[Manifest], AbstractContextManager[Endpoint]]:
         """For each manifest, the API, reachable while the context lasts.
 
         Raises:
@@ -75,8 +76,8 @@ class Connection:
         """
         refuse_empty("PIXXEL_BASE_URL")
         if self.sandbox:
-            return endpoint.SANDBOX
-        return endpoint.base_url(self.base_url, allow_http=self.allow_http)
+            return SANDBOX_IDENTITY
+        return parse_base_url(self.base_url, allow_http=self.allow_http)
 
 
 def ledger_place(manifest_path: str, named: Path | None, *, sandbox: bool) -> LedgerLocation:
@@ -88,7 +89,7 @@ def ledger_place(manifest_path: str, named: Path | None, *, sandbox: bool) -> Le
     refuse_empty("PIXXEL_RUNNER_LEDGER")
     source = click.get_current_context().get_parameter_source("ledger")
     if sandbox and source is click.core.ParameterSource.COMMANDLINE:
-        home = state_dir.beside(manifest_path) / "sandbox"
+        home = locate_state_dir(manifest_path) / "sandbox"
         raise UsageError("--ledger goes with the real API", f"The sandbox has its own, in {home}.")
     return LedgerLocation.for_manifest(manifest_path, named, sandbox=sandbox)
 
@@ -134,7 +135,7 @@ class Seconds(click.FloatRange):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Read it, or fail in click's way."""
         seconds = float(super().convert(value, param, ctx))
-        if not seconds <= settings.LONGEST:
+        if not seconds <= MAX_SECONDS:
             self.fail(f"{value} is not a time that anybody waits", param, ctx)
         return seconds
 
@@ -152,7 +153,7 @@ def connection(command: _Command) -> _Command:
             click.option(
                 "--base-url",
                 envvar="PIXXEL_BASE_URL",
-                default=endpoint.PRODUCTION,
+                default=PRODUCTION_URL,
                 show_default=True,
                 metavar="URL",
                 help="Where the API is.",
@@ -200,7 +201,7 @@ def settle(command: _Command) -> _Command:
         envvar="PIXXEL_RUNNER_SETTLE",
         type=Seconds(),
         callback=_seconds,
-        default=settings.SETTLE // timedelta(seconds=1),
+        default=DEFAULT_SETTLE // timedelta(seconds=1),
         show_default=True,
         metavar="SECONDS",
         help="How long after a send a slow server may still create its job.",
@@ -236,7 +237,7 @@ def limits(command: _Command) -> _Command:
             click.option(
                 "--concurrency",
                 envvar="PIXXEL_RUNNER_CONCURRENCY",
-                type=click.IntRange(1, settings.MOST_AT_A_TIME),
+                type=click.IntRange(1, MAX_CONCURRENCY),
                 help="Requests at a time.  [default: 8]",
             ),
             click.option(

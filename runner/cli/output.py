@@ -12,9 +12,9 @@ import click
 
 from runner import reports
 from runner.cli import console
-from runner.core import state_dir
 from runner.core.atomic_file import AtomicFile
 from runner.core.errors import RefusedError, UsageError
+from runner.core.state_dir import STATE_DIR_NAME
 from runner.reports import Report, Style
 from runner.reports.formats import github
 
@@ -91,9 +91,9 @@ class OutputOptions:
         seen = {name for path in needed if path is not None for name in _names(path)}
         written: set[Hashable] = set()
         for target in (*results, *self.paths):
-            if state_dir.NAME in target.resolve().parts[:-1]:
+            if STATE_DIR_NAME in target.resolve().parts[:-1]:
                 raise UsageError(
-                    f"{target} is in {state_dir.NAME}, where the program keeps its own", "Name another place."
+                    f"{target} is in {STATE_DIR_NAME}, where the program keeps its own", "Name another place."
                 )
             if target.name == "-":
                 what, hint = "a report", "--format is what is printed."
@@ -107,7 +107,7 @@ class OutputOptions:
                 raise UsageError(f"two outputs would be written to {target}", "Give each a file of its own.")
             written |= names
         for path in self.paths:
-            _FILE.check(path)
+            _FILE.check_writable(path)
 
     def put_out(
         self,

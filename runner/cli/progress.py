@@ -10,7 +10,7 @@ from typing import assert_never
 
 from runner.cli import console, terminal
 from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated, Outcome, Skipped, Submission
-from runner.core.text import cut, escape_unprintable
+from runner.core.text import escape_unprintable, truncate
 from runner.runs.reconcile import Finding
 
 _WIDEST_BAR = 36  # columns
@@ -129,7 +129,7 @@ def bar(done: int, total: int, others: Mapping[str, int], elapsed: float, column
             full = room * min(done, total) // total
             return f"{_LABEL}  [{'#' * full}{'-' * (room - full)}]{tail}"
     shorter = (f"{_LABEL}  {count}  {end}", f"{count}  {end}", f"{count}  {rest}".rstrip())
-    return next((line for line in shorter if len(line) <= columns), cut(shorter[-1], max(1, columns)))
+    return next((line for line in shorter if len(line) <= columns), truncate(shorter[-1], max(1, columns)))
 
 
 def _clock(seconds: float) -> str:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from runner.cli import options
 from runner.cli.manifests import LoadedManifest
-from runner.core import settings
-from runner.core.settings import LimitOverrides, RunOptions
+from runner.core.settings import LimitOverrides, RunOptions, resolve_limits
 from runner.planning import run_key
 from runner.runs.request import RunRequest
 
@@ -32,6 +31,6 @@ def build(
         manifest=manifest,
         api=connection.identity,
         ledger=options.ledger_of(manifest, ledger, sandbox=connection.sandbox),
-        limits=settings.limits(overrides, manifest),
+        limits=resolve_limits(overrides, manifest),
         options=replace(run_options, only=source.only, again=source.again),
     )

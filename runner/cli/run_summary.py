@@ -12,8 +12,9 @@ from runner import reports
 from runner.cli import console, problem_format
 from runner.cli.batch import FinishedRun, Task, last_told
 from runner.cli.output import OutputOptions
-from runner.client.response import certificate_remedy
-from runner.core.errors import Exit, ManifestError, RunnerError, worst
+from runner.client.response import certificate_hint
+from runner.core.errors import ManifestError, RunnerError
+from runner.core.exit_codes import Exit, worst_exit
 from runner.core.models import Created, Entry, InDoubt, NotCreated, Outcome, Skipped
 from runner.core.text import escape_unprintable
 from runner.runs import execution
@@ -43,7 +44,7 @@ def tell(
         elif code != Exit.OK or remarks:
             totals = f"{escape_unprintable(ran.run.manifest)}: {reports.totals([ran.made])}"
             console.say("; ".join([totals, *(remark.text for remark in remarks), where]))
-    return worst(codes)
+    return worst_exit(codes)
 
 
 def _last_told(missed: Sequence[Task]) -> list[RunSummary]:
@@ -57,14 +58,14 @@ def fail_in_a_line(error: RunnerError) -> None:
         rest = f"; and {more} more: pixxel-runner validate {shlex.quote(first.file)}" if more else ""
         console.say(f"{problem_format.text(first)}{escape_unprintable(rest)}")
     else:
-        console.say(f"{click.style('error:', fg='red')} {escape_unprintable(error.in_a_line)}")
+        console.say(f"{click.style('error:', fg='red')} {escape_unprintable(error.one_line)}")
 
 
 def _exit_code(ran: FinishedRun, signum: int | None) -> Exit:
     if signum is not None:
         return Exit(128 + signum)
     written = Exit.OK if ran.unwritten is None else Exit.REFUSED
-    return worst((execution.exit_code(ran.run, ran.made, ran.end), written))
+    return worst_exit((execution.exit_code(ran.run, ran.made, ran.end), written))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +88,9 @@ class _Remark:
 def _remarks(ran: FinishedRun) -> Iterator[_Remark]:
     end = ran.end
     if ran.unwritten is not None:
-        yield _Remark(escape_unprintable(ran.unwritten.in_a_line), ran.unwritten)
+        yield _Remark(escape_unprintable(ran.unwritten.one_line), ran.unwritten)
     if end.error is not None:
-        yield _Remark(escape_unprintable(end.error.in_a_line), end.error)
+        yield _Remark(escape_unprintable(end.error.one_line), end.error)
         for decided in end.unsaved:
             yield _Remark(
                 f"not on record: {escape_unprintable(decided.submission.job.name)}: {_in_short(decided.outcome)}"
@@ -133,7 +134,7 @@ def _failures(entries: Iterable[Entry]) -> Iterator[_Remark]:
         if isinstance(entry.outcome, NotCreated):
             kinds.setdefault(entry.outcome.error.kind, []).append(entry.outcome.error.message)
     for kind, messages in kinds.items():
-        remedy = certificate_remedy(messages[0]) if kind == "untrusted" else _REMEDIES.get(kind)
+        remedy = certificate_hint(messages[0]) if kind == "untrusted" else _REMEDIES.get(kind)
         aside = f" ({remedy})" if remedy else ""
         yield _Remark(f"{len(messages)} failed as {kind}, the first with: {escape_unprintable(messages[0])}{aside}")
 

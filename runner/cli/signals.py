@@ -62,4 +62,4 @@ class Interrupts:
         if self._engine is not None:
             self._engine.interrupt(signum)
         else:
-            self._api.cut()
+            self._api.abort_all()

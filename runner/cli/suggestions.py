@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 import click
 
-from runner.core import suggestions
+from runner.core.suggestions import closest_matches
 from runner.core.text import escape_unprintable
 
 _MOST = 3
@@ -44,7 +44,7 @@ def no_command(words: Sequence[str], commands: Collection[str]) -> str:
     if first == "-" or first.lower().endswith(_ENDINGS) or _exists(first):
         command, *rest = rest if rest and rest[0] in commands else ["run", *rest]
         return f"{said} Did you mean: {escape_unprintable(shlex.join(['pixxel-runner', command, first, *rest]))}"
-    near = suggestions.near(first, commands, _MOST)
+    near = closest_matches(first, commands, _MOST)
     return f"{said} {_question(near)}" if near else said
 
 
@@ -57,7 +57,7 @@ def _unknown_option(error: click.NoSuchOption) -> str:
     if error.ctx is None:
         return said
     options = [name for parameter in error.ctx.command.get_params(error.ctx) for name in parameter.opts]
-    near = suggestions.near(error.option_name, [name for name in options if name.startswith("--")])
+    near = closest_matches(error.option_name, [name for name in options if name.startswith("--")])
     if near:
         return f"{said} {_question(near)}"
     if isinstance(error.ctx.command, click.Group):
@@ -68,7 +68,7 @@ def _unknown_option(error: click.NoSuchOption) -> str:
 
 def _near(pattern: re.Pattern[str], error: click.ClickException, choices: Iterable[str]) -> list[str]:
     found = pattern.match(error.message)
-    return suggestions.near(ast.literal_eval(found["word"]), choices) if found else []
+    return closest_matches(ast.literal_eval(found["word"]), choices) if found else []
 
 
 def _question(near: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from contextlib import suppress
 import click
 
 from runner.cli import console
-from runner.core.text import width
+from runner.core.text import display_width
 
 _USUAL = os.terminal_size((80, 24))  # of a terminal that does not tell its size
 
@@ -47,7 +47,7 @@ class Drawing:
     def draw(self, lines: Sequence[str]) -> None:
         """Draw lines, all narrower than the terminal, in place of those that were drawn."""
         text = self._back() + "\n".join(lines) + ("" if self._inline else "\n")
-        self._widths = [width(click.unstyle(line)) for line in lines]
+        self._widths = [display_width(click.unstyle(line)) for line in lines]
         _write(text)
 
     def clear(self) -> None:

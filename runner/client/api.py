@@ -20,10 +20,11 @@ from urllib3 import exceptions as faults
 
 from runner.client.endpoint import Endpoint, Proxy
 from runner.client.exchange import Exchange
+from runner.client.headers import USER_AGENT
 from runner.client.redaction import Redactor
 from runner.client.response import Cause, ExchangeResult, NoResponse
-from runner.client.transport import LARGEST_BODY, POOLS, Pool, TooLargeError
-from runner.core.errors import NoThreadError
+from runner.client.transport import MAX_BODY_SIZE, POOL_CLASSES, BodyTooLargeError, Pool
+from runner.core.errors import ThreadLimitError
 
 _TICK = 0.1  # seconds between looks at the deadlines
 
@@ -32,7 +33,7 @@ class ReadOnlyClient:
     """The API at one endpoint, as far as asking goes: there is no method here that creates anything.
 
     Threads may share it; `close` ends its connections. No method raises: what went wrong is in what it returns. To be
-    made it needs a thread of its own: NoThreadError says that there is none.
+    made it needs a thread of its own: ThreadLimitError says that there is none.
     """
 
     def __init__(self, endpoint: Endpoint, connections: int) -> None:
@@ -52,12 +53,12 @@ class ReadOnlyClient:
         try:
             self._watch.start()
         except RuntimeError:  # a send without its deadline could hold the run for ever
-            raise NoThreadError from None
+            raise ThreadLimitError from None
 
     @property
     def bearer(self) -> bool:
         """Whether the key begins with `Bearer `."""
-        return self._endpoint.key.bearer
+        return self._endpoint.key.has_bearer_prefix
 
     def list_jobs(self, workflow_id: str, exchange: Exchange) -> ExchangeResult:
         """`GET /v0/workflows/{workflow_id}/jobs`."""
@@ -75,11 +76,11 @@ class ReadOnlyClient:
         """`GET /v0/workflows/{workflow_id}/estimate`."""
         return self._send("GET", f"/v0/workflows/{_segment(workflow_id)}/estimate", exchange)
 
-    def cut(self) -> None:
+    def abort_all(self) -> None:
         """End every exchange that is under way, as after an interrupt. Safe in a signal handler."""
         self._cut = True
         for exchange in self._active.copy():
-            exchange.cut("interrupted")
+            exchange.abort("interrupted")
 
     def close(self) -> None:
         """Close the connections and end the watch."""
@@ -99,28 +100,28 @@ class ReadOnlyClient:
         request = f"{method} {self._origin}{target} HTTP/1.1\r\n{self._head}{more}\r\n\r\n".encode()
         self._begin(exchange)
         try:
-            response = self._pool.carry(request, exchange)
+            response = self._pool.send(request, exchange)
         except Exception as error:  # noqa: BLE001 - whatever it was, only `written` says whether the job may exist
             silence = _no_answer(error, exchange)  # it may quote what came instead of an answer
-            return replace(silence, detail=self._secrets.text(silence.detail))
+            return replace(silence, detail=self._secrets.redact_text(silence.detail))
         finally:
             self._active.discard(exchange)
-        headers = {name: self._sent.text(value) for name, value in response.headers.items()}
-        return replace(response, headers=headers, body=self._sent.data(response.body))
+        headers = {name: self._sent.redact_text(value) for name, value in response.headers.items()}
+        return replace(response, headers=headers, body=self._sent.redact_bytes(response.body))
 
     def _begin(self, exchange: Exchange) -> None:
         """Begin the time that an exchange may take, and have it watched."""
         exchange.start()
         self._active.add(exchange)
         if self._cut:
-            exchange.cut("interrupted")
+            exchange.abort("interrupted")
 
     def _watch_deadlines(self) -> None:
         while not self._closed.wait(_TICK):
             for exchange in self._active.copy():
                 # Again at each tick: during a TLS handshake there is no socket yet to shut down.
-                if exchange.overdue():
-                    exchange.cut("timeout")
+                if exchange.is_overdue():
+                    exchange.abort("timeout")
 
 
 class ApiClient(ReadOnlyClient):
@@ -149,7 +150,7 @@ def _framing(endpoint: Endpoint) -> tuple[str, str]:
         "Accept-Encoding": "identity",
         "Authorization": endpoint.key.reveal(),
         "Accept": "application/json",
-        "User-Agent": endpoint.user_agent,
+        "User-Agent": USER_AGENT,
     }
     forwarded = endpoint.proxy is not None and scheme == "http"
     if forwarded and endpoint.proxy is not None and endpoint.proxy.credentials:
@@ -161,9 +162,9 @@ def _framing(endpoint: Endpoint) -> tuple[str, str]:
 def _pool_manager(endpoint: Endpoint, connections: int) -> urllib3.PoolManager:
     options: dict[str, Any] = {"num_pools": 2, "maxsize": connections, "block": False}
     if endpoint.base_url.startswith("https:"):
-        options["ssl_context"] = endpoint.trust or ssl.create_default_context(cafile=endpoint.ca_bundle)
+        options["ssl_context"] = endpoint.ssl_context or ssl.create_default_context(cafile=endpoint.ca_bundle)
     pools = urllib3.PoolManager(**options) if endpoint.proxy is None else _through(endpoint.proxy, options)
-    pools.pool_classes_by_scheme = POOLS
+    pools.pool_classes_by_scheme = POOL_CLASSES
     return pools
 
 
@@ -179,10 +180,10 @@ def _basic(credentials: str) -> str:
 
 
 def _no_answer(error: Exception, exchange: Exchange) -> NoResponse:
-    written = exchange.written is not None
-    if exchange.cut_by == "interrupted":
+    written = exchange.written_at is not None
+    if exchange.aborted_by == "interrupted":
         return NoResponse("interrupted", written, "the run was interrupted before an answer came")
-    if exchange.cut_by == "timeout":
+    if exchange.aborted_by == "timeout":
         return NoResponse("timeout", written, f"no complete answer within {exchange.timeout:g} s")
     return _explain(list(_chain(error)), written=written)
 
@@ -190,7 +191,7 @@ def _no_answer(error: Exception, exchange: Exchange) -> NoResponse:
 # Met first, said first: the classes of error, whether that holds before or after a byte was written (None: both),
 # and what it is called. `{root}` is the innermost error in words, `{whose}` says who is at the other end of the line.
 _CAUSES: tuple[tuple[tuple[type[BaseException], ...], bool | None, Cause, str], ...] = (
-    ((TooLargeError,), None, "too_large", f"the answer is larger than {LARGEST_BODY // 2**20} MiB"),
+    ((BodyTooLargeError,), None, "too_large", f"the answer is larger than {MAX_BODY_SIZE // 2**20} MiB"),
     ((ssl.SSLCertVerificationError,), None, "certificate", "the {whose} certificate is not trusted: {root}"),
     ((faults.NameResolutionError,), None, "resolve", "the host name cannot be resolved: {root}"),
     ((faults.ProxyError,), False, "proxy", "no connection through the proxy: {root}"),

@@ -12,13 +12,12 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from runner.core.errors import RefusedError, UsageError
-from runner.core.version import VERSION
 
-PRODUCTION = "https://api.pixxel.space"
-SANDBOX = "sandbox"
+PRODUCTION_URL = "https://api.pixxel.space"
+SANDBOX_IDENTITY = "sandbox"
 _LARGEST_KEY = 65_536  # bytes: more than any server takes in a header
 
-_SUCH_AS = f"Such as {PRODUCTION}."
+_SUCH_AS = f"Such as {PRODUCTION_URL}."
 
 _LAST_LINE_BREAK = re.compile(r"\r?\n\Z")
 _PORTS = {"http": 80, "https": 443}
@@ -39,7 +38,7 @@ class ApiKey:
         return self._key
 
     @property
-    def bearer(self) -> bool:
+    def has_bearer_prefix(self) -> bool:
         """Whether it begins with `Bearer `, which the API does not want."""
         return self._key.lower().startswith("bearer ")
 
@@ -66,15 +65,10 @@ class Endpoint:
     key: ApiKey
     ca_bundle: str | None = None
     proxy: Proxy | None = None
-    trust: ssl.SSLContext | None = field(default=None, repr=False)
-
-    @property
-    def user_agent(self) -> str:
-        """What the program says it is."""
-        return f"pixxel-runner/{VERSION}"
+    ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
 
 
-def base_url(text: str, *, allow_http: bool) -> str:
+def parse_base_url(text: str, *, allow_http: bool) -> str:
     """Check a base URL and return its origin: scheme, host and port, without a final slash.
 
     Raises:
@@ -152,7 +146,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def proxy_for(origin: str) -> Proxy | None:
+def find_proxy(origin: str) -> Proxy | None:
     """The proxy that HTTPS_PROXY, HTTP_PROXY and NO_PROXY name for an origin. Loopback is never sent to a proxy.
 
     Raises:
@@ -189,7 +183,7 @@ def _proxy_parts(url: str) -> SplitResult | None:
     return parts if whole and _HOST.fullmatch(parts.hostname or "") else None
 
 
-def api_key(environment: str | None, file: Path | None) -> tuple[ApiKey, tuple[str, ...]]:
+def load_api_key(environment: str | None, file: Path | None) -> tuple[ApiKey, tuple[str, ...]]:
     """The key, from a file where one is named, else from the environment; and warnings for the person.
 
     It is sent exactly as given; only one line break at the end of a file is dropped.
@@ -207,7 +201,7 @@ def api_key(environment: str | None, file: Path | None) -> tuple[ApiKey, tuple[s
     return ApiKey(_checked(environment, "the key in PIXXEL_API_KEY")), ()
 
 
-def given_key(key: str) -> ApiKey:
+def parse_api_key(key: str) -> ApiKey:
     """A key that a program hands over. Raises RefusedError when a header cannot carry it."""
     return ApiKey(_checked(key, "the key"))
 
@@ -262,7 +256,7 @@ def _checked(key: str, what: str) -> str:
     return key
 
 
-def trust(ca_bundle: str | None) -> ssl.SSLContext | None:
+def load_ca_bundle(ca_bundle: str | None) -> ssl.SSLContext | None:
     """What a file of certificates says who is trusted, read once; None without one, for the system's.
 
     Raises:

@@ -13,7 +13,7 @@ from runner.client.response import Cause
 from runner.core.rate_limit import Slot
 
 
-class CutError(Exception):
+class AbortedError(Exception):
     """The exchange was cut short."""
 
 
@@ -29,12 +29,12 @@ class Exchange:
     `started` and `written` are monotonic times in seconds, None until then; `turn` is its place in the rate.
     """
 
-    def __init__(self, timeout: float, clock: Callable[[], float] = time.monotonic, turn: Slot | None = None) -> None:
+    def __init__(self, timeout: float, clock: Callable[[], float] = time.monotonic, slot: Slot | None = None) -> None:
         self.timeout = timeout
-        self.turn = turn or Slot()
-        self.started: float | None = None
-        self.written: float | None = None
-        self.cut_by: Cause | None = None
+        self.slot = slot or Slot()
+        self.started_at: float | None = None
+        self.written_at: float | None = None
+        self.aborted_by: Cause | None = None
         self.connection: Connection | None = None
         self._sock: Any = None
         self._over = False
@@ -43,40 +43,40 @@ class Exchange:
 
     def start(self) -> None:
         """Begin the time that the whole exchange may take."""
-        self.started = self._clock()
+        self.started_at = self._clock()
 
-    def overdue(self) -> bool:
+    def is_overdue(self) -> bool:
         """Whether the exchange has taken longer than it may."""
-        return self.started is not None and self._clock() - self.started > self.timeout
+        return self.started_at is not None and self._clock() - self.started_at > self.timeout
 
-    def about_to_write(self, sock: Any) -> None:
+    def begin_write(self, sock: Any) -> None:
         """Mark that a byte may leave from now on through a socket; raises instead when the exchange was cut before."""
-        if self.overdue():
-            self.cut("timeout")
+        if self.is_overdue():
+            self.abort("timeout")
         with self._lock:
-            self.refuse_cut()
-            if self.written is None:
-                self.written = self.turn.left = self._clock()
+            self.raise_if_aborted()
+            if self.written_at is None:
+                self.written_at = self.slot.used_at = self._clock()
             self._sock = sock  # the connection forgets it before the body is read, if it is to be closed after it
 
-    def refuse_cut(self) -> None:
+    def raise_if_aborted(self) -> None:
         """Raise when the exchange was cut short."""
-        if self.cut_by is not None:
-            raise CutError
+        if self.aborted_by is not None:
+            raise AbortedError
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """The exchange is over, and its connection may be another's: nothing is left to cut."""
         with self._lock:
             self._over = True
             self.connection = self._sock = None
 
-    def cut(self, cause: Cause) -> bool:
+    def abort(self, cause: Cause) -> bool:
         """End the exchange now. After this nothing is written any more; returns whether something may have been."""
         with self._lock:
             if not self._over:
-                self.cut_by = self.cut_by or cause
+                self.aborted_by = self.aborted_by or cause
                 _shut_down(self._sock or (self.connection and self.connection.sock))
-            return self.written is not None
+            return self.written_at is not None
 
 
 def _shut_down(sock: Any) -> None:

@@ -18,9 +18,10 @@ from http import HTTPStatus
 from queue import Empty, SimpleQueue
 
 from runner.client.exchange import Exchange
-from runner.client.response import ExchangeResult, NoResponse, Response, retry_after
-from runner.core.errors import NoThreadError
-from runner.core.rate_limit import Backoff, Pauses, RateLimiter
+from runner.client.response import ExchangeResult, NoResponse, Response
+from runner.core.backoff import Backoff, Pauses
+from runner.core.errors import ThreadLimitError
+from runner.core.rate_limit import RateLimiter
 from runner.core.settings import Limits
 
 ApiCall = Callable[[Exchange], ExchangeResult]
@@ -53,12 +54,12 @@ class Fetcher:
         self,
         limits: Limits,
         *,
-        pace: RateLimiter | None = None,
+        rate_limiter: RateLimiter | None = None,
         backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limits = limits
-        self._pace = pace or RateLimiter(limits.pace)
+        self._pace = rate_limiter or RateLimiter(limits.parsed_rate)
         self._pauses = Pauses(limits.max_pause)
         self._backoff = backoff or Backoff()
         self._clock = clock
@@ -67,11 +68,11 @@ class Fetcher:
         )
 
     @property
-    def paused_for(self) -> float:
+    def pause_remaining(self) -> float:
         """The seconds for which the server asked not to be asked."""
         return max(0.0, self._pauses.until - self._clock())
 
-    def ask(self, questions: Sequence[ApiCall], within: float | None = None) -> list[ExchangeResult]:
+    def fetch_all(self, calls: Sequence[ApiCall], time_limit: float | None = None) -> list[ExchangeResult]:
         """What came of each question, in their order; all that needs no answer any more when it returns.
 
         It takes no more than `within` seconds: what is not answered by then was interrupted.
@@ -81,12 +82,12 @@ class Fetcher:
         questions and leaves others waiting, those that come after the first of these wait for a moment only, and it is
         given up when they are more than may be asked at a time.
 
-        Raises NoThreadError when the system lets nobody ask.
+        Raises ThreadLimitError when the system lets nobody ask.
         """
-        if self._throttle is not None and self.paused_for:
-            return [self._throttle] * len(questions)
+        if self._throttle is not None and self.pause_remaining:
+            return [self._throttle] * len(calls)
         round_ = _Round(self._limits, self._pace, self._pauses, self._backoff, self._clock)
-        told = round_.ask(questions, None if within is None else self._clock() + within)
+        told = round_.ask(calls, None if time_limit is None else self._clock() + time_limit)
         self._throttle = round_.throttled_by
         return told
 
@@ -138,7 +139,7 @@ class _Round:
         return [self._told[place] if rest is None else self._told.get(place, rest) for place in range(len(questions))]
 
     def _start(self, wanted: int) -> int:
-        """Start so many threads, or as many as the system allows. Raises NoThreadError when that is none."""
+        """Start so many threads, or as many as the system allows. Raises ThreadLimitError when that is none."""
         for number in range(wanted):
             # Nobody waits for one that is stuck, resolving a name say.
             thread = threading.Thread(target=self._work, name=f"ask-{number}", daemon=True)
@@ -146,7 +147,7 @@ class _Round:
                 thread.start()
             except RuntimeError:
                 if not number:
-                    raise NoThreadError from None
+                    raise ThreadLimitError from None
                 self._at_a_time = number
                 return number
         return wanted
@@ -165,7 +166,7 @@ class _Round:
         while self._gave_up is None and self._next_at(now) == now:
             asked = heapq.heappop(self._again) if self._again else self._fresh.popleft()
             asked.first = asked.first or now
-            asked.exchange = Exchange(self._patience(now), clock=self._clock, turn=self._pace.take(now))
+            asked.exchange = Exchange(self._patience(now), clock=self._clock, slot=self._pace.acquire(now))
             asked.exchange.start()  # a worker starts it again; one that is stuck never will
             self._out[asked.place] = asked
             self._todo.put(asked)
@@ -176,7 +177,7 @@ class _Round:
             return None
         # What is to be asked again goes first: an API that does not answer is not asked everything once.
         due = self._again[0].due if self._again else (0.0 if self._fresh else None)
-        return None if due is None else max(now, due, self._pauses.until, now + self._pace.wait(now))
+        return None if due is None else max(now, due, self._pauses.until, now + self._pace.delay(now))
 
     def _take_what_came(self) -> None:
         now = self._clock()
@@ -193,15 +194,15 @@ class _Round:
     def _leave_what_is_stuck(self) -> None:
         now = self._clock()
         for asked in list(self._out.values()):
-            if now - (asked.exchange.started or now) > asked.exchange.timeout + _OVERTIME:
+            if now - (asked.exchange.started_at or now) > asked.exchange.timeout + _OVERTIME:
                 del self._out[asked.place]
-                self._settle(asked, NoResponse("timeout", asked.exchange.cut("timeout"), "no answer came in time"))
+                self._settle(asked, NoResponse("timeout", asked.exchange.abort("timeout"), "no answer came in time"))
 
     def _leave_the_rest(self) -> None:
         """End what nobody waits for any more, and give its turns back: whoever shares the pace would wait for them."""
         for asked in self._out.values():
-            asked.exchange.cut("interrupted")
-            asked.exchange.turn.left = asked.exchange.turn.left or self._clock()
+            asked.exchange.abort("interrupted")
+            asked.exchange.slot.used_at = asked.exchange.slot.used_at or self._clock()
 
     def _patience(self, now: float) -> float:
         """The seconds that an exchange may take: less than the timeout where the API was waited for in vain before."""
@@ -214,10 +215,10 @@ class _Round:
 
     def _settle(self, asked: _Asked, happening: ExchangeResult) -> None:
         now = self._clock()
-        asked.exchange.turn.left = asked.exchange.written or now
+        asked.exchange.slot.used_at = asked.exchange.written_at or now
         if _is_of_use(happening):
             self._useful_at, self._vain_since, self._throttles = now, None, 0
-            self._slowest = max(self._slowest, now - (asked.exchange.started or now))
+            self._slowest = max(self._slowest, now - (asked.exchange.started_at or now))
             self._told[asked.place] = happening
             return
         if self._vain_since is None:
@@ -225,7 +226,7 @@ class _Round:
         if isinstance(happening, Response) and happening.status in _THROTTLED:
             self._throttled(asked, happening, now)
             return
-        due = now + self._backoff.seconds(asked.attempt)
+        due = now + self._backoff.delay(asked.attempt)
         if _is_passing(happening) and asked.attempt < self._limits.attempts and not self._is_late(due):
             asked.due = due
             asked.attempt += 1
@@ -236,7 +237,7 @@ class _Round:
     def _throttled(self, asked: _Asked, answer: Response, now: float) -> None:
         if now >= self._pauses.until:
             self._throttles += 1
-        seconds = max(retry_after(answer) or 0.0, self._backoff.seconds(self._throttles))
+        seconds = max(answer.retry_after or 0.0, self._backoff.delay(self._throttles))
         if not self._pauses.extend(now, seconds) or self._is_late(now + seconds):
             self._told[asked.place] = answer
             self._gave_up = self._gave_up or answer

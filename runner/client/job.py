@@ -55,20 +55,22 @@ class JobObject:
     @property
     def created_at(self) -> datetime | None:
         """When the job was created, by the server's clock; None where that is missing, not set or can't be read."""
-        return set_moment(self.members.get("created_at"))
+        return parse_optional_timestamp(self.members.get("created_at"))
 
     @property
     def started_at(self) -> datetime | None:
         """When work on the first of its tasks began, by the server's clock; None where that is not told."""
         tasks = self.members.get("tasks")
         known = [task for task in tasks if isinstance(task, dict)] if isinstance(tasks, list) else []
-        begun = [time for task in known if (time := set_moment(task.get("block_inf_start_time"))) is not None]
+        begun = [
+            time for task in known if (time := parse_optional_timestamp(task.get("block_inf_start_time"))) is not None
+        ]
         return min(begun, default=None)
 
     @property
     def finished_at(self) -> datetime | None:
         """When it was over, by the server's clock."""
-        return set_moment(self.members.get("finished_at"))
+        return parse_optional_timestamp(self.members.get("finished_at"))
 
     @property
     def val_errors(self) -> list[Any]:
@@ -77,7 +79,7 @@ class JobObject:
         return errors if isinstance(errors, list) else []
 
 
-def moment(value: Any) -> datetime | None:
+def parse_timestamp(value: Any) -> datetime | None:
     """An RFC 3339 timestamp in UTC; one without an offset is taken as UTC.
 
     None for anything else, and for one that is in no year that Python has once it is in UTC.
@@ -92,34 +94,34 @@ def moment(value: Any) -> datetime | None:
         return None
 
 
-def set_moment(value: Any) -> datetime | None:
+def parse_optional_timestamp(value: Any) -> datetime | None:
     """The same of a time that may not be set yet: None for what servers write then."""
-    time = moment(value)
+    time = parse_timestamp(value)
     return None if time is None or time.year < _UNSET else time
 
 
-def encode(members: dict[str, Any]) -> bytes:
+def encode_job(members: dict[str, Any]) -> bytes:
     """A job object as bytes again, in ASCII."""
     return json.dumps(members).encode()
 
 
-def updated(body: bytes, newer: JobObject) -> bytes:
+def update_job(body: bytes, newer: JobObject) -> bytes:
     """A job object with what a list tells of it now; without its tasks, which are of before, as a list has none."""
-    known = read(body)
+    known = parse_job(body)
     members = {} if known is None else {name: value for name, value in known.members.items() if name != "tasks"}
-    return encode({**members, **newer.members})
+    return encode_job({**members, **newer.members})
 
 
-def read(body: bytes) -> JobObject | None:
+def parse_job(body: bytes) -> JobObject | None:
     """Read a job object. None when `body` is not a JSON object with a non-empty string `id`."""
-    members = read_object(body)
+    members = parse_json_object(body)
     if members is None:
         return None
     job_id = members.get("id")
     return JobObject(job_id, members) if isinstance(job_id, str) and job_id else None
 
 
-def read_object(body: bytes) -> dict[str, Any] | None:
+def parse_json_object(body: bytes) -> dict[str, Any] | None:
     """Read a JSON object leniently: numbers of any length, NaN as None. None when `body` is no JSON object.
 
     Of an object that is nested deeper than ordinary readers go, the members that are arrays or objects are None. How
@@ -132,17 +134,17 @@ def read_object(body: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def read_whole_object(body: bytes) -> dict[str, Any] | None:
+def parse_complete_object(body: bytes) -> dict[str, Any] | None:
     """The same, and None as well for one that is so deep that members of it are lost."""
-    return None if _too_deep(body) else read_object(body)
+    return None if _too_deep(body) else parse_json_object(body)
 
 
-def embeddable(body: bytes) -> bool:
+def is_embeddable(body: bytes) -> bool:
     """Whether the bytes can stand inside another JSON document as they are, for any ordinary reader."""
     return _strictly(body) is not None
 
 
-def verbatim(body: bytes) -> str | None:
+def verbatim_job_text(body: bytes) -> str | None:
     """A job object's text as it came, if it can stand inside another JSON document; None otherwise."""
     found = _strictly(body)
     if found is None or not isinstance(found[1], dict):
@@ -162,13 +164,13 @@ def _strictly(body: bytes) -> tuple[str, Any] | None:
     return None if end < len(text) or _too_deep(body) else (text, value)
 
 
-def as_text(body: bytes) -> str:
+def decode_lossless(body: bytes) -> str:
     """The bytes as text, losing nothing: what is not UTF-8 becomes lone surrogates, as `surrogateescape` has it."""
     return body.decode("utf-8", "surrogateescape")
 
 
 def _text(body: bytes) -> str:
-    return as_text(body.removeprefix(b"\xef\xbb\xbf"))
+    return decode_lossless(body.removeprefix(b"\xef\xbb\xbf"))
 
 
 def _integer(digits: str) -> int | None:

@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from runner.client import job as job_object
-from runner.client.job import JobObject
+from runner.client.job import JobObject, parse_complete_object
 
 # What says of a list that it is a part of one, by names without case, `_`, `-` and what marks them as no standard's.
 _MORE = ("hasmore", "hasnext", "hasnextpage", "more", "moreresults", "truncated", "istruncated", "partial",
@@ -27,17 +26,17 @@ _NEXT_LINK = re.compile(r";\s*rel\s*=\s*(?:\"[^\"]*\bnext\b[^\"]*\"|next\b)", re
 _RANGE = re.compile(r"\s*[\w-]+\s+0-([0-9]{1,18})/([0-9]{1,18})\s*|\s*[\w-]+\s+\*/0\s*", re.ASCII)
 
 
-def read(body: bytes) -> tuple[JobObject, ...] | None:
+def parse_job_list(body: bytes) -> tuple[JobObject, ...] | None:
     """Read a list of jobs: `jobs` is an array or null, and each has an id. None when it is not such a list."""
-    found = read_with(body)
+    found = parse_job_list_with_fields(body)
     return None if found is None else found[0]
 
 
-def read_with(body: bytes) -> tuple[tuple[JobObject, ...], dict[str, Any]] | None:
+def parse_job_list_with_fields(body: bytes) -> tuple[tuple[JobObject, ...], dict[str, Any]] | None:
     """The same, and the members that stand beside `jobs`."""
     # Of an object that is too deep its lists are lost, and no list is not an empty one: what is missing from a list
     # may be sent again.
-    members = job_object.read_whole_object(body)
+    members = parse_complete_object(body)
     if members is None or "jobs" not in members:
         return None
     jobs = members.pop("jobs")
@@ -53,7 +52,7 @@ def _has_id(job: Any) -> bool:
     return isinstance(job, dict) and isinstance(job.get("id"), str) and bool(job["id"])
 
 
-def part_said(count: int, beside: Mapping[str, Any], headers: Mapping[str, str]) -> str:
+def find_partial_sign(count: int, beside: Mapping[str, Any], headers: Mapping[str, str]) -> str:
     """What says of a list of `count` jobs that it is a part of one, or an old one; empty where nothing does.
 
     Args:

@@ -25,7 +25,7 @@ class Redactor:
         self._pattern = re.compile(escaped) if escaped else None
         self._encoded_pattern = re.compile(escaped.encode()) if escaped else None
 
-    def text(self, said: str) -> str:
+    def redact_text(self, said: str) -> str:
         """The text without them."""
         for form in self._forms:
             said = said.replace(form, _MASK)
@@ -33,7 +33,7 @@ class Redactor:
             said = self._pattern.sub(_MASK, said)
         return said
 
-    def data(self, said: bytes) -> bytes:
+    def redact_bytes(self, said: bytes) -> bytes:
         """The bytes without them."""
         for form in self._encoded:
             said = said.replace(form, _MASK.encode())

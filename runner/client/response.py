@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from functools import cached_property
 from http import HTTPStatus
 from typing import Any, Literal
 
-from runner.client import job as job_object
-from runner.client.job import JobObject
+from runner.client.headers import parse_http_date
+from runner.client.job import JobObject, decode_lossless, parse_job, parse_json_object
 from runner.core.models import ErrorInfo
 
 Cause = Literal[
@@ -54,7 +53,26 @@ class Response:
     @cached_property
     def job(self) -> JobObject | None:
         """The job that the API tells in a success; None where there is none."""
-        return job_object.read(self.body) if _SUCCESS <= self.status < _REDIRECT else None
+        return parse_job(self.body) if _SUCCESS <= self.status < _REDIRECT else None
+
+    @property
+    def date(self) -> datetime | None:
+        """The server's time when it sent the response; None when `Date` is missing or cannot be read."""
+        return parse_http_date(self.headers.get("date", ""))
+
+    @property
+    def retry_after(self) -> float | None:
+        """The seconds that `Retry-After` asks for, at least 0; None when it is missing or cannot be read.
+
+        A date is compared with the server's own `Date`, so that a wrong local clock does not lengthen the wait.
+        """
+        value = self.headers.get("retry-after", "").strip()
+        if value.isascii() and value.isdigit():
+            return float(value.lstrip("0")[:9] or 0)  # at most 31 years: float() makes 400 digits infinite
+        until = parse_http_date(value)
+        if until is None:
+            return None
+        return max(0.0, (until - (self.date or self.received_at)).total_seconds())
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,52 +92,29 @@ def known_id(job_id: str) -> ErrorInfo:
     return ErrorInfo("known_id", f"a success, but with the id of an earlier job: {job_id}")
 
 
-def retry_after(answer: Response) -> float | None:
-    """The seconds that `Retry-After` asks for, at least 0; None when absent or unreadable (RFC 9110, section 10.2.3).
-
-    A date is measured against the server's own `Date`, so that a clock that is off does not lengthen the wait.
-    """
-    value = answer.headers.get("retry-after", "").strip()
-    if value.isascii() and value.isdigit():
-        return float(value.lstrip("0")[:9] or 0)  # 31 years will do: float() would make inf of 400 digits
-    until = _http_date(value)
-    if until is None:
-        return None
-    now = _http_date(answer.headers.get("date", "")) or answer.received_at
-    return max(0.0, (until - now).total_seconds())
-
-
 def describe_failure(happening: ExchangeResult, *, bearer: bool = False) -> str:
     """Why what came of a question is of no use, in words for a person. `bearer` is as for `judge`."""
     if isinstance(happening, NoResponse):
         return happening.detail
     match happening.status:
         case 301 | 302 | 307 | 308:
-            return error_info(happening, "redirected", describe_redirect(happening)).message
+            return error_from_response(happening, "redirected", describe_redirect(happening)).message
         case 401:
-            return error_info(happening, "unauthorized", describe_rejected_key(bearer=bearer)).message
+            return error_from_response(happening, "unauthorized", describe_rejected_key(bearer=bearer)).message
         case 425 | 429:
-            return error_info(happening, "throttled", "too many requests").message
+            return error_from_response(happening, "throttled", "too many requests").message
         case status if status < 300:
-            return error_info(happening, "unreadable", "an answer that cannot be read").message
+            return error_from_response(happening, "unreadable", "an answer that cannot be read").message
         case _:
-            return error_info(happening, "rejected", "the API gives no answer to this").message
+            return error_from_response(happening, "rejected", "the API gives no answer to this").message
 
 
-def certificate_remedy(why: str) -> str:
+def certificate_hint(why: str) -> str:
     """What to do about a certificate that was not trusted, as a phrase; `why` is or ends with OpenSSL's own words."""
     for sign, remedy in _CERTIFICATE_REMEDIES.items():
         if sign in why:
             return remedy
     return "have the host's certificate looked at"
-
-
-def _http_date(value: str) -> datetime | None:
-    try:
-        moment = parsedate_to_datetime(value)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def describe_redirect(answer: Response) -> str:
@@ -135,7 +130,7 @@ def describe_rejected_key(*, bearer: bool) -> str:
     return "the API does not recognise the key; it has no 'Bearer ' prefix, and needs none"
 
 
-def error_info(answer: Response, kind: str, words: str) -> ErrorInfo:
+def error_from_response(answer: Response, kind: str, words: str) -> ErrorInfo:
     """The error in a response: its kind, a message for a person, and what support would ask for."""
     api_error = _api_error(answer.body)
     return ErrorInfo(
@@ -167,7 +162,7 @@ def _phrase(status: int) -> str:
 
 def _api_error(body: bytes) -> Any:
     """The `error` member of the API's error form, whatever is in it; None when the body is not of that form."""
-    members = job_object.read_object(body)
+    members = parse_json_object(body)
     return members.get("error") if members else None
 
 
@@ -181,4 +176,4 @@ def _said(api_error: Any) -> str:
 
 
 def _excerpt(body: bytes) -> str | None:
-    return job_object.as_text(body)[:_EXCERPT] or None
+    return decode_lossless(body)[:_EXCERPT] or None

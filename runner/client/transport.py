@@ -23,7 +23,7 @@ from urllib3.exceptions import HTTPError, ProxyError
 from runner.client.exchange import Exchange
 from runner.client.response import Response
 
-LARGEST_BODY = 8 * 2**20  # bytes, decoded: a job object is some kilobytes
+MAX_BODY_SIZE = 8 * 2**20  # bytes, decoded: a job object is some kilobytes
 _IDLE = 2.0  # seconds: below the keep-alive of every common server (gunicorn's 2 s is the shortest)
 _CHUNK = 2**16
 _FINAL = 200  # the lowest status of a response that ends an exchange
@@ -41,30 +41,30 @@ _BODILESS = (204, 304)
 _LENGTH = re.compile(r"[0-9]{1,7}")
 
 
-class TooLargeError(Exception):
+class BodyTooLargeError(Exception):
     """The body is larger than any job object."""
 
 
 class Pool(HTTPConnectionPool):
     """A pool whose connections carry whole exchanges."""
 
-    def carry(self, request: bytes, exchange: Exchange) -> Response:
+    def send(self, request: bytes, exchange: Exchange) -> Response:
         """Write a request and read its response. Whatever goes wrong is raised; `exchange` knows how far it got."""
         connection: Any = self._get_conn()
         exchange.connection = connection
         try:
             self._make_ready(connection, exchange)
             sock = connection.sock
-            exchange.about_to_write(sock)
+            exchange.begin_write(sock)
             _write(sock, request)
             response, reusable = _read(sock, request.partition(b" ")[0].decode())
             reusable = reusable and not _has_more(sock)
-            exchange.refuse_cut()  # a body that ends where the connection does would look whole
+            exchange.raise_if_aborted()  # a body that ends where the connection does would look whole
         except BaseException:
-            exchange.let_go()
+            exchange.release()
             connection.close()
             raise
-        exchange.let_go()  # whoever has the connection next must not be cut in its place
+        exchange.release()  # whoever has the connection next must not be cut in its place
         if reusable:
             connection.idle_since = time.monotonic()
         else:
@@ -96,7 +96,7 @@ class Pool(HTTPConnectionPool):
         connection.connect()
 
 
-class PoolTLS(Pool, HTTPSConnectionPool):
+class TLSPool(Pool, HTTPSConnectionPool):
     """The same over TLS, and through a proxy's tunnel where there is a proxy."""
 
     def _open(self, connection: Any) -> None:
@@ -106,7 +106,7 @@ class PoolTLS(Pool, HTTPSConnectionPool):
             self._prepare_proxy(connection)
 
 
-POOLS = {"http": Pool, "https": PoolTLS}
+POOL_CLASSES = {"http": Pool, "https": TLSPool}
 
 
 def _has_more(sock: Any) -> bool:
@@ -155,7 +155,7 @@ def _length(status: int, headers: dict[str, str] | None) -> int | None:
     length = headers.get("content-length", "")
     if not _LENGTH.fullmatch(length) or headers.get("connection", "keep-alive").lower() != "keep-alive":
         return None
-    return int(length) if int(length) <= LARGEST_BODY else None
+    return int(length) if int(length) <= MAX_BODY_SIZE else None
 
 
 def _read_plain(
@@ -217,8 +217,8 @@ def _body(response: HTTPResponse) -> bytes:
     body = bytearray()
     for chunk in response.stream(_CHUNK, decode_content=True):
         body += chunk
-        if len(body) > LARGEST_BODY:
-            raise TooLargeError
+        if len(body) > MAX_BODY_SIZE:
+            raise BodyTooLargeError
     return bytes(body)
 
 

@@ -37,8 +37,8 @@ class AtomicFile:
     The mode is what the process's umask leaves of it.
     """
 
-    what: str
-    way: str
+    description: str
+    option: str
     mode: int
 
     def write(self, path: Path, text: Iterable[str]) -> None:
@@ -58,9 +58,9 @@ class AtomicFile:
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
-            sync_folder(path.parent)
+            sync_directory(path.parent)
 
-    def check(self, path: Path) -> None:
+    def check_writable(self, path: Path) -> None:
         """Make sure, before money is spent, that `write` would find its folder writable and its target a plain file.
 
         A few kilobytes are written beside `path` and removed, which also meets a full disk and a read-only file system.
@@ -85,18 +85,20 @@ class AtomicFile:
         try:
             yield
         except OSError as error:
-            hint = _HINTS.get(error.errno or 0, "name a file elsewhere with {way}").format(way=self.way)
-            raise RefusedError(f"{self.what} {path} cannot be written: {error.strerror or error}", hint) from error
+            hint = _HINTS.get(error.errno or 0, "name a file elsewhere with {way}").format(way=self.option)
+            raise RefusedError(
+                f"{self.description} {path} cannot be written: {error.strerror or error}", hint
+            ) from error
 
     def _refuse_special(self, path: Path) -> None:
         """Refuse what a rename would destroy: a folder, a device, a pipe, a socket, or a link to one."""
-        hint = f"name a plain file with {self.way}"
+        hint = f"name a plain file with {self.option}"
         if path.parent.samefile("/dev"):  # /dev/stdout is a link to a plain file where that is stdout
-            raise RefusedError(f"{self.what} {path} would replace a device", hint)
+            raise RefusedError(f"{self.description} {path} would replace a device", hint)
         with suppress(FileNotFoundError):
             mode = path.stat().st_mode
             if not stat.S_ISREG(mode):
-                raise RefusedError(f"{self.what} {path} would replace {_special(mode)}", hint)
+                raise RefusedError(f"{self.description} {path} would replace {_special(mode)}", hint)
 
     def _refuse_anothers(self, path: Path) -> None:
         """Refuse what a folder that all may write in, such as /tmp, lets only its owner replace."""
@@ -105,8 +107,8 @@ class AtomicFile:
             with suppress(FileNotFoundError):
                 if path.lstat().st_uid != user:
                     raise RefusedError(
-                        f"{self.what} {path} is another user's, and nobody else can replace it in {path.parent}",
-                        f"name a file elsewhere with {self.way}",
+                        f"{self.description} {path} is another user's, and nobody else can replace it in {path.parent}",
+                        f"name a file elsewhere with {self.option}",
                     )
 
     def _temporary(self, path: Path) -> tuple[Path, IO[str]]:
@@ -116,7 +118,7 @@ class AtomicFile:
         return temporary, open(descriptor, "w", _BUFFER, encoding="utf-8", newline="\n")  # noqa: PTH123 - both callers close it
 
 
-def sync_folder(folder: Path) -> None:
+def sync_directory(folder: Path) -> None:
     """Make durable what was renamed or linked in a folder."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -2,45 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import ClassVar
 
-
-class Exit(IntEnum):
-    """The program's exit codes. The table in DESIGN, section 6, is the specification."""
-
-    OK = 0
-    NOT_CREATED = 1
-    USAGE = 2
-    IN_DOUBT = 3
-    REFUSED = 4
-    LOCKED = 5
-    TIMED_OUT = 6
-    BUG = 70
-    SIGINT = 130
-    SIGTERM = 143
-
-
-# What outranks what, weakest first (DESIGN, section 6).
-_RANK = (
-    Exit.OK,
-    Exit.NOT_CREATED,
-    Exit.TIMED_OUT,
-    Exit.LOCKED,
-    Exit.REFUSED,
-    Exit.USAGE,
-    Exit.IN_DOUBT,
-    Exit.BUG,
-    Exit.SIGTERM,
-    Exit.SIGINT,
-)
-
-
-def worst(codes: Iterable[Exit]) -> Exit:
-    """The exit code that outranks the others; OK of none."""
-    return max(codes, key=_RANK.index, default=Exit.OK)
+from runner.core.exit_codes import Exit
 
 
 class Terminated(BaseException):
@@ -61,7 +26,7 @@ class RunnerError(Exception):
         self.hint = hint
 
     @property
-    def in_a_line(self) -> str:
+    def one_line(self) -> str:
         """All of it for one line, as a mail from cron has it."""
         return f"{self.message}. {self.hint}" if self.hint else self.message
 
@@ -78,7 +43,7 @@ class RefusedError(RunnerError):
     exit_code = Exit.REFUSED
 
 
-class NoThreadError(RefusedError):
+class ThreadLimitError(RefusedError):
     """The system lets the program have no thread that it needs."""
 
     def __init__(self) -> None:

@@ -59,7 +59,7 @@ class Manifest:
     on_unfinished: OnUnfinished = "refuse"
     max_cost: int | None = None
     submit: SubmitSettings = SubmitSettings()
-    named: bool = False
+    has_explicit_name: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ class CostEntry(NamedTuple):
     project_id: str
     run_id: str
     cost: int
-    errors: int
+    validation_errors: int
     estimate: int | None
 
 
@@ -202,7 +202,7 @@ class Entries(Sized, Iterable[Entry], Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RunRecord:
     """What results and reports are made of: the run, and an entry for each job of its run key, in manifest order.
 
     `outline` goes through the same entries quickly: in place of those that are created there may be Boughts.
@@ -210,7 +210,7 @@ class Record:
 
     run: Run
     entries: Entries
-    outline: Callable[[], Iterable[Entry | CostEntry]] | None = None
+    compact_entries: Callable[[], Iterable[Entry | CostEntry]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 from collections import deque
 from dataclasses import dataclass, field
@@ -12,8 +11,6 @@ _RATE = re.compile(r"([1-9][0-9]{0,5})/(s|min|h)", re.ASCII)
 
 # Turns are measured where the byte is written; it takes a moment more to arrive, and not each time the same.
 _JITTER = 0.005
-
-LONGEST_PAUSE = 300.0  # seconds; a server that asks for more is not waited for
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +33,7 @@ class Rate:
 class Slot:
     """One send's place in the rate. `left` is when its first byte was written, or when it ended without one."""
 
-    left: float | None = None
+    used_at: float | None = None
 
 
 @dataclass(slots=True)
@@ -51,18 +48,18 @@ class RateLimiter:
     _next: float = 0.0
     _turns: deque[Slot] = field(default_factory=deque)
 
-    def wait(self, now: float) -> float:
+    def delay(self, now: float) -> float:
         """The seconds until the next turn may be taken: 0 when it may be now."""
         if self.rate is None:
             return 0.0
         wait = self._next - now
         if len(self._turns) >= self.rate.count:
-            left = self._turns[0].left
+            left = self._turns[0].used_at
             window = _JITTER if left is None else left + self.rate.period + _JITTER - now
             wait = max(wait, window)
         return max(0.0, wait)
 
-    def take(self, now: float) -> Slot:
+    def acquire(self, now: float) -> Slot:
         """Take the next turn; call only when `wait` is 0."""
         turn = Slot()
         if self.rate is not None:
@@ -71,33 +68,3 @@ class RateLimiter:
             if len(self._turns) > self.rate.count:
                 self._turns.popleft()
         return turn
-
-
-@dataclass(slots=True)
-class Pauses:
-    """The pauses of all workers. `limit` is the seconds that pauses may add up to in one run."""
-
-    limit: float
-    until: float = 0.0
-    total: float = 0.0
-
-    def extend(self, now: float, seconds: float) -> bool:
-        """Pause until `seconds` from now, or as long as was asked before. False when that is too much to wait."""
-        start = max(now, self.until)
-        self.until = max(self.until, now + seconds)
-        self.total += self.until - min(start, self.until)
-        return seconds <= LONGEST_PAUSE and self.total <= self.limit
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """Exponential backoff with equal jitter: from half to the whole of `first` × 2ⁿ seconds, at most `longest`."""
-
-    first: float = 0.5
-    longest: float = 30.0
-    random: random.Random = field(default_factory=random.Random)
-
-    def seconds(self, failures: int) -> float:
-        """The wait after the given number of failures in a row, from 1."""
-        whole = min(self.longest, self.first * 2.0 ** min(failures - 1, 30))
-        return whole * self.random.uniform(0.5, 1.0)

@@ -10,9 +10,9 @@ from runner.core.errors import UsageError
 from runner.core.models import Manifest
 from runner.core.rate_limit import Rate
 
-MOST_AT_A_TIME = 64
-LONGEST = 10.0**9  # seconds: 30 years, which nobody waits
-SETTLE = timedelta(minutes=15)
+MAX_CONCURRENCY = 64
+MAX_SECONDS = 10.0**9  # seconds: 30 years, which nobody waits
+DEFAULT_SETTLE = timedelta(minutes=15)
 
 _T = TypeVar("_T")
 
@@ -34,7 +34,7 @@ class RunOptions:
     hold: bool = False
     estimate: bool = False
     allow_unknown_cost: bool = False
-    settle: timedelta = SETTLE
+    settle: timedelta = DEFAULT_SETTLE
     lock_timeout: float = 0.0
 
 
@@ -64,12 +64,12 @@ class Limits:
     max_cost: int | None = None
 
     @property
-    def pace(self) -> Rate | None:
+    def parsed_rate(self) -> Rate | None:
         """The rate, read."""
         return None if self.rate is None else Rate.parse(self.rate)
 
 
-def check(options: LimitOverrides) -> None:
+def validate_limits(options: LimitOverrides) -> None:
     """See that a program's options are such as the command would take. Raises UsageError."""
     for name, kind, least in (
         ("concurrency", int, 1),
@@ -82,9 +82,9 @@ def check(options: LimitOverrides) -> None:
         value = getattr(options, name)
         if value is not None and not (isinstance(value, kind) and not isinstance(value, bool) and value >= least):
             raise UsageError(f"{name} is {value!r}", f"Give a number from {least} up.")
-    if options.concurrency is not None and options.concurrency > MOST_AT_A_TIME:
-        raise UsageError(f"concurrency is {options.concurrency}", f"Give a number from 1 to {MOST_AT_A_TIME}.")
-    if options.timeout is not None and not 0 < options.timeout < LONGEST:
+    if options.concurrency is not None and options.concurrency > MAX_CONCURRENCY:
+        raise UsageError(f"concurrency is {options.concurrency}", f"Give a number from 1 to {MAX_CONCURRENCY}.")
+    if options.timeout is not None and not 0 < options.timeout < MAX_SECONDS:
         raise UsageError(f"timeout is {options.timeout!r}", "Give the seconds that an exchange may take.")
     if options.rate is not None:
         try:
@@ -93,7 +93,7 @@ def check(options: LimitOverrides) -> None:
             raise UsageError(f"rate is {options.rate!r}", "Give it as N/s, N/min or N/h, such as 5/s.") from None
 
 
-def limits(options: LimitOverrides, manifest: Manifest) -> Limits:
+def resolve_limits(options: LimitOverrides, manifest: Manifest) -> Limits:
     """Settle each limit: flag or environment, else the manifest, else the default."""
     default, written = Limits(), manifest.submit
     return Limits(

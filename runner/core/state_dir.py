@@ -9,16 +9,16 @@ from pathlib import Path
 from runner.core.errors import RefusedError
 from runner.core.models import STDIN
 
-NAME = ".pixxel-runner"
+STATE_DIR_NAME = ".pixxel-runner"
 _ROOT = 0
 
 
-def beside(manifest_path: str) -> Path:
+def locate_state_dir(manifest_path: str) -> Path:
     """The folder for a manifest; the working directory's for standard input. It need not exist."""
-    return (Path() if manifest_path == STDIN else Path(manifest_path).parent) / NAME
+    return (Path() if manifest_path == STDIN else Path(manifest_path).parent) / STATE_DIR_NAME
 
 
-def make(folder: Path) -> None:
+def create_state_dir(folder: Path) -> None:
     """Make the folder, private to the person, with a `.gitignore` that hides all of it.
 
     Raises:
@@ -26,7 +26,7 @@ def make(folder: Path) -> None:
     """
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        refuse_planted(folder)
+        check_directory_owner(folder)
         # Through a link the folder is another, which may be a repository's own: that one stays as it is.
         if not folder.is_symlink() and _is_unwritten(folder / ".gitignore"):
             _write(folder / ".gitignore", b"*\n")
@@ -37,7 +37,7 @@ def make(folder: Path) -> None:
         ) from None
 
 
-def make_within(folder: Path) -> None:
+def create_subdirectory(folder: Path) -> None:
     """Make a folder inside of that one. Raises RefusedError when it cannot be made."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -48,7 +48,7 @@ def make_within(folder: Path) -> None:
         ) from None
 
 
-def refuse_planted(folder: Path) -> None:
+def check_directory_owner(folder: Path) -> None:
     """Refuse a folder of a user who could not have made the manifest's own: a record in it may be made up, or watched.
 
     It may belong to the person, to root, or to the owner of the folder in which it is. One that is not there is none.

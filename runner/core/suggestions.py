@@ -9,7 +9,7 @@ _NEAR = 0.7  # of 1, as difflib measures: takes `daily` for `day`, but not `owne
 _MOST_LOOKED_AT = 100  # characters: each costs time with each choice, and what is much longer is near to none
 
 
-def near(word: str, choices: Iterable[str], most: int = 1) -> list[str]:
+def closest_matches(word: str, choices: Iterable[str], most: int = 1) -> list[str]:
     """The choices that a word is near to, the nearest first, at most so many. Upper and lower case are one."""
     folded: dict[str, list[str]] = {}
     for choice in dict.fromkeys(choices):

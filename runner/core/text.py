@@ -36,28 +36,28 @@ def escape_unprintable(text: str) -> str:
     return _LEADING_COMMAND.sub(r"\1\\x3a", text, count=1) if text.lstrip().startswith("::") else text
 
 
-def width(text: str) -> int:
+def display_width(text: str) -> int:
     """How many columns of a terminal the text takes, for text that `visible` has been over."""
     return len(text) if text.isascii() else sum(map(_columns, text))
 
 
-def cut(text: str, columns: int) -> str:
+def truncate(text: str, columns: int) -> str:
     """The text in at most `columns` columns (at least 1), with an ellipsis where some of it is missing."""
-    if width(text) <= columns:
+    if display_width(text) <= columns:
         return text
     if text.isascii():
         return text[: columns - 1] + _ELLIPSIS
     kept: list[str] = []
     left = columns - 1
-    for cluster in clusters(text):
-        left -= width(cluster)
+    for cluster in grapheme_clusters(text):
+        left -= display_width(cluster)
         if left < 0:
             break
         kept.append(cluster)
     return "".join(kept) + _ELLIPSIS
 
 
-def clusters(text: str) -> Iterator[str]:
+def grapheme_clusters(text: str) -> Iterator[str]:
     """The text in pieces that must not be parted: a character with the marks that stand on it."""
     start = 0
     for end in range(1, len(text)):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.core.atomic_file import sync_folder
+from runner.core.atomic_file import sync_directory
 from runner.core.errors import RefusedError
 from runner.ledger.schema import APPLICATION_ID, MIGRATIONS
 
@@ -48,7 +48,7 @@ def create_ledger(path: Path) -> None:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 _refuse_cut_off(connection, new)
             os.link(new, path)  # unlike a rename it fails where there is one: two may be starting at once
-            sync_folder(path.parent)
+            sync_directory(path.parent)
         except FileExistsError:
             raise LedgerError(f"{path} exists already", "A ledger is never overwritten: name another path.") from None
         finally:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.core import state_dir
 from runner.core.errors import RefusedError
 from runner.core.models import Manifest
+from runner.core.state_dir import check_directory_owner, create_state_dir, create_subdirectory, locate_state_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,9 @@ class LedgerLocation:
         Raises:
             RefusedError: it would be in a folder that another user has put beside the manifest.
         """
-        home = state_dir.beside(manifest_path)
+        home = locate_state_dir(manifest_path)
         if sandbox or named is None:
-            state_dir.refuse_planted(home)
+            check_directory_owner(home)
         if sandbox:
             return cls(home / "sandbox" / "ledger.db", explicit=False)
         return cls(home / "ledger.db", explicit=False) if named is None else cls(named, explicit=True)
@@ -40,8 +40,8 @@ class LedgerLocation:
     def create_directory(self, manifest_path: str) -> None:
         """Make the folder of a ledger in its default place. Raises RefusedError."""
         if not self.explicit:
-            state_dir.make(state_dir.beside(manifest_path))
-            state_dir.make_within(self.path.parent)
+            create_state_dir(locate_state_dir(manifest_path))
+            create_subdirectory(self.path.parent)
 
     def require_explicit_in_ci(self, manifest: Manifest, *, ci: bool) -> None:
         """CI cleans its checkouts, and with the ledger goes the knowledge of what was bought.

@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from runner.core.errors import Exit, RefusedError, RunnerError
+from runner.core.errors import RefusedError, RunnerError
+from runner.core.exit_codes import Exit
 
 _POLL = 0.2  # seconds between two tries while waiting
 _MOMENT = 0.01  # seconds until a look by `holder`, or a change of the file, is over

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from runner.client import job as job_object
+from runner.client.job import parse_job
 from runner.core.errors import RefusedError
 from runner.core.models import ErrorInfo, Job, RunState
 from runner.ledger import rows
@@ -176,7 +176,7 @@ class Ledger(Writes):
                     "INSERT OR REPLACE INTO endings (submission, seen_at, body) VALUES (?, ?, ?)",
                     *(submission, seen_at.isoformat(), body),
                 )
-                cost = known_cost(job_object.read(body))
+                cost = known_cost(parse_job(body))
                 if cost:  # a list may have 0 where the answer had more: what was spent does not shrink to nothing
                     self.execute("UPDATE submissions SET cost = ? WHERE id = ?", cost, submission)
 

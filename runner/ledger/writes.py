@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, assert_never
 
-from runner.client import job as job_object
-from runner.client.job import JobObject
+from runner.client.job import JobObject, parse_job
 from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated
 from runner.ledger import rows
 from runner.ledger.connect import LedgerError
@@ -136,7 +135,7 @@ def _intent(run: RunRow, manifest: int, number: int, claim: Claim) -> tuple[Any,
 
 def _told(submission: int, created: Created, ended: str | None) -> tuple[Any, ...]:
     """The values of _CREATE."""
-    job = job_object.read(created.body)
+    job = parse_job(created.body)
     return (
         *(
             submission,

@@ -333,7 +333,7 @@ def _manifest(document: Document, path: str, sha256: str, jobs: tuple[_Entry, ..
         on_unfinished=value.get("on_unfinished", "refuse"),
         max_cost=_integer(value.get("max_cost")),
         submit=_submit(value.get("submit", {})),
-        named="name" in value,
+        has_explicit_name="name" in value,
     )
 
 

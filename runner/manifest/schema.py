@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import jsonschema
 
-from runner.core import suggestions
 from runner.core.errors import Problem
+from runner.core.suggestions import closest_matches
 from runner.manifest.yaml.document import Document
 from runner.manifest.yaml.messages import FieldPath, quote
 from runner.manifest.yaml.scalars import Timestamp, describe_value, format_number
@@ -301,7 +301,7 @@ def _unknown_key(key: str, known: list[str], path: FieldPath) -> tuple[str, str]
 
 def suggest(text: str, choices: Iterable[str]) -> str:
     """A hint: a question that names the choice that was probably meant; empty if none is near."""
-    meant = suggestions.near(text, choices)
+    meant = closest_matches(text, choices)
     return f"did you mean {meant[0]}?" if meant else ""
 
 

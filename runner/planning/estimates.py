@@ -8,10 +8,10 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from runner.client import job as job_object
 from runner.client.exchange import Exchange
 from runner.client.fetcher import Fetcher
-from runner.client.response import ExchangeResult, NoResponse, Response, certificate_remedy, describe_failure
+from runner.client.job import parse_json_object
+from runner.client.response import ExchangeResult, NoResponse, Response, certificate_hint, describe_failure
 
 _LARGEST = 2**53  # tokens: what JSON's readers agree on, and more than anybody pays
 
@@ -59,7 +59,7 @@ def ask(
     not answer is waited for once.
     """
     priced, seen = list(dict.fromkeys(workflow_ids)), list(dict.fromkeys(pairs))
-    told = asker.ask(
+    told = asker.fetch_all(
         [
             *(partial(reader.get_workflow, workflow_id, project_id) for workflow_id, project_id in seen),
             *(partial(reader.get_estimate, workflow_id) for workflow_id in priced),
@@ -77,7 +77,7 @@ def _remedy(happening: ExchangeResult) -> str:
     """What to do when that is all that came of a question; empty where it is about what was asked for."""
     match happening:
         case NoResponse(cause="certificate", detail=detail):
-            remedy = certificate_remedy(detail)
+            remedy = certificate_hint(detail)
             return f"{remedy[0].upper()}{remedy[1:]}."
         case NoResponse():
             return "Check the base URL, the proxy and the network, or try again later."
@@ -117,4 +117,4 @@ def _problem(happening: ExchangeResult, pair: tuple[str, str], *, bearer: bool) 
 def _members(happening: ExchangeResult) -> Mapping[str, Any] | None:
     if not isinstance(happening, Response) or happening.status != HTTPStatus.OK:
         return None
-    return job_object.read_object(happening.body)
+    return parse_json_object(happening.body)

@@ -27,7 +27,7 @@ def check(ledger: Ledger, api: str, manifest: Manifest, *, new: bool = False) ->
         return
     if not new:
         _refuse_named(ledger, api, manifest, paths)
-    if not manifest.named:
+    if not manifest.has_explicit_name:
         _refuse_renamed(ledger, api, manifest, paths)
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 
-from runner.core import suggestions
 from runner.core.errors import UsageError
 from runner.core.models import Job, Manifest, Skipped, Submission
+from runner.core.suggestions import closest_matches
 from runner.ledger.rows import MAY_EXIST, SubmissionRow
 
 _Pair = tuple[str, str]
@@ -234,5 +234,5 @@ def _selects(glob: str, name: str) -> bool:
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
-    near = suggestions.near(name, names, 3)
+    near = closest_matches(name, names, 3)
     return f"Did you mean {' or '.join(near)}?" if near else "A glob matches whole names: * any text, ? one character."

@@ -15,8 +15,9 @@ from typing import Protocol
 
 from runner.client.api import ApiClient
 from runner.client.fetcher import Fetcher
-from runner.core.errors import Exit, RefusedError
-from runner.core.models import InDoubt, Record, Submission
+from runner.core.errors import RefusedError
+from runner.core.exit_codes import Exit
+from runner.core.models import InDoubt, RunRecord, Submission
 from runner.core.rate_limit import RateLimiter
 from runner.core.version import VERSION
 from runner.ledger import lock
@@ -86,7 +87,7 @@ class Execution:
     _budget: Budget = field(init=False, default_factory=Budget)
 
     def __post_init__(self) -> None:
-        self._pace = RateLimiter(self.request.limits.pace)
+        self._pace = RateLimiter(self.request.limits.parsed_rate)
 
     def prepare(self) -> None:
         """Settle what earlier runs left in doubt, choose the run key, plan, and see what that would cost.
@@ -133,7 +134,7 @@ class Execution:
             return
         told: estimates.EstimateResponse | None = None
         if self.plan.sends:
-            asker = Fetcher(request.limits, pace=self._pace)
+            asker = Fetcher(request.limits, rate_limiter=self._pace)
             told = estimates.ask(asker, self.api, forecast.workflows(self.plan, standings), ())
             self.plan = replace(self.plan, sends=forecast.priced(self.plan.sends, told.estimates))
         self.forecast = forecast.make(
@@ -181,7 +182,7 @@ class Execution:
         interrupter.engine_done()
         return end
 
-    def record(self) -> Record:
+    def record(self) -> RunRecord:
         """The record of the run key as the ledger has it now."""
         request, matched = self.request, self.plan.match
         if self.plan.sends:  # what was planned is not what is there now

@@ -14,11 +14,10 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, Literal, Protocol
 
-from runner.client import job as job_object
-from runner.client import job_list
 from runner.client.exchange import Exchange
 from runner.client.fetcher import ApiCall, Fetcher
-from runner.client.job import JobObject
+from runner.client.job import JobObject, parse_job, parse_optional_timestamp, update_job
+from runner.client.job_list import parse_job_list
 from runner.client.response import ExchangeResult, NoResponse, Response, describe_failure
 
 Kind = Literal["completed", "failed", "cancelled", "active", "unknown"]
@@ -81,7 +80,7 @@ class JobStatus:
     job: JobObject | None = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "job", job_object.read(self.body))
+        object.__setattr__(self, "job", parse_job(self.body))
 
     @property
     def status(self) -> str:
@@ -96,7 +95,7 @@ class JobStatus:
     @property
     def created_at(self) -> datetime | None:
         """When the job was created, in UTC, by the API's clock."""
-        return job_object.set_moment(self._member("created_at"))
+        return parse_optional_timestamp(self._member("created_at"))
 
     @property
     def started_at(self) -> datetime | None:
@@ -218,7 +217,7 @@ class StatusPoller:
     @property
     def paused_for(self) -> float:
         """The seconds for which the API asked not to be asked."""
-        return self._asker.paused_for
+        return self._asker.pause_remaining
 
     @property
     def is_over(self) -> bool:
@@ -260,7 +259,7 @@ class StatusPoller:
             least = 0.0
             if self.is_over:
                 return
-            seconds = max(pause, self._asker.paused_for)
+            seconds = max(pause, self._asker.pause_remaining)
             if deadline is not None:
                 left = deadline - self._clock()
                 if left <= 0:
@@ -298,7 +297,7 @@ class StatusPoller:
     def _from_list(self, group: Sequence[int], happening: ExchangeResult) -> list[int]:
         jobs = None
         if isinstance(happening, Response) and happening.status == HTTPStatus.OK:
-            jobs = job_list.read(happening.body)
+            jobs = parse_job_list(happening.body)
         if jobs is None:
             self._not_told(group, happening)
             # A list that cannot be read is no reason not to ask for each; an API that does not answer is.
@@ -307,7 +306,7 @@ class StatusPoller:
         for place in group:
             job = by_id.get(self._known[place].job_id)
             if job is not None:
-                self._see(place, job_object.updated(self._known[place].body, job), whole=False)
+                self._see(place, update_job(self._known[place].body, job), whole=False)
         return [place for place in group if self._known[place].job_id not in by_id]
 
     def _look_at_each(self, places: Sequence[int], end: float | None) -> None:
@@ -317,7 +316,7 @@ class StatusPoller:
     def _from_job(self, place: int, happening: ExchangeResult) -> None:
         known = self._known[place]
         if isinstance(happening, Response) and happening.status == HTTPStatus.OK:
-            job = job_object.read(happening.body)
+            job = parse_job(happening.body)
             if job is not None and job.id == known.job_id:
                 self._see(place, happening.body, whole=True)
                 return
@@ -326,7 +325,7 @@ class StatusPoller:
 
     def _ask(self, questions: Sequence[ApiCall], end: float | None) -> list[ExchangeResult]:
         within = None if end is None else max(0.0, end - self._clock())
-        return self._asker.ask(questions, within) if questions else []
+        return self._asker.fetch_all(questions, within) if questions else []
 
     def _see(self, place: int, body: bytes, *, whole: bool) -> None:
         known = self._known[place]

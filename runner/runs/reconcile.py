@@ -10,17 +10,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from itertools import groupby
 from typing import Protocol
 
-from runner.client import job as job_object
-from runner.client import job_list
 from runner.client.exchange import Exchange
-from runner.client.job import JobObject
+from runner.client.headers import parse_http_date
+from runner.client.job import JobObject, encode_job, parse_job
+from runner.client.job_list import find_partial_sign, parse_job_list_with_fields
 from runner.client.response import ExchangeResult, Response
 from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated
-from runner.core.settings import SETTLE
+from runner.core.settings import DEFAULT_SETTLE
 from runner.core.text import escape_unprintable
 from runner.ledger.rows import Decision, SubmissionRow
 from runner.ledger.store import Ledger
@@ -103,7 +102,7 @@ def judge(
     taken: Collection[str],
     creators: Mapping[str, Collection[str]],
     now: datetime,
-    settle: timedelta = SETTLE,
+    settle: timedelta = DEFAULT_SETTLE,
 ) -> list[Finding]:
     """Settle the doubts of one workflow at one API, as far as that is certain.
 
@@ -319,7 +318,7 @@ class Reconciler:
     reader: Reader
     api: str
     decided_by: str
-    settle: timedelta = SETTLE
+    settle: timedelta = DEFAULT_SETTLE
     timeout: float = 30.0
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
@@ -362,12 +361,12 @@ class Reconciler:
         answer = self.reader.list_jobs(workflow_id, Exchange(self.timeout))
         if not isinstance(answer, Response):
             return f"the API could not be asked: {answer.detail}"
-        found = job_list.read_with(answer.body) if answer.status == 200 else None  # noqa: PLR2004 - a status is its own name
+        found = parse_job_list_with_fields(answer.body) if answer.status == 200 else None  # noqa: PLR2004 - a status is its own name
         if found is None:
             return f"the API's list of jobs could not be read (HTTP {answer.status})"
         jobs, beside = found
-        part = job_list.part_said(len(jobs), beside, answer.headers)
-        return Listing(jobs, _ahead(answer, asked, self.now()), part, _date(answer.headers.get("date")))
+        part = find_partial_sign(len(jobs), beside, answer.headers)
+        return Listing(jobs, _ahead(answer, asked, self.now()), part, answer.date)
 
     def _with_body(self, finding: Finding, listing: Listing) -> Finding:
         """A found job whole, as the API tells it; as it was listed when that fails: it exists all the same."""
@@ -376,11 +375,11 @@ class Reconciler:
         job_id = finding.outcome.job_id
         answer = self.reader.get_job(finding.doubt.workflow_id, job_id, Exchange(self.timeout))
         if isinstance(answer, Response) and answer.status == 200:  # noqa: PLR2004 - a status is its own name
-            job = job_object.read(answer.body)
+            job = parse_job(answer.body)
             if job is not None and job.id == job_id:
                 return replace(finding, outcome=replace(finding.outcome, body=answer.body))
         members = next(job.members for job in listing.jobs if job.id == job_id)
-        return replace(finding, outcome=replace(finding.outcome, body=job_object.encode(members)))
+        return replace(finding, outcome=replace(finding.outcome, body=encode_job(members)))
 
     def _keep(self, findings: Sequence[Finding]) -> None:
         now = self.now()
@@ -406,7 +405,7 @@ def _detail(finding: Finding) -> str:
 
 def _was_right(doubt: SubmissionRow, listing: Listing) -> bool:
     """Whether the server's answer to a send tells that our clock was then as it is now."""
-    date = _date(doubt.error.date if doubt.error else None)
+    date = parse_http_date((doubt.error and doubt.error.date) or "")
     return date is not None and doubt.ended_at is not None and abs(date - doubt.ended_at - listing.ahead) <= _SLACK
 
 
@@ -437,20 +436,11 @@ def _width(doubt: SubmissionRow, calibrated: Sequence[datetime], listing: Listin
 
 def _is_of_before(doubt: SubmissionRow, listing: Listing) -> bool:
     """Whether the list is older than the answer that left the doubt, by the server's own clock: it came of a cache."""
-    date = _date(doubt.error.date if doubt.error else None)
+    date = parse_http_date((doubt.error and doubt.error.date) or "")
     return date is not None and listing.date is not None and listing.date < date - _SLACK
 
 
 def _ahead(answer: Response, asked: datetime, received: datetime) -> timedelta:
     """How far the server's clock is ahead of ours; 0 when it does not say."""
-    date = _date(answer.headers.get("date"))
+    date = answer.date
     return timedelta(0) if date is None else date - (asked + (received - asked) / 2)
-
-
-def _date(text: str | None) -> datetime | None:
-    """The time that a `Date` tells; None when it tells none."""
-    try:
-        date = parsedate_to_datetime(text or "")
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    return date if date.tzinfo else date.replace(tzinfo=UTC)

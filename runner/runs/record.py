@@ -17,8 +17,8 @@ from runner.core.models import (
     Job,
     NotCreated,
     Outcome,
-    Record,
     Run,
+    RunRecord,
     Skipped,
     Submission,
 )
@@ -35,7 +35,7 @@ KILLED = ErrorInfo("interrupted", "the process ended while it was being sent; th
 
 def of_run(
     ledger: Ledger, run: RunRow, unrecorded: Sequence[RecordedOutcome] = (), unreleased: Sequence[Submission] = ()
-) -> Record:
+) -> RunRecord:
     """The record of a run's key, with the manifest's jobs as they were in that run.
 
     A run that never ended is told as interrupted: call this for one that has ended, or whose process is gone.
@@ -54,7 +54,7 @@ def of_match(
     matched: plan.Match,
     unrecorded: Sequence[RecordedOutcome] = (),
     unreleased: Sequence[Submission] = (),
-) -> Record:
+) -> RunRecord:
     """The same of jobs and submissions that are at hand, and are those of the ledger now.
 
     `unreleased` are claimed in the ledger, and certainly were not sent.
@@ -62,7 +62,7 @@ def of_match(
     known: dict[str, Outcome] = {one.submission.job.name: one.outcome for one in unrecorded}
     known |= {one.job.name: Skipped(run.reason or "stopped", run.detail) for one in unreleased}
     entries = Entries(ledger, run, jobs, matched, known)
-    return Record(_about(run), entries, entries.outline)
+    return RunRecord(_about(run), entries, entries.outline)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,13 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from runner.client import job as job_object
 from runner.client.exchange import Exchange
+from runner.client.job import parse_job
 from runner.client.response import ExchangeResult, Response
-from runner.core import suggestions
 from runner.core.errors import RefusedError, UsageError
 from runner.core.models import Created, ErrorInfo, NotCreated
-from runner.core.settings import SETTLE
+from runner.core.settings import DEFAULT_SETTLE
+from runner.core.suggestions import closest_matches
 from runner.core.text import escape_unprintable
 from runner.ledger import lock
 from runner.ledger.lock import LockedError
@@ -100,7 +100,7 @@ class Resolver:
     scope: Scope
     who: str
     connect: Connect
-    settle: timedelta = SETTLE
+    settle: timedelta = DEFAULT_SETTLE
     lock_timeout: float = 0.0
     timeout: float = 30.0
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -254,7 +254,7 @@ def window(doubt: SubmissionRow, settle: timedelta) -> tuple[datetime, datetime]
 
 def untimely(finding: Finding, settle: timedelta) -> datetime | None:
     """When an adopted job was created, if that is well before its send or long after it: it may be another's."""
-    job = job_object.read(finding.outcome.body) if isinstance(finding.outcome, Created) else None
+    job = parse_job(finding.outcome.body) if isinstance(finding.outcome, Created) else None
     created_at = job.created_at if job else None
     start, end = window(finding.doubt, settle)
     if created_at is None or start - _STRANGE <= created_at <= end + _STRANGE:
@@ -270,7 +270,7 @@ def _body_of(answer: ExchangeResult, doubt: SubmissionRow, job_id: str) -> bytes
     if answer.status != _OK:
         why = _STATUS_WORDS.get(answer.status, f"the API answered HTTP {answer.status}")
         raise RefusedError(f"{doubt.name!r} cannot adopt {what}: {why}", "Nothing was settled.")
-    job = job_object.read(answer.body)
+    job = parse_job(answer.body)
     if job is None or job.id != job_id:
         raise RefusedError(
             f"{doubt.name!r} cannot adopt {what}: the API's answer is not that job", "Nothing was settled."
@@ -344,7 +344,7 @@ def _nearest(name: str, doubts: Iterable[SubmissionRow]) -> str:
     names = {one.name for one in doubts}
     if not names:
         return "Nothing is in doubt there."
-    near = suggestions.near(name, names, 3)
+    near = closest_matches(name, names, 3)
     if near:
         return f"Did you mean {' or '.join(map(repr, near))}?"
     listed = sorted(names)

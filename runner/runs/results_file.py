@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, assert_never
 
-from runner.client import job as job_object
+from runner.client.job import decode_lossless, is_embeddable, parse_job, verbatim_job_text
 from runner.core.atomic_file import AtomicFile
 from runner.core.models import Created, Entry, InDoubt, NotCreated, Run, Skipped
 from runner.runs.summary import RunSummary
@@ -100,7 +100,7 @@ def _created(entry: Entry, outcome: Created) -> dict[str, str]:
         fields["candidates"] = _text(outcome.candidates)
     fields["estimate"] = _text(outcome.estimate)
     fields["seen_at"] = _text(outcome.seen_at and rfc3339(outcome.seen_at))
-    job = job_object.verbatim(outcome.body)
+    job = verbatim_job_text(outcome.body)
     if job is None:
         fields.update(_readable(outcome))
     else:
@@ -155,22 +155,22 @@ def _word(outcome: NotCreated | InDoubt) -> str:
 
 def _readable(outcome: Created) -> dict[str, str]:
     """Of an API's object that JSON cannot hold as it came: what can be read of it, and the whole as text."""
-    job = job_object.read(outcome.body)
+    job = parse_job(outcome.body)
     readable = {name: _strict(value) for name, value in job.members.items()} if job else {}
     readable.setdefault("id", outcome.job_id)
-    as_text = {"job_text": _text(job_object.as_text(outcome.body))} if outcome.body else {}
+    as_text = {"job_text": _text(decode_lossless(outcome.body))} if outcome.body else {}
     return {"job": _text(readable), **as_text}
 
 
 def _strict(value: Any) -> Any:
     """The value, or None where strict JSON has no place for it or an ordinary reader would give up."""
-    return value if job_object.embeddable(_dumps(value).encode()) else None
+    return value if is_embeddable(_dumps(value).encode()) else None
 
 
 def _any(value: Any) -> str:
     """What the API said, as JSON; as a string of JSON where it is too deep, or no number, for an ordinary reader."""
     text = _dumps(value)
-    return text if job_object.embeddable(text.encode()) else _text(text)
+    return text if is_embeddable(text.encode()) else _text(text)
 
 
 def _dumps(value: Any) -> str:

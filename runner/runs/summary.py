@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from runner.client import job as job_object
-from runner.core.models import CostEntry, Created, Entry, InDoubt, NotCreated, Record, Run, Skipped
+from runner.client.job import parse_job
+from runner.core.models import CostEntry, Created, Entry, InDoubt, NotCreated, Run, RunRecord, Skipped
 
 # More digits than any cost has, and few enough that no sum of costs is too long for Python to print.
 _COST_LIMIT = 10**600
@@ -51,7 +51,7 @@ class RunSummary:
     `rest` has the entries that are not created, and `invalid` counts created jobs with validation errors.
     """
 
-    record: Record
+    record: RunRecord
     summary: Summary
     rest: tuple[Entry, ...]
     invalid: int
@@ -67,12 +67,12 @@ class RunSummary:
         return len(self.record.entries)
 
 
-def summarize(record: Record) -> RunSummary:
+def summarize(record: RunRecord) -> RunSummary:
     """Count a record's outcomes and add up its costs, going through it once."""
     created = earlier = invalid = 0
     projects: dict[str, _Project] = defaultdict(_Project)
     rest: list[Entry] = []
-    for one in record.outline() if record.outline else record.entries:
+    for one in record.compact_entries() if record.compact_entries else record.entries:
         if isinstance(one, CostEntry):
             bought = one
         elif isinstance(one.outcome, Created):
@@ -84,7 +84,7 @@ def summarize(record: Record) -> RunSummary:
             continue
         created += 1
         earlier += bought.run_id != record.run.id
-        invalid += bought.errors > 0
+        invalid += bought.validation_errors > 0
         projects[bought.project_id].add(1, bought.cost, bought.estimate)
     counts = Counter(type(entry.outcome) for entry in rest)
     summary = Summary(
@@ -142,7 +142,7 @@ def _sum(estimates: Iterable[int | None]) -> int | None:
 
 def _told(outcome: Created) -> tuple[int, int]:
     """What a job costs, as far as that could be a cost, and how many validation errors it has."""
-    job = job_object.read(outcome.body)
+    job = parse_job(outcome.body)
     cost = job.cost if job else None
     errors = len(job.val_errors) if job else 0
     return cost if cost is not None and 0 <= cost < _COST_LIMIT else 0, errors

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from runner.client import job as job_object
+from runner.client.job import encode_job, parse_timestamp
 from runner.core.errors import RefusedError, UsageError
-from runner.core.models import Created, Record, describe_outcome
+from runner.core.models import Created, RunRecord, describe_outcome
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
 from runner.runs import record
@@ -41,7 +41,7 @@ def of_run(ledger: Ledger, run: RunRow) -> TrackedRun:
     return _of_record(record.of_run(ledger, run))
 
 
-def _of_record(made: Record) -> TrackedRun:
+def _of_record(made: RunRecord) -> TrackedRun:
     jobs: list[JobStatus] = []
     others: dict[str, int] = {}
     for entry in made.entries:
@@ -115,8 +115,8 @@ def _read(document: dict[str, Any]) -> TrackedRun:
             _text(one["workflow_id"]),
             _text(one["project_id"]),
             _text(one["job"]["id"]),
-            job_object.encode(one["job"]),
-            job_object.moment(one.get("seen_at")),
+            encode_job(one["job"]),
+            parse_timestamp(one.get("seen_at")),
             whole="tasks" in one["job"],
         )
         for one in document["created"]

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Self
 
-from runner.core.errors import NoThreadError, RefusedError
+from runner.core.errors import RefusedError, ThreadLimitError
 from runner.sandbox import handlers, http
 from runner.sandbox.backend import Backend
 from runner.sandbox.faults import Fault, FaultKind, FaultSampler, check_shares
@@ -84,7 +84,7 @@ class Sandbox:
             try:
                 self._acceptor.start()
             except RuntimeError:
-                raise NoThreadError from None
+                raise ThreadLimitError from None
             self._opened = opened.pop_all()
         return self
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runner.client import job as job_object
+from runner.client.job import parse_job
 from runner.core.models import Created, InDoubt, NotCreated, Submission
 
 _LARGEST = 2**53  # tokens: no cost that a person could pay, and no sum of them that is slow to print
@@ -48,5 +48,5 @@ class Budget:
 
 def reported_cost(body: bytes) -> int:
     """The cost that a job object tells; 0 where it tells none, or one that is none."""
-    job = job_object.read(body)
+    job = parse_job(body)
     return min(max(0, job.cost or 0), _LARGEST) if job else 0

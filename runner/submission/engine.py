@@ -16,9 +16,10 @@ from typing import Protocol, assert_never
 
 from runner.client.exchange import Exchange
 from runner.client.response import ExchangeResult, NoResponse, Response, known_id
-from runner.core.errors import NoThreadError, RefusedError
+from runner.core.backoff import Backoff, Pauses
+from runner.core.errors import RefusedError, ThreadLimitError
 from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated, Outcome, RunState, Skipped, Submission
-from runner.core.rate_limit import Backoff, Pauses, RateLimiter
+from runner.core.rate_limit import RateLimiter
 from runner.core.settings import Limits
 from runner.ledger.journal import Claim, JobIdTakenError, Journal, RecordedOutcome
 from runner.submission.budget import Budget
@@ -99,7 +100,7 @@ class Engine:
         self._flights: dict[int, InFlightRequest] = {}
 
         self._budget = budget or Budget()
-        self._pace = rate_limiter or RateLimiter(limits.pace)
+        self._pace = rate_limiter or RateLimiter(limits.parsed_rate)
         self._pauses = Pauses(limits.max_pause)
         self._throttles = 0  # in a row
         self._trouble = FailureStreak(limits.stop_after)
@@ -121,7 +122,7 @@ class Engine:
         """Send everything, decide everything, and say how it ended."""
         with self._workers:
             if self._backlog and not self._workers.count:
-                self._stop(NoThreadError().message)
+                self._stop(ThreadLimitError().message)
             self._take(self._workers.arrivals(0))  # a signal may have come before anything was sent
             self._commit(self._next_flights())
             while self._flights or (self._backlog and self._going):
@@ -144,7 +145,7 @@ class Engine:
         while self._next_send(now, len(flights)) == now:
             waiting = self._backlog.take(now)
             self._budget.reserve(waiting.submission)
-            exchange = Exchange(self._limits.timeout, turn=self._pace.take(now))
+            exchange = Exchange(self._limits.timeout, slot=self._pace.acquire(now))
             flights.append(InFlightRequest(waiting, exchange, self._now()))
         return flights
 
@@ -185,7 +186,7 @@ class Engine:
         due = self._backlog.due(now, fresh=room > self._backlog.count_waiting(now))
         if due is None or not self._affords_next(now):
             return None
-        return max(now, due, self._pauses.until, now + self._pace.wait(now))
+        return max(now, due, self._pauses.until, now + self._pace.delay(now))
 
     def _affords_next(self, now: float) -> bool:
         waiting = self._backlog.next(now)
@@ -246,8 +247,8 @@ class Engine:
 
     def _settle(self, flight: InFlightRequest, happening: ExchangeResult, held: set[str]) -> None:
         now = self._clock()
-        flight.exchange.turn.left = flight.exchange.written or now
-        self._quick = now - (flight.exchange.started or now) < _QUICK
+        flight.exchange.slot.used_at = flight.exchange.written_at or now
+        self._quick = now - (flight.exchange.started_at or now) < _QUICK
         verdict = classify(happening, held.__contains__, bearer=self._bearer)
         if isinstance(verdict, Throttled):
             self._throttled(flight, verdict, now)
@@ -276,7 +277,7 @@ class Engine:
         if fresh:  # the others of one burst say the same: the wait does not grow for each
             self._throttles += 1
         # Never less than the backoff: a server that says `Retry-After: 0` again and again is not hammered.
-        seconds = max(verdict.retry_after or 0.0, self._backoff.seconds(self._throttles))
+        seconds = max(verdict.retry_after or 0.0, self._backoff.delay(self._throttles))
         if not self._pauses.extend(now, seconds):
             self._stop(f"throttled: the server asks for longer pauses than this run makes ({verdict.error.message})")
         elif fresh:
@@ -293,7 +294,7 @@ class Engine:
         self._budget.settle(flight.submission, outcome)
         # On record as failed until it is claimed again: whatever happens meanwhile, it was certainly not created.
         self._decided.append(RecordedOutcome(flight.submission, outcome, self._now(), final=False))
-        seconds = self._backoff.seconds(flight.attempt)
+        seconds = self._backoff.delay(flight.attempt)
         self._backlog.add_retry(QueuedJob(now + seconds, flight.attempt + 1, flight.submission, outcome))
         self._observer.retrying(flight.submission, verdict.error, seconds)
 
@@ -319,7 +320,7 @@ class Engine:
         if self._cut_at is not None and self._cut_at <= now:
             self._cut_at, self._leave_at = None, now + _LAST_WORDS
             for flight in self._flights.values():
-                flight.exchange.cut("interrupted")
+                flight.exchange.abort("interrupted")
         elif self._leave_at is not None and self._leave_at <= now:
             # A worker that is stuck (resolving a name, say) can't write any more: what it has done so far is the truth.
             self._workers.abandoned = True
@@ -343,7 +344,7 @@ class Engine:
         """Return jobs that were certainly not created to the head of the backlog, their attempt not counted."""
         for flight in reversed(flights):
             self._budget.settle(flight.submission, None)
-            flight.exchange.turn.left = flight.exchange.turn.left or self._clock()
+            flight.exchange.slot.used_at = flight.exchange.slot.used_at or self._clock()
             self._backlog.put_back(flight.waiting)
             if claimed and flight.waiting.outcome is not None:  # its earlier attempt failed, and that still holds
                 self._decided.append(
@@ -380,5 +381,5 @@ def _outcome(flight: InFlightRequest, verdict: Accepted | Rejected | Ambiguous) 
 
 
 def _abandoned(exchange: Exchange) -> NoResponse:
-    written = exchange.cut("interrupted")
+    written = exchange.abort("interrupted")
     return NoResponse("interrupted", written, "the run was interrupted before an answer came")

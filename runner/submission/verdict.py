@@ -15,9 +15,8 @@ from runner.client.response import (
     Response,
     describe_redirect,
     describe_rejected_key,
-    error_info,
+    error_from_response,
     known_id,
-    retry_after,
 )
 from runner.core.models import ErrorInfo
 
@@ -92,29 +91,37 @@ def _judge_answer(  # noqa: PLR0911 - one return a row of the table
         case status if 200 <= status <= 299:
             return _judge_success(answer, held)
         case 301 | 302 | 307 | 308:
-            return Rejected(error_info(answer, "redirected", describe_redirect(answer)), stop=True)
+            return Rejected(error_from_response(answer, "redirected", describe_redirect(answer)), stop=True)
         case status if status < 400 or status > 599:
-            return Ambiguous(error_info(answer, "unexpected", "not an answer that this API gives"), stop=True)
+            return Ambiguous(error_from_response(answer, "unexpected", "not an answer that this API gives"), stop=True)
         case 401:
-            return Rejected(error_info(answer, "unauthorized", describe_rejected_key(bearer=bearer)), stop=True)
+            return Rejected(
+                error_from_response(answer, "unauthorized", describe_rejected_key(bearer=bearer)), stop=True
+            )
         case 403:
-            return Rejected(error_info(answer, "forbidden", "the key may not run this workflow in this project"))
+            return Rejected(
+                error_from_response(answer, "forbidden", "the key may not run this workflow in this project")
+            )
         case 408:
-            return Ambiguous(error_info(answer, "request_timeout", "the server or a gateway gave up waiting"))
+            return Ambiguous(error_from_response(answer, "request_timeout", "the server or a gateway gave up waiting"))
         case 409:
-            return Ambiguous(error_info(answer, "conflict", "the server reports a conflict, which leaves it open"))
+            return Ambiguous(
+                error_from_response(answer, "conflict", "the server reports a conflict, which leaves it open")
+            )
         case 425 | 429:
-            return Throttled(error_info(answer, "throttled", "too many requests"), retry_after(answer))
+            return Throttled(error_from_response(answer, "throttled", "too many requests"), answer.retry_after)
         case status if status < 500:
-            return Rejected(error_info(answer, "rejected", "the API rejected the request"))
+            return Rejected(error_from_response(answer, "rejected", "the API rejected the request"))
         case _:
-            return Ambiguous(error_info(answer, "server_error", "the server failed, perhaps after it created the job"))
+            return Ambiguous(
+                error_from_response(answer, "server_error", "the server failed, perhaps after it created the job")
+            )
 
 
 def _judge_success(answer: Response, held: Callable[[str], bool]) -> Verdict:
     job = answer.job
     if job is None:
-        return Ambiguous(error_info(answer, "unreadable", "a success, but no job object with an id in it"))
+        return Ambiguous(error_from_response(answer, "unreadable", "a success, but no job object with an id in it"))
     if held(job.id):
-        return Ambiguous(error_info(answer, "known_id", known_id(job.id).message))
+        return Ambiguous(error_from_response(answer, "known_id", known_id(job.id).message))
     return Accepted(job.id, answer.body)

@@ -15,7 +15,7 @@ from support.pages import Page
 from support.shell import Shell
 
 import runner
-from runner.core.errors import Exit, worst
+from runner.core.exit_codes import Exit, worst_exit
 
 PAGE = Page("docs/cli.md")
 COMMANDS = dict(help_pages.commands())
@@ -83,7 +83,7 @@ def test_of_several_exit_codes_the_page_says_which_counts() -> None:
     order = [Exit(int(code)) for code in told.split(",")]
     assert set(order) == set(Exit)
     for strong, weak in pairwise(order):
-        assert worst((weak, strong)) is strong
+        assert worst_exit((weak, strong)) is strong
 
 
 # Environment variables.

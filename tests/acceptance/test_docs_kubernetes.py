@@ -329,7 +329,7 @@ def test_the_cron_job_starts_one_at_a_time_on_one_day_of_the_manifest() -> None:
     assert rest == ["*", "*", "*"]
     nightly = loader.check((FOLDER / "nightly.yaml").read_bytes(), "nightly.yaml").manifest
     assert nightly is not None
-    assert (nightly.once_per, str(nightly.timezone), nightly.named) == ("day", spec["timeZone"], True)
+    assert (nightly.once_per, str(nightly.timezone), nightly.has_explicit_name) == ("day", spec["timeZone"], True)
     hour = 3600
     assert int(minute) * 60 + spec["startingDeadlineSeconds"] < hour
     assert spec["jobTemplate"]["spec"]["activeDeadlineSeconds"] < hour

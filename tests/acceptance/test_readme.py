@@ -18,7 +18,7 @@ import pytest
 from support.pages import CHECKOUT, Page
 from support.schemas import check_results
 
-from runner.core.errors import Exit
+from runner.core.exit_codes import Exit
 
 README = Page("README.md")
 MANIFEST = Page("docs/manifest.md")

@@ -28,7 +28,7 @@ from support.terminal import on_terminal, seen
 from support.wire import PATIENCE, Drip, Request, Reset, Script, Stall, WireServer, created, reply
 
 from runner.core.models import Job
-from runner.core.text import width
+from runner.core.text import display_width
 from runner.ledger.connect import create_ledger
 from runner.ledger.store import Ledger
 from runner.runs import record, results_file, summary
@@ -694,7 +694,7 @@ class Screen:
                 assert self.at == len(self.lines) - 1
             case None, words if "\x1b" not in words and "\r" not in words:
                 self.lines[self.at] += words
-                assert width(self.lines[self.at]) <= self.columns, self.lines[self.at]
+                assert display_width(self.lines[self.at]) <= self.columns, self.lines[self.at]
             case _:
                 pytest.fail(f"{found[0]!r} is nothing that the program should write")
 

@@ -26,7 +26,7 @@ from support.terminal import environment, on_terminal, resize, seen
 from support.wire import PATIENCE, Request, Script, Stall, WireServer, created, reply
 
 from runner.cli import progress, terminal
-from runner.core.text import width
+from runner.core.text import display_width
 
 COUNT = 6
 REJECTED = json.dumps({"error": {"code": "not_found", "message": "no such workflow"}}).encode()
@@ -117,7 +117,7 @@ def test_a_bar_is_never_wider_than_there_is_room(
     done: int, total: int, failed: int, elapsed: float, columns: int
 ) -> None:
     line = progress.bar(done, total, {"not created": failed, "in doubt": 1}, elapsed, columns)
-    assert 1 <= width(line) <= columns
+    assert 1 <= display_width(line) <= columns
     assert "\n" not in line
 
 
@@ -130,7 +130,7 @@ def test_one_bar_is_left_behind_and_no_piece_of_another(shell: Shell, columns: i
     assert "1 not created" in bars[0]
     drawn = [piece for piece in re.split(r"\r\x1b\[2K|\r\n", text) if re.search(r"\b\d/6  ", piece)]
     assert len(drawn) > COUNT
-    assert max(map(width, drawn)) < columns
+    assert max(map(display_width, drawn)) < columns
     assert "field-5: created: job-5" in "".join(looked_at(text, columns, 60))
 
 

@@ -16,7 +16,7 @@ from support.schemas import check_results
 from support.shell import Shell
 
 from runner.core.errors import ManifestError
-from runner.core.models import Record
+from runner.core.models import RunRecord
 from runner.ledger.store import Ledger
 from runner.manifest import loader, schema
 from runner.manifest.yaml import reader
@@ -125,5 +125,5 @@ def test_the_results_of_every_outcome_are_valid_to_them(tmp_path: Path) -> None:
 
 @settings(max_examples=30)
 @given(records.records)
-def test_the_results_of_any_record_are_valid_to_them(record: Record) -> None:
+def test_the_results_of_any_record_are_valid_to_them(record: RunRecord) -> None:
     RESULTS.validate(without_halves(json.loads("".join(results_file.chunks(summary.summarize(record))))))

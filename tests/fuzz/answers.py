@@ -16,11 +16,12 @@ from typing import Any, Literal
 
 from fuzz.bounds import soon
 
-from runner.client import api, job_list, response, transport
-from runner.client import job as job_object
+from runner.client import api, response, transport
 from runner.client.exchange import Exchange
+from runner.client.job import JobObject, is_embeddable, parse_job, update_job
+from runner.client.job_list import parse_job_list
 from runner.client.response import ExchangeResult, NoResponse, Response
-from runner.core.models import Created, Entry, ErrorInfo, InDoubt, Job, NotCreated, Outcome, Record, Run
+from runner.core.models import Created, Entry, ErrorInfo, InDoubt, Job, NotCreated, Outcome, Run, RunRecord
 from runner.ledger.rows import SubmissionRow
 from runner.planning.estimates import ask
 from runner.runs import results_file, summary
@@ -112,8 +113,8 @@ class Teller:
 class Asked:
     """Asks each question once."""
 
-    def ask(self, questions: Any, _within: float | None = None) -> list[ExchangeResult]:
-        return [question(Exchange(1.0)) for question in questions]
+    def fetch_all(self, calls: Any, _time_limit: float | None = None) -> list[ExchangeResult]:
+        return [call(Exchange(1.0)) for call in calls]
 
 
 def check(data: bytes) -> None:
@@ -129,12 +130,12 @@ def check(data: bytes) -> None:
 def _happening(came: bytes, method: str, cuts: int) -> ExchangeResult:
     at = [0, *sorted((len(came) * part // 8) for part in range(1, 8) if cuts >> (part - 1) & 1), len(came)]
     exchange = Exchange(1.0)
-    exchange.written = 0.0
+    exchange.written_at = 0.0
     try:
         response, _ = transport._read(Wire([came[start:end] for start, end in pairwise(at)]), method)
     except Exception as error:  # noqa: BLE001 - as `Reader._send` has it
         return _silence(error, exchange)
-    assert len(response.body) <= transport.LARGEST_BODY
+    assert len(response.body) <= transport.MAX_BODY_SIZE
     return Response(response.status, response.headers, response.body, SENT + timedelta(seconds=5))
 
 
@@ -162,7 +163,7 @@ def _as_of_a_job_sent(happening: ExchangeResult) -> None:
 
 def _as_recorded(outcome: Outcome) -> None:
     """The record is JSON in ASCII, whatever is in the answer."""
-    record = Record(_RUN, (Entry(Job("a", "w", "p"), outcome, "r-1"),))
+    record = RunRecord(_RUN, (Entry(Job("a", "w", "p"), outcome, "r-1"),))
     text = "".join(results_file.chunks(summary.summarize(record)))
     assert text.isascii()
     json.loads(text, parse_constant=_refuse)
@@ -188,11 +189,11 @@ def _as_a_body(body: bytes) -> None:
     assert seen.kind
     for told in (seen.progress, seen.created_at, seen.started_at, seen.finished_at, seen.is_final):
         assert told is None or isinstance(told, str | datetime | bool)
-    for job in job_list.read(body) or ():
-        assert job_object.read(job_object.updated(body, job)) is not None
-    if job_object.embeddable(body):
+    for job in parse_job_list(body) or ():
+        assert parse_job(update_job(body, job)) is not None
+    if is_embeddable(body):
         json.loads(body.decode(), parse_constant=_refuse)
-    if isinstance(seen.job, job_object.JobObject):
+    if isinstance(seen.job, JobObject):
         _as_recorded(Created(seen.job.id, body, 1, SENT))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from runner.core.models import Created, Entry, ErrorInfo, InDoubt, Job, NotCreated, Outcome, Record, Run, Skipped
+from runner.core.models import Created, Entry, ErrorInfo, InDoubt, Job, NotCreated, Outcome, Run, RunRecord, Skipped
 
 SENT = datetime(2026, 10, 20, 1, 0, 3, 120_000, tzinfo=UTC)
 
@@ -29,8 +29,8 @@ RUN = Run(
 )
 
 
-def record(*entries: Entry, **run: Any) -> Record:
-    return Record(replace(RUN, **run), entries)
+def record(*entries: Entry, **run: Any) -> RunRecord:
+    return RunRecord(replace(RUN, **run), entries)
 
 
 def entry(name: str, outcome: Outcome, *, run_id: str = RUN.id, **labels: str) -> Entry:
@@ -142,4 +142,4 @@ outcomes: st.SearchStrategy[Outcome] = st.one_of(
 entries = st.builds(
     Entry, st.builds(Job, words, words, words, labels), outcomes, st.one_of(st.just(RUN.id), st.just("run-1"))
 )
-records = st.builds(Record, st.just(RUN), st.lists(entries, max_size=4).map(tuple))
+records = st.builds(RunRecord, st.just(RUN), st.lists(entries, max_size=4).map(tuple))

@@ -28,7 +28,7 @@ from typing import Any
 import runner
 from runner.cli import main, progress, signals
 from runner.client import api, exchange, transport
-from runner.core import atomic_file, rate_limit
+from runner.core import atomic_file, backoff
 from runner.ledger import connect
 from runner.submission import engine
 
@@ -175,7 +175,7 @@ def _wrap_exchanges(seams: Seams) -> None:
         seams.at("after write")
 
     setattr(transport, "_write", half_or_whole)  # noqa: B010 - likewise
-    seams.around(exchange.Exchange, "about_to_write", "mark")
+    seams.around(exchange.Exchange, "begin_write", "mark")
     seams.around(transport, "_read", "answer")
 
 
@@ -216,7 +216,7 @@ def hurry(skew: Skew) -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith("runner.") and getattr(module, "datetime", None) is datetime:
             setattr(module, "datetime", Clock)  # noqa: B010 - likewise
-    setattr(engine, "Backoff", lambda: rate_limit.Backoff(first=0.01, longest=0.05))  # noqa: B010 - likewise
+    setattr(engine, "Backoff", lambda: backoff.Backoff(base=0.01, maximum=0.05))  # noqa: B010 - likewise
     setattr(signals.Interrupts, "wait", lambda self, _seconds: self.signum is None)  # noqa: B010 - likewise
     setattr(api, "_TICK", 0.02)  # noqa: B010 - likewise
     setattr(engine, "GRACE_PERIOD", 0.2)  # noqa: B010 - likewise

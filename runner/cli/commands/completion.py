@@ -15,7 +15,7 @@ import click
 from click.shell_completion import BashComplete, CompletionItem, FishComplete, ShellComplete, ZshComplete
 
 from runner.cli import console
-from runner.core.errors import Exit
+from runner.core.exit_codes import Exit
 from runner.core.text import escape_unprintable
 
 _GLUE = re.compile(r"[=:]+")  # where bash parts words for completion, though they are one (COMP_WORDBREAKS)

@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 
 from runner.cli import console
-from runner.core.errors import Exit, RefusedError, RunnerError, UsageError
+from runner.core.errors import RefusedError, RunnerError, UsageError
+from runner.core.exit_codes import Exit
 from runner.manifest import schema
 
 # The starter's first line names it, so that an editor finds it beside the manifest.

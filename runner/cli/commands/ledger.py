@@ -14,8 +14,9 @@ from pathlib import Path
 import click
 
 from runner.cli import console, ledger_access
-from runner.client import job as job_object
-from runner.core.errors import Exit, UsageError
+from runner.client.job import decode_lossless, is_embeddable
+from runner.core.errors import UsageError
+from runner.core.exit_codes import Exit
 from runner.core.text import escape_unprintable
 from runner.ledger import connect, lock, salvage
 from runner.ledger.location import path_exists
@@ -186,9 +187,9 @@ def _exported(found: SalvagedSubmission) -> str:
     line = json.dumps({**found.fields, "decisions": found.decisions})
     if not found.body:
         return _plain(f'{line[:-1]}, "job": null}}')
-    if job_object.embeddable(found.body):
+    if is_embeddable(found.body):
         return _plain(f'{line[:-1]}, "job": {found.body.decode()}}}')
-    return _plain(f'{line[:-1]}, "job": null, "job_text": {json.dumps(job_object.as_text(found.body))}}}')
+    return _plain(f'{line[:-1]}, "job": null, "job_text": {json.dumps(decode_lossless(found.body))}}}')
 
 
 def _plain(text: str) -> str:

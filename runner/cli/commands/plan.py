@@ -14,7 +14,8 @@ from runner import reports
 from runner.cli import completers, console, manifests, options, output, requests
 from runner.cli.output import OutputOptions
 from runner.client.api import ReadOnlyClient
-from runner.core.errors import Exit, RefusedError, RunnerError, worst
+from runner.core.errors import RefusedError, RunnerError
+from runner.core.exit_codes import Exit, worst_exit
 from runner.core.settings import LimitOverrides, RunOptions
 from runner.core.text import escape_unprintable
 from runner.planning import forecast
@@ -85,7 +86,7 @@ def _plan(request: Request, at: options.Connection, run_options: RunOptions, ove
         except RefusedError as error:
             console.fail(error)
             codes.append(error.exit_code)
-    return worst(codes)
+    return worst_exit(codes)
 
 
 def _preview(run: RunRequest, at: options.Connection, *, check: bool) -> Preview:

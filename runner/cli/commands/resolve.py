@@ -18,7 +18,8 @@ import click
 
 from runner.cli import completers, console, ledger_access, ledger_completers, options
 from runner.client.api import ReadOnlyClient
-from runner.core.errors import Exit, UsageError
+from runner.core.errors import UsageError
+from runner.core.exit_codes import Exit
 from runner.core.models import Created, InDoubt, Job, Manifest, NotCreated
 from runner.core.text import escape_unprintable
 from runner.ledger.rows import SubmissionRow

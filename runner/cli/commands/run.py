@@ -22,7 +22,8 @@ from runner.cli.output import OutputOptions
 from runner.cli.progress import Progress
 from runner.client.api import ApiClient
 from runner.client.fetcher import Fetcher
-from runner.core.errors import Exit, RefusedError, RunnerError, UsageError, worst
+from runner.core.errors import RefusedError, RunnerError, UsageError
+from runner.core.exit_codes import Exit, worst_exit
 from runner.core.models import Manifest
 from runner.core.settings import LimitOverrides, RunOptions
 from runner.core.text import escape_unprintable
@@ -130,8 +131,8 @@ def _run(request: Request, at: options.Connection, run_options: RunOptions, over
     ran = Batch(endpoints, partial(_confirm, request), progress, request.quiet)
     with ran.over(tasks):
         if not request.wait or ran.signum is not None or not ran.ran or any(one.end.error for one in ran.ran):
-            return worst((*ran.refused, _tell(ran, wanted, request)))
-    return worst((*ran.refused, _wait(ran, wanted, request)))
+            return worst_exit((*ran.refused, _tell(ran, wanted, request)))
+    return worst_exit((*ran.refused, _wait(ran, wanted, request)))
 
 
 def _results(wanted: Manifest, request: Request, *, sandbox: bool) -> Path:
@@ -165,7 +166,7 @@ def _check_outputs(tasks: Sequence[Task], wanted: OutputOptions, at: options.Con
     needed += [file for task in tasks for file in task.request.ledger.files]
     wanted.check([task.results for task in tasks], needed)
     for task in tasks:
-        results_file.FILE.check(task.results)
+        results_file.FILE.check_writable(task.results)
 
 
 def _confirm(request: Request, one: Execution) -> None:
@@ -219,7 +220,7 @@ def _wait(ran: Batch, wanted: OutputOptions, request: Request) -> Exit:
             totals = reports.status_totals(watch.sightings)
             console.say(escape_unprintable(f"{one.run.manifest} at the API: {totals}"))
         live_status.say_why(watch)
-    return worst(codes)
+    return worst_exit(codes)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from runner.cli import completers, console, ledger_access
-from runner.core.errors import Exit
+from runner.core.exit_codes import Exit
 from runner.core.text import escape_unprintable
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger

@@ -12,7 +12,8 @@ from pathlib import Path
 import click
 
 from runner.cli import console
-from runner.core.errors import Exit, UsageError
+from runner.core.errors import UsageError
+from runner.core.exit_codes import Exit
 from runner.sandbox import faults as rehearsal
 from runner.sandbox.backend import Backend
 from runner.sandbox.catalog import Catalog, Workflow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from runner.cli import console
-from runner.core.errors import Exit
+from runner.core.exit_codes import Exit
 from runner.manifest import schema
 
 

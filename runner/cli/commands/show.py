@@ -12,8 +12,8 @@ import click
 from runner import reports
 from runner.cli import completers, console, ledger_access, ledger_completers, options, output
 from runner.cli.output import OutputOptions
-from runner.core.errors import Exit
-from runner.core.models import Entries, Entry, ErrorInfo, InDoubt, Record, Skipped
+from runner.core.exit_codes import Exit
+from runner.core.models import Entries, Entry, ErrorInfo, InDoubt, RunRecord, Skipped
 from runner.core.text import escape_unprintable
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
@@ -63,10 +63,10 @@ def command(
     return Exit.OK if done else Exit.REFUSED
 
 
-def _record(ledger: Ledger, run: RunRow, *, going: bool) -> Record:
+def _record(ledger: Ledger, run: RunRow, *, going: bool) -> RunRecord:
     """The record of a run; of one that is still going on, as far as it has come."""
     made = record.of_run(ledger, run)
-    return Record(made.run, _SoFar(made.entries)) if going else made
+    return RunRecord(made.run, _SoFar(made.entries)) if going else made
 
 
 @dataclass(frozen=True, slots=True)

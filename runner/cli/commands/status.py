@@ -17,12 +17,13 @@ from runner import reports
 from runner.cli import console, ledger_access, ledger_completers, live_status, options, output
 from runner.cli.live_status import Keep
 from runner.cli.output import OutputOptions
-from runner.client import endpoint
 from runner.client.api import ReadOnlyClient
+from runner.client.endpoint import SANDBOX_IDENTITY
 from runner.client.fetcher import Fetcher
-from runner.core import settings
-from runner.core.errors import Exit, RefusedError, UsageError, worst
+from runner.core.errors import RefusedError, UsageError
+from runner.core.exit_codes import Exit, worst_exit
 from runner.core.models import Job, Manifest
+from runner.core.settings import LimitOverrides, Limits, resolve_limits
 from runner.core.text import escape_unprintable
 from runner.ledger.location import LedgerLocation, path_exists
 from runner.ledger.rows import RunRow
@@ -87,10 +88,10 @@ def command(**given: Any) -> Exit:
     """
     request = Request(**{name: given.pop(name) for name in Request.__dataclass_fields__ if name in given})
     at = options.Connection(**{name: given.pop(name) for name in options.Connection.__dataclass_fields__})
-    return _status(request, at, settings.limits(settings.LimitOverrides(**given), Manifest("", "", "", ())))
+    return _status(request, at, resolve_limits(LimitOverrides(**given), Manifest("", "", "", ())))
 
 
-def _status(request: Request, at: options.Connection, limits: settings.Limits) -> Exit:
+def _status(request: Request, at: options.Connection, limits: Limits) -> Exit:
     target = request.target
     found = tracking.of_results(Path(target)) if target is not None and _is_file(target) else None
     home = ledger_access.home_of(target) if target is None or found is None else _home_of_results(target, found)
@@ -136,7 +137,7 @@ def _tell(
         followed.run_id, followed.manifest, followed.api, sightings, followed.others, followed.manifest_path, lines
     )
     if not request.wanted.put_out(reports.STATUS_FORMATS, [standing], quiet=request.quiet):
-        code = worst((code, Exit.REFUSED))
+        code = worst_exit((code, Exit.REFUSED))
     if not request.quiet:
         console.say(
             f"run {followed.run_id} of {escape_unprintable(followed.manifest)} at {escape_unprintable(followed.api)}"
@@ -155,7 +156,7 @@ def _refuse_other_api(followed: TrackedRun, at: options.Connection) -> None:
     """The key goes where the person says, never where a file says."""
     if followed.api == at.identity:
         return
-    way = "--sandbox" if followed.api == endpoint.SANDBOX else f"--base-url {followed.api}"
+    way = "--sandbox" if followed.api == SANDBOX_IDENTITY else f"--base-url {followed.api}"
     raise UsageError(
         f"run {followed.run_id} was made at {followed.api}, and {at.identity} is what would be asked",
         f"If that is where to ask: {way}",
@@ -164,7 +165,7 @@ def _refuse_other_api(followed: TrackedRun, at: options.Connection) -> None:
 
 @contextmanager
 def _connected(
-    at: options.Connection, home: str, sightings: Sequence[JobStatus], limits: settings.Limits
+    at: options.Connection, home: str, sightings: Sequence[JobStatus], limits: Limits
 ) -> Iterator[ReadOnlyClient]:
     # Not the manifest itself, which may be gone: its place, and what a sandbox must know to be asked for the jobs.
     jobs = tuple(Job(one.name, one.workflow_id, one.project_id) for one in sightings)

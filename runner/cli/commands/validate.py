@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 import click
 
 from runner.cli import completers, console, manifests, problem_format
-from runner.core.errors import Exit, Problem, UsageError
+from runner.core.errors import Problem, UsageError
+from runner.core.exit_codes import Exit
 from runner.core.models import Manifest
 from runner.manifest import loader
 from runner.manifest.loader import CheckResult

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Literal
 
-from runner.client import job as job_object
+from runner.client.job import parse_job
 from runner.core.models import STDIN, Created, Entry, InDoubt, NotCreated, Skipped
 from runner.core.text import escape_unprintable
 from runner.planning.forecast import Preview
@@ -189,7 +189,7 @@ def _unsent(made: RunSummary) -> Iterator[Annotation]:
 def _invalid(made: RunSummary) -> Iterator[Annotation]:
     for entry in made.record.entries:
         outcome = entry.outcome
-        job = job_object.read(outcome.body) if isinstance(outcome, Created) else None
+        job = parse_job(outcome.body) if isinstance(outcome, Created) else None
         if job and job.val_errors:
             errors = count(len(job.val_errors), "validation error", "validation errors")
             words = f"created as {job.id} all the same. The first: {json.dumps(job.val_errors[0])}"

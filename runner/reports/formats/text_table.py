@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import click
 from tabulate import tabulate
 
-from runner.core.text import clusters, cut, width
+from runner.core.text import display_width, grapheme_clusters, truncate
 from runner.reports.style import Style
 from runner.reports.views.table import Align, Column, Table
 
@@ -66,8 +66,8 @@ def _widths(columns: Sequence[Column], terminal: int | None) -> list[int]:
 def _lay_out(columns: Sequence[Column], sheet: Table, style: Style) -> str:
     shown = []
     for column, most in zip(columns, _widths(columns, style.width), strict=True):
-        title, *cells = (cut(cell, most) for cell in column.cells)
-        rule = "-" * max(map(width, (title, *cells)))
+        title, *cells = (truncate(cell, most) for cell in column.cells)
+        rule = "-" * max(map(display_width, (title, *cells)))
         if style.color and column.title == sheet.colored:
             cells = [click.style(cell, fg=color) for cell, color in zip(cells, sheet.colors, strict=True)]
         shown.append((title, rule, *cells))
@@ -92,10 +92,10 @@ def _stand_in(cell: str, taken: list[str]) -> str:
     if cell.isascii():
         return cell
     pieces = []
-    for cluster in clusters(cell):
+    for cluster in grapheme_clusters(cell):
         if cluster.isascii():
             pieces.append(cluster)
         else:
             taken.append(cluster)
-            pieces.append(_STAND_IN + _FILLER * (width(cluster) - 1))
+            pieces.append(_STAND_IN + _FILLER * (display_width(cluster) - 1))
     return "".join(pieces)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, assert_never
 
-from runner.client import job as job_object
+from runner.client.job import JobObject, parse_job
 from runner.core.models import Created, Entry, InDoubt, NotCreated, Outcome, Skipped, outcome_name
 from runner.core.text import escape_unprintable
 from runner.reports.style import Style
@@ -154,7 +154,7 @@ def _notes(made: Sequence[RunSummary], style: Style, *, listed: int) -> Iterator
 def _row(manifest: str, entry: Entry) -> _Row:
     """Put an entry into words."""
     outcome = entry.outcome
-    job = job_object.read(outcome.body) if isinstance(outcome, Created) else None
+    job = parse_job(outcome.body) if isinstance(outcome, Created) else None
     return _Row(
         manifest=manifest,
         name=escape_unprintable(entry.job.name),
@@ -213,7 +213,7 @@ def because(reason: str, detail: str) -> str:
     return detail if detail.startswith(f"{reason}: ") else f"{reason}: {detail}" if detail else reason
 
 
-def _remarks(outcome: Created, job: job_object.JobObject | None) -> tuple[str, ...]:
+def _remarks(outcome: Created, job: JobObject | None) -> tuple[str, ...]:
     remarks = []
     if outcome.recovered:
         remarks.append("recovered" if outcome.assigned else "recovered, not certain which")
@@ -237,7 +237,7 @@ def _values(outcome: Outcome) -> dict[str, Any]:
 
 
 def _created(outcome: Created) -> dict[str, Any]:
-    job = job_object.read(outcome.body)
+    job = parse_job(outcome.body)
     return {
         "job_id": outcome.job_id,
         "status": job.status if job else None,

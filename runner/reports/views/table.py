@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from runner.core.text import width
+from runner.core.text import display_width
 
 Align = Literal["left", "right"]
 
@@ -62,7 +62,7 @@ def job_ids(title: str, cells: Iterable[str], *, rank: int) -> Column:
 
 
 def _column(cells: tuple[str, ...], least: int, wanted: int, rank: int, align: Align) -> Column:
-    natural = max(map(width, cells))
+    natural = max(map(display_width, cells))
     return Column(cells, natural, min(natural, least), min(natural, wanted), rank, align)
 
 

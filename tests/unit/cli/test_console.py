@@ -22,7 +22,8 @@ from support.systems import needs_full_device
 from runner.cli import console
 from runner.cli.main import main
 from runner.cli.progress import Progress
-from runner.core.errors import Exit, RefusedError, RunnerError, UsageError
+from runner.core.errors import RefusedError, RunnerError, UsageError
+from runner.core.exit_codes import Exit
 from runner.core.models import Created, ErrorInfo, InDoubt, Job, NotCreated, Outcome, Skipped, Submission
 from runner.ledger.rows import SubmissionRow
 from runner.runs.reconcile import Finding

@@ -43,9 +43,9 @@ from support.wire import (
 from runner.client import transport
 from runner.client.api import ApiClient
 from runner.client.endpoint import ApiKey, Endpoint, Proxy
-from runner.client.exchange import CutError, Exchange
+from runner.client.exchange import AbortedError, Exchange
 from runner.client.response import ExchangeResult, NoResponse, Response
-from runner.client.transport import LARGEST_BODY
+from runner.client.transport import MAX_BODY_SIZE
 from runner.core.version import VERSION
 from runner.submission.verdict import Accepted, Ambiguous, NotSent, Rejected, Throttled, classify
 
@@ -215,7 +215,7 @@ SILENCES: list[tuple[str, Script, Judged]] = [
     ("deflate-garbage", ok(b"\xde\xad\xbe\xef" * 9, ("Content-Encoding", "deflate")), doubt("garbage")),
     ("gzip-garbage", ok(JOB, ("Content-Encoding", "gzip")), doubt("garbage")),
     ("gzip-garbage-chunked", ok(JOB, ("Content-Encoding", "gzip"), framing="chunked"), doubt("garbage")),
-    ("large-body", ok(bytes(LARGEST_BODY + 1)), doubt("too_large")),
+    ("large-body", ok(bytes(MAX_BODY_SIZE + 1)), doubt("too_large")),
 ]  # fmt: skip
 
 
@@ -414,7 +414,7 @@ def test_a_body_without_end_is_not_read_to_its_end(script: Endless, peak: Callab
     assert isinstance(happening, NoResponse)
     assert judged(happening).verdict is Ambiguous
     assert server.log.sent < script.whole
-    assert peak() < 8 * LARGEST_BODY
+    assert peak() < 8 * MAX_BODY_SIZE
 
 
 # Connections that are used again.
@@ -519,7 +519,7 @@ def test_after_a_failure_the_next_post_has_a_connection_of_its_own() -> None:
     scripts: list[Script] = [
         Half(HEAD + b"Content-Length: 9\r\n\r\n{"),
         Reply(b"what?\r\n"),
-        ok(bytes(3 * LARGEST_BODY)),
+        ok(bytes(3 * MAX_BODY_SIZE)),
         created("job-1"),
     ]
     with WireServer(*scripts) as server, api_at(server.url) as api:
@@ -573,13 +573,13 @@ def test_cut_while_waiting(before: bytes) -> None:
     exchange = Exchange(LONG)
     with WireServer(Stall(threading.Event(), before=before)) as server, posting(server.url, exchange) as happened:
         server.wait_for(what=lambda log: len(log.requests) == 1 and log.sent >= len(before))
-        assert exchange.cut("interrupted") is True
+        assert exchange.abort("interrupted") is True
     assert [judged(each) for each in happened] == [doubt("interrupted")]
 
 
 def test_cut_before_it_began_sends_nothing() -> None:
     exchange = Exchange(LONG)
-    assert exchange.cut("interrupted") is False
+    assert exchange.abort("interrupted") is False
     with WireServer() as server, posting(server.url, exchange) as happened:
         pass
     assert [judged(each) for each in happened] == [not_sent("interrupted")]
@@ -593,7 +593,7 @@ def test_cut_within_a_handshake_sends_nothing_afterwards(certificates: Certifica
         posting(server.url, exchange, certificates.bundle) as happened,
     ):
         server.wait_for(what=lambda log: log.connections == 1)
-        assert exchange.cut("interrupted") is False
+        assert exchange.abort("interrupted") is False
         go.set()
     assert [judged(each) for each in happened] == [not_sent("interrupted")]
     assert server.requests == []
@@ -606,17 +606,17 @@ def test_cut_while_a_proxy_is_asked_sends_nothing() -> None:
         posting("https://localhost:1", exchange, proxy=Proxy(proxy.url)) as happened,
     ):
         proxy.wait_for_requests(1)
-        assert exchange.cut("interrupted") is False
+        assert exchange.abort("interrupted") is False
     assert [judged(each) for each in happened] == [not_sent("interrupted")]
 
 
 def test_the_first_cut_says_why() -> None:
     exchange = Exchange(LONG)
-    exchange.cut("interrupted")
-    exchange.cut("timeout")
-    assert exchange.cut_by == "interrupted"
-    with pytest.raises(CutError):
-        exchange.about_to_write(None)
+    exchange.abort("interrupted")
+    exchange.abort("timeout")
+    assert exchange.aborted_by == "interrupted"
+    with pytest.raises(AbortedError):
+        exchange.begin_write(None)
 
 
 def test_cut_while_the_connection_is_being_closed() -> None:
@@ -633,7 +633,7 @@ def test_cut_while_the_connection_is_being_closed() -> None:
     with socket.socket() as sock:
         exchange = Exchange(LONG)
         exchange.connection = Closing(sock)  # type: ignore[assignment] # it has no setter
-        assert exchange.cut("timeout") is False
+        assert exchange.abort("timeout") is False
 
 
 def test_the_end_of_one_exchange_does_not_cut_the_next_on_its_connection() -> None:
@@ -646,7 +646,7 @@ def test_the_end_of_one_exchange_does_not_cut_the_next_on_its_connection() -> No
             thread = threading.Thread(target=lambda: happened.append(api.create_job("w", "p", second)))
             thread.start()
             server.wait_for_requests(2)
-            first.cut("timeout")  # as the watch might, at the very moment when it ended
+            first.abort("timeout")  # as the watch might, at the very moment when it ended
             gate.set()
             thread.join(PATIENCE)
         assert [request.connection for request in server.requests] == [1, 1]

@@ -13,12 +13,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.certs import Certificates
 
-from runner.client.endpoint import PRODUCTION, ApiKey, Endpoint, Proxy, api_key, base_url, is_loopback, proxy_for, trust
+from runner.client.endpoint import (
+    PRODUCTION_URL,
+    ApiKey,
+    Endpoint,
+    Proxy,
+    find_proxy,
+    is_loopback,
+    load_api_key,
+    load_ca_bundle,
+    parse_base_url,
+)
 from runner.core.errors import RefusedError, RunnerError, UsageError
 from runner.core.models import Manifest, SubmitSettings
 from runner.core.rate_limit import Rate
-from runner.core.settings import LimitOverrides, Limits, limits
-from runner.core.version import VERSION
+from runner.core.settings import LimitOverrides, Limits, resolve_limits
 
 SECRET = "s3cr3t"
 
@@ -33,11 +42,11 @@ def words_of(caught: pytest.ExceptionInfo[RunnerError]) -> str:
 @pytest.mark.parametrize(
     ("text", "origin"),
     [
-        (PRODUCTION, PRODUCTION),
-        ("https://api.pixxel.space/", PRODUCTION),
-        ("https://api.pixxel.space:443", PRODUCTION),
-        ("HTTPS://API.Pixxel.Space:443/", PRODUCTION),
-        ("https://api.pixxel.space:", PRODUCTION),
+        (PRODUCTION_URL, PRODUCTION_URL),
+        ("https://api.pixxel.space/", PRODUCTION_URL),
+        ("https://api.pixxel.space:443", PRODUCTION_URL),
+        ("HTTPS://API.Pixxel.Space:443/", PRODUCTION_URL),
+        ("https://api.pixxel.space:", PRODUCTION_URL),
         ("https://api.pixxel.space:8443", "https://api.pixxel.space:8443"),
         ("https://[2001:DB8::1]:443/", "https://[2001:db8::1]"),
         ("https://10.0.0.1:80", "https://10.0.0.1:80"),
@@ -53,7 +62,7 @@ def words_of(caught: pytest.ExceptionInfo[RunnerError]) -> str:
     ],
 )
 def test_a_base_url_becomes_an_origin(text: str, origin: str) -> None:
-    assert base_url(text, allow_http=False) == origin
+    assert parse_base_url(text, allow_http=False) == origin
 
 
 @pytest.mark.parametrize(
@@ -63,16 +72,16 @@ def test_a_base_url_becomes_an_origin(text: str, origin: str) -> None:
 )  # fmt: skip
 def test_plain_http_leaves_this_machine_only_where_that_is_allowed(host: str) -> None:
     with pytest.raises(UsageError, match=r"plain http") as caught:
-        base_url(f"http://{host}", allow_http=False)
+        parse_base_url(f"http://{host}", allow_http=False)
     assert "--allow-http" in caught.value.hint
     assert not is_loopback(host.strip("[]"))
-    assert base_url(f"http://{host}:80/", allow_http=True) == f"http://{host}"
+    assert parse_base_url(f"http://{host}:80/", allow_http=True) == f"http://{host}"
 
 
 @pytest.mark.parametrize("host", ["１２７.0.0.1", "ⓛocalhost", "127。0。0。1"])
 def test_what_only_becomes_loopback_once_it_is_normalised_is_none(host: str) -> None:
     with pytest.raises(UsageError):
-        base_url(f"http://{host}", allow_http=False)
+        parse_base_url(f"http://{host}", allow_http=False)
     assert not is_loopback(host)
 
 
@@ -115,7 +124,7 @@ def test_what_only_becomes_loopback_once_it_is_normalised_is_none(host: str) -> 
 )
 def test_what_is_no_origin_is_refused_in_words_that_can_be_printed(text: str, said: str) -> None:
     with pytest.raises(UsageError) as caught:
-        base_url(text, allow_http=True)
+        parse_base_url(text, allow_http=True)
     assert said in caught.value.message
     assert caught.value.message.isprintable()
 
@@ -130,13 +139,13 @@ def test_what_is_no_origin_is_refused_in_words_that_can_be_printed(text: str, sa
 )
 def test_a_host_that_url_parsers_read_differently_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
-        base_url(text, allow_http=False)
+        parse_base_url(text, allow_http=False)
 
 
 def test_a_host_beyond_ascii_is_refused_or_made_into_what_is_resolved() -> None:
     """Unconverted it would need a library that is no dependency, and end as `unreachable` for each job."""
     try:
-        origin = base_url("https://münchen.example", allow_http=False)
+        origin = parse_base_url("https://münchen.example", allow_http=False)
     except UsageError:
         return
     assert origin == "https://xn--mnchen-3ya.example"
@@ -163,7 +172,7 @@ def test_a_host_beyond_ascii_is_refused_or_made_into_what_is_resolved() -> None:
 )
 def test_credentials_in_a_base_url_are_refused_and_never_shown(text: str) -> None:
     with pytest.raises(UsageError) as caught:
-        base_url(text, allow_http=True)
+        parse_base_url(text, allow_http=True)
     assert SECRET not in words_of(caught)
 
 
@@ -186,14 +195,14 @@ def test_credentials_in_a_base_url_are_refused_and_never_shown(text: str) -> Non
 def test_no_more_of_a_base_url_is_shown_than_its_origin(text: str, shown: str) -> None:
     """The rest may be the key: in the wrong variable, or where another API has it."""
     with pytest.raises(UsageError) as caught:
-        base_url(text, allow_http=False)
+        parse_base_url(text, allow_http=False)
     assert shown in caught.value.message
     assert SECRET not in words_of(caught)
 
 
 def test_an_empty_user_is_a_user() -> None:
     with pytest.raises(UsageError, match="credentials"):
-        base_url("https://@api.pixxel.space", allow_http=False)
+        parse_base_url("https://@api.pixxel.space", allow_http=False)
 
 
 # Named characters: to choose among all of Unicode, Hypothesis first makes tables for seconds.
@@ -206,10 +215,10 @@ _CHARACTERS = st.sampled_from([*map(chr, range(256)), "\u202e", "１", "ⓛ", "�
 )
 def test_any_text_is_an_origin_or_a_usage_error(text: str) -> None:
     try:
-        origin = base_url(text, allow_http=False)
+        origin = parse_base_url(text, allow_http=False)
     except UsageError:
         return
-    assert base_url(origin, allow_http=False) == origin
+    assert parse_base_url(origin, allow_http=False) == origin
     assert not set(origin.partition("://")[2]) & set("/?#@ ")
 
 
@@ -222,9 +231,9 @@ def test_a_key_is_taken_exactly_as_given(tmp_path: Path, key: str) -> None:
     for end in ("", "\n", "\r\n"):
         file.write_bytes((key + end).encode())
         file.chmod(0o600)
-        taken, warnings = api_key(None, file)
+        taken, warnings = load_api_key(None, file)
         assert (taken.reveal(), warnings) == (key, ())
-    taken, warnings = api_key(key, None)
+    taken, warnings = load_api_key(key, None)
     assert (taken.reveal(), warnings) == (key, ())
 
 
@@ -239,7 +248,7 @@ def test_a_file_that_holds_more_or_less_than_a_key_is_refused_and_not_shown(tmp_
     file = tmp_path / "file"
     file.write_bytes(raw)
     with pytest.raises(RefusedError, match="the key") as caught:
-        api_key("another", file)
+        load_api_key("another", file)
     assert str(file) in caught.value.message
     assert "kl" not in words_of(caught).replace("\n", "")
     assert "kk" not in words_of(caught)
@@ -250,28 +259,28 @@ def test_a_file_that_holds_more_or_less_than_a_key_is_refused_and_not_shown(tmp_
 )
 def test_a_key_from_the_environment_that_no_header_carries_is_refused_and_not_shown(value: str) -> None:
     with pytest.raises(RefusedError, match="PIXXEL_API_KEY") as caught:
-        api_key(value, None)
+        load_api_key(value, None)
     assert "cr3t" not in words_of(caught)
 
 
 @pytest.mark.parametrize("value", [None, ""])
 def test_no_key_is_refused_with_the_ways_to_give_one(value: str | None) -> None:
     with pytest.raises(RefusedError, match="no API key") as caught:
-        api_key(value, None)
+        load_api_key(value, None)
     assert all(way in caught.value.hint for way in ("PIXXEL_API_KEY", "--api-key-file", "--sandbox"))
 
 
 def test_a_file_goes_before_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("from-file\n")
-    assert api_key("from-environment", file)[0].reveal() == "from-file"
+    assert load_api_key("from-environment", file)[0].reveal() == "from-file"
 
 
 def test_a_key_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     for file in (tmp_path / "missing", tmp_path, tmp_path / "loop", tmp_path / "missing" / "key"):
         with pytest.raises(RefusedError, match="cannot be read") as caught:
-            api_key(SECRET, file)
+            load_api_key(SECRET, file)
         assert str(file) in caught.value.message
 
 
@@ -284,7 +293,7 @@ def test_what_is_no_path_is_not_shown_as_it_may_be_the_key_itself(
     """A slash alone makes no path, as base64 has them: a path is one that is there, or that has a folder on its way."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RefusedError, match="the key file cannot be read") as caught:
-        api_key(None, Path(given))
+        load_api_key(None, Path(given))
     assert SECRET not in words_of(caught)
     assert "--api-key-file takes the path of a file" in caught.value.hint
 
@@ -295,7 +304,7 @@ def test_a_key_file_without_the_mode_to_read_it_is_a_usage_error(tmp_path: Path)
     file.write_text("k")
     file.chmod(0)
     with pytest.raises(RefusedError, match="cannot be read: Permission denied"):
-        api_key(None, file)
+        load_api_key(None, file)
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True)])
@@ -303,7 +312,7 @@ def test_a_key_file_that_others_can_read_is_warned_of(tmp_path: Path, mode: int,
     file = tmp_path / "key"
     file.write_text("k")
     file.chmod(mode)
-    warnings = api_key(None, file)[1]
+    warnings = load_api_key(None, file)[1]
     assert [str(file) in warning for warning in warnings] == [True] * warned
 
 
@@ -318,7 +327,7 @@ def test_a_key_may_come_through_a_pipe_in_pieces(tmp_path: Path) -> None:
 
     writer = threading.Thread(target=write)
     writer.start()
-    key, _ = api_key(None, pipe)
+    key, _ = load_api_key(None, pipe)
     writer.join()
     assert key.reveal() == "abcd"
 
@@ -327,17 +336,16 @@ def test_a_key_may_come_through_a_pipe_in_pieces(tmp_path: Path) -> None:
     ("key", "bearer"), [("Bearer k", True), ("bearer k", True), ("BEARER k", True), ("Bearer", False), ("k", False)]
 )
 def test_the_prefix_is_noticed(key: str, bearer: bool) -> None:
-    assert ApiKey(key).bearer is bearer
+    assert ApiKey(key).has_bearer_prefix is bearer
 
 
 def test_no_repr_shows_a_secret() -> None:
     proxy = Proxy("http://proxy.example:3128", f"user:{SECRET}")
-    endpoint = Endpoint(PRODUCTION, ApiKey(SECRET), None, proxy)
+    endpoint = Endpoint(PRODUCTION_URL, ApiKey(SECRET), None, proxy)
     for thing in (endpoint.key, endpoint, proxy, [endpoint], {"proxy": proxy}):
         for shown in (repr(thing), str(thing), f"{thing}"):
             assert SECRET not in shown
     assert "proxy.example" in repr(endpoint)
-    assert endpoint.user_agent == f"pixxel-runner/{VERSION}"
 
 
 # The limits.
@@ -362,7 +370,7 @@ def test_a_flag_goes_before_the_manifest_and_the_manifest_before_the_default(
 ) -> None:
     def settled(options: dict[str, Any], manifest: dict[str, Any]) -> Limits:
         wanted = Manifest("m", "m.yaml", "", (), submit=SubmitSettings(**manifest))
-        return limits(LimitOverrides(**options), wanted)
+        return resolve_limits(LimitOverrides(**options), wanted)
 
     assert settled({}, {}) == Limits()
     assert getattr(Limits(), field) == default
@@ -374,8 +382,8 @@ def test_a_flag_goes_before_the_manifest_and_the_manifest_before_the_default(
 
 
 def test_the_rate_is_read() -> None:
-    assert Limits().pace is None
-    assert Limits(rate="30/min").pace == Rate(30, 60.0)
+    assert Limits().parsed_rate is None
+    assert Limits(rate="30/min").parsed_rate == Rate(30, 60.0)
 
 
 # Proxies.
@@ -392,19 +400,19 @@ def proxies(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 @pytest.mark.parametrize(
     ("environment", "origin", "url"),
     [
-        ({}, PRODUCTION, None),
-        ({"HTTPS_PROXY": ""}, PRODUCTION, None),
-        ({"HTTPS_PROXY": "http://p.example:3128"}, PRODUCTION, "http://p.example:3128"),
-        ({"https_proxy": "https://p.example"}, PRODUCTION, "https://p.example"),
-        ({"HTTPS_PROXY": "p.example:3128"}, PRODUCTION, "http://p.example:3128"),
-        ({"HTTPS_PROXY": "http://[2001:db8::1]:3128"}, PRODUCTION, "http://[2001:db8::1]:3128"),
-        ({"HTTP_PROXY": "http://p.example"}, PRODUCTION, None),
+        ({}, PRODUCTION_URL, None),
+        ({"HTTPS_PROXY": ""}, PRODUCTION_URL, None),
+        ({"HTTPS_PROXY": "http://p.example:3128"}, PRODUCTION_URL, "http://p.example:3128"),
+        ({"https_proxy": "https://p.example"}, PRODUCTION_URL, "https://p.example"),
+        ({"HTTPS_PROXY": "p.example:3128"}, PRODUCTION_URL, "http://p.example:3128"),
+        ({"HTTPS_PROXY": "http://[2001:db8::1]:3128"}, PRODUCTION_URL, "http://[2001:db8::1]:3128"),
+        ({"HTTP_PROXY": "http://p.example"}, PRODUCTION_URL, None),
         ({"HTTP_PROXY": "http://p.example"}, "http://10.0.0.1", "http://p.example"),
-        ({"ALL_PROXY": "http://p.example"}, PRODUCTION, "http://p.example"),
-        ({"HTTPS_PROXY": "http://p.example", "NO_PROXY": "api.pixxel.space"}, PRODUCTION, None),
-        ({"HTTPS_PROXY": "http://p.example", "NO_PROXY": "other, .pixxel.space"}, PRODUCTION, None),
-        ({"HTTPS_PROXY": "http://p.example", "no_proxy": "*"}, PRODUCTION, None),
-        ({"HTTPS_PROXY": "http://p.example", "NO_PROXY": "other.example"}, PRODUCTION, "http://p.example"),
+        ({"ALL_PROXY": "http://p.example"}, PRODUCTION_URL, "http://p.example"),
+        ({"HTTPS_PROXY": "http://p.example", "NO_PROXY": "api.pixxel.space"}, PRODUCTION_URL, None),
+        ({"HTTPS_PROXY": "http://p.example", "NO_PROXY": "other, .pixxel.space"}, PRODUCTION_URL, None),
+        ({"HTTPS_PROXY": "http://p.example", "no_proxy": "*"}, PRODUCTION_URL, None),
+        ({"HTTPS_PROXY": "http://p.example", "NO_PROXY": "other.example"}, PRODUCTION_URL, "http://p.example"),
         ({"HTTP_PROXY": "http://p.example"}, "http://localhost:8080", None),
         ({"HTTP_PROXY": "http://p.example"}, "http://127.0.0.2:8080", None),
         ({"HTTP_PROXY": "http://p.example"}, "http://[::1]:8080", None),
@@ -416,7 +424,7 @@ def test_the_environment_names_the_proxy(
 ) -> None:
     for name, value in environment.items():
         proxies.setenv(name, value)
-    assert proxy_for(origin) == (None if url is None else Proxy(url))
+    assert find_proxy(origin) == (None if url is None else Proxy(url))
 
 
 @pytest.mark.parametrize(
@@ -427,7 +435,7 @@ def test_a_proxys_credentials_are_unquoted_and_kept_apart(
     proxies: pytest.MonkeyPatch, user: str, credentials: str
 ) -> None:
     proxies.setenv("HTTPS_PROXY", f"http://{user}p.example:3128")
-    proxy = proxy_for(PRODUCTION)
+    proxy = find_proxy(PRODUCTION_URL)
     assert proxy == Proxy("http://p.example:3128", credentials)
     assert SECRET not in repr(proxy)
 
@@ -460,7 +468,7 @@ def test_a_proxy_that_cannot_be_used_is_refused_and_its_credentials_never_shown(
 ) -> None:
     proxies.setenv("HTTPS_PROXY", url)
     with pytest.raises(UsageError, match="proxy") as caught:
-        proxy_for(PRODUCTION)
+        find_proxy(PRODUCTION_URL)
     assert SECRET not in words_of(caught)
     assert "NO_PROXY" in caught.value.hint
 
@@ -469,20 +477,20 @@ def test_a_proxy_that_cannot_be_used_is_refused_and_its_credentials_never_shown(
 
 
 def test_a_ca_bundle_is_a_file_of_pem_certificates(tmp_path: Path, certificates: Certificates) -> None:
-    assert trust(None) is None
-    assert trust(certificates.bundle)
+    assert load_ca_bundle(None) is None
+    assert load_ca_bundle(certificates.bundle)
     (tmp_path / "empty").touch()
     (tmp_path / "text").write_text("not a certificate")
     (tmp_path / "half").write_text("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")
     for name in ("missing", "empty", "text", "half", "."):
         path = str(tmp_path / name)
         with pytest.raises(UsageError, match="cannot be used") as caught:
-            trust(path)
+            load_ca_bundle(path)
         assert path in caught.value.message
         assert "PEM" in caught.value.hint
     for path in ("", "a\0b"):  # OpenSSL takes an empty one for none, and trusts the system's
         with pytest.raises(UsageError):
-            trust(path)
+            load_ca_bundle(path)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
@@ -492,5 +500,5 @@ def test_a_key_that_its_group_hands_over_is_meant_so(tmp_path: Path, mode: int, 
     file.write_text("a-key", encoding="ascii")
     file.chmod(mode)
     os.chown(file, 65534, 0)
-    key, warnings = api_key(None, file)
+    key, warnings = load_api_key(None, file)
     assert (key.reveal(), bool(warnings)) == ("a-key", warns)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from runner.client.exchange import CutError, Exchange
+from runner.client.exchange import AbortedError, Exchange
 
 
 @dataclass
@@ -44,60 +44,60 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 def test_the_time_runs_from_the_start(clock: Clock) -> None:
     exchange = Exchange(30.0, clock)
     clock.now += 1000
-    assert not exchange.overdue()
+    assert not exchange.is_overdue()
     exchange.start()
-    assert exchange.started == 1100.0
+    assert exchange.started_at == 1100.0
     clock.now += 30
-    assert not exchange.overdue()
+    assert not exchange.is_overdue()
     clock.now += 0.1
-    assert exchange.overdue()
+    assert exchange.is_overdue()
 
 
 def test_the_first_write_is_marked_once(clock: Clock) -> None:
     exchange = Exchange(30.0, clock)
     exchange.start()
-    assert exchange.written is None
+    assert exchange.written_at is None
     clock.now = 101.0
-    exchange.about_to_write(None)
+    exchange.begin_write(None)
     clock.now = 102.0
-    exchange.about_to_write(None)
-    assert exchange.written == 101.0
+    exchange.begin_write(None)
+    assert exchange.written_at == 101.0
 
 
 def test_nothing_is_written_after_a_cut_and_the_first_cause_stays(clock: Clock) -> None:
     exchange = Exchange(30.0, clock)
     exchange.start()
-    assert exchange.cut("interrupted") is False
-    assert exchange.cut("timeout") is False
-    with pytest.raises(CutError):
-        exchange.about_to_write(None)
-    assert (exchange.written, exchange.cut_by) == (None, "interrupted")
+    assert exchange.abort("interrupted") is False
+    assert exchange.abort("timeout") is False
+    with pytest.raises(AbortedError):
+        exchange.begin_write(None)
+    assert (exchange.written_at, exchange.aborted_by) == (None, "interrupted")
 
 
 def test_a_cut_tells_that_something_may_have_left(clock: Clock) -> None:
     exchange = Exchange(30.0, clock)
     exchange.start()
-    exchange.about_to_write(None)
-    assert exchange.cut("interrupted") is True
-    with pytest.raises(CutError):
-        exchange.about_to_write(None)
+    exchange.begin_write(None)
+    assert exchange.abort("interrupted") is True
+    with pytest.raises(AbortedError):
+        exchange.begin_write(None)
 
 
 def test_an_exchange_that_is_overdue_writes_nothing(clock: Clock) -> None:
     exchange = Exchange(30.0, clock)
     exchange.start()
     clock.now += 31
-    with pytest.raises(CutError):
-        exchange.about_to_write(None)
-    assert (exchange.written, exchange.cut_by) == (None, "timeout")
+    with pytest.raises(AbortedError):
+        exchange.begin_write(None)
+    assert (exchange.written_at, exchange.aborted_by) == (None, "timeout")
 
 
 def test_a_cut_and_a_write_at_once_agree_on_whether_a_byte_may_have_left() -> None:
     def write(exchange: Exchange, barrier: threading.Barrier) -> bool:
         barrier.wait()
         try:
-            exchange.about_to_write(None)
-        except CutError:
+            exchange.begin_write(None)
+        except AbortedError:
             return False
         return True
 
@@ -107,8 +107,8 @@ def test_a_cut_and_a_write_at_once_agree_on_whether_a_byte_may_have_left() -> No
             exchange.start()
             writing = pool.submit(write, exchange, barrier)
             barrier.wait()
-            cut = exchange.cut("interrupted")
-            assert writing.result() is cut is (exchange.written is not None)
+            cut = exchange.abort("interrupted")
+            assert writing.result() is cut is (exchange.written_at is not None)
 
 
 def test_a_cut_ends_a_read_in_another_thread(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -117,7 +117,7 @@ def test_a_cut_ends_a_read_in_another_thread(pair: tuple[socket.socket, socket.s
     exchange.connection = Carrier(ours)
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(ours.recv, 1)
-        exchange.cut("timeout")
+        exchange.abort("timeout")
         assert reading.result(timeout=10) == b""
     assert theirs.recv(1) == b""
     with pytest.raises(BrokenPipeError):
@@ -131,7 +131,7 @@ def test_a_socket_within_a_socket_is_shut_down(pair: tuple[socket.socket, socket
 
     exchange = Exchange(30.0)
     exchange.connection = Carrier(Within(pair[0]))
-    exchange.cut("timeout")
+    exchange.abort("timeout")
     assert pair[1].recv(1) == b""
 
 
@@ -140,7 +140,7 @@ def test_a_cut_does_not_mind_a_connection_that_is_not_there_or_gone(pair: tuple[
     for sock in (None, socket.socket(), pair[0]):
         pair[0].close()
         exchange.connection = Carrier(sock)
-        assert exchange.cut("timeout") is False
+        assert exchange.abort("timeout") is False
         if sock is not None:
             sock.close()
 
@@ -163,4 +163,4 @@ def test_a_connection_that_closes_meanwhile_does_not_break_the_cut(pair: tuple[s
 
     exchange = Exchange(30.0)
     exchange.connection = Closing()
-    assert exchange.cut("timeout") is False
+    assert exchange.abort("timeout") is False

@@ -34,11 +34,12 @@ from runner.client.endpoint import ApiKey, Endpoint
 from runner.client.exchange import Exchange
 from runner.client.fetcher import ApiCall, Fetcher
 from runner.client.response import ExchangeResult, NoResponse, Response
-from runner.core.errors import NoThreadError
-from runner.core.rate_limit import Backoff, Rate, RateLimiter
+from runner.core.backoff import Backoff
+from runner.core.errors import ThreadLimitError
+from runner.core.rate_limit import Rate, RateLimiter
 from runner.core.settings import Limits
 
-FAST = Backoff(first=0.02, longest=0.1)
+FAST = Backoff(base=0.02, maximum=0.1)
 SLACK = 1.5  # seconds that a busy machine may be late
 
 
@@ -61,7 +62,7 @@ class Desk:
         return put
 
     def ask(self, count: int) -> list[ExchangeResult]:
-        return self.asker.ask([self.question(f"w{number}") for number in range(count)])
+        return self.asker.fetch_all([self.question(f"w{number}") for number in range(count)])
 
 
 @contextmanager
@@ -70,7 +71,7 @@ def asking(
 ) -> Iterator[Desk]:
     settled = Limits(**{"concurrency": 4, "timeout": 10.0, **limits})
     with ReadOnlyClient(Endpoint(url, ApiKey("key"), ca_bundle), settled.concurrency) as reader:
-        yield Desk(reader, Fetcher(settled, pace=pace, backoff=backoff))
+        yield Desk(reader, Fetcher(settled, rate_limiter=pace, backoff=backoff))
 
 
 @contextmanager
@@ -157,7 +158,7 @@ def test_no_more_at_a_time_than_allowed_and_no_fewer(concurrency: int) -> None:
 
 def test_nothing_to_ask() -> None:
     with WireServer() as server, asking(server.url) as desk:
-        assert desk.asker.ask([]) == []
+        assert desk.asker.fetch_all([]) == []
     assert server.log.connections == 0
 
 
@@ -169,9 +170,9 @@ def test_the_rate_is_that_of_whatever_shares_the_pace() -> None:
     with WireServer(choose=by_workflow()) as server, asking(server.url, pace=pace) as desk:
         begun = time.monotonic()
         for _ in range(4):  # somebody else was quick
-            pace.take(begun).left = begun
+            pace.acquire(begun).used_at = begun
         assert statuses(desk.ask(5)) == [200] * 5
-        assert pace.wait(time.monotonic()) > 0  # and waits for what was asked here
+        assert pace.delay(time.monotonic()) > 0  # and waits for what was asked here
     times = [request.at for request in server.requests]
     assert times[0] - begun >= 1.0
     assert times[4] - times[0] >= 0.95  # a twentieth less than the second: the server's own thread may be late
@@ -203,7 +204,7 @@ def test_a_pause_beyond_its_patience_is_not_waited_for(timeout: float, seconds: 
         taking(0, SLACK),
     ):
         assert statuses(desk.ask(20)) == [429] * 20
-        assert float(seconds) - SLACK < desk.asker.paused_for <= float(seconds)
+        assert float(seconds) - SLACK < desk.asker.pause_remaining <= float(seconds)
     assert len(server.requests) == 1
 
 
@@ -220,7 +221,7 @@ def test_a_pause_that_is_longer_than_a_timeout_is_not_broken_by_the_next_questio
 def test_throttling_without_end_is_waited_for_no_longer_than_a_timeout() -> None:
     with (
         WireServer(choose=lambda _: reply(429, headers=[("Retry-After", "0")])) as server,
-        asking(server.url, timeout=1.0, backoff=Backoff(first=0.2, longest=0.2)) as desk,
+        asking(server.url, timeout=1.0, backoff=Backoff(base=0.2, maximum=0.2)) as desk,
         taking(0.5, 1.0 + SLACK),
     ):
         assert statuses(desk.ask(50)) == [429] * 50
@@ -230,7 +231,7 @@ def test_throttling_without_end_is_waited_for_no_longer_than_a_timeout() -> None
 def test_pauses_that_add_up_to_more_than_max_pause_end_it() -> None:
     with (
         WireServer(choose=lambda _: reply(429)) as server,
-        asking(server.url, concurrency=1, max_pause=0.5, backoff=Backoff(first=0.2, longest=0.2)) as desk,
+        asking(server.url, concurrency=1, max_pause=0.5, backoff=Backoff(base=0.2, maximum=0.2)) as desk,
     ):
         assert statuses(desk.ask(5)) == [429] * 5
     assert 3 <= len(server.requests) <= 6
@@ -420,7 +421,7 @@ def test_after_one_that_stalled_the_others_get_less_time() -> None:
         seen.set()
         return fine(exchange)
 
-    told = Fetcher(Limits(concurrency=2, timeout=30.0)).ask([stalls, fine, ends_it, comes_after_it])
+    told = Fetcher(Limits(concurrency=2, timeout=30.0)).fetch_all([stalls, fine, ends_it, comes_after_it])
     assert statuses(told) == ["timeout", 200, 200, 200]
     first, last, before = patience[0], patience[1], patience[2]
     assert (first, before) == (30.0, 30.0)
@@ -432,7 +433,7 @@ def test_after_one_that_stalled_the_others_get_less_time() -> None:
 def test_a_server_that_always_fails_is_asked_for_no_longer_than_a_timeout(script: Script, concurrency: int) -> None:
     with (
         WireServer(choose=lambda _: script) as server,
-        asking(server.url, concurrency=concurrency, timeout=0.4, backoff=Backoff(first=0.1, longest=0.2)) as desk,
+        asking(server.url, concurrency=concurrency, timeout=0.4, backoff=Backoff(base=0.1, maximum=0.2)) as desk,
         taking(0, 0.4 + SLACK),
     ):
         told = desk.ask(400)
@@ -443,7 +444,7 @@ def test_a_server_that_always_fails_is_asked_for_no_longer_than_a_timeout(script
 def test_who_would_be_asked_again_after_a_timeout_is_not() -> None:
     with (
         WireServer(choose=lambda _: reply(500)) as server,
-        asking(server.url, timeout=0.4, backoff=Backoff(first=8.0)) as desk,
+        asking(server.url, timeout=0.4, backoff=Backoff(base=8.0)) as desk,
         taking(0, 0.4 + SLACK),
     ):
         assert statuses(desk.ask(3)) == [500] * 3
@@ -460,7 +461,7 @@ class Whole(Random):
 def test_failing_and_then_stalling_is_one_wait() -> None:
     with (
         WireServer(reply(500), choose=lambda _: Stall(threading.Event())) as server,
-        asking(server.url, concurrency=1, timeout=2.5, backoff=Backoff(first=1.4, random=Whole())) as desk,
+        asking(server.url, concurrency=1, timeout=2.5, backoff=Backoff(base=1.4, random=Whole())) as desk,
         taking(1.4 + 1.0, 2.5 + 1.0),  # and not 1.4 and 2.5
     ):
         assert statuses(desk.ask(3)) == ["timeout"] * 3
@@ -474,7 +475,7 @@ def test_whoever_has_a_time_to_wait_waits_no_longer() -> None:
         taking(0.4, 0.4 + SLACK),
     ):
         questions = [desk.question(f"w{number}") for number in range(3)]
-        told = desk.asker.ask(questions, within=0.4)
+        told = desk.asker.fetch_all(questions, time_limit=0.4)
     assert [one.detail if isinstance(one, NoResponse) else one.status for one in told] == [
         200,
         "the time to wait was over",
@@ -494,9 +495,11 @@ def test_a_question_that_is_stuck_is_left_and_gives_its_turn_back() -> None:
 
     pace = RateLimiter(Rate(1, 0.01))
     with WireServer(choose=by_workflow()) as server, asking(server.url, timeout=0.2, pace=pace) as desk, taking(0, 4):
-        told = desk.asker.ask([partial(desk.reader.get_estimate, "w0"), stuck, stuck, stuck, stuck, desk.question("w")])
+        told = desk.asker.fetch_all(
+            [partial(desk.reader.get_estimate, "w0"), stuck, stuck, stuck, stuck, desk.question("w")]
+        )
         assert statuses(told) == [200] + ["timeout"] * 5
-        assert pace.wait(time.monotonic() + 1) == 0  # or the next send would be waited for without end
+        assert pace.delay(time.monotonic() + 1) == 0  # or the next send would be waited for without end
     free.set()
 
 
@@ -513,10 +516,12 @@ def test_what_is_left_when_the_api_is_given_up_gives_its_turn_back_too() -> None
         return NoResponse("connect", written=False, detail="")
 
     pace = RateLimiter(Rate(2, 0.01))
-    told = Fetcher(Limits(concurrency=2, attempts=1, timeout=0.3), pace=pace).ask([unreachable, stuck, stuck])
+    told = Fetcher(Limits(concurrency=2, attempts=1, timeout=0.3), rate_limiter=pace).fetch_all(
+        [unreachable, stuck, stuck]
+    )
     assert statuses(told) == ["connect"] * 3
-    pace.take(time.monotonic() + 1)  # the next but one may go when the stuck one has left
-    assert pace.wait(time.monotonic() + 2) == 0
+    pace.acquire(time.monotonic() + 1)  # the next but one may go when the stuck one has left
+    assert pace.delay(time.monotonic() + 2) == 0
     free.set()
 
 
@@ -536,7 +541,7 @@ def test_it_asks_with_the_threads_that_the_system_allows(monkeypatch: pytest.Mon
         if allowed:
             assert statuses(desk.ask(6)) == [200] * 6
         else:
-            with pytest.raises(NoThreadError):
+            with pytest.raises(ThreadLimitError):
                 desk.ask(6)
 
 
@@ -545,7 +550,7 @@ def test_without_a_thread_for_its_deadlines_nothing_is_asked(monkeypatch: pytest
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", start)
-    with pytest.raises(NoThreadError, match="ulimit"):
+    with pytest.raises(ThreadLimitError, match="ulimit"):
         ReadOnlyClient(Endpoint("http://127.0.0.1:1", ApiKey("key")), 1)
 
 
@@ -558,7 +563,7 @@ def test_an_interrupt_ends_it_at_once_and_for_good() -> None:
     ):
         with meanwhile(lambda: told.extend(desk.ask(20))):
             server.wait_for_requests(4)
-            desk.reader.cut()
+            desk.reader.abort_all()
         assert statuses(told) == ["interrupted"] * 20
         assert statuses(desk.ask(3)) == ["interrupted"] * 3
     assert len(server.requests) == 4
@@ -585,5 +590,5 @@ def test_ctrl_c_leaves_no_question_on_its_way() -> None:
 
         asker = Fetcher(Limits(concurrency=2), clock=clock)
         with meanwhile(press), pytest.raises(KeyboardInterrupt):
-            asker.ask([partial(reader.get_estimate, f"w{number}") for number in range(5)])
+            asker.fetch_all([partial(reader.get_estimate, f"w{number}") for number in range(5)])
         server.wait_for(what=lambda log: log.ended == 2)

@@ -10,7 +10,7 @@ from fuzz import answers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.client.response import Response, retry_after
+from runner.client.response import Response
 from runner.runs.reconcile import Listing, Reconciler
 
 SEEDS = list(answers.seeds())
@@ -52,4 +52,4 @@ def test_a_date_beyond_all_calendars_is_no_date(date: str) -> None:
     answer = Response(200, {"date": date, "retry-after": date}, b'{"jobs": []}', datetime(2026, 11, 24, tzinfo=UTC))
     teller: Any = answers.Teller(answer)
     assert Reconciler(None, teller, "api", "me")._list("w") == Listing((), timedelta(0))  # type: ignore[arg-type]  # unused
-    assert retry_after(answer) is None
+    assert answer.retry_after is None

@@ -12,8 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.records import bodies, texts, words
 
-from runner.client import job as job_object
-from runner.client.job import JobObject
+from runner.client.job import (
+    JobObject,
+    decode_lossless,
+    encode_job,
+    is_embeddable,
+    parse_job,
+    parse_json_object,
+    parse_timestamp,
+)
 
 finite = st.recursive(
     st.one_of(
@@ -36,43 +43,43 @@ def nested(depth: int, inside: bytes = b"") -> bytes:
 @given(objects)
 def test_what_json_reads_is_read_as_json_reads_it(members: dict[str, Any]) -> None:
     body = json.dumps(members).encode()
-    job = job_object.read(body)
+    job = parse_job(body)
     assert job is not None
     assert job.members == json.loads(body)
     assert job.id == json.loads(body)["id"]
-    assert job_object.embeddable(body)
+    assert is_embeddable(body)
 
 
 @given(objects)
 def test_text_that_is_not_ascii_is_read_too(members: dict[str, Any]) -> None:
     body = json.dumps(members, ensure_ascii=False).encode("utf-8", "replace")
-    job = job_object.read(body)
+    job = parse_job(body)
     assert job is not None
     assert job.members == json.loads(body)
-    assert job_object.embeddable(body)
+    assert is_embeddable(body)
 
 
 @given(st.one_of(st.binary(), bodies, finite.map(lambda value: json.dumps(value).encode())))
 def test_no_bytes_raise(body: bytes) -> None:
-    job = job_object.read(body)
+    job = parse_job(body)
     if job is not None:
         assert job.id
         assert job.id == job.members["id"]
         assert isinstance(job.val_errors, list)
         assert job.cost is None or type(job.cost) is int
         assert job.status is None or isinstance(job.status, str)
-    assert job_object.embeddable(body) in (True, False)
+    assert is_embeddable(body) in (True, False)
 
 
 @given(st.binary())
 def test_bytes_as_text_lose_nothing(body: bytes) -> None:
-    assert job_object.as_text(body).encode("utf-8", "surrogateescape") == body
-    assert json.loads(json.dumps(job_object.as_text(body))).encode("utf-8", "surrogateescape") == body
+    assert decode_lossless(body).encode("utf-8", "surrogateescape") == body
+    assert json.loads(json.dumps(decode_lossless(body))).encode("utf-8", "surrogateescape") == body
 
 
 @given(bodies)
 def test_what_can_be_embedded_reads_the_same_inside_a_document(body: bytes) -> None:
-    if job_object.read(body) is not None and job_object.embeddable(body):
+    if parse_job(body) is not None and is_embeddable(body):
         document = b'{"before": 1, "job": ' + body + b', "after": 2}'
         assert json.loads(document.decode()) == {"before": 1, "job": json.loads(body), "after": 2}
 
@@ -101,7 +108,7 @@ def test_what_can_be_embedded_reads_the_same_inside_a_document(body: bytes) -> N
     ],
 )
 def test_what_has_no_id_of_its_own_is_no_job(body: bytes) -> None:
-    assert job_object.read(body) is None
+    assert parse_job(body) is None
 
 
 @pytest.mark.parametrize(
@@ -122,7 +129,7 @@ def test_what_has_no_id_of_its_own_is_no_job(body: bytes) -> None:
     ],
 )
 def test_whatever_else_is_in_it_the_id_is_read(body: bytes) -> None:
-    job = job_object.read(body)
+    job = parse_job(body)
     assert job is not None
     assert job.id == "j"
 
@@ -130,7 +137,7 @@ def test_whatever_else_is_in_it_the_id_is_read(body: bytes) -> None:
 def test_of_an_object_that_is_too_deep_the_plain_members_are_kept() -> None:
     deep = nested(5000, b'{"cost": 1}')
     body = b'{"id": "j", "inputs": ' + deep + b', "cost": -3, "status": "a, [b]: {c}", "x": {}, "e": 1e2, "t": true}'
-    job = job_object.read(body)
+    job = parse_job(body)
     assert job == JobObject(
         "j", {"id": "j", "inputs": None, "cost": -3, "status": "a, [b]: {c}", "x": None, "e": 100.0, "t": True}
     )
@@ -157,7 +164,7 @@ def test_of_an_object_that_is_too_deep_the_plain_members_are_kept() -> None:
     ],
 )
 def test_a_cost_is_a_whole_number_or_nothing(text: str, cost: int | None) -> None:
-    job = job_object.read(f'{{"id": "j", "cost": {text}}}'.encode())
+    job = parse_job(f'{{"id": "j", "cost": {text}}}'.encode())
     assert job is not None
     assert job.cost == cost
 
@@ -194,13 +201,13 @@ def test_status_and_validation_errors(members: dict[str, Any], status: str | Non
     ],
 )
 def test_a_moment_is_read_as_far_as_python_can(text: Any, time: datetime | None) -> None:
-    assert job_object.moment(text) == time
+    assert parse_timestamp(text) == time
     assert JobObject("j", {"created_at": text}).created_at == time
 
 
 @given(texts)
 def test_no_text_raises_as_a_moment(text: str) -> None:
-    time = job_object.moment(text)
+    time = parse_timestamp(text)
     assert time is None or time.tzinfo is not None
 
 
@@ -214,9 +221,9 @@ def test_who_created_a_job_is_a_word_or_not_known(members: dict[str, Any], creat
 
 @given(objects)
 def test_a_job_object_is_the_same_after_a_round_trip(members: dict[str, Any]) -> None:
-    body = job_object.encode(members)
+    body = encode_job(members)
     assert body.isascii()
-    assert job_object.read_object(body) == json.loads(json.dumps(members))
+    assert parse_json_object(body) == json.loads(json.dumps(members))
 
 
 @pytest.mark.parametrize(
@@ -243,12 +250,12 @@ def test_a_job_object_is_the_same_after_a_round_trip(members: dict[str, Any]) ->
     ],
 )
 def test_what_may_stand_inside_another_document(body: bytes, fits: bool) -> None:
-    assert job_object.embeddable(body) is fits
+    assert is_embeddable(body) is fits
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
 def test_another_encoding_may_not_stand_inside_a_document(encoding: str) -> None:
-    assert not job_object.embeddable('{"id": "j"}'.encode(encoding))
+    assert not is_embeddable('{"id": "j"}'.encode(encoding))
 
 
 @pytest.mark.parametrize(
@@ -276,8 +283,8 @@ def test_another_encoding_may_not_stand_inside_a_document(encoding: str) -> None
 )
 def test_hostile_bytes_take_no_longer_than_others_of_their_length(body: bytes) -> None:
     before = time.process_time()
-    job_object.read(body)
-    job_object.embeddable(body)
+    parse_job(body)
+    is_embeddable(body)
     assert time.process_time() - before < SECONDS
 
 
@@ -285,6 +292,6 @@ def test_hostile_bytes_take_no_longer_than_others_of_their_length(body: bytes) -
     "time", ["0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"]
 )
 def test_a_time_at_an_end_of_the_calendar_is_one_in_utc_or_none(time: str) -> None:
-    found = job_object.moment(time)
+    found = parse_timestamp(time)
     assert (found is None) == ("Z" not in time)
     assert found is None or found.utcoffset() == timedelta(0)

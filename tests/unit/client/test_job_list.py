@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.client import job_list
+from runner.client.job_list import find_partial_sign, parse_job_list
 
 # JSON, of any names, numbers that are none too.
 values = st.recursive(
@@ -37,7 +37,7 @@ members_of_any_kind = st.dictionaries(
     ],
 )
 def test_a_list_of_jobs_is_one_as_a_whole_or_not_at_all(body: bytes, ids: list[str] | None) -> None:
-    jobs = job_list.read(body)
+    jobs = parse_job_list(body)
     assert (None if jobs is None else [job.id for job in jobs]) == ids
 
 
@@ -91,20 +91,20 @@ PARTS: list[tuple[dict[str, Any], dict[str, str], str]] = [
 def test_a_list_that_says_that_it_is_a_part_is_no_whole_list(
     beside: dict[str, Any], headers: dict[str, str], said: str
 ) -> None:
-    assert job_list.part_said(2, beside, headers) == said
-    assert job_list.part_said(2, {"more": None, **beside}, {"x-request-id": "next", **headers}) == said
+    assert find_partial_sign(2, beside, headers) == said
+    assert find_partial_sign(2, {"more": None, **beside}, {"x-request-id": "next", **headers}) == said
 
 
 @given(
     members_of_any_kind, st.dictionaries(st.sampled_from(["age", "link", "content-range", "x-total-count"]), st.text())
 )
 def test_nothing_beside_a_list_raises(members: dict[str, Any], headers: dict[str, str]) -> None:
-    job_list.part_said(2, {"total": None, **members}, headers)
+    find_partial_sign(2, {"total": None, **members}, headers)
 
 
 def test_a_list_that_is_too_deep_to_read_is_no_empty_list() -> None:
     """A job in doubt that such a list does not show would be taken for not created, and sent again."""
     deep = b'{"jobs": [{"id": "job-1", "spec": ' + b"[" * 250 + b"]" * 250 + b"}]}"
-    assert job_list.read(deep) is None
-    assert job_list.read(b'{"jobs": null, "spec": ' + b"[" * 250 + b"]" * 250 + b"}") is None
-    assert job_list.read(b'{"jobs": null}') == ()
+    assert parse_job_list(deep) is None
+    assert parse_job_list(b'{"jobs": null, "spec": ' + b"[" * 250 + b"]" * 250 + b"}") is None
+    assert parse_job_list(b'{"jobs": null}') == ()

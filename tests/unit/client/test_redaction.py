@@ -39,8 +39,8 @@ WRITERS: dict[str, Callable[[str], str]] = {
 @pytest.mark.parametrize("writer", WRITERS.values(), ids=WRITERS)
 def test_a_secret_is_found_however_it_is_written(writer: Callable[[str], str]) -> None:
     said = f"unknown key {writer(KEY)}, and more"
-    assert Redactor([KEY]).text(said) == f"unknown key {MASKED}, and more"
-    assert Redactor([KEY]).data(said.encode()) == f"unknown key {MASKED}, and more".encode()
+    assert Redactor([KEY]).redact_text(said) == f"unknown key {MASKED}, and more"
+    assert Redactor([KEY]).redact_bytes(said.encode()) == f"unknown key {MASKED}, and more".encode()
 
 
 secrets = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=8, max_size=40)
@@ -53,23 +53,23 @@ def test_each_character_may_be_escaped_in_a_way_of_its_own(secret: str, ways: li
     said = "".join(
         writers["u" if one in "\\%&" else way].format(one, ord(one)) for one, way in zip(secret, ways, strict=False)
     )
-    assert Redactor([secret]).text(said) == MASKED
-    assert Redactor([secret]).data(said.encode()) == MASKED.encode()
+    assert Redactor([secret]).redact_text(said) == MASKED
+    assert Redactor([secret]).redact_bytes(said.encode()) == MASKED.encode()
 
 
 @given(st.text(), secrets)
 def test_what_holds_no_secret_stays(said: str, secret: str) -> None:
     if not any(sign in said for sign in "\\%&") and secret not in said:
-        assert Redactor([secret]).text(said) == said
+        assert Redactor([secret]).redact_text(said) == said
 
 
 def test_a_short_secret_is_a_part_of_words() -> None:
-    assert Redactor(["sandbox", ""]).text("sandbox") == "sandbox"
+    assert Redactor(["sandbox", ""]).redact_text("sandbox") == "sandbox"
 
 
 @pytest.mark.parametrize("piece", ["\\", "%", "&", "a", r"a\u0062", r"\\u0061", "&#97;"])
 def test_hostile_text_takes_no_longer_than_other_text(piece: str) -> None:
     said = (piece * 300_000)[:300_000].encode()
     begun = time.process_time()
-    Redactor(["abababababababab" * 4]).data(said)
+    Redactor(["abababababababab" * 4]).redact_bytes(said)
     assert time.process_time() - begun < 2

@@ -15,10 +15,10 @@ from urllib3 import HTTPHeaderDict, HTTPResponse
 from urllib3.exceptions import HTTPError
 
 from runner.client.response import Response
-from runner.client.transport import LARGEST_BODY, TooLargeError, _read
+from runner.client.transport import MAX_BODY_SIZE, BodyTooLargeError, _read
 
 Read = tuple[int, dict[str, str], bytes]
-ERRORS = (http.client.HTTPException, HTTPError, ConnectionError, TooLargeError)
+ERRORS = (http.client.HTTPException, HTTPError, ConnectionError, BodyTooLargeError)
 
 
 class Wire:
@@ -121,12 +121,12 @@ def test_no_part_of_a_response_is_taken_for_the_whole(data: bytes) -> None:
 
 
 def test_a_body_larger_than_any_job_is_refused() -> None:
-    for size in (LARGEST_BODY + 1, 10**12):
+    for size in (MAX_BODY_SIZE + 1, 10**12):
         head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size
-        with pytest.raises(TooLargeError):
+        with pytest.raises(BodyTooLargeError):
             ours(head, *[bytes(2**20)] * 9)
-    with pytest.raises(TooLargeError):
-        ours(whole(200, gzip.compress(bytes(LARGEST_BODY + 1)), "Content-Encoding: gzip"))
+    with pytest.raises(BodyTooLargeError):
+        ours(whole(200, gzip.compress(bytes(MAX_BODY_SIZE + 1)), "Content-Encoding: gzip"))
 
 
 # http.client takes each of these statuses for a number: 0404 was a certain failure, of a job that may exist.

@@ -14,11 +14,11 @@ import pytest
 from support.past import API
 
 from runner.cli import ledger_access, manifests
-from runner.core import state_dir
 from runner.core.atomic_file import AtomicFile
 from runner.core.errors import RefusedError, UsageError
 from runner.core.models import Manifest
 from runner.core.settings import Limits, RunOptions
+from runner.core.state_dir import STATE_DIR_NAME, create_state_dir
 from runner.ledger import connect, lock
 from runner.ledger.location import LedgerLocation, path_exists
 from runner.ledger.store import Ledger
@@ -63,7 +63,7 @@ def shared(tmp_path: Path) -> Path:
 @as_root
 @pytest.mark.parametrize("what", ["folder", "link", "link to ours"])
 def test_a_folder_that_another_user_has_planted_is_refused(shared: Path, tmp_path: Path, what: str) -> None:
-    home = shared / state_dir.NAME
+    home = shared / STATE_DIR_NAME
     ours, theirs = tmp_path / "ours", shared / "theirs"
     ours.mkdir()
     with being(NOBODY):
@@ -74,7 +74,7 @@ def test_a_folder_that_another_user_has_planted_is_refused(shared: Path, tmp_pat
             home.symlink_to(theirs if what == "link" else ours)
     manifest = str(shared / "m.yaml")
     for use in (
-        lambda: state_dir.make(home),
+        lambda: create_state_dir(home),
         lambda: LedgerLocation.for_manifest(manifest),
         lambda: LedgerLocation.for_manifest(manifest, Path("named.db"), sandbox=True),
     ):
@@ -94,11 +94,11 @@ def test_a_folder_of_whoever_owns_the_manifest_s_folder_or_of_root_is_trusted(sh
     checkout.mkdir()
     os.chown(checkout, NOBODY, NOBODY)
     with being(NOBODY):
-        state_dir.make(checkout / state_dir.NAME)
-    state_dir.make(checkout / state_dir.NAME)
-    state_dir.make(shared / state_dir.NAME)
+        create_state_dir(checkout / STATE_DIR_NAME)
+    create_state_dir(checkout / STATE_DIR_NAME)
+    create_state_dir(shared / STATE_DIR_NAME)
     with being(NOBODY):
-        assert LedgerLocation.for_manifest(str(shared / "m.yaml")).path.parent == shared / state_dir.NAME
+        assert LedgerLocation.for_manifest(str(shared / "m.yaml")).path.parent == shared / STATE_DIR_NAME
 
 
 @pytest.mark.parametrize("target", ["nowhere", "empty", "full"])
@@ -106,10 +106,10 @@ def test_a_link_in_the_place_of_its_gitignore_is_not_followed(tmp_path: Path, ta
     """As a repository may hold it: what it names might be any file of the person."""
     (tmp_path / "empty").touch()
     (tmp_path / "full").write_text("kept\n", encoding="ascii")
-    home = tmp_path / state_dir.NAME
+    home = tmp_path / STATE_DIR_NAME
     home.mkdir()
     (home / ".gitignore").symlink_to(f"../{target}")
-    state_dir.make(home)
+    create_state_dir(home)
     assert not (tmp_path / "nowhere").exists()
     assert (tmp_path / "empty").read_bytes() == b""
     assert (tmp_path / "full").read_text(encoding="ascii") == "kept\n"
@@ -117,8 +117,8 @@ def test_a_link_in_the_place_of_its_gitignore_is_not_followed(tmp_path: Path, ta
 
 def test_a_link_in_its_own_place_hides_nothing_in_another_folder(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
-    (tmp_path / state_dir.NAME).symlink_to("work")
-    state_dir.make(tmp_path / state_dir.NAME)
+    (tmp_path / STATE_DIR_NAME).symlink_to("work")
+    create_state_dir(tmp_path / STATE_DIR_NAME)
     assert list((tmp_path / "work").iterdir()) == []
 
 
@@ -126,9 +126,9 @@ def test_a_link_in_its_own_place_hides_nothing_in_another_folder(tmp_path: Path)
 def test_what_is_no_file_in_the_place_of_its_gitignore_is_left_alone(
     tmp_path: Path, make: Callable[[Path], object]
 ) -> None:
-    (tmp_path / state_dir.NAME).mkdir()
-    make(tmp_path / state_dir.NAME / ".gitignore")
-    state_dir.make(tmp_path / state_dir.NAME)
+    (tmp_path / STATE_DIR_NAME).mkdir()
+    make(tmp_path / STATE_DIR_NAME / ".gitignore")
+    create_state_dir(tmp_path / STATE_DIR_NAME)
 
 
 def test_a_link_in_the_place_of_the_sandbox_s_jobs_is_not_followed(tmp_path: Path) -> None:
@@ -154,8 +154,8 @@ def test_a_pipe_in_the_place_of_the_sandbox_s_jobs_is_refused_and_not_waited_for
 @as_root
 def test_a_record_that_another_user_may_not_look_at_is_refused_in_words(shared: Path) -> None:
     """Some versions of Python take it for one that is not there, and some raise."""
-    home = shared / state_dir.NAME
-    state_dir.make(home)
+    home = shared / STATE_DIR_NAME
+    create_state_dir(home)
     connect.create_ledger(home / "ledger.db")
     place = LedgerLocation.for_manifest(str(shared / "m.yaml"))
     request = RunRequest(Manifest("m", str(shared / "m.yaml"), "", ()), API, place, Limits(), RunOptions())
@@ -267,8 +267,8 @@ def test_a_lock_that_is_no_file_is_not_waited_for(tmp_path: Path, plant: Callabl
 def test_all_that_is_kept_is_private_whatever_the_umask(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
-        state_dir.make(tmp_path / state_dir.NAME)
-        home = tmp_path / state_dir.NAME
+        create_state_dir(tmp_path / STATE_DIR_NAME)
+        home = tmp_path / STATE_DIR_NAME
         connect.create_ledger(home / "ledger.db")
         with Ledger(home / "ledger.db") as ledger, lock.hold(ledger.path, API, "m", timeout=0, activity="x"):
             JobFile(home / "sandbox").close()
@@ -297,13 +297,13 @@ def test_what_nobody_else_can_replace_is_told_before_anything_is_sent(
         target.symlink_to(tmp_path / "victim")
     with being(NOBODY):
         with pytest.raises(RefusedError, match="another user's") as caught:
-            FILE.check(target)
+            FILE.check_writable(target)
         assert "--results PATH" in caught.value.hint
-        FILE.check(shared / "mine.json")
+        FILE.check_writable(shared / "mine.json")
         FILE.write(shared / "mine.json", ["1"])
-        FILE.check(shared / "mine.json")
+        FILE.check_writable(shared / "mine.json")
         FILE.write(shared / "mine.json", ["2"])
-    FILE.check(target)
+    FILE.check_writable(target)
     FILE.write(target, ["3"])  # root may, and follows no link
     assert target.read_text(encoding="ascii") == "3"
     assert (tmp_path / "victim").read_text(encoding="ascii") == "kept"
@@ -312,7 +312,7 @@ def test_what_nobody_else_can_replace_is_told_before_anything_is_sent(
 def test_another_name_of_a_file_that_is_replaced_keeps_what_it_had(tmp_path: Path) -> None:
     (tmp_path / "other").write_text("kept", encoding="ascii")
     (tmp_path / "target").hardlink_to(tmp_path / "other")
-    FILE.check(tmp_path / "target")
+    FILE.check_writable(tmp_path / "target")
     FILE.write(tmp_path / "target", ["new"])
     assert (tmp_path / "other").read_text(encoding="ascii") == "kept"
     assert (tmp_path / "target").stat().st_nlink == 1

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.core.rate_limit import LONGEST_PAUSE, Backoff, Pauses, Rate, RateLimiter, Slot
+from runner.core.backoff import MAX_SINGLE_PAUSE, Backoff, Pauses
+from runner.core.rate_limit import Rate, RateLimiter, Slot
 
 
 @pytest.mark.parametrize(
@@ -47,15 +48,15 @@ def simulate(rate: Rate, delays: Iterable[tuple[float, float]], start: float) ->
     left: list[float] = []
     unheard: list[tuple[float, float, Slot]] = []
     for before, after in delays:
-        while (wait := pace.wait(now)) > 0:
+        while (wait := pace.delay(now)) > 0:
             now += wait
             if wait < 0.01:  # it only waits to hear of a send: no need to ask again each time
                 now = max(now, min((moment for moment, _, _ in unheard), default=now))
             for moment, when, turn in unheard:
                 if moment <= now:
-                    turn.left = when
+                    turn.used_at = when
             unheard = [told for told in unheard if told[0] > now]
-        turn = pace.take(now)
+        turn = pace.acquire(now)
         taken.append(now)
         left.append(now + before)
         unheard.append((now + before + after, now + before, turn))
@@ -96,15 +97,15 @@ def test_sends_that_leave_at_once_are_spread_evenly_and_reach_the_rate(text: str
 
 def test_idle_time_is_not_saved_up_for_a_burst() -> None:
     pace = RateLimiter(Rate(10, 1.0))
-    pace.take(0.0).left = 0.0
-    assert pace.wait(100.0) == 0.0
-    pace.take(100.0).left = 100.0
-    assert pace.wait(100.0) == pytest.approx(0.1)
+    pace.acquire(0.0).used_at = 0.0
+    assert pace.delay(100.0) == 0.0
+    pace.acquire(100.0).used_at = 100.0
+    assert pace.delay(100.0) == pytest.approx(0.1)
 
 
 def test_without_a_rate_there_is_no_wait() -> None:
     pace = RateLimiter(None)
-    assert all(pace.wait(0.0) == 0.0 and pace.take(0.0).left is None for _ in range(100))
+    assert all(pace.delay(0.0) == 0.0 and pace.acquire(0.0).used_at is None for _ in range(100))
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_the_total_is_the_time_that_was_paused(steps: list[tuple[int, int]]) -> 
 
 
 def test_one_pause_has_a_longest() -> None:
-    assert LONGEST_PAUSE == 300.0
+    assert MAX_SINGLE_PAUSE == 300.0
     assert Pauses(limit=900).extend(0.0, 300.0)
     assert not Pauses(limit=900).extend(0.0, 300.5)
     assert not Pauses(limit=900).extend(0.0, 999_999_999.0)
@@ -156,16 +157,16 @@ def test_pauses_may_add_up_to_the_limit_and_no_further() -> None:
 )
 def test_the_backoff_doubles_from_half_to_whole_up_to_a_longest(failures: int, whole: float) -> None:
     backoff = Backoff(random=random.Random(7))  # noqa: S311 - jitter is no secret
-    waits = [backoff.seconds(failures) for _ in range(500)]
+    waits = [backoff.delay(failures) for _ in range(500)]
     assert whole / 2 <= min(waits) < 0.55 * whole
     assert 0.95 * whole < max(waits) <= whole
 
 
 def test_the_backoff_is_the_random_that_is_passed_in() -> None:
     def waits(seed: int) -> list[float]:
-        backoff = Backoff(first=1.0, longest=8.0, random=random.Random(seed))  # noqa: S311 - jitter is no secret
-        return [backoff.seconds(failures) for failures in range(1, 9)]
+        backoff = Backoff(base=1.0, maximum=8.0, random=random.Random(seed))  # noqa: S311 - jitter is no secret
+        return [backoff.delay(failures) for failures in range(1, 9)]
 
     assert waits(1) == waits(1) != waits(2)
     assert max(waits(1)) <= 8.0
-    assert Backoff().seconds(3) != Backoff().seconds(3)
+    assert Backoff().delay(3) != Backoff().delay(3)

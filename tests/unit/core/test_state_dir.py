@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.core import state_dir
 from runner.core.errors import RefusedError
+from runner.core.state_dir import STATE_DIR_NAME, create_state_dir, locate_state_dir
 
 
 @pytest.mark.parametrize(
@@ -25,19 +25,19 @@ from runner.core.errors import RefusedError
     ],
 )
 def test_it_is_beside_the_manifest(manifest: str, expected: str) -> None:
-    assert state_dir.beside(manifest) == Path(expected)
+    assert locate_state_dir(manifest) == Path(expected)
 
 
 def test_it_is_private_and_made_once(tmp_path: Path) -> None:
-    home = state_dir.beside(str(tmp_path / "m.yaml"))
+    home = locate_state_dir(str(tmp_path / "m.yaml"))
     umask = os.umask(0)
     try:
-        state_dir.make(home)
+        create_state_dir(home)
     finally:
         os.umask(umask)
     assert home.stat().st_mode & 0o777 == 0o700
     (home / ".gitignore").write_text("mine\n")
-    state_dir.make(home)
+    create_state_dir(home)
     assert (home / ".gitignore").read_text() == "mine\n"
 
 
@@ -46,8 +46,8 @@ def test_git_sees_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.delenv(name)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
-    state_dir.make(tmp_path / state_dir.NAME)
-    (tmp_path / state_dir.NAME / "ledger.db").touch()
+    create_state_dir(tmp_path / STATE_DIR_NAME)
+    (tmp_path / STATE_DIR_NAME / "ledger.db").touch()
     for arguments in (["init", "--quiet"], ["status", "--porcelain", "--untracked-files=all"]):
         done = subprocess.run(["git", *arguments], cwd=tmp_path, check=True, capture_output=True)  # noqa: S607 - git, wherever it is
         assert done.stdout == b""
@@ -59,6 +59,6 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "full" / ".gitignore").parent.mkdir()
     for path in ("file", "dangling", "missing/folder", "file/folder"):
         with pytest.raises(RefusedError, match="cannot be made") as caught:
-            state_dir.make(tmp_path / path)
+            create_state_dir(tmp_path / path)
         assert str(tmp_path / path) in caught.value.message
         assert caught.value.hint

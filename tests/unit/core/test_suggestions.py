@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.core import suggestions
+from runner.core.suggestions import closest_matches
 
 PERIODS = ("run", "hour", "day", "week", "month", "forever")
 
@@ -26,13 +26,13 @@ PERIODS = ("run", "hour", "day", "week", "month", "forever")
     ],
 )
 def test_the_nearest_come_first(word: str, choices: tuple[str, ...], meant: list[str]) -> None:
-    assert suggestions.near(word, choices, 3) == meant
-    assert suggestions.near(word, choices) == meant[:1]
+    assert closest_matches(word, choices, 3) == meant
+    assert closest_matches(word, choices) == meant[:1]
 
 
 @given(st.text(max_size=20), st.lists(st.text(max_size=10), max_size=8), st.integers(1, 4))
 def test_only_choices_are_named_and_no_more_than_asked_for(word: str, choices: list[str], most: int) -> None:
-    found = suggestions.near(word, choices, most)
+    found = closest_matches(word, choices, most)
     assert len(found) <= most
     assert len(set(found)) == len(found)
     assert set(found) <= set(choices)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.records import texts
 
-from runner.core.text import clusters, cut, escape_unprintable, width
+from runner.core.text import display_width, escape_unprintable, grapheme_clusters, truncate
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_nothing_but_what_is_simply_shown_is_left(text: str) -> None:
     ("text", "columns"), [("", 0), ("abc", 3), ("名前", 4), ("😀", 2), ("e\u0301", 1), ("ＡＢ", 4), ("…", 1), ("é", 1)]
 )
 def test_width_is_counted_in_columns(text: str, columns: int) -> None:
-    assert width(text) == columns
+    assert display_width(text) == columns
 
 
 @pytest.mark.parametrize(
@@ -79,19 +79,19 @@ def test_width_is_counted_in_columns(text: str, columns: int) -> None:
     ],
 )
 def test_a_cut_leaves_characters_whole(text: str, columns: int, rest: str) -> None:
-    assert cut(text, columns) == rest
+    assert truncate(text, columns) == rest
 
 
 @given(texts.map(escape_unprintable), st.integers(1, 30))
 def test_a_cut_is_never_too_wide_and_never_idle(text: str, columns: int) -> None:
-    rest = cut(text, columns)
-    assert width(rest) <= columns
+    rest = truncate(text, columns)
+    assert display_width(rest) <= columns
     assert rest == text or (rest.endswith("…") and text.startswith(rest[:-1]))
-    assert (rest == text) is (width(text) <= columns)
+    assert (rest == text) is (display_width(text) <= columns)
 
 
 @given(texts.map(escape_unprintable))
 def test_clusters_are_the_text_in_pieces_of_some_width(text: str) -> None:
-    pieces = list(clusters(text))
+    pieces = list(grapheme_clusters(text))
     assert "".join(pieces) == text
-    assert all(width(piece) for piece in pieces)
+    assert all(display_width(piece) for piece in pieces)

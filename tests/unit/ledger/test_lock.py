@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.core.errors import Exit, RefusedError
+from runner.core.errors import RefusedError
+from runner.core.exit_codes import Exit
 from runner.ledger import lock
 from runner.ledger.lock import LockedError, describe_holder, hold
 

@@ -78,7 +78,7 @@ def test_a_whole_manifest_is_read_into_types(libyaml: bool) -> None:
         timezone="Asia/Kolkata",
         max_cost=500,
         submit=SubmitSettings(concurrency=8, rate="5/s", attempts=5, timeout=30.0, stop_after=10),
-        named=True,
+        has_explicit_name=True,
     )
 
 

@@ -56,7 +56,7 @@ def check(
             past.send(ledger, run, job, past.made(f"{one.name}-{job.project_id}"))
     # Each entry twice: pairs are what is counted.
     entries = [past.job(f"{turn}{project}", project_id=project) for project in projects for turn in "ab"]
-    manifest_identity.check(ledger, past.API, Manifest(name, path, "sha256", tuple(entries), named=named))
+    manifest_identity.check(ledger, past.API, Manifest(name, path, "sha256", tuple(entries), has_explicit_name=named))
 
 
 GONE = [Known("gone", "gone.yaml")]

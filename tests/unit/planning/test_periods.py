@@ -13,7 +13,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from runner.core.errors import Exit, UsageError
+from runner.core.errors import UsageError
+from runner.core.exit_codes import Exit
 from runner.core.models import OncePer
 from runner.planning.periods import describe, run_key, zone
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from support.records import created, entry, record, records
 from support.schemas import check_results, loads_strictly
 
-from runner.core.models import Record
+from runner.core.models import RunRecord
 from runner.reports import FORMATS, Style
 from runner.runs import results_file
 from runner.runs.summary import summarize
@@ -17,7 +17,7 @@ from runner.runs.summary import summarize
 
 @pytest.mark.parametrize("name", FORMATS)
 @given(made=records)
-def test_nothing_in_a_report_moves_the_cursor_or_commands_a_ci(name: str, made: Record) -> None:
+def test_nothing_in_a_report_moves_the_cursor_or_commands_a_ci(name: str, made: RunRecord) -> None:
     text = FORMATS[name]([summarize(made)], Style())
     for line in text.replace("\r\n", "\n").split("\n"):
         assert not [char for char in line if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")]
@@ -33,7 +33,7 @@ def test_a_report_leaves_the_last_line_to_its_printer(name: str) -> None:
 
 
 @given(records)
-def test_json_is_the_results_document(made: Record) -> None:
+def test_json_is_the_results_document(made: RunRecord) -> None:
     text = FORMATS["json"]([summarize(made)], Style())
     assert text + "\n" == "".join(results_file.chunks(summarize(made)))
     check_results(loads_strictly(text))

@@ -19,7 +19,7 @@ from support.wire import Reply, Request, Reset, Script, WireServer, reply
 from runner.client.api import ReadOnlyClient
 from runner.client.endpoint import ApiKey, Endpoint
 from runner.client.fetcher import Fetcher
-from runner.core.rate_limit import Backoff
+from runner.core.backoff import Backoff
 from runner.core.settings import Limits
 from runner.runs.job_status import JobStatus, Kind, StatusPoller, totals
 
@@ -328,7 +328,7 @@ def watching(api: Backend, limits: Limits = ONCE, jobs: Sequence[JobStatus] | No
     with ExitStack() as up:
         server = up.enter_context(WireServer(choose=api))
         with ReadOnlyClient(Endpoint(server.url, ApiKey("a-key-of-tests")), 8) as reader:
-            asker = Fetcher(limits, backoff=Backoff(first=0.001), clock=clock)
+            asker = Fetcher(limits, backoff=Backoff(base=0.001), clock=clock)
             watch = StatusPoller(known, reader, asker, kept.extend, clock=clock, now=lambda: THEN)
             yield Case(watch, server, kept, clock, up)
 

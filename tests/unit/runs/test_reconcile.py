@@ -21,7 +21,7 @@ from runner.client.exchange import Exchange
 from runner.client.job import JobObject
 from runner.client.response import ExchangeResult, NoResponse, Response
 from runner.core.models import Created, InDoubt, NotCreated, Outcome
-from runner.core.settings import SETTLE
+from runner.core.settings import DEFAULT_SETTLE
 from runner.ledger.connect import create_ledger
 from runner.ledger.rows import SubmissionRow
 from runner.ledger.store import Ledger
@@ -518,7 +518,7 @@ def test_what_is_said_is_true(simulated: tuple[Simulation, list[float]]) -> None
         for job_id in adopted.values():
             # In some lost send's window: which one's it is may be open, as a list may show the later one's first. The
             # server's clock is known to a second.
-            windows, made = [Window.of(standing, SETTLE) for standing in lost], world.made_of(job_id)
+            windows, made = [Window.of(standing, DEFAULT_SETTLE) for standing in lost], world.made_of(job_id)
             assert any(window.start <= at(made + 1) and at(made - 1) <= window.end for window in windows)
 
         alone = not any(one.by == "me" or not world.creators for one in world.colleagues)

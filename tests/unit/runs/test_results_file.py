@@ -24,9 +24,9 @@ from support.records import RUN, SENT, created, entry, failed, in_doubt, record,
 from support.schemas import check_results, loads_strictly
 from support.shell import unwatched
 
-from runner.client import job as job_object
+from runner.client.job import is_embeddable, parse_job
 from runner.core.errors import RefusedError
-from runner.core.models import Created, Entry, Job, Outcome, Record, Skipped
+from runner.core.models import Created, Entry, Job, Outcome, RunRecord, Skipped
 from runner.runs import results_file, summary
 
 LITERAL = """\
@@ -152,15 +152,15 @@ LITERAL = """\
 """
 
 
-def document_of(made: Record) -> dict[str, Any]:
+def document_of(made: RunRecord) -> dict[str, Any]:
     return check_results(loads_strictly("".join(results_file.chunks(summary.summarize(made)))))
 
 
-def of_body(body: bytes) -> Record:
+def of_body(body: bytes) -> RunRecord:
     return record(entry("a", Created("j", body, 1, SENT)))
 
 
-def names(made: Record, outcome: type[Outcome]) -> list[str]:
+def names(made: RunRecord, outcome: type[Outcome]) -> list[str]:
     """The names as JSON readers have them: two surrogates that happen to be a pair are one character."""
     wanted = [e.job.name for e in made.entries if isinstance(e.outcome, outcome)]
     return [name.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass") for name in wanted]
@@ -188,7 +188,7 @@ def test_a_record_without_entries_has_empty_lists() -> None:
 
 
 @given(records)
-def test_any_record_makes_a_valid_document(made: Record) -> None:
+def test_any_record_makes_a_valid_document(made: RunRecord) -> None:
     document = document_of(made)
     assert [item["name"] for item in document["created"]] == names(made, Created)
     assert [item["name"] for item in document["skipped"]] == names(made, Skipped)
@@ -196,17 +196,17 @@ def test_any_record_makes_a_valid_document(made: Record) -> None:
 
 
 @given(records)
-def test_any_job_object_stands_in_it_as_it_came_or_as_text(made: Record) -> None:
+def test_any_job_object_stands_in_it_as_it_came_or_as_text(made: RunRecord) -> None:
     bodies = [e.outcome.body for e in made.entries if isinstance(e.outcome, Created)]
     for body, item in zip(bodies, document_of(made)["created"], strict=True):
-        if job_object.read(body) is not None and job_object.embeddable(body):
+        if parse_job(body) is not None and is_embeddable(body):
             assert item["job"] == json.loads(body)
         else:
             assert item.get("job_text", "").encode("utf-8", "surrogateescape") == body
 
 
 @given(records)
-def test_no_character_that_a_terminal_acts_on_is_in_the_document(made: Record) -> None:
+def test_no_character_that_a_terminal_acts_on_is_in_the_document(made: RunRecord) -> None:
     text = "".join(results_file.chunks(summary.summarize(made)))
     assert {c for c in text if unicodedata.category(c) in ("Cc", "Zl", "Zp", "Cs")} == {"\n"}
     assert not set("\u202e\u2066\u200b\ufeff\u061c") & set(text)
@@ -289,7 +289,7 @@ def test_an_error_of_the_api_that_is_no_json_becomes_a_string(value: Any) -> Non
 
 def test_settings_cannot_lose_the_record() -> None:
     run = replace(RUN, settings={"path": Path("a"), "timeout": float("inf")})
-    assert document_of(Record(run, ()))["run"]["settings"] == {"path": "a", "timeout": None}
+    assert document_of(RunRecord(run, ()))["run"]["settings"] == {"path": "a", "timeout": None}
 
 
 def test_costs_are_added_up_exactly_and_absurd_ones_left_out() -> None:
@@ -332,7 +332,7 @@ class FromDisk:
 
 
 def test_the_document_is_never_whole_in_memory() -> None:
-    made = Record(RUN, FromDisk())
+    made = RunRecord(RUN, FromDisk())
     tracemalloc.start()
     length = sum(map(len, results_file.chunks(summary.summarize(made))))
     peak = tracemalloc.get_traced_memory()[1]
@@ -352,7 +352,7 @@ def test_the_file_is_written_for_its_owner_alone(tmp_path: Path) -> None:
 
 def test_a_name_of_any_length_can_be_written(tmp_path: Path) -> None:
     path = tmp_path / ("n" * 255)
-    results_file.FILE.check(path)
+    results_file.FILE.check_writable(path)
     results_file.write(summary.summarize(record()), path)
     check_results(path)
 
@@ -362,7 +362,7 @@ def test_a_symbolic_link_is_replaced_and_what_it_names_is_left_alone(tmp_path: P
     named.write_bytes(b"precious")
     link = tmp_path / "link"
     link.symlink_to(named)
-    results_file.FILE.check(link)
+    results_file.FILE.check_writable(link)
     results_file.write(summary.summarize(record()), link)
     assert not link.is_symlink()
     assert named.read_bytes() == b"precious"
@@ -371,7 +371,7 @@ def test_a_symbolic_link_is_replaced_and_what_it_names_is_left_alone(tmp_path: P
 def test_a_link_to_nowhere_is_replaced(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "nowhere")
-    results_file.FILE.check(link)
+    results_file.FILE.check_writable(link)
     results_file.write(summary.summarize(record()), link)
     assert list(tmp_path.iterdir()) == [link]
 
@@ -543,7 +543,7 @@ def test_what_cannot_be_written_is_refused_before_and_after(
 ) -> None:
     path = target(tmp_path)
     before = sorted(tmp_path.iterdir())
-    for use in (results_file.FILE.check, partial(results_file.write, summary.summarize(record()))):
+    for use in (results_file.FILE.check_writable, partial(results_file.write, summary.summarize(record()))):
         with pytest.raises(RefusedError) as refusal:
             use(path)
         assert refusal.value.message == f"the results file {path} {message}"
@@ -552,7 +552,7 @@ def test_what_cannot_be_written_is_refused_before_and_after(
 
 
 def test_trying_leaves_nothing_behind_and_touches_nothing(tmp_path: Path) -> None:
-    results_file.FILE.check(tmp_path / "a.json")
+    results_file.FILE.check_writable(tmp_path / "a.json")
     assert list(tmp_path.iterdir()) == []
 
 

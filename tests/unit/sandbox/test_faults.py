@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from runner.core.errors import Exit, UsageError
+from runner.core.errors import UsageError
+from runner.core.exit_codes import Exit
 from runner.sandbox.faults import FAULT_KINDS, Fault, FaultSampler, check_shares, parse_fault, select_fault
 
 

@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from runner.core.errors import Exit, RefusedError, UsageError
+from runner.core.errors import RefusedError, UsageError
+from runner.core.exit_codes import Exit
 from runner.sandbox import handlers
 from runner.sandbox.backend import Backend
 from runner.sandbox.catalog import EXAMPLE

@@ -20,6 +20,7 @@ from support.wire import PATIENCE, Request, Reset, Script, Stall, WireServer, cr
 
 from runner.client.api import ApiClient
 from runner.client.endpoint import ApiKey, Endpoint
+from runner.core.backoff import Backoff
 from runner.core.errors import RefusedError
 from runner.core.models import (
     Created,
@@ -29,11 +30,10 @@ from runner.core.models import (
     Manifest,
     NotCreated,
     Outcome,
-    Record,
+    RunRecord,
     Skipped,
     Submission,
 )
-from runner.core.rate_limit import Backoff
 from runner.core.settings import Limits, RunOptions
 from runner.ledger.connect import create_ledger
 from runner.ledger.journal import Claim, RecordedOutcome
@@ -45,7 +45,7 @@ from runner.runs.request import RunRequest
 from runner.submission.budget import Budget, reported_cost
 from runner.submission.engine import Engine, EngineResult
 
-FAST = Backoff(first=0.02, longest=0.05)
+FAST = Backoff(base=0.02, maximum=0.05)
 
 
 def submission(name: str, estimate: int | None = None) -> Submission:
@@ -403,7 +403,7 @@ class Site:
 
     def run(
         self, limit: int | None, concurrency: int, *, allow_unknown: bool = True
-    ) -> tuple[EngineResult | None, Record | None]:
+    ) -> tuple[EngineResult | None, RunRecord | None]:
         """Run, resuming what there is; None when it is refused."""
         self.market.limit, self.market.concurrency = limit, concurrency
         jobs = tuple(Job(name, name, "p") for name in self.market.cases)
@@ -460,7 +460,7 @@ cases = st.builds(
 limits = st.sampled_from([0, -5, 5, 15, 30, -1, 60])  # beyond what is needed
 
 
-def check_end(site: Site, end: EngineResult, record: Record, limit: int | None) -> None:
+def check_end(site: Site, end: EngineResult, record: RunRecord, limit: int | None) -> None:
     """What holds when a run has ended: what was not sent was skipped for the budget, and would not have fitted."""
     outcomes = {entry.job.name: entry.outcome for entry in record.entries}
     skipped = [name for name, outcome in outcomes.items() if isinstance(outcome, Skipped)]

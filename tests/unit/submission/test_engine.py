@@ -36,15 +36,15 @@ from runner.client.api import ApiClient
 from runner.client.endpoint import ApiKey, Endpoint
 from runner.client.exchange import Exchange
 from runner.client.response import ExchangeResult
+from runner.core.backoff import Backoff
 from runner.core.errors import RefusedError
 from runner.core.models import Created, ErrorInfo, InDoubt, Job, NotCreated, Outcome, Skipped, Submission
-from runner.core.rate_limit import Backoff
 from runner.core.settings import Limits
 from runner.ledger.journal import Claim, JobIdTakenError, RecordedOutcome
 from runner.submission import engine
 from runner.submission.engine import Engine, EngineResult
 
-FAST = Backoff(first=0.02, longest=0.1)
+FAST = Backoff(base=0.02, maximum=0.1)
 
 
 class Book:
@@ -430,7 +430,7 @@ def test_a_burst_of_throttling_is_one_pause() -> None:
     gate = threading.Event()
     with (
         WireServer(choose=in_turn(*[Stall(gate, then=reply(429))] * 4)) as server,
-        running(server.url, jobs(4), backoff=Backoff(first=0.5)) as sent,
+        running(server.url, jobs(4), backoff=Backoff(base=0.5)) as sent,
     ):
         server.wait_for_requests(4)
         gate.set()
@@ -441,7 +441,7 @@ def test_a_burst_of_throttling_is_one_pause() -> None:
 
 def test_throttling_again_and_again_waits_longer_each_time() -> None:
     with WireServer(*[reply(429, headers=[("Retry-After", "0")])] * 4) as server:
-        sent = run(server.url, jobs(1), concurrency=1, backoff=Backoff(first=0.08))
+        sent = run(server.url, jobs(1), concurrency=1, backoff=Backoff(base=0.08))
     assert sent.kinds() == {"created": 1}
     waits = [after.at - before.at for before, after in pairwise(server.requests)]
     assert [wait >= least for wait, least in zip(waits, [0.04, 0.08, 0.16, 0.32], strict=True)] == [True] * 4
@@ -459,7 +459,7 @@ def test_a_pause_over_five_minutes_stops_the_run(seconds: str) -> None:
 
 def test_pauses_that_add_up_to_more_than_max_pause_stop_the_run() -> None:
     with WireServer(choose=lambda _: reply(429)) as server:
-        sent = run(server.url, jobs(5), concurrency=1, max_pause=0.5, backoff=Backoff(first=0.2, longest=0.2))
+        sent = run(server.url, jobs(5), concurrency=1, max_pause=0.5, backoff=Backoff(base=0.2, maximum=0.2))
     assert sent.kinds() == {"stopped": 5}
     assert 3 <= len(server.requests) <= 12  # from half a pause to a whole one, and one more on its way each time
     assert server.created == []
@@ -638,7 +638,7 @@ def test_an_interrupt_ends_a_pause_and_a_backoff() -> None:
         assert sent.told.paused.wait(PATIENCE)
         sent.engine.interrupt(signal.SIGINT)
     assert sent.kinds() == {"interrupted": 3}
-    with refusing_port() as port, running(f"http://127.0.0.1:{port}", jobs(1), backoff=Backoff(first=200)) as sent:
+    with refusing_port() as port, running(f"http://127.0.0.1:{port}", jobs(1), backoff=Backoff(base=200)) as sent:
         assert sent.told.retried.wait(PATIENCE)
         sent.engine.interrupt(signal.SIGINT)
     assert sent.kinds() == {"unreachable": 1}
@@ -761,7 +761,7 @@ def test_no_job_is_created_twice_and_none_is_forgotten(plan: list[list[str]], co
             jobs(len(plan)),
             concurrency=concurrency,
             stop_after=0,
-            backoff=Backoff(first=0.001, longest=0.002),
+            backoff=Backoff(base=0.001, maximum=0.002),
         )
     made = Counter(request.project for request in server.created)
     assert set(made) <= sent.names(Created) | sent.names(InDoubt)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.client.response import Cause, ExchangeResult, NoResponse, Response, retry_after
+from runner.client.response import Cause, ExchangeResult, NoResponse, Response
 from runner.core.models import ErrorInfo
 from runner.submission.verdict import Accepted, Ambiguous, NotSent, Rejected, Throttled, Verdict, classify
 
@@ -266,7 +266,7 @@ def test_the_start_of_an_answer_that_cannot_be_used_is_kept(body: bytes, kept: s
     ],
 )  # fmt: skip
 def test_retry_after_in_its_forms(value: str, seconds: float | None) -> None:
-    assert retry_after(answer(429, b"", {"retry-after": value})) == seconds
+    assert answer(429, b"", {"retry-after": value}).retry_after == seconds
     verdict = verdict_on(answer(429, b"", {"retry-after": value}))
     assert isinstance(verdict, Throttled)
     assert verdict.retry_after == seconds
@@ -284,12 +284,12 @@ def test_retry_after_in_its_forms(value: str, seconds: float | None) -> None:
 )
 def test_a_date_is_measured_by_the_servers_own_clock(date: str, seconds: float) -> None:
     headers = {"date": date, "retry-after": "Mon, 04 May 2026 04:02:31 GMT"}
-    assert retry_after(answer(425, b"", headers)) == seconds
-    assert retry_after(answer(425, b"", {**headers, "retry-after": "7"})) == 7.0
+    assert answer(425, b"", headers).retry_after == seconds
+    assert answer(425, b"", {**headers, "retry-after": "7"}).retry_after == 7.0
 
 
 def test_no_retry_after_is_none() -> None:
-    assert retry_after(answer(429)) is None
+    assert answer(429).retry_after is None
 
 
 # Named ones: to choose among all of Unicode, Hypothesis first makes tables for seconds.
@@ -334,7 +334,7 @@ def test_no_answer_breaks_the_table(
 
 @given(value=_values, date=_values)
 def test_any_retry_after_is_seconds_or_none(value: str, date: str) -> None:
-    seconds = retry_after(answer(429, b"", {"retry-after": value, "date": date}))
+    seconds = answer(429, b"", {"retry-after": value, "date": date}).retry_after
     assert seconds is None or 0 <= seconds < math.inf
 
 

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given
 from support.records import created, entry, failed, in_doubt, record, records
 
-from runner.core.models import Created, Record, Skipped
+from runner.core.models import Created, RunRecord, Skipped
 from runner.reports import FORMATS, Style
 from runner.runs.summary import summarize
 
 
-def as_csv(made: Record) -> str:
+def as_csv(made: RunRecord) -> str:
     return FORMATS["csv"]([summarize(made)], Style())
 
 
-def rows(made: Record) -> list[dict[str, Any]]:
+def rows(made: RunRecord) -> list[dict[str, Any]]:
     return list(csv.DictReader(io.StringIO(as_csv(made), newline=""), strict=True))
 
 
@@ -66,7 +66,7 @@ def test_a_cost_is_a_number_even_below_nothing() -> None:
 
 
 @given(records)
-def test_it_reads_back(made: Record) -> None:
+def test_it_reads_back(made: RunRecord) -> None:
     read = rows(made)
     assert len(read) == len(made.entries)
     for row, item in zip(read, made.entries, strict=True):
@@ -78,6 +78,6 @@ def test_it_reads_back(made: Record) -> None:
 
 
 @given(records)
-def test_each_job_is_one_line(made: Record) -> None:
+def test_each_job_is_one_line(made: RunRecord) -> None:
     text = as_csv(made)
     assert text.count("\n") == text.count("\r") == text.count("\r\n") == len(made.entries)

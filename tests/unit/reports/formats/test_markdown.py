@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from support.records import created, entry, failed, in_doubt, record, records, texts
 
-from runner.core.models import Record, Skipped
+from runner.core.models import RunRecord, Skipped
 from runner.reports import FORMATS, Style
 from runner.reports.formats.markdown import escaped
 from runner.runs.summary import summarize
@@ -16,7 +16,7 @@ from runner.runs.summary import summarize
 _CELL_END = re.compile(r"(?<!\\)(?:\\\\)*\|")
 
 
-def markdown(made: Record) -> str:
+def markdown(made: RunRecord) -> str:
     return FORMATS["markdown"]([summarize(made)], Style())
 
 
@@ -69,7 +69,7 @@ def test_text_is_shown_as_it_is(text: str, source: str) -> None:
 
 
 @given(records)
-def test_each_job_is_a_line_of_as_many_cells(made: Record) -> None:
+def test_each_job_is_a_line_of_as_many_cells(made: RunRecord) -> None:
     lines = markdown(made).split("\n")
     rows = lines[: lines.index("")] if made.entries else []
     assert len(rows) == (len(made.entries) + 2 if made.entries else 0)

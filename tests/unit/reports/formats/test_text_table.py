@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.records import RUN, created, entry, failed, in_doubt, record, records
 
-from runner.core.models import Created, Entry, NotCreated, Record, Skipped
-from runner.core.text import width
+from runner.core.models import Created, Entry, NotCreated, RunRecord, Skipped
+from runner.core.text import display_width
 from runner.reports import FORMATS, Style
 from runner.runs.summary import summarize
 
@@ -29,11 +29,11 @@ SIX = record(
 )
 
 
-def table(made: Record, width: int | None = None, *, color: bool = False, every: bool = False) -> str:
+def table(made: RunRecord, width: int | None = None, *, color: bool = False, every: bool = False) -> str:
     return FORMATS["table"]([summarize(made)], Style(width, color, every))
 
 
-def body(made: Record, width: int | None = None, *, every: bool = False) -> list[str]:
+def body(made: RunRecord, width: int | None = None, *, every: bool = False) -> list[str]:
     """The lines of the table, without titles and notes."""
     lines = table(made, width, every=every).split("\n")
     return lines[2 : lines.index("")] if "" in lines else []
@@ -152,8 +152,8 @@ def test_colors_change_nothing_but_the_color() -> None:
     assert click.unstyle(colored) == table(SIX, 80)
 
 
-def many(count: int, *others: Entry) -> Record:
-    return Record(RUN, (*(entry(f"j{i}", created(f"{i}")) for i in range(count)), *others))
+def many(count: int, *others: Entry) -> RunRecord:
+    return RunRecord(RUN, (*(entry(f"j{i}", created(f"{i}")) for i in range(count)), *others))
 
 
 def test_a_thousand_jobs_are_all_listed() -> None:
@@ -187,22 +187,22 @@ def test_of_more_that_were_all_created_there_are_the_totals() -> None:
 
 
 @given(records, st.none() | st.integers(20, 200))
-def test_each_job_is_a_line_that_fits(made: Record, columns: int | None) -> None:
+def test_each_job_is_a_line_that_fits(made: RunRecord, columns: int | None) -> None:
     lines = table(made, columns).split("\n")
     rows = len(made.entries)
     if rows:
         assert lines[rows + 2] == ""
-        assert max(map(width, lines[: rows + 2])) <= (columns or 10**9)
+        assert max(map(display_width, lines[: rows + 2])) <= (columns or 10**9)
     assert lines[rows + 3 if rows else 0].startswith(f"{rows} job")
 
 
 @given(records)
-def test_cells_stand_under_their_titles(made: Record) -> None:
+def test_cells_stand_under_their_titles(made: RunRecord) -> None:
     """Each row has two blanks where the rule has them, in columns of the terminal and not in characters."""
     lines = table(made).split("\n")
     rows = len(made.entries)
     for line in lines[2 : rows + 2]:
-        across = "".join(char + "\0" * (width(char) - 1) for char in line if width(char))
+        across = "".join(char + "\0" * (display_width(char) - 1) for char in line if display_width(char))
         gaps = [at for at, char in enumerate(lines[1]) if char == " " and at < len(across)]
         assert all(across[at] == " " for at in gaps)
 

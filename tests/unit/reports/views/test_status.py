@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support.records import HOSTILE, bodies, json_values, times, words
 from support.schemas import loads_strictly
 
-from runner.core.text import width
+from runner.core.text import display_width
 from runner.reports import STATUS_FORMATS, StatusReport, Style
 from runner.runs.job_status import JobStatus
 
@@ -234,7 +234,7 @@ def test_no_table_holds_what_a_terminal_or_a_ci_log_acts_on(made: StatusReport, 
     rows = len(made.sightings)
     lines = text("table", made, columns).split("\n")
     assert lines[rows + 2] == ""
-    assert max(map(width, lines[: rows + 2])) <= (columns or 10**9)
+    assert max(map(display_width, lines[: rows + 2])) <= (columns or 10**9)
 
 
 @given(standings)

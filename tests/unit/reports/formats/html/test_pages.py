@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from support.records import RUN, SENT, bodies, created, entry, failed, in_doubt, labels, record, records, times, words
 from tinyhtml5.parser import HTMLParser  # type: ignore[import-untyped] # it has no types
 
-from runner.core.models import Created, Entry, InDoubt, Job, Manifest, Outcome, Record, Skipped
+from runner.core.models import Created, Entry, InDoubt, Job, Manifest, Outcome, RunRecord, Skipped
 from runner.planning.forecast import PlannedJob, Preview
 from runner.reports.formats import html
 from runner.reports.formats.html import time_buckets
@@ -532,7 +532,7 @@ forecasts = st.builds(
 )
 
 
-def seen(made: Record) -> Record:
+def seen(made: RunRecord) -> RunRecord:
     """A record of which all jobs were found final."""
 
     def final(outcome: Outcome) -> Outcome:
