@@ -28,7 +28,7 @@ class EmptyLedger(Ledger):
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def all(self, query: str, *values: Any) -> list[Any]:  # noqa: ARG002 - the result of every query
+    def query(self, query: str, *values: Any) -> list[Any]:  # noqa: ARG002 - the result of every query
         """No rows."""
         return []
 
