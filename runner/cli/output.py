@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from runner import reports
 from runner.cli import console
 from runner.core.atomic_file import AtomicFile
 from runner.core.errors import RefusedError, UsageError
@@ -25,42 +25,46 @@ _T = TypeVar("_T")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-def _parse(
-    _context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]
+def _parse_reports(
+    formats: Collection[str], _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
 ) -> tuple[tuple[str, Path], ...]:
-    """Read each `FORMAT=PATH`."""
-    found = []
-    for one in given:
-        name, _, path = one.partition("=")
-        if name not in reports.NAMES or not path:
-            raise click.BadParameter(f"{one!r}: give it as FORMAT=PATH, where FORMAT is {', '.join(reports.NAMES)}")
-        found.append((name, Path(path)))
-    return tuple(found)
+    """Parse each `FORMAT=PATH`, where FORMAT is one of `formats`."""
+    parsed = []
+    for value in values:
+        name, _, path = value.partition("=")
+        if name not in formats or not path:
+            raise click.BadParameter(f"{value!r}: give it as FORMAT=PATH, where FORMAT is {', '.join(formats)}")
+        parsed.append((name, Path(path)))
+    return tuple(parsed)
 
 
-def options(command: _Command) -> _Command:
-    """Add `--format`, `--report` and `--all`."""
-    for option in (
-        click.option("--all", "every", is_flag=True, help="List every job in the table, also beyond 1,000."),
-        click.option(
-            "--report",
-            "reports",
-            multiple=True,
-            callback=_parse,
-            metavar="FORMAT=PATH",
-            help="Write a report to a file, beside what is printed. Repeatable.",
-        ),
-        click.option(
-            "--format",
-            envvar="PIXXEL_RUNNER_FORMAT",
-            type=click.Choice(reports.NAMES),
-            default="table",
-            show_default=True,
-            help="How it is printed.",
-        ),
-    ):
-        command = option(command)
-    return command
+def options(formats: Collection[str]) -> Callable[[_Command], _Command]:
+    """Add `--format`, `--report` and `--all` to a command whose reports have these formats."""
+
+    def decorate(command: _Command) -> _Command:
+        for option in (
+            click.option("--all", "every", is_flag=True, help="List every job in the table, also beyond 1,000."),
+            click.option(
+                "--report",
+                "reports",
+                multiple=True,
+                callback=partial(_parse_reports, formats),
+                metavar="FORMAT=PATH",
+                help="Write a report to a file, beside what is printed. Repeatable.",
+            ),
+            click.option(
+                "--format",
+                envvar="PIXXEL_RUNNER_FORMAT",
+                type=click.Choice(tuple(formats)),
+                default="table",
+                show_default=True,
+                help="How it is printed.",
+            ),
+        ):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,8 @@ from runner.runs.job_status import totals as status_totals
 from runner.runs.summary import RunSummary
 
 __all__ = [
-    "FORMATS",
-    "NAMES",
     "PLAN_FORMATS",
+    "RUN_FORMATS",
     "STATUS_FORMATS",
     "Report",
     "StatusReport",
@@ -53,7 +52,7 @@ def _formats(
     )
 
 
-FORMATS: Mapping[str, Report[Sequence[RunSummary]]] = _formats(
+RUN_FORMATS: Mapping[str, Report[Sequence[RunSummary]]] = _formats(
     run.sheet,
     run.FIELDS,
     run.rows,
@@ -68,10 +67,8 @@ PLAN_FORMATS: Mapping[str, Report[Sequence[Preview]]] = _formats(
     plan.FIELDS,
     plan.rows,
     json=json.plans,
-    junit=junit.plans,
     github=github.plans,
     html=html.plans,
-    prometheus=prometheus.plans,
 )
 STATUS_FORMATS: Mapping[str, Report[Sequence[StatusReport]]] = _formats(
     status.sheet,
@@ -83,4 +80,3 @@ STATUS_FORMATS: Mapping[str, Report[Sequence[StatusReport]]] = _formats(
     html=html.statuses,
     prometheus=prometheus.statuses,
 )
-NAMES = tuple(FORMATS)

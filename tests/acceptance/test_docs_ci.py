@@ -205,8 +205,10 @@ def test_the_examples_give_only_what_the_action_takes() -> None:
 
 def test_a_pull_request_is_told_what_a_merge_would_do_without_a_key(runner: Runner) -> None:
     manifest(runner.workspace / "jobs", "p-1", "p-2")
-    ended = use(runner, event="pull_request")
+    ended = use(runner, event="pull_request", reports="junit=out.xml\nhtml=out.html")
     assert ended.ok, ended.log
+    assert (runner.workspace / "out.html").exists()
+    assert not (runner.workspace / "out.xml").exists(), "a plan has no such report"
     assert ended.outputs["command"] == "check"
     assert ended.outputs["exit-code"] == "0"
     assert "2 to submit" in ended.summary

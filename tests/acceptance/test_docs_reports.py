@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def alike(text: str) -> str:
     return text
 
 
-@pytest.mark.parametrize("name", [name for name in reports.NAMES if name != "html"])
+@pytest.mark.parametrize("name", [name for name in reports.RUN_FORMATS if name != "html"])
 def test_the_page_shows_what_is_made(made: Made, name: str) -> None:
     shown = alike(PAGE.block(f"example: {name}")).splitlines()
     found = alike(made.outputs[name]).splitlines()
@@ -69,13 +70,13 @@ def test_the_page_shows_what_is_made(made: Made, name: str) -> None:
 
 
 def test_every_format_is_made(made: Made) -> None:
-    assert set(made.outputs) == set(reports.NAMES)
+    assert set(made.outputs) == set(reports.RUN_FORMATS)
     assert made.outputs["html"].lower().startswith("<!doctype html>")
 
 
 def test_the_first_table_names_every_format_in_order() -> None:
     first = PAGE.text.split("\n\n")[2]
-    assert tuple(re.findall(r"^\| `([a-z]+)` \|", first, re.MULTILINE)) == reports.NAMES
+    assert tuple(re.findall(r"^\| `([a-z]+)` \|", first, re.MULTILINE)) == tuple(reports.RUN_FORMATS)
 
 
 def test_the_metrics_named_are_those_that_there_are() -> None:
@@ -84,13 +85,22 @@ def test_the_metrics_named_are_those_that_there_are() -> None:
     assert set(re.findall(r"`(pixxel_runner_\w+)`", PAGE.text)) == there
 
 
-@pytest.mark.parametrize("command", [plan.command, run.command, show.command, status.command])
-def test_each_command_takes_the_formats(command: click.Command) -> None:
+@pytest.mark.parametrize(
+    ("command", "formats"),
+    [
+        (run.command, reports.RUN_FORMATS),
+        (show.command, reports.RUN_FORMATS),
+        (plan.command, reports.PLAN_FORMATS),
+        (status.command, reports.STATUS_FORMATS),
+    ],
+    ids=["run", "show", "plan", "status"],
+)
+def test_each_command_takes_the_formats_of_its_reports(command: click.Command, formats: Collection[str]) -> None:
     options = {name: one for one in command.params for name in one.opts}
     assert "--report" in options
     kind = options["--format"].type
     assert isinstance(kind, click.Choice)
-    assert tuple(kind.choices) == reports.NAMES
+    assert tuple(kind.choices) == tuple(formats)
 
 
 def test_the_commands_are_one_line_each() -> None:

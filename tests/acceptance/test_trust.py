@@ -164,7 +164,7 @@ ECHOES: dict[str, Script] = {
 @pytest.mark.parametrize("script", ECHOES.values(), ids=ECHOES)
 def test_a_server_that_echoes_the_key_gets_it_nowhere(shell: Shell, script: Script) -> None:
     shell.environment |= {"PIXXEL_RUNNER_MAX_PAUSE": "0", "GITHUB_STEP_SUMMARY": "step.md"}
-    arguments = [f"--report={name}=report.{name}" for name in reports.NAMES]
+    arguments = [f"--report={name}=report.{name}" for name in reports.RUN_FORMATS]
     with WireServer(choose=lambda _: script) as server:
         shell.at(server.url)
         shell.call("run", "nightly.yaml", "--verbose", "--hold", *arguments)
@@ -177,7 +177,7 @@ def test_a_server_that_echoes_the_key_gets_it_nowhere(shell: Shell, script: Scri
         ):
             shell.call(*command)
         shell.call("resolve", "nightly.yaml", "--settle", "0")
-    assert len(files(shell.folder)) > len(reports.NAMES)
+    assert len(files(shell.folder)) > len(reports.RUN_FORMATS)
 
 
 @pytest.mark.parametrize("key", [KEY + "/with+slashes/==", f'{KEY}"quoted\\"', f"{KEY}<&>", f"Bearer {KEY}"])
@@ -381,7 +381,7 @@ READERS: dict[str, Callable[[str], Any]] = {
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_every_format_of_every_kind_stays_whole_whatever_the_api_says(shell: Shell, text: str) -> None:
-    assert set(READERS) == set(reports.NAMES)
+    assert set(READERS) == set(reports.RUN_FORMATS)
     summary = shell.folder / "step.md"
     shell.environment["GITHUB_STEP_SUMMARY"] = str(summary)
     names = "".join(
@@ -398,7 +398,8 @@ def test_every_format_of_every_kind_stays_whole_whatever_the_api_says(shell: She
             "status": ["status", "nightly.yaml"],
             "show": ["show"],
         }.items():
-            made = {name: shell.folder / f"{kind}.{name}" for name in reports.NAMES}
+            formats = reports.PLAN_FORMATS if kind == "plan" else reports.RUN_FORMATS
+            made = {name: shell.folder / f"{kind}.{name}" for name in formats}
             done = shell.call(*arguments, *(f"--report={name}={path}" for name, path in made.items()))
             assert done.code in (0, 1, 4 if kind == "plan" else 0), done.err[-2000:]
             assert not ACTED_ON.search(done.err.replace("\n", ""))
@@ -428,7 +429,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 @pytest.mark.parametrize("left", [0, PAGE, 3 * PAGE])
 def test_reports_on_a_disk_that_is_full_at_the_end_cost_themselves_alone(shell: Shell, disk: Disk, left: int) -> None:
     """With a few pages left, some fit and some end in the middle; none is left in half."""
-    paths = {name: disk.root / f"report.{name}" for name in reports.NAMES}
+    paths = {name: disk.root / f"report.{name}" for name in reports.RUN_FORMATS}
     for path in paths.values():
         path.write_text("what was there before\n", encoding="ascii")
     summary = shell.folder / "step.md"

@@ -42,7 +42,7 @@ class Request:
 @click.option("--cost", "estimate", is_flag=True, help="Ask the API what each workflow costs.")
 @click.option("--check", is_flag=True, help="Ask the API whether each workflow is in its project, and may be seen.")
 @click.option("--exit-code", is_flag=True, help="Exit with 1 when there is something to submit, as git diff does.")
-@output.options
+@output.options(reports.PLAN_FORMATS)
 @options.selection
 @options.max_cost
 @click.option("--allow-unknown-cost", is_flag=True, help="As run would be given it.")

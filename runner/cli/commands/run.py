@@ -61,7 +61,7 @@ class Request:
     metavar="PATH",
     help="Where the record goes; with several manifests, a folder.  [default: MANIFEST's stem + .results.json, here]",
 )
-@output.options
+@output.options(reports.RUN_FORMATS)
 @options.selection
 @click.option("--hold", is_flag=True, help="Do not look up jobs in doubt: leave them to a person.")
 @options.settle

@@ -30,7 +30,7 @@ from runner.runs import record, results_file, summary
     shell_complete=completers.files,
     help="Whose last run: a manifest's file, or its name in the ledger.",
 )
-@output.options
+@output.options(reports.RUN_FORMATS)
 @click.option(
     "--results",
     "target",
@@ -54,7 +54,7 @@ def command(
         name = None if manifest is None else ledger_access.name_of(opened, manifest)
         found, holder = ledger_access.now(opened, ledger_access.find_run(opened, run, name))
         shown = summary.summarize(_record(opened, found, going=holder is not None))
-        done = wanted.put_out(reports.FORMATS, [shown])
+        done = wanted.put_out(reports.RUN_FORMATS, [shown])
         console.say(_about(found, holder))
         if target is not None:
             results_file.write(shown, target)

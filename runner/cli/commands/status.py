@@ -70,7 +70,7 @@ class Request:
     shell_complete=ledger_completers.files_or_runs,
 )
 @options.wait
-@output.options
+@output.options(reports.STATUS_FORMATS)
 @options.connection
 @options.ledger
 @options.limits

@@ -16,9 +16,8 @@ from typing import Any, Literal, assert_never
 from runner.core.models import Created, Entry, InDoubt, NotCreated, Run, Skipped
 from runner.core.text import escape_unprintable
 from runner.manifest import loader
-from runner.planning.forecast import PlannedJob, Preview
 from runner.reports.style import Style
-from runner.reports.views import plan, run
+from runner.reports.views import run
 from runner.reports.views.status import StatusReport
 from runner.reports.views.table import count
 from runner.runs.job_status import JobStatus, totals
@@ -62,11 +61,6 @@ def runs(made: Sequence[RunSummary], _style: Style) -> str:
     return _document(line for number, one in enumerate(made) for line in _run(number, one))
 
 
-def plans(made: Sequence[Preview], _style: Style) -> str:
-    """Forecasts: what a check found wrong is a failure, and so is a cost above the limit; nothing to do is skipped."""
-    return _document(line for number, one in enumerate(made) for line in _plan(number, one))
-
-
 def statuses(made: Sequence[StatusReport], _style: Style) -> str:
     """Jobs at the API: failed and cancelled are failures, what can't be told is an error, what goes on is skipped.
 
@@ -94,23 +88,6 @@ def _run(number: int, made: RunSummary) -> Iterator[str]:
     for entry in made.record.entries:  # one at a time: there may be 100,000 of them, each with its answer
         yield _test(suite, _of_entry(entry, about))
     yield _closing(suite)
-
-
-def _plan(number: int, made: Preview) -> Iterator[str]:
-    properties = {
-        "manifest_path": made.manifest.path,
-        "manifest_sha256": made.manifest.sha256,
-        "base_url": made.api,
-        "estimate": made.estimate if made.priced else None,
-        "spent": made.spent,
-        "max_cost": made.limit,
-    }
-    suite = _Suite(made.manifest.name, made.manifest.path, None, 0.0, properties, plan.totals([made]))
-    cases = [_of_prospect(one, made.manifest.path) for one in made.prospects]
-    if made.is_above_limit:
-        words = f"the estimate {made.estimate}, after {made.spent} spent, is above max_cost {made.limit}"
-        cases.append(_Case("max_cost", "failure", "max_cost", words))
-    yield from _whole(number, suite, cases)
 
 
 def _status(number: int, made: StatusReport) -> Iterator[str]:
@@ -174,22 +151,6 @@ def _details(entry: Entry, about: Run, outcome: NotCreated | InDoubt, word: str)
         *([f"sent: {rfc3339(outcome.sent_at)}"] if outcome.sent_at else []),
         *([f"request id: {error.request_id}"] if error.request_id else []),
     )
-
-
-def _of_prospect(one: PlannedJob, path: str) -> _Case:
-    name = f"{one.job.name} (one more)" if one.reason == "again" else one.job.name
-    if one.problem:
-        details = (
-            f"{_place(path, one.job.line)}{one.problem}",
-            f"workflow: {one.job.workflow_id}",
-            f"project: {one.job.project_id}",
-        )
-        return _Case(name, "failure", "problem", one.problem, details)
-    if one.action == "submit":
-        return _Case(name)
-    if one.reason == "created":
-        return _Case(name, "skipped", message=f"created as {one.job_id} by {one.run_id}")
-    return _Case(name, "skipped", message=run.because(one.reason.replace("_", " "), one.detail))
 
 
 def _of_sighting(one: JobStatus, standing: StatusReport) -> _Case:

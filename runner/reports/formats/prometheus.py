@@ -15,7 +15,6 @@ from typing import Generic, TypeVar, get_args
 
 from runner.core.models import RunState
 from runner.core.text import escape_unprintable
-from runner.planning.forecast import Preview
 from runner.reports.style import Style
 from runner.reports.views.status import StatusReport
 from runner.runs.job_status import Kind
@@ -44,11 +43,6 @@ def runs(made: Sequence[RunSummary], _style: Style) -> str:
     return _exposition(
         _RUN, {_labels(one.run.manifest_name, one.run.manifest_path, one.run.base_url): one for one in made}
     )
-
-
-def plans(made: Sequence[Preview], _style: Style) -> str:
-    """Forecasts: jobs by what a run would do with them, and what that would cost."""
-    return _exposition(_PLAN, {_labels(one.manifest.name, one.manifest.path, one.api): one for one in made})
 
 
 def statuses(made: Sequence[StatusReport], _style: Style) -> str:
@@ -157,31 +151,6 @@ _RUN: tuple[_Metric[RunSummary], ...] = (
         "What the jobs that exist or may exist were expected to cost, as far as that was asked for.",
         lambda one: _one(one.summary.estimate),
     ),
-)
-
-_PLAN: tuple[_Metric[Preview], ...] = (
-    _Metric(
-        "pixxel_runner_plan_jobs",
-        "Jobs by what a run would do with them.",
-        lambda one: {
-            "submit": one.count("submit"),
-            "look_up": one.count("look up"),
-            "nothing": one.count("nothing"),
-        },
-        "action",
-    ),
-    _Metric(
-        "pixxel_runner_plan_problem_jobs",
-        "Jobs that a check found something wrong with.",
-        lambda one: _one(sum(bool(each.problem) for each in one.prospects)),
-    ),
-    _Metric(
-        "pixxel_runner_plan_estimate_tokens",
-        "What the jobs to submit are expected to cost, as far as that was asked for.",
-        lambda one: _one(one.estimate if one.priced else None),
-    ),
-    _Metric("pixxel_runner_plan_spent_tokens", "What the run key has used so far.", lambda one: _one(one.spent)),
-    _Metric("pixxel_runner_plan_limit_tokens", "What the run key may use.", lambda one: _one(one.limit)),
 )
 
 _STATUS: tuple[_Metric[StatusReport], ...] = (

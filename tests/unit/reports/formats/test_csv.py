@@ -12,12 +12,12 @@ from hypothesis import given
 from support.records import created, entry, failed, in_doubt, record, records
 
 from runner.core.models import Created, RunRecord, Skipped
-from runner.reports import FORMATS, Style
+from runner.reports import RUN_FORMATS, Style
 from runner.runs.summary import summarize
 
 
 def as_csv(made: RunRecord) -> str:
-    return FORMATS["csv"]([summarize(made)], Style())
+    return RUN_FORMATS["csv"]([summarize(made)], Style())
 
 
 def rows(made: RunRecord) -> list[dict[str, Any]]:

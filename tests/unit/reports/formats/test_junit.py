@@ -15,7 +15,7 @@ import pytest
 import xmlschema
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.made import digests, forecast, forecasts, prospect, sighting, standing, standings
+from support.made import digests, sighting, standing, standings
 from support.records import HOSTILE, created, entry, failed, in_doubt, record, words
 
 from runner.core.models import Created, Entry, InDoubt, NotCreated, Skipped
@@ -25,6 +25,7 @@ from runner.runs.summary import RunSummary, summarize
 
 _SCHEMA = Path(__file__).parents[3] / "cases" / "junit" / "junit-10.xsd"
 _SPACE = "\t\n\r "
+_REQUIRED = {"name", "package", "id", "hostname", "tests", "failures", "errors", "skipped", "time"}
 _ATTRIBUTES = {"failure": {"type", "message"}, "error": {"type", "message"}, "skipped": {"message"}}
 
 
@@ -46,8 +47,7 @@ def check(text: str) -> Any:
 
 def check_as_ant(suite: Any, number: int) -> None:
     """What the JUnit.xsd for Apache Ant's reports asks for beyond the common schema."""
-    required = {"name", "package", "id", "hostname", "tests", "failures", "errors", "skipped", "time"}
-    assert set(suite.attrib) - {"timestamp"} == required
+    assert set(suite.attrib) - {"timestamp"} == _REQUIRED
     assert suite.get("id") == str(number)
     assert suite.get("name").strip(_SPACE)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", suite.get("timestamp", "1970-01-01T00:00:00"))
@@ -218,52 +218,6 @@ def test_a_plain_name_reads_back_as_it_was(name: str) -> None:
         assert case.name == name
 
 
-# Plans.
-
-
-def test_a_plan() -> None:
-    made = forecast(
-        prospect("a"),
-        prospect("b", problem="HTTP 404 Not Found"),
-        prospect("c", "nothing", "created", run_id="run-1", job_id="j-1"),
-        prospect("d", "look up", "in_doubt", detail="no answer in time"),
-        prospect("a", "submit", "again"),
-        priced=True,
-        limit=1,
-        spent=2,
-    )
-    root = check(junit.plans([made, made], Style()))
-    suite = root[0]
-    assert suite.get("timestamp") is None
-    assert [
-        (test.get("name"), *[(one.tag, *one.attrib.values(), one.text) for one in test]) for test in suite[1:-2]
-    ] == [
-        ("a",),
-        (
-            "b",
-            (
-                "failure",
-                "problem",
-                "HTTP 404 Not Found",
-                "nightly.yaml:5: HTTP 404 Not Found\nworkflow: w-b\nproject: p-1",
-            ),
-        ),
-        ("c", ("skipped", "created as j-1 by run-1", None)),
-        ("d", ("skipped", "in doubt: no answer in time", None)),
-        ("a (one more)",),
-        (
-            "max_cost",
-            ("failure", "max_cost", "the estimate 0, after 2 spent, is above max_cost 1", None),
-        ),
-    ]
-
-
-@settings(max_examples=30)
-@given(st.lists(forecasts, max_size=2))
-def test_any_plan_is_valid(made: list[Any]) -> None:
-    check(junit.plans(made, Style()))
-
-
 # Statuses.
 
 
@@ -307,10 +261,10 @@ def test_any_statuses_are_valid(made: list[Any]) -> None:
 
 
 @settings(max_examples=30)
-@given(digests, forecasts, standings)
-def test_no_line_is_a_command_to_a_ci_log(run: Any, plan: Any, status: Any) -> None:
+@given(digests, standings)
+def test_no_line_is_a_command_to_a_ci_log(run: Any, status: Any) -> None:
     style = Style()
-    for text in (junit.runs([run], style), junit.plans([plan], style), junit.statuses([status], style)):
+    for text in (junit.runs([run], style), junit.statuses([status], style)):
         lines = text.split("\n")
         assert not [line for line in lines if line.lstrip().startswith("::") or "##[" in line or "##vso[" in line]
         assert not [char for char in text.replace("\n", "") if not (char.isprintable() or char.isspace())]

@@ -9,7 +9,7 @@ from hypothesis import given
 from support.records import created, entry, failed, in_doubt, record, records, texts
 
 from runner.core.models import RunRecord, Skipped
-from runner.reports import FORMATS, Style
+from runner.reports import RUN_FORMATS, Style
 from runner.reports.formats.markdown import escaped
 from runner.runs.summary import summarize
 
@@ -17,7 +17,7 @@ _CELL_END = re.compile(r"(?<!\\)(?:\\\\)*\|")
 
 
 def markdown(made: RunRecord) -> str:
-    return FORMATS["markdown"]([summarize(made)], Style())
+    return RUN_FORMATS["markdown"]([summarize(made)], Style())
 
 
 def test_a_table() -> None:

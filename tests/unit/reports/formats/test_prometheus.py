@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
-from support.made import digests, forecast, forecasts, prospect, sighting, standing, standings
+from support.made import digests, sighting, standing, standings
 from support.records import created, entry, failed, in_doubt, record
 
 from runner.core.models import Skipped
@@ -52,12 +52,12 @@ def lint(family: Any) -> None:
     """The rules of `promtool check metrics`, for gauges, and of the conventions for names."""
     assert family.type == "gauge"
     assert family.documentation.endswith(".")
-    assert re.fullmatch(r"pixxel_runner_(run|plan|status)(_[a-z]+)+", family.name)
+    assert re.fullmatch(r"pixxel_runner_(run|status)(_[a-z]+)+", family.name)
     assert not family.name.endswith(("_total", "_count", "_sum", "_bucket", "_info", "_created"))
     assert not set(family.name.split("_")) & {"gauge", "counter", "histogram", "summary", "milliseconds", "ms", "s"}
     assert family.samples
     for sample in family.samples:
-        assert set(sample.labels) <= {"manifest", "path", "api", "outcome", "state", "action", "status"}
+        assert set(sample.labels) <= {"manifest", "path", "api", "outcome", "state", "status"}
         assert not math.isnan(sample.value)
 
 
@@ -117,7 +117,7 @@ def test_every_outcome_is_there_when_there_is_none_of_it() -> None:
 
 def test_nothing_is_nothing() -> None:
     style = Style()
-    assert prometheus.runs([], style) == prometheus.plans([], style) == prometheus.statuses([], style) == ""
+    assert prometheus.runs([], style) == prometheus.statuses([], style) == ""
 
 
 def test_an_estimate_is_told_where_there_is_one() -> None:
@@ -160,35 +160,6 @@ def test_a_cost_is_a_number_for_prometheus_however_large(digits: int) -> None:
     assert text.endswith(" +Inf") is (digits > 308)
 
 
-def test_a_plan() -> None:
-    made = forecast(
-        prospect("a", estimate=12),
-        prospect("b", "look up", "in_doubt", problem="HTTP 404 Not Found"),
-        prospect("c", "nothing", "created"),
-        priced=True,
-        limit=100,
-        spent=30,
-    )
-    text = prometheus.plans([made], Style())
-    assert by_label(text, "pixxel_runner_plan_jobs", "action") == {"submit": 1, "look_up": 1, "nothing": 1}
-    values = {name: value for (name, _), value in check(text).items() if name != "pixxel_runner_plan_jobs"}
-    assert values == {
-        "pixxel_runner_plan_problem_jobs": 1,
-        "pixxel_runner_plan_estimate_tokens": 12,
-        "pixxel_runner_plan_spent_tokens": 30,
-        "pixxel_runner_plan_limit_tokens": 100,
-    }
-
-
-def test_a_plan_tells_no_cost_that_was_not_asked_for() -> None:
-    names = {name for name, _ in check(prometheus.plans([forecast(prospect("a"))], Style()))}
-    assert names == {
-        "pixxel_runner_plan_jobs",
-        "pixxel_runner_plan_problem_jobs",
-        "pixxel_runner_plan_spent_tokens",
-    }
-
-
 def test_jobs_at_the_api() -> None:
     made = standing(
         sighting("a", status="completed", cost=12),
@@ -218,10 +189,10 @@ def test_jobs_at_the_api() -> None:
 
 
 @settings(max_examples=30)
-@given(st.lists(digests, max_size=3), st.lists(forecasts, max_size=3), st.lists(standings, max_size=3))
-def test_any_report_can_be_read(run: Any, plan: Any, status: Any) -> None:
+@given(st.lists(digests, max_size=3), st.lists(standings, max_size=3))
+def test_any_report_can_be_read(run: Any, status: Any) -> None:
     style = Style()
-    for text in (prometheus.runs(run, style), prometheus.plans(plan, style), prometheus.statuses(status, style)):
+    for text in (prometheus.runs(run, style), prometheus.statuses(status, style)):
         check(text)
         assert not [char for char in text.replace("\n", "") if not (char.isprintable() or char.isspace())]
 
@@ -231,7 +202,6 @@ def _samples() -> Sequence[str]:
     return (
         runs(summarize(made), summarize(record(base_url="sandbox"))),
         runs(summarize(record(entry("a", created("j", cost=10**400))))),
-        prometheus.plans([forecast(prospect("a"), priced=True, limit=1)], Style()),
         prometheus.statuses([standing(sighting("a", status="completed"))], Style()),
     )
 

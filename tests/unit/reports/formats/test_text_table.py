@@ -13,7 +13,7 @@ from support.records import RUN, created, entry, failed, in_doubt, record, recor
 
 from runner.core.models import Created, Entry, NotCreated, RunRecord, Skipped
 from runner.core.text import display_width
-from runner.reports import FORMATS, Style
+from runner.reports import RUN_FORMATS, Style
 from runner.runs.summary import summarize
 
 NOT_CREATED = (
@@ -30,7 +30,7 @@ SIX = record(
 
 
 def table(made: RunRecord, width: int | None = None, *, color: bool = False, every: bool = False) -> str:
-    return FORMATS["table"]([summarize(made)], Style(width, color, every))
+    return RUN_FORMATS["table"]([summarize(made)], Style(width, color, every))
 
 
 def body(made: RunRecord, width: int | None = None, *, every: bool = False) -> list[str]:

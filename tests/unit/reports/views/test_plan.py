@@ -17,7 +17,7 @@ from support.schemas import loads_strictly
 
 from runner.core.models import Job, Manifest
 from runner.planning.forecast import Action, PlannedJob, Preview, Reason
-from runner.reports import NAMES, PLAN_FORMATS, Style
+from runner.reports import PLAN_FORMATS, Style
 from runner.reports.views.plan import FIELDS
 
 API = "https://api.example"
@@ -254,7 +254,7 @@ forecasts = st.builds(
 )
 
 
-@given(forecasts, st.sampled_from([name for name in NAMES if name != "csv"]), st.sampled_from([None, 20, 100]))
+@given(forecasts, st.sampled_from([name for name in PLAN_FORMATS if name != "csv"]), st.sampled_from([None, 20, 100]))
 def test_no_format_lets_anything_act_on_a_terminal_or_a_log(made: Preview, name: str, width: int | None) -> None:
     text = shown(made, name, width=width)
     assert all(one.isprintable() or unicodedata.category(one) == "Zs" for one in text.replace("\n", ""))
@@ -294,6 +294,6 @@ def test_each_job_is_a_line_of_markdown_with_as_many_cells(made: Preview) -> Non
     assert len({len(_CELL_END.findall(row)) for row in rows}) <= 1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PLAN_FORMATS)
 def test_a_report_has_no_line_break_at_its_end(name: str) -> None:
     assert not shown(forecast(*EVERY_KIND), name).endswith(("\n", "\r"))
