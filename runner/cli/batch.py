@@ -10,7 +10,7 @@ from signal import SIGINT, SIGTERM
 
 from runner.cli import console, options
 from runner.cli.progress import Progress
-from runner.cli.signals import Interrupts
+from runner.cli.signals import SignalHandler
 from runner.client.api import ApiClient
 from runner.client.endpoint import Endpoint
 from runner.core.errors import RefusedError, RunnerError, Terminated
@@ -75,7 +75,7 @@ class Batch:
     missed: list[Task] = field(default_factory=list)
     _held: ExitStack = field(default_factory=ExitStack)
     _caught: ExitStack = field(default_factory=ExitStack)
-    _interrupts: Interrupts | None = None
+    _interrupts: SignalHandler | None = None
     _signum: int | None = None
 
     @property
@@ -112,10 +112,10 @@ class Batch:
                 f"{escape_unprintable(task.request.manifest.path)}: {'run, and not told of' if untold else 'not run'}"
             )
             if self.quiet:
-                console.say(f"{about}: {escape_unprintable(error.one_line)}")
+                console.info(f"{about}: {escape_unprintable(error.one_line)}")
             else:
-                console.say(about)
-                console.fail(error)
+                console.info(about)
+                console.error(error)
             self.refused.append(error.exit_code)
             self.missed.append(task)
             return not untold
@@ -124,7 +124,7 @@ class Batch:
                 raise
             self._signum = SIGINT if isinstance(signal, KeyboardInterrupt) else SIGTERM
             if self._interrupts is not None:  # another one does not keep those that ran from being told of
-                self._caught.enter_context(self._interrupts.caught())
+                self._caught.enter_context(self._interrupts.installed())
             return False
         self.ran.append(ran)
         # What stops a run is trouble with the API as a whole, which the next would meet too; but for its own budget.
@@ -135,14 +135,14 @@ class Batch:
         request = task.request
         with ExitStack() as own:
             with self.endpoints(request.manifest) as endpoint, ApiClient(endpoint, request.limits.concurrency) as api:
-                self._interrupts = interrupts = Interrupts(api)
+                self._interrupts = interrupts = SignalHandler(api)
                 held = self._held if alone else own
                 one = held.enter_context(execution.opened(request, api, self.progress, interrupts.wait))
                 one.prepare()
                 self.confirm(one)
                 self.progress.note(_announcement(one))
-                self._caught.enter_context(interrupts.caught())
-                with self.progress.over(len(one.plan.sends)):
+                self._caught.enter_context(interrupts.installed())
+                with self.progress.showing(len(one.plan.sends)):
                     end = one.submit(interrupts)
             try:
                 made = summary.summarize(one.record())
@@ -212,7 +212,7 @@ def _announcement(one: Execution) -> str:
 def _tell_left(tasks: Sequence[Task]) -> None:
     if tasks:
         paths = [task.request.manifest.path for task in tasks]
-        go_on = options.command_line("run", *paths)
+        go_on = options.format_command("run", *paths)
         console.warn(
             f"not begun, as what went before was not completed: {escape_unprintable(', '.join(paths))}. To run: {go_on}"
         )

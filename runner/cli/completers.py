@@ -20,7 +20,7 @@ _Offer = Callable[[click.Context, str], Iterable[CompletionItem]]
 _Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
-def quietly(offer: _Offer) -> _Complete:
+def completer(offer: _Offer) -> _Complete:
     """Nothing instead of an error, and only what begins as it was typed."""
 
     @functools.wraps(offer)
@@ -34,23 +34,23 @@ def quietly(offer: _Offer) -> _Complete:
     return complete
 
 
-def files(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_files(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Files and folders, which the shell finds itself."""
     return [CompletionItem(incomplete, type="file")]
 
 
-@quietly
-def job_names(ctx: click.Context, _incomplete: str) -> Iterator[CompletionItem]:
+@completer
+def complete_job_names(ctx: click.Context, _incomplete: str) -> Iterator[CompletionItem]:
     """The names of the jobs in the manifests on the line."""
     from runner.manifest import loader  # noqa: PLC0415 - YAML and JSON Schema are slow to import
 
-    for path in manifests(ctx):
+    for path in find_manifests(ctx):
         if path.stat().st_size <= _LARGEST:
             checked = loader.check(loader.read_source(str(path), io.BytesIO()), str(path))
             yield from (CompletionItem(job.name) for job in (checked.manifest.jobs if checked.manifest else ()))
 
 
-def manifests(ctx: click.Context) -> Iterator[Path]:
+def find_manifests(ctx: click.Context) -> Iterator[Path]:
     """The manifests that stand on the line so far. Only plain files: to read another might wait for ever."""
     # Of a line that ends with an option that waits for its value, click takes the arguments for left over.
     given = ctx.params.get("manifests") or ctx.params.get("manifest") or ctx.args

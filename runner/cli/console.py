@@ -29,7 +29,7 @@ class OutputError(RefusedError):
         )
 
 
-def begin() -> None:
+def configure_streams() -> None:
     """See that nothing which is to be said fails on a terminal or a file that has no letters for it."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # it is None when the program is started with it closed
@@ -41,7 +41,7 @@ def stdin() -> BinaryIO:
     return io.BytesIO() if sys.stdin is None else sys.stdin.buffer
 
 
-def out(text: str) -> None:
+def output(text: str) -> None:
     """Write data to stdout, and a line break. Raises OutputError."""
     try:
         click.echo(text)
@@ -49,7 +49,7 @@ def out(text: str) -> None:
         _lose_stdout(error)
 
 
-def say(text: str, *, end: str = "\n") -> None:
+def info(text: str, *, end: str = "\n") -> None:
     """Write talk to stderr, and a line break unless it ends otherwise."""
     try:
         click.echo(f"{text}{end}", err=True, nl=False, color=_color())
@@ -59,17 +59,17 @@ def say(text: str, *, end: str = "\n") -> None:
 
 def warn(text: str) -> None:
     """Say something that does not stop the program."""
-    say(f"{click.style('warning:', fg='yellow')} {text}")
+    info(f"{click.style('warning:', fg='yellow')} {text}")
 
 
-def fail(error: RunnerError) -> None:
+def error(error: RunnerError) -> None:
     """Say what is wrong and what to do."""
-    say(f"{click.style('error:', fg='red')} {escape_unprintable(error.message)}")
+    info(f"{click.style('error:', fg='red')} {escape_unprintable(error.message)}")
     if error.hint:
-        say(f"  {escape_unprintable(error.hint)}")
+        info(f"  {escape_unprintable(error.hint)}")
 
 
-def usage(error: click.ClickException) -> None:
+def usage_error(error: click.ClickException) -> None:
     """Say what is wrong with the command line, as click words it."""
     try:
         error.show()
@@ -77,14 +77,14 @@ def usage(error: click.ClickException) -> None:
         _lose(sys.stderr)
 
 
-def bug(error: Exception, trace: str) -> None:
+def internal_error(error: Exception, trace: str) -> None:
     """Say that the program is wrong, not the person; the traceback only where it was asked for."""
-    say(f"{click.style('bug:', fg='red')} {type(error).__name__}: {escape_unprintable(str(error))}")
-    say("  This is a fault of pixxel-runner: please report it with the command. PIXXEL_RUNNER_DEBUG=1 shows where.")
+    info(f"{click.style('bug:', fg='red')} {type(error).__name__}: {escape_unprintable(str(error))}")
+    info("  This is a fault of pixxel-runner: please report it with the command. PIXXEL_RUNNER_DEBUG=1 shows where.")
     _say_trace(trace)
 
 
-def trouble(error: OSError, trace: str) -> None:
+def system_error(error: OSError, trace: str) -> None:
     """Say what the system did not let the program do; the traceback only where it was asked for."""
     words = error.strerror or str(error) or type(error).__name__
     try:
@@ -96,16 +96,16 @@ def trouble(error: OSError, trace: str) -> None:
         what = "the system is in the way" if error.filename is None else os.fsdecode(error.filename)
         message = f"{what}: {words}"
         hint = "Look at what is there, and at what this user may do there. PIXXEL_RUNNER_DEBUG=1 shows where it came."
-    fail(RefusedError(message, hint))
+    error(RefusedError(message, hint))
     _say_trace(trace)
 
 
 def _say_trace(trace: str) -> None:
     if os.environ.get("PIXXEL_RUNNER_DEBUG"):
-        say("\n".join(map(escape_unprintable, trace.splitlines())))
+        info("\n".join(map(escape_unprintable, trace.splitlines())))
 
 
-def color_choice(choice: str) -> bool | None:
+def color_mode(choice: str) -> bool | None:
     """What click's context takes as `color`: always, never, or None to go by the terminal."""
     if choice == "auto":
         return False if os.environ.get("NO_COLOR") else None
@@ -115,22 +115,22 @@ def color_choice(choice: str) -> bool | None:
 def _color() -> bool | None:
     """As `--color` has it; where no command has begun, as the environment has it."""
     context = click.get_current_context(silent=True)
-    return color_choice("auto") if context is None or context.color is None else context.color
+    return color_mode("auto") if context is None or context.color is None else context.color
 
 
-def stdout_color() -> bool:
+def is_stdout_colored() -> bool:
     """Whether data on stdout is coloured: as `--color` has it, else on a terminal."""
     wanted = _color()
     return _is_terminal(sys.stdout) if wanted is None else wanted
 
 
-def stderr_color() -> bool:
+def is_stderr_colored() -> bool:
     """Whether talk on stderr is coloured: as `--color` has it, else on a terminal."""
     wanted = _color()
     return _is_terminal(sys.stderr) if wanted is None else wanted
 
 
-def can_ask() -> bool:
+def can_prompt() -> bool:
     """Whether there is a person to answer: questions go to stderr, answers come from stdin."""
     return _is_terminal(sys.stdin) and _is_terminal(sys.stderr)
 
@@ -145,7 +145,7 @@ def stdout_width() -> int | None:
     return shutil.get_terminal_size().columns if _is_terminal(sys.stdout) else None
 
 
-def stderr_is_terminal() -> bool:
+def is_stderr_terminal() -> bool:
     """Whether a person sees stderr as it comes."""
     return _is_terminal(sys.stderr)
 
@@ -154,7 +154,7 @@ def _is_terminal(stream: object) -> bool:
     return isinstance(stream, io.TextIOBase) and stream.isatty()  # None when the program is started with it closed
 
 
-def flush() -> None:
+def flush_stdout() -> None:
     """Flush stdout now, so that the interpreter does not complain while it shuts down. Raises OutputError."""
     if sys.stdout is None:
         return

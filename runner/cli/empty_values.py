@@ -11,7 +11,7 @@ from runner.core.errors import UsageError
 _HINT = 'Was it a variable that is not set ("$NAME")? Give it a value, or leave it out.'
 
 
-def refuse(command: click.Command, arguments: Sequence[str]) -> None:
+def reject(command: click.Command, arguments: Sequence[str]) -> None:
     """See that no argument and no option's value is empty. There is none that means something then.
 
     An empty path would be the current folder, an empty pin no pin, an empty choice all.

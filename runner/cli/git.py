@@ -11,7 +11,7 @@ import os
 import subprocess
 from pathlib import Path
 
-_PATIENCE = 5.0  # seconds: a repository on a slow disk is no reason to hold up a run
+_TIMEOUT = 5.0  # seconds: a repository on a slow disk is no reason to hold up a run
 
 # Objects that a partial clone lacks are fetched by commands of its settings (core.sshCommand, remote.*.uploadpack). The
 # second says so to versions of git that do not know the first: it allows no way of fetching, whatever is set.
@@ -42,7 +42,7 @@ _OF_ANOTHER_REPOSITORY = frozenset(
 _SECRETS = ("PIXXEL_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")  # a proxy's address may hold a password
 
 
-def git_commit(path: str, data: bytes) -> str | None:
+def find_commit(path: str, data: bytes) -> str | None:
     """The id of the checked-out commit if it holds the manifest with exactly these bytes; None otherwise."""
     if path == "-":
         return None
@@ -54,7 +54,7 @@ def git_commit(path: str, data: bytes) -> str | None:
             check=True,
             env=_environment(),
             stdin=subprocess.DEVNULL,
-            timeout=_PATIENCE,
+            timeout=_TIMEOUT,
         )
     except (OSError, ValueError, subprocess.SubprocessError):  # ValueError: a path that no command line can hold
         return None

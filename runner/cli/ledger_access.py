@@ -29,13 +29,13 @@ _MOST_LISTED = 10
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-def place(command: _Command) -> _Command:
+def location_options(command: _Command) -> _Command:
     """Add `--ledger` and `--sandbox` to a command that asks no API."""
     sandbox = click.option("--sandbox", is_flag=True, help="Read what was rehearsed with --sandbox.")
     return options.ledger(sandbox(command))
 
 
-def home_of(given: str | None) -> str:
+def find_base_path(given: str | None) -> str:
     """The path beside which the folder for a manifest is; `-` for the working directory's.
 
     A name has no folder of its own, but the path of a manifest that is gone may have.
@@ -52,25 +52,25 @@ def home_of(given: str | None) -> str:
     return given if _is_file(given) or os.path.isdir(locate_state_dir(given)) else "-"  # noqa: PTH112 - as `_is_file`
 
 
-def place_of(given: str | None, named: Path | None, *, sandbox: bool) -> LedgerLocation:
+def locate(given: str | None, named: Path | None, *, sandbox: bool) -> LedgerLocation:
     """The ledger: the one named, else the one beside a manifest's file, else the working directory's."""
-    return options.ledger_place(home_of(given), named, sandbox=sandbox)
+    return options.locate_ledger(find_base_path(given), named, sandbox=sandbox)
 
 
 @contextmanager
-def opened(path: Path, *, read_only: bool = False) -> Iterator[Ledger]:
+def open_ledger(path: Path, *, read_only: bool = False) -> Iterator[Ledger]:
     """Open a ledger that is there, which never makes one. `read_only`: it may be where nothing can be written.
 
     Raises:
         RefusedError: there is none.
         LedgerError: it can't be read.
     """
-    must_exist(path)
+    require_ledger(path)
     with Ledger(path, read_only=read_only) as ledger:
         yield ledger
 
 
-def must_exist(path: Path) -> None:
+def require_ledger(path: Path) -> None:
     """Raise RefusedError, with what to do, when a path is no ledger's, or may not be looked at."""
     there = path_exists(path)
     if path.is_dir():
@@ -85,7 +85,7 @@ def must_exist(path: Path) -> None:
         )
 
 
-def name_of(ledger: Ledger, given: str, api: str | None = None) -> str:
+def resolve_name(ledger: Ledger, given: str, api: str | None = None) -> str:
     """The name of a manifest that a person gives by its path or by its name.
 
     Args:
@@ -168,7 +168,7 @@ def _unknown(ledger: Ledger, wanted: str) -> UsageError:
     return UsageError(f"no run begins with {wanted!r}", "`pixxel-runner runs` lists them; `last` is the newest.")
 
 
-def now(ledger: Ledger, run: RunRow) -> tuple[RunRow, str | None]:
+def refresh_run(ledger: Ledger, run: RunRow) -> tuple[RunRow, str | None]:
     """A run as it is now, and who holds its lock, in words, if it has not ended and its process may be alive."""
     if run.state != "running":
         return run, None
@@ -178,7 +178,7 @@ def now(ledger: Ledger, run: RunRow) -> tuple[RunRow, str | None]:
     return run, holder
 
 
-def table(titles: Sequence[str], rows: Sequence[Sequence[str]], align: Sequence[str]) -> str:
+def format_table(titles: Sequence[str], rows: Sequence[Sequence[str]], align: Sequence[str]) -> str:
     """Rows under titles, aligned as the table of a run's record is. The cells are fit to show already."""
     # Titles and rule are lines like any other: `tabulate` makes a column two wider than a title that it knows of.
     rule = ["-" * max(map(display_width, column)) for column in zip(titles, *rows, strict=True)]

@@ -22,15 +22,15 @@ from runner.ledger.store import Ledger
 _MOST_RUNS = 50
 
 
-@completers.quietly
-def doubts(ctx: click.Context, _incomplete: str) -> Iterator[CompletionItem]:
+@completers.completer
+def complete_doubts(ctx: click.Context, _incomplete: str) -> Iterator[CompletionItem]:
     """The names of the jobs in doubt."""
     for name in dict.fromkeys(doubt.name for doubt in _unsettled(ctx)):
         yield CompletionItem(name)
 
 
-@completers.quietly
-def adoptions(ctx: click.Context, _incomplete: str) -> Iterator[CompletionItem]:
+@completers.completer
+def complete_adoptions(ctx: click.Context, _incomplete: str) -> Iterator[CompletionItem]:
     """`NAME=JOB_ID` for each job in doubt and what the last look found for it; `NAME=` where it found nothing."""
     for doubt in _unsettled(ctx):
         for job_id in doubt.candidates or ("",):
@@ -38,35 +38,35 @@ def adoptions(ctx: click.Context, _incomplete: str) -> Iterator[CompletionItem]:
 
 
 def _unsettled(ctx: click.Context) -> list[SubmissionRow]:
-    given = next((str(path) for path in completers.manifests(ctx)), None)
+    given = next((str(path) for path in completers.find_manifests(ctx)), None)
     with _ledger(ctx, given) as ledger:
-        name = None if given is None else ledger_access.name_of(ledger, given)
+        name = None if given is None else ledger_access.resolve_name(ledger, given)
         return [one for one in ledger.unresolved(manifest=name) if one.state == "in_doubt"]
 
 
-@completers.quietly
-def runs(ctx: click.Context, _incomplete: str) -> Iterator[CompletionItem]:
+@completers.completer
+def complete_runs(ctx: click.Context, _incomplete: str) -> Iterator[CompletionItem]:
     """The ids of the newest runs, and of which manifest they are."""
     with _ledger(ctx, ctx.params.get("manifest")) as ledger:
         for run in islice(ledger.runs(), _MOST_RUNS):
             yield CompletionItem(run.id, help=escape_unprintable(f"{run.manifest}, {run.state}"))
 
 
-def last_or_runs(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_last_or_runs(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """`last`, and the ids of the newest runs."""
     last = [CompletionItem("last", help="the newest run")] if "last".startswith(incomplete) else []
-    return [*last, *runs(ctx, parameter, incomplete)]
+    return [*last, *complete_runs(ctx, parameter, incomplete)]
 
 
-def files_or_runs(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_files_or_runs(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Files, and the ids of the newest runs: bash, which knows but one of them, shows files where no run fits."""
-    return [*completers.files(ctx, parameter, incomplete), *runs(ctx, parameter, incomplete)]
+    return [*completers.complete_files(ctx, parameter, incomplete), *complete_runs(ctx, parameter, incomplete)]
 
 
 @contextmanager
 def _ledger(ctx: click.Context, manifest: str | None) -> Iterator[Ledger]:
     """The ledger that the line speaks of, for reading."""
     given: dict[str, Any] = ctx.params
-    place = ledger_access.place_of(manifest, given.get("ledger"), sandbox=bool(given.get("sandbox"))).path
-    with ledger_access.opened(place, read_only=True) as ledger:
+    place = ledger_access.locate(manifest, given.get("ledger"), sandbox=bool(given.get("sandbox"))).path
+    with ledger_access.open_ledger(place, read_only=True) as ledger:
         yield ledger

@@ -33,7 +33,7 @@ Keep = Callable[[Sequence[JobStatus]], None]
 
 
 @contextmanager
-def record(path: Path) -> Iterator[Ledger]:
+def open_run_ledger(path: Path) -> Iterator[Ledger]:
     """A run's ledger; where that can't be written it is read, and what is final is only shown."""
     try:
         ledger = Ledger(path)
@@ -44,7 +44,7 @@ def record(path: Path) -> Iterator[Ledger]:
 
 
 @contextmanager
-def keeping(ledger: Ledger, api: str) -> Iterator[Keep]:
+def saving_final_states(ledger: Ledger, api: str) -> Iterator[Keep]:
     """What keeps final states in the ledger. That it can't is said at the end: a table may be drawn until then."""
     failed: list[RefusedError] = []
     try:
@@ -54,12 +54,12 @@ def keeping(ledger: Ledger, api: str) -> Iterator[Keep]:
             console.warn(f"what is final could not be kept on record: {escape_unprintable(failed[0].message)}")
 
 
-def command_line(target: str) -> str:
+def format_status_command(target: str) -> str:
     """The command that goes on following a run."""
-    return f"{options.command_line('status', target)} --wait"
+    return f"{options.format_command('status', target)} --wait"
 
 
-def until_final(watch: StatusPoller, *, timeout: float | None, again: str, quiet: bool) -> Exit:
+def wait_until_final(watch: StatusPoller, *, timeout: float | None, again: str, quiet: bool) -> Exit:
     """Follow until every job is final, or the timeout is over; say how it goes on stderr, and return the exit code.
 
     A signal ends the following as it ends any command; then what to do is said, with `again`, the command to go on.
@@ -71,14 +71,14 @@ def until_final(watch: StatusPoller, *, timeout: float | None, again: str, quiet
     except Exception:
         raise
     except BaseException:  # a signal: the jobs are the API's, and nothing here could end them
-        console.say(f"not followed any more: the jobs go on at the API. To look again: {again}")
+        console.info(f"not followed any more: the jobs go on at the API. To look again: {again}")
         raise
     if not watch.is_over:
         console.warn(f"the time to wait is over, and the jobs go on. To look again: {again}")
         return Exit.TIMED_OUT
     code = exit_code(watch.sightings)
     if code is Exit.REFUSED:
-        console.say(f"not followed any more. To look again: {again}")
+        console.info(f"not followed any more. To look again: {again}")
     return code
 
 
@@ -93,10 +93,10 @@ def exit_code(sightings: Sequence[JobStatus], others: Mapping[str, int] = Mappin
     return Exit.NOT_CREATED if failed else Exit.OK
 
 
-def say_why(watch: StatusPoller) -> None:
+def report_problems(watch: StatusPoller) -> None:
     """Say what could not be learned, and why."""
     if watch.refused:
-        console.fail(RefusedError(watch.refused, "Set PIXXEL_API_KEY or --api-key-file to a key of this API."))
+        console.error(RefusedError(watch.refused, "Set PIXXEL_API_KEY or --api-key-file to a key of this API."))
         return
     troubled = [one for one in watch.sightings if one.problem]
     if troubled:
@@ -129,11 +129,11 @@ class _Lines:
     def say(self, changed: Sequence[JobStatus]) -> None:
         """Say what has changed."""
         for one in changed:
-            console.say(escape_unprintable(f"{one.name}: {_in_words(one)}"))
+            console.info(escape_unprintable(f"{one.name}: {_in_words(one)}"))
         pause = self._watch.paused_for
         if pause > _LONG and time.monotonic() + pause > self._paused_until + _LONG:
             self._paused_until = time.monotonic() + pause
-            console.say(_pause_in_words(pause))
+            console.info(_pause_in_words(pause))
 
 
 def _pause_in_words(seconds: float) -> str:
@@ -153,7 +153,7 @@ class _Live:
 
     def __init__(self, watch: StatusPoller) -> None:
         self._watch = watch
-        self._drawing = terminal.Drawing()
+        self._drawing = terminal.LiveLines()
 
     def draw(self, _changed: Sequence[JobStatus]) -> None:
         """Draw it as it is now, in the place where it was."""
@@ -177,5 +177,5 @@ class _Live:
     def _line(self, one: JobStatus, name_width: int, columns: int) -> str:
         name = truncate(escape_unprintable(one.name), name_width)
         text = truncate(escape_unprintable(_in_words(one)), max(1, columns - name_width - _GAP))
-        colored = click.style(text, fg=_COLORS[one.kind]) if console.stderr_color() else text
+        colored = click.style(text, fg=_COLORS[one.kind]) if console.is_stderr_colored() else text
         return f"{name}{' ' * (name_width - display_width(name) + _GAP)}{colored}"

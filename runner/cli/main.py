@@ -59,7 +59,7 @@ class _Commands(click.Group):
         if args[0] not in _COMMANDS and (args[0] == "-" or not args[0].startswith("-")) and not ctx.resilient_parsing:
             from runner.cli import suggestions  # noqa: PLC0415 - there is hardly ever one
 
-            raise click.UsageError(suggestions.no_command(args, _COMMANDS), ctx)
+            raise click.UsageError(suggestions.describe_unknown_command(args, _COMMANDS), ctx)
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -82,7 +82,7 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code. Nothing that goes wrong leaves as a traceback."""
-    console.begin()
+    console.configure_streams()
     # What is made here is trees without cycles, and the collector walks all of them each time: with 100,000 jobs it
     # took a fifth of the time.
     gc.set_threshold(100_000, 50, 100)
@@ -90,34 +90,34 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _at_sigterm(_terminate)
         code = _run(arguments)
-        console.flush()
+        console.flush_stdout()
     except RunnerError as error:
         if isinstance(error, ManifestError):
             from runner.cli import problem_format  # noqa: PLC0415 - `--help` has none
 
-            console.say("\n".join(map(problem_format.text, error.problems)))
-        console.fail(error)
+            console.info("\n".join(map(problem_format.format_line, error.problems)))
+        console.error(error)
         code = error.exit_code
     except click.ClickException as error:
         from runner.cli import suggestions  # noqa: PLC0415 - there is hardly ever one
 
-        console.usage(suggestions.in_other_words(error))
+        console.usage_error(suggestions.explain(error))
         code = Exit.USAGE
     except (click.Abort, KeyboardInterrupt):
-        console.say("interrupted")
+        console.info("interrupted")
         code = Exit.SIGINT
     except Terminated:
-        console.say("terminated")
+        console.info("terminated")
         code = Exit.SIGTERM
     except OSError as error:  # of a place that nobody thought of: the system is in the way, and no bug
         import traceback  # noqa: PLC0415 - there is hardly ever one
 
-        console.trouble(error, traceback.format_exc())
+        console.system_error(error, traceback.format_exc())
         code = Exit.REFUSED
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug ends in words and in exit code 70
         import traceback  # noqa: PLC0415 - there is hardly ever one
 
-        console.bug(error, traceback.format_exc())
+        console.internal_error(error, traceback.format_exc())
         code = Exit.BUG
     finally:
         _at_sigterm(before)
@@ -140,10 +140,10 @@ def _run(arguments: list[str] | None) -> int:
     if completing:
         from runner.cli.commands import completion  # noqa: PLC0415 - for shells alone
 
-        return completion.answer(cli, _NAME, completing)
+        return completion.complete(cli, _NAME, completing)
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        empty_values.refuse(cli, given)
+        empty_values.reject(cli, given)
         with cli.make_context(_NAME, given) as context:
             return int(cli.invoke(context) or Exit.OK)
     except click.exceptions.Exit as end:

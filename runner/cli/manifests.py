@@ -27,7 +27,7 @@ class LoadedManifest:
     again: tuple[str, ...] = ()
 
 
-def are_several(given: Sequence[str]) -> bool:
+def may_be_several(given: Sequence[str]) -> bool:
     """Whether more than one manifest may be meant: then each is named in what comes out, however many there are."""
     return len(given) > 1 or any(map(_is_folder, given))
 
@@ -36,7 +36,7 @@ def _is_folder(given: str) -> bool:
     return os.path.isdir(given)  # noqa: PTH112 - Path.is_dir raises where a folder on the way may not be entered
 
 
-def paths(given: Sequence[str], *, quiet: bool = False) -> list[str]:
+def find_files(given: Sequence[str], *, quiet: bool = False) -> list[str]:
     """The manifests' files: for a folder its `*.yaml`, sorted, without hidden ones and without its folders.
 
     Raises:
@@ -100,7 +100,7 @@ def _refuse_special(files: Sequence[Path]) -> None:
             raise UsageError(f"{one} is no plain file", "Take it out of the folder. A pipe is read where it is named.")
 
 
-def read(
+def load(
     given: Sequence[str], only: tuple[str, ...] = (), again: tuple[str, ...] = (), *, quiet: bool = False
 ) -> list[LoadedManifest]:
     """Read and check every manifest, and say what each is asked for.
@@ -113,12 +113,12 @@ def read(
     """
     sources: list[LoadedManifest] = []
     wrong: list[Problem] = []
-    for path in paths(given, quiet=quiet):
+    for path in find_files(given, quiet=quiet):
         data = loader.read_source(path, console.stdin())
         checked = loader.check(data, path)
         if not quiet:
             for warning in checked.warnings:
-                console.warn(problem_format.text(warning))
+                console.warn(problem_format.format_line(warning))
         wrong += checked.problems
         if checked.manifest is not None:
             sources.append(LoadedManifest(data, checked.manifest, only, again))
@@ -139,12 +139,12 @@ def _meant(
         if only and not own_only:
             if own_again:
                 raise UsageError(f"--again {own_again[0]!r} is of {source.manifest.path}, where --only matches no job")
-            console.say(f"{escape_unprintable(source.manifest.path)}: --only matches no job of it")
+            console.info(f"{escape_unprintable(source.manifest.path)}: --only matches no job of it")
             continue
         yield LoadedManifest(source.data, source.manifest, own_only, own_again)
 
 
-def unread(path: str, error: UsageError) -> Problem:
+def unreadable(path: str, error: UsageError) -> Problem:
     """A file that cannot be read, told as a problem of it."""
     name = loader.display_name(path)
     return Problem(name, 0, 0, "", error.message.removeprefix(f"{name}: "), error.hint)

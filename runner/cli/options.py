@@ -52,7 +52,7 @@ class Connection:
         """The file of certificates, if there is one."""
         return None if self.ca_bundle is None else Path(self.ca_bundle)
 
-    def endpoints(self) -> Callable[[Manifest], AbstractContextManager[Endpoint]]:
+    def endpoint_factory(self) -> Callable[[Manifest], AbstractContextManager[Endpoint]]:
         """For each manifest, the API, reachable while the context lasts.
 
         Raises:
@@ -63,30 +63,30 @@ class Connection:
             from runner.sandbox import embedded  # noqa: PLC0415 - of no use to most runs, and 10 ms of their start
 
             return embedded.serve
-        refuse_empty("PIXXEL_RUNNER_API_KEY_FILE", "PIXXEL_RUNNER_CA_BUNDLE")
+        reject_empty_variables("PIXXEL_RUNNER_API_KEY_FILE", "PIXXEL_RUNNER_CA_BUNDLE")
         reached = api_endpoint.real(self.base_url, self.api_key_file, self.ca_bundle, allow_http=self.allow_http)
         return lambda _manifest: nullcontext(reached)
 
     @property
-    def identity(self) -> str:
+    def api_identity(self) -> str:
         """What the ledger knows this API by.
 
         Raises:
             UsageError: the base URL is none, or a variable that should name one is set and empty.
         """
-        refuse_empty("PIXXEL_BASE_URL")
+        reject_empty_variables("PIXXEL_BASE_URL")
         if self.sandbox:
             return SANDBOX_IDENTITY
         return parse_base_url(self.base_url, allow_http=self.allow_http)
 
 
-def ledger_place(manifest_path: str, named: Path | None, *, sandbox: bool) -> LedgerLocation:
+def locate_ledger(manifest_path: str, named: Path | None, *, sandbox: bool) -> LedgerLocation:
     """The ledger for a manifest.
 
     Raises:
         UsageError: a ledger is named for the sandbox, which has its own; or its variable is set and empty.
     """
-    refuse_empty("PIXXEL_RUNNER_LEDGER")
+    reject_empty_variables("PIXXEL_RUNNER_LEDGER")
     source = click.get_current_context().get_parameter_source("ledger")
     if sandbox and source is click.core.ParameterSource.COMMANDLINE:
         home = locate_state_dir(manifest_path) / "sandbox"
@@ -94,7 +94,7 @@ def ledger_place(manifest_path: str, named: Path | None, *, sandbox: bool) -> Le
     return LedgerLocation.for_manifest(manifest_path, named, sandbox=sandbox)
 
 
-def command_line(command: str, *arguments: str, keep: Sequence[str] = _WHERE) -> str:
+def format_command(command: str, *arguments: str, keep: Sequence[str] = _WHERE) -> str:
     """A command that a person may paste to go on, with what this one's command line says of where things are."""
     context = click.get_current_context()
     words = ["pixxel-runner", command, *arguments]
@@ -105,21 +105,21 @@ def command_line(command: str, *arguments: str, keep: Sequence[str] = _WHERE) ->
     return escape_unprintable(shlex.join(words))
 
 
-def refuse_empty(*variables: str) -> None:
+def reject_empty_variables(*variables: str) -> None:
     """A variable that a script failed to fill must not quietly mean the default: that may be another API or record."""
     for variable in variables:
         if os.environ.get(variable) == "":
             raise UsageError(f"{variable} is set and empty", "Give it a value, or unset it to mean the default.")
 
 
-def ledger_of(manifest: Manifest, named: Path | None, *, sandbox: bool) -> LedgerLocation:
+def locate_run_ledger(manifest: Manifest, named: Path | None, *, sandbox: bool) -> LedgerLocation:
     """The ledger for a run of a manifest.
 
     Raises:
         UsageError: as `ledger_place`.
         RefusedError: it would not be kept, and must be.
     """
-    place = ledger_place(manifest.path, named, sandbox=sandbox)
+    place = locate_ledger(manifest.path, named, sandbox=sandbox)
     place.require_explicit_in_ci(manifest, ci=is_ci(os.environ) and not sandbox)
     return place
 
@@ -142,7 +142,7 @@ class Seconds(click.FloatRange):
 
 def color(_context: click.Context, _parameter: click.Parameter, value: str) -> None:
     """Settle colours for everything that the command prints."""
-    click.get_current_context().color = console.color_choice(value)
+    click.get_current_context().color = console.color_mode(value)
 
 
 def connection(command: _Command) -> _Command:
@@ -169,7 +169,7 @@ def connection(command: _Command) -> _Command:
                 "--ca-bundle",
                 envvar="PIXXEL_RUNNER_CA_BUNDLE",
                 metavar="FILE",
-                shell_complete=completers.files,
+                shell_complete=completers.complete_files,
                 help="Trust the certificates of a PEM file instead of the system's.",
             ),
             click.option("--allow-http", is_flag=True, help="Allow a plain http base URL beyond this machine."),
@@ -276,7 +276,7 @@ def limits(command: _Command) -> _Command:
 def _limit(context: click.Context, _parameter: click.Parameter, value: int | None) -> int | None:
     """A budget; click takes a variable that is set and empty for one that is not set, and so for no limit."""
     if not context.resilient_parsing:  # a shell only asks what could come next
-        refuse_empty("PIXXEL_RUNNER_MAX_COST")
+        reject_empty_variables("PIXXEL_RUNNER_MAX_COST")
     return value
 
 
@@ -300,14 +300,14 @@ def selection(command: _Command) -> _Command:
                 "--only",
                 multiple=True,
                 metavar="NAME-GLOB",
-                shell_complete=completers.job_names,
+                shell_complete=completers.complete_job_names,
                 help="Submit only jobs whose name matches. Repeatable.",
             ),
             click.option(
                 "--again",
                 multiple=True,
                 metavar="NAME",
-                shell_complete=completers.job_names,
+                shell_complete=completers.complete_job_names,
                 help="Send one more of a job that was created. Repeatable.",
             ),
             click.option("--resume", is_flag=True, help="Finish the last run: send only what was not created."),

@@ -81,7 +81,7 @@ class OutputOptions:
         """The files that are to be written."""
         return [path for _, path in self.reports]
 
-    def check(self, results: Sequence[Path] = (), needed: Iterable[Path | None] = ()) -> None:
+    def check_targets(self, results: Sequence[Path] = (), needed: Iterable[Path | None] = ()) -> None:
         """See, before anything is done, that each file can be written, and replaces none that something lives by.
 
         Args:
@@ -113,7 +113,7 @@ class OutputOptions:
         for path in self.paths:
             _FILE.check_writable(path)
 
-    def put_out(
+    def write(
         self,
         table: Mapping[str, Report[Sequence[_T]]],
         made: Sequence[_T],
@@ -132,7 +132,7 @@ class OutputOptions:
             style = Style(every=True, several=self.several)
             done = _tried(_write, path, table[name], what, style) and done
         if not quiet:
-            style = Style(console.stdout_width(), console.stdout_color(), self.every, self.several)
+            style = Style(console.stdout_width(), console.is_stdout_colored(), self.every, self.several)
             done = _tried(_print, table[self.format], made, style) and done
         target = os.environ.get(_SUMMARY)
         if target and "github" in (self.format, *(name for name, _ in self.reports)):
@@ -145,7 +145,7 @@ def _write(path: Path, make: Report[_T], made: _T, style: Style) -> None:
 
 
 def _print(make: Report[_T], made: _T, style: Style) -> None:
-    console.out(make(made, style))
+    console.output(make(made, style))
 
 
 def _names(path: Path) -> set[Hashable]:
@@ -177,6 +177,6 @@ def _tried(put: Callable[..., None], *values: Any) -> bool:
     try:
         put(*values)
     except RefusedError as error:
-        console.fail(error)
+        console.error(error)
         return False
     return True

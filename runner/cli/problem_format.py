@@ -13,7 +13,7 @@ from runner.core.models import Manifest
 Severity = Literal["error", "warning"]
 
 
-def text(problem: Problem) -> str:
+def format_line(problem: Problem) -> str:
     """One line: `file:line:column: field: message (hint)`, without what there is none of."""
     parts = [_place(problem), problem.field, problem.message]
     line = ": ".join(part for part in parts if part)
@@ -24,7 +24,7 @@ def _place(problem: Problem) -> str:
     return f"{problem.file}:{problem.line}:{problem.column}" if problem.line else problem.file
 
 
-def github(problem: Problem, severity: Severity) -> str:
+def format_github(problem: Problem, severity: Severity) -> str:
     """A workflow command that GitHub Actions shows at the line of the file in a pull request."""
     from runner.reports.formats.github import Annotation, command  # noqa: PLC0415 - reports are slow to load, and seldom wanted
 
@@ -33,12 +33,12 @@ def github(problem: Problem, severity: Severity) -> str:
     return command(Annotation(severity, title, words, problem.file, problem.line, problem.column))
 
 
-def as_json(problems: Iterable[tuple[Problem, Severity]]) -> str:
+def format_json(problems: Iterable[tuple[Problem, Severity]]) -> str:
     """One JSON document: a list of objects with file, line, column, field, message, hint, severity."""
     return json.dumps([asdict(problem) | {"severity": severity} for problem, severity in problems], indent=2)
 
 
-def ok(name: str, manifest: Manifest) -> str:
+def format_valid(name: str, manifest: Manifest) -> str:
     """What is said of a valid manifest, by the name of its file: `jobs.yaml: ok, 6 jobs (1 disabled)`."""
     jobs = len(manifest.jobs)
     disabled = sum(not job.enabled for job in manifest.jobs)

@@ -28,10 +28,10 @@ class Progress:
         self._counts: Counter[str] = Counter()
         self._started = time.monotonic()
         self._total = 0
-        self._drawing: terminal.Drawing | None = None
+        self._drawing: terminal.LiveLines | None = None
 
     @contextmanager
-    def over(self, total: int) -> Iterator[None]:
+    def showing(self, total: int) -> Iterator[None]:
         """Show progress over so many jobs meanwhile."""
         self._started = time.monotonic()
         if not (self._wants_bar and total):
@@ -39,12 +39,12 @@ class Progress:
             return
         self._total = total
         self._counts.clear()
-        self._drawing = terminal.Drawing(inline=True)
+        self._drawing = terminal.LiveLines(inline=True)
         self._draw()
         try:
             yield
         finally:
-            self._drawing.leave()
+            self._drawing.finish()
             self._drawing = None
 
     def note(self, text: str) -> None:
@@ -98,17 +98,17 @@ class Progress:
             return
         if self._drawing is not None:
             self._drawing.clear()
-        console.say(text)
+        console.info(text)
         self._draw()
 
     def _draw(self) -> None:
         if self._drawing is not None:
             done, elapsed = self._counts.total(), time.monotonic() - self._started
             others = {word: count for word, count in sorted(self._counts.items()) if word != "created"}
-            self._drawing.draw([bar(done, self._total, others, elapsed, terminal.size().columns - 1)])
+            self._drawing.draw([format_bar(done, self._total, others, elapsed, terminal.size().columns - 1)])
 
 
-def bar(done: int, total: int, others: Mapping[str, int], elapsed: float, columns: int) -> str:
+def format_bar(done: int, total: int, others: Mapping[str, int], elapsed: float, columns: int) -> str:
     """One line that says how far a run is, in at most so many columns: what matters least goes first.
 
     Args:

@@ -29,8 +29,8 @@ def build(
     run_key.check_options(manifest, run_options)
     return RunRequest(
         manifest=manifest,
-        api=connection.identity,
-        ledger=options.ledger_of(manifest, ledger, sandbox=connection.sandbox),
+        api=connection.api_identity,
+        ledger=options.locate_run_ledger(manifest, ledger, sandbox=connection.sandbox),
         limits=resolve_limits(overrides, manifest),
         options=replace(run_options, only=source.only, again=source.again),
     )

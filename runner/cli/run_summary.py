@@ -21,7 +21,7 @@ from runner.runs import execution
 from runner.runs.summary import RunSummary
 
 
-def tell(
+def print_summary(
     every: Sequence[FinishedRun], wanted: OutputOptions, *, signum: int | None, quiet: bool, missed: Sequence[Task] = ()
 ) -> Exit:
     """Print the summary of all, and say of each what is not as it should be. Returns the worst exit code.
@@ -30,20 +30,20 @@ def tell(
     """
     codes = [_exit_code(ran, signum) for ran in every]
     made = [ran.made for ran in every]
-    if made and not wanted.put_out(reports.RUN_FORMATS, made, quiet=quiet, before=lambda: _last_told(missed)):
+    if made and not wanted.write(reports.RUN_FORMATS, made, quiet=quiet, before=lambda: _last_told(missed)):
         codes.append(Exit.REFUSED)
         if not quiet:  # what is counted is known, also where the ledger can't be read any more
-            console.say(reports.totals(made))
+            console.info(reports.totals(made))
     for ran, code in zip(every, codes, strict=False):
         where = "results: not written" if ran.unwritten else f"results: {escape_unprintable(str(ran.task.results))}"
         remarks = list(_remarks(ran))
         if not quiet:
-            console.say(where)
+            console.info(where)
             for remark in remarks:
                 remark.say()
         elif code != Exit.OK or remarks:
             totals = f"{escape_unprintable(ran.run.manifest)}: {reports.totals([ran.made])}"
-            console.say("; ".join([totals, *(remark.text for remark in remarks), where]))
+            console.info("; ".join([totals, *(remark.text for remark in remarks), where]))
     return worst_exit(codes)
 
 
@@ -51,14 +51,14 @@ def _last_told(missed: Sequence[Task]) -> list[RunSummary]:
     return [one for one in map(last_told, missed) if one is not None]
 
 
-def fail_in_a_line(error: RunnerError) -> None:
+def print_error_line(error: RunnerError) -> None:
     """Say what is wrong and what to do in one line, as a mail from cron has it; of a manifest the first problem."""
     if isinstance(error, ManifestError):
         first, more = error.problems[0], len(error.problems) - 1
         rest = f"; and {more} more: pixxel-runner validate {shlex.quote(first.file)}" if more else ""
-        console.say(f"{problem_format.text(first)}{escape_unprintable(rest)}")
+        console.info(f"{problem_format.format_line(first)}{escape_unprintable(rest)}")
     else:
-        console.say(f"{click.style('error:', fg='red')} {escape_unprintable(error.one_line)}")
+        console.info(f"{click.style('error:', fg='red')} {escape_unprintable(error.one_line)}")
 
 
 def _exit_code(ran: FinishedRun, signum: int | None) -> Exit:
@@ -78,9 +78,9 @@ class _Remark:
 
     def say(self) -> None:
         if self.error is not None:
-            console.fail(self.error)
+            console.error(self.error)
         elif self.advice:
-            console.say(self.text)
+            console.info(self.text)
         else:
             console.warn(self.text)
 

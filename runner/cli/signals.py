@@ -15,7 +15,7 @@ from runner.submission.engine import Engine
 _SLICE = 0.2  # seconds
 
 
-class Interrupts:
+class SignalHandler:
     """Passes signals on to the engine, and after it to whatever is waited for. `signum` is the first that came."""
 
     def __init__(self, api: ApiClient) -> None:
@@ -47,7 +47,7 @@ class Interrupts:
         return False
 
     @contextmanager
-    def caught(self) -> Iterator[None]:
+    def installed(self) -> Iterator[None]:
         """Catch SIGINT and SIGTERM meanwhile."""
         before = {signum: signal.signal(signum, self._catch) for signum in (signal.SIGINT, signal.SIGTERM)}
         try:

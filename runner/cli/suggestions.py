@@ -21,7 +21,7 @@ _NO_CHOICE = re.compile(r"(?P<word>'.*?'|\".*?\") is not one of ")
 _NO_COMMAND = re.compile(r"No such command (?P<word>'.*?'|\".*?\")\.\Z")
 
 
-def in_other_words(error: click.ClickException) -> click.ClickException:
+def explain(error: click.ClickException) -> click.ClickException:
     """An error of the command line, with what was probably meant where a word of it is not known."""
     if isinstance(error, click.NoSuchOption):
         return click.UsageError(_unknown_option(error), error.ctx)
@@ -34,7 +34,7 @@ def in_other_words(error: click.ClickException) -> click.ClickException:
     return error
 
 
-def no_command(words: Sequence[str], commands: Collection[str]) -> str:
+def describe_unknown_command(words: Sequence[str], commands: Collection[str]) -> str:
     """What to say of arguments of the program, at least one, that do not begin with a command.
 
     A manifest there means a command that was forgotten, or that stands behind it.

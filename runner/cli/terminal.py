@@ -21,7 +21,7 @@ _USUAL = os.terminal_size((80, 24))  # of a terminal that does not tell its size
 
 def can_redraw() -> bool:
     """Whether stderr is a terminal on which a line can be drawn over itself."""
-    return console.stderr_is_terminal() and os.environ.get("TERM") != "dumb"
+    return console.is_stderr_terminal() and os.environ.get("TERM") != "dumb"
 
 
 def size() -> os.terminal_size:
@@ -33,7 +33,7 @@ def size() -> os.terminal_size:
     return os.terminal_size((told.columns or _USUAL.columns, told.lines or _USUAL.lines))
 
 
-class Drawing:
+class LiveLines:
     """Lines that are drawn over themselves: the cursor is in the line below or, with `inline`, at the end of the last.
 
     The cursor stays visible: a program that is killed or stopped could not bring it back.
@@ -55,7 +55,7 @@ class Drawing:
         _write(self._back())
         self._widths = []
 
-    def leave(self) -> None:
+    def finish(self) -> None:
         """Let what was drawn stand, and go on below it."""
         if self._inline and self._widths:
             _write("\n")

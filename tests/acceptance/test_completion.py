@@ -66,7 +66,7 @@ def asked(shell: Shell, name: str, *words: str, at: int | None = None) -> list[s
         here.chdir(shell.folder)
         for variable, value in {**environment(shell), **variables}.items():
             here.setenv(variable, value)
-        completion.answer(cli, "pixxel-runner", f"{name}_complete")
+        completion.complete(cli, "pixxel-runner", f"{name}_complete")
     return out.getvalue().splitlines()
 
 

@@ -22,7 +22,7 @@ from support.shell import KEY, Shell
 from support.terminal import on_terminal, seen
 from support.wire import PATIENCE, Request, Reset, Script, Stall, WireServer, created, reply
 
-from runner.cli.signals import Interrupts
+from runner.cli.signals import SignalHandler
 from runner.client.api import ApiClient
 from runner.client.endpoint import ApiKey, Endpoint
 from runner.client.exchange import Exchange
@@ -354,8 +354,8 @@ def test_a_signal_before_the_engine_is_there_is_not_lost() -> None:
     nothing = Nothing()
     submissions = [Submission(Job(f"j{number}", "w-1", "p-1"), number) for number in range(50)]
     with ApiClient(Endpoint("http://127.0.0.1:9", ApiKey(KEY)), 1) as api:
-        interrupts = Interrupts(api)
-        with interrupts.caught():
+        interrupts = SignalHandler(api)
+        with interrupts.installed():
             signal.raise_signal(signal.SIGINT)
             engine = Engine(submissions, nothing, nothing, Limits(concurrency=1), nothing)
             interrupts.engine_made(engine)

@@ -109,14 +109,14 @@ def ran(shell: Shell, columns: int, *arguments: str) -> str:
     ],
 )
 def test_a_narrow_bar_leaves_out_what_matters_least(columns: int, bar: str) -> None:
-    assert progress.bar(3, 6, {"not created": 1}, 6.0, columns) == bar
+    assert progress.format_bar(3, 6, {"not created": 1}, 6.0, columns) == bar
 
 
 @given(st.integers(0, 10**6), st.integers(1, 10**6), st.integers(0, 9999), st.floats(0, 10**6), st.integers(1, 300))
 def test_a_bar_is_never_wider_than_there_is_room(
     done: int, total: int, failed: int, elapsed: float, columns: int
 ) -> None:
-    line = progress.bar(done, total, {"not created": failed, "in doubt": 1}, elapsed, columns)
+    line = progress.format_bar(done, total, {"not created": failed, "in doubt": 1}, elapsed, columns)
     assert 1 <= display_width(line) <= columns
     assert "\n" not in line
 

@@ -29,6 +29,6 @@ def check(data: bytes) -> None:
     soon(began)
     assert (checked.manifest is None) == bool(checked.problems)
     for problem in (*checked.problems, *checked.warnings):
-        assert problem_format.text(problem).isprintable(), problem
+        assert problem_format.format_line(problem).isprintable(), problem
     if yaml.__with_libyaml__:
         assert checked == loader.check(data, "jobs.yaml", libyaml=False)

@@ -217,7 +217,7 @@ def hurry(skew: Skew) -> None:
         if name.startswith("runner.") and getattr(module, "datetime", None) is datetime:
             setattr(module, "datetime", Clock)  # noqa: B010 - likewise
     setattr(engine, "Backoff", lambda: backoff.Backoff(base=0.01, maximum=0.05))  # noqa: B010 - likewise
-    setattr(signals.Interrupts, "wait", lambda self, _seconds: self.signum is None)  # noqa: B010 - likewise
+    setattr(signals.SignalHandler, "wait", lambda self, _seconds: self.signum is None)  # noqa: B010 - likewise
     setattr(api, "_TICK", 0.02)  # noqa: B010 - likewise
     setattr(engine, "GRACE_PERIOD", 0.2)  # noqa: B010 - likewise
     setattr(connect, "_BUSY", 0.3)  # noqa: B010 - likewise

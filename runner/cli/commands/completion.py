@@ -87,11 +87,11 @@ def command(shell: str) -> Exit:
     fish: put it into ~/.config/fish/completions/pixxel-runner.fish
     """  # noqa: D301 - the backspace is click's word for lines that stay as they are
     root = click.get_current_context().find_root()
-    console.out(_asked(root.command, str(root.info_name), shell).source().rstrip("\n"))
+    console.output(_asked(root.command, str(root.info_name), shell).source().rstrip("\n"))
     return Exit.OK
 
 
-def answer(cli: click.Command, name: str, instruction: str) -> Exit:
+def complete(cli: click.Command, name: str, instruction: str) -> Exit:
     """Answer a shell: `instruction` is the shell's name, an underscore, and `source` or `complete`.
 
     What is to be completed stands in the environment, as click's scripts put it there.
@@ -102,12 +102,12 @@ def answer(cli: click.Command, name: str, instruction: str) -> Exit:
     try:
         one = _asked(cli, name, shell)
         if what == "source":
-            console.out(one.source().rstrip("\n"))
+            console.output(one.source().rstrip("\n"))
         else:
             arguments, incomplete = one.get_completion_args()
             items = [item for item in one.get_completions(arguments, incomplete) if _is_fit(item)]
             if items:
-                console.out("\n".join(map(one.format_completion, items)))
+                console.output("\n".join(map(one.format_completion, items)))
     except Exception:  # noqa: BLE001 - as the module says: no words, whatever it is
         return Exit.NOT_CREATED
     return Exit.OK

@@ -28,8 +28,8 @@ def command(path: Path) -> Exit:
     _create(path, _starter(path))
     schema_path = path.with_name(_SCHEMA)
     written = f"{path} and {schema_path}" if _add_schema(schema_path) else str(path)
-    console.say(f"wrote {written}")
-    console.say(f"next: pixxel-runner run {click.format_filename(path)} --sandbox   (a rehearsal: no key, no cost)")
+    console.info(f"wrote {written}")
+    console.info(f"next: pixxel-runner run {click.format_filename(path)} --sandbox   (a rehearsal: no key, no cost)")
     return Exit.OK
 
 

@@ -49,38 +49,38 @@ def init(path: Path) -> Exit:
     if path_exists(path) and path.is_dir():
         raise UsageError(f"{path} is a folder", f"Name the ledger's file in it: {path / 'ledger.db'}")
     connect.create_ledger(path)
-    console.say(f"made the ledger {path}")
+    console.info(f"made the ledger {path}")
     setting = f"PIXXEL_RUNNER_LEDGER={shlex.quote(str(path.absolute()))}"
-    console.say(f"next: have every run use it, with --ledger or by: export {setting}")
-    console.say("  Keep it between runs, on a local disk, and in a backup: it says what must not be bought again.")
+    console.info(f"next: have every run use it, with --ledger or by: export {setting}")
+    console.info("  Keep it between runs, on a local disk, and in a backup: it says what must not be bought again.")
     return Exit.OK
 
 
 @command.command("check")
-@ledger_access.place
+@ledger_access.location_options
 def check(ledger: Path | None, sandbox: bool) -> Exit:
     """Look through the whole ledger, and say what is in it.
 
     The exit code is 0 if it is whole, else 4.
     """
-    with ledger_access.opened(ledger_access.place_of(None, ledger, sandbox=sandbox).path, read_only=True) as opened:
+    with ledger_access.open_ledger(ledger_access.locate(None, ledger, sandbox=sandbox).path, read_only=True) as opened:
         opened.check_integrity()
-        console.out("\n\n".join(_sections(opened)))
+        console.output("\n\n".join(_sections(opened)))
     return Exit.OK
 
 
 @command.command("export", short_help="Print every submission, a line of JSON each.")
-@ledger_access.place
+@ledger_access.location_options
 def export(ledger: Path | None, sandbox: bool) -> Exit:
     """Print every submission with all that is known of it, as a line of JSON each.
 
     It reads what can be read of a damaged ledger, says on stderr what cannot, and then exits with 4.
     """
-    path = ledger_access.place_of(None, ledger, sandbox=sandbox).path
-    ledger_access.must_exist(path)
+    path = ledger_access.locate(None, ledger, sandbox=sandbox).path
+    ledger_access.require_ledger(path)
     with salvage.open_ledger(path) as opened:
         for found in opened.submissions():
-            console.out(_exported(found))
+            console.output(_exported(found))
         for loss in opened.losses:
             console.warn(f"cannot be read: {escape_unprintable(loss)}")
     return Exit.REFUSED if opened.losses else Exit.OK
@@ -126,7 +126,7 @@ def _manifests(known: Sequence[_Whose]) -> str:
     used = [state for state in _STATES if any(one.states.get(state) for one in known)]
     titles = ("manifest", "API", "file", "runs", *(state.replace("_", " ") for state in used))
     align = ("left", "left", "left", *("right" for _ in titles[3:]))
-    return ledger_access.table(titles, [_row(one, used) for one in known], align)
+    return ledger_access.format_table(titles, [_row(one, used) for one in known], align)
 
 
 def _row(whose: _Whose, used: Sequence[str]) -> tuple[str, ...]:
@@ -163,7 +163,7 @@ def _unfinished(ledger: Ledger, whose: _Whose) -> Iterator[str]:
     """What is missing of a manifest's last run, counting all that share its run key."""
     if not whose.runs:
         return
-    last, holder = ledger_access.now(ledger, whose.runs[0])
+    last, holder = ledger_access.refresh_run(ledger, whose.runs[0])
     jobs = [job for job in ledger.manifest_jobs(last) if plan.not_sent(job, last.settings.get("only", ())) is None]
     of = plan.match(jobs, ledger.submissions(last.api, last.manifest, last.run_key)).of
     missing = sum(job.name not in of or not of[job.name].consumes_slot for job in jobs)

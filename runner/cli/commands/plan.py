@@ -38,7 +38,7 @@ class Request:
 
 
 @click.command("plan")
-@click.argument("manifests", metavar="MANIFEST...", nargs=-1, required=True, shell_complete=completers.files)
+@click.argument("manifests", metavar="MANIFEST...", nargs=-1, required=True, shell_complete=completers.complete_files)
 @click.option("--cost", "estimate", is_flag=True, help="Ask the API what each workflow costs.")
 @click.option("--check", is_flag=True, help="Ask the API whether each workflow is in its project, and may be seen.")
 @click.option("--exit-code", is_flag=True, help="Exit with 1 when there is something to submit, as git diff does.")
@@ -62,12 +62,12 @@ def command(**given: Any) -> Exit:
 
 
 def _plan(request: Request, at: options.Connection, run_options: RunOptions, overrides: LimitOverrides) -> Exit:
-    several = manifests.are_several(request.manifests)
+    several = manifests.may_be_several(request.manifests)
     wanted = OutputOptions(request.format, request.reports, request.every, several)
-    sources = manifests.read(request.manifests, run_options.only, run_options.again)
+    sources = manifests.load(request.manifests, run_options.only, run_options.again)
     runs = [requests.build(source, run_options, overrides, at, request.ledger) for source in sources]
     needed = [at.api_key_file, at.ca_file, *(Path(run.manifest.path) for run in runs)]
-    wanted.check([], [*needed, *(file for run in runs for file in run.ledger.files)])
+    wanted.check_targets([], [*needed, *(file for run in runs for file in run.ledger.files)])
     made: list[Preview] = []
     codes: list[Exit] = []
     for run in runs:
@@ -76,15 +76,15 @@ def _plan(request: Request, at: options.Connection, run_options: RunOptions, ove
         except RunnerError as error:
             if not several:
                 raise
-            console.fail(error)
+            console.error(error)
             codes.append(error.exit_code)
-    if made and not wanted.put_out(reports.PLAN_FORMATS, made):
+    if made and not wanted.write(reports.PLAN_FORMATS, made):
         codes.append(Exit.REFUSED)
     for one in made:
         try:
             codes.append(_judge(one, run_options, request))
         except RefusedError as error:
-            console.fail(error)
+            console.error(error)
             codes.append(error.exit_code)
     return worst_exit(codes)
 
@@ -93,10 +93,10 @@ def _preview(run: RunRequest, at: options.Connection, *, check: bool) -> Preview
     preview.refuse_running(run)
     with preview.open_ledger(run.ledger) as ledger, _reader(run, at, check=check) as reader:
         if isinstance(ledger, preview.EmptyLedger):
-            console.say(f"there is no ledger at {run.ledger.path} yet: every job is new")
+            console.info(f"there is no ledger at {run.ledger.path} yet: every job is new")
         made, notes = preview.build(run, ledger, reader, check=check)
     for note in notes:
-        console.say(escape_unprintable(note))
+        console.info(escape_unprintable(note))
     return made
 
 
@@ -106,7 +106,7 @@ def _reader(run: RunRequest, at: options.Connection, *, check: bool) -> Iterator
     if not (run.options.estimate or check):
         yield None
         return
-    with at.endpoints()(run.manifest) as endpoint, ReadOnlyClient(endpoint, run.limits.concurrency) as reader:
+    with at.endpoint_factory()(run.manifest) as endpoint, ReadOnlyClient(endpoint, run.limits.concurrency) as reader:
         yield reader
 
 

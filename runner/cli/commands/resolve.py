@@ -50,26 +50,26 @@ class Request:
 
 
 @click.command("resolve")
-@click.argument("manifest", metavar="[MANIFEST]", required=False, shell_complete=completers.files)
+@click.argument("manifest", metavar="[MANIFEST]", required=False, shell_complete=completers.complete_files)
 @click.option(
     "--adopt",
     multiple=True,
     metavar="NAME=JOB_ID",
-    shell_complete=ledger_completers.adoptions,
+    shell_complete=ledger_completers.complete_adoptions,
     help="Settle a job by hand: it is this one at the API. Repeatable.",
 )
 @click.option(
     "--absent",
     multiple=True,
     metavar="NAME",
-    shell_complete=ledger_completers.doubts,
+    shell_complete=ledger_completers.complete_doubts,
     help="Settle a job by hand: it was not created. Repeatable.",
 )
 @click.option(
     "--run",
     default="",
     metavar="RUN",
-    shell_complete=ledger_completers.runs,
+    shell_complete=ledger_completers.complete_runs,
     help="Only what is in doubt in this run (the start of its id).",
 )
 @options.connection
@@ -96,17 +96,19 @@ def command(**given: Any) -> Exit:
 
 
 def _resolve(request: Request, at: options.Connection) -> Exit:
-    api = at.identity
-    with ledger_access.opened(
-        ledger_access.place_of(request.manifest, request.ledger, sandbox=at.sandbox).path
+    api = at.api_identity
+    with ledger_access.open_ledger(
+        ledger_access.locate(request.manifest, request.ledger, sandbox=at.sandbox).path
     ) as ledger:
-        name = None if request.manifest is None else ledger_access.name_of(ledger, request.manifest, api)
+        name = None if request.manifest is None else ledger_access.resolve_name(ledger, request.manifest, api)
         scope = Scope(api, name, request.run)
         resolver = Resolver(
             ledger=ledger,
             scope=scope,
             who=_who(),
-            connect=lambda: _connected(at, ledger_access.home_of(request.manifest), _concerned(ledger, scope, request)),
+            connect=lambda: _connected(
+                at, ledger_access.find_base_path(request.manifest), _concerned(ledger, scope, request)
+            ),
             settle=request.settle,
             lock_timeout=request.lock_timeout,
         )
@@ -119,7 +121,7 @@ def _resolve(request: Request, at: options.Connection) -> Exit:
 def _connected(at: options.Connection, path: str, doubts: Sequence[SubmissionRow]) -> Iterator[ReadOnlyClient]:
     # Not the manifest itself, which may be gone: its place, and what a sandbox must know to be asked for the doubts.
     stand_in = Manifest("", path, "", tuple(Job(one.name, one.workflow_id, one.project_id) for one in doubts))
-    with at.endpoints()(stand_in) as endpoint, ReadOnlyClient(endpoint, connections=1) as reader:
+    with at.endpoint_factory()(stand_in) as endpoint, ReadOnlyClient(endpoint, connections=1) as reader:
         yield reader
 
 
@@ -142,7 +144,7 @@ def _mention_elsewhere(ledger: Ledger, api: str) -> None:
     others = [one for one in ledger.unresolved() if one.api != api]
     if others:
         where = ", ".join(sorted({escape_unprintable(one.api) for one in others}))
-        console.say(f"not looked at: {len(others)} in doubt at {where} (--base-url names another API)")
+        console.info(f"not looked at: {len(others)} in doubt at {where} (--base-url names another API)")
 
 
 # By a look at the API.
@@ -157,7 +159,7 @@ def _look(resolver: Resolver, request: Request) -> Exit:
     if left:
         _explain(left, request)
     if not (looked.findings or looked.locked):
-        console.say(f"nothing is in doubt{_whose(resolver.scope)}")
+        console.info(f"nothing is in doubt{_whose(resolver.scope)}")
     return _code(resolver, looked)
 
 
@@ -178,14 +180,14 @@ def _whose(scope: Scope) -> str:
 def _explain(left: Sequence[Finding], request: Request) -> None:
     """What a person can do about what no look can settle."""
     for finding in left[:_MOST_EXPLAINED]:
-        console.say(f"{escape_unprintable(finding.doubt.name)}: {_place(finding.doubt, request.settle)}?")
+        console.info(f"{escape_unprintable(finding.doubt.name)}: {_place(finding.doubt, request.settle)}?")
     if len(left) > _MOST_EXPLAINED:
-        console.say(f"and so for {len(left) - _MOST_EXPLAINED} more")
+        console.info(f"and so for {len(left) - _MOST_EXPLAINED} more")
     name = shlex.quote(escape_unprintable(left[0].doubt.name))
-    again = options.command_line("resolve", *filter(None, [request.manifest]), keep=_SAID)
-    console.say(f"  if there is:     {again} --adopt {name}=JOB_ID")
-    console.say(f"  if there is not: {again} --absent {name}")
-    console.say(f"  to look again:   {again}")
+    again = options.format_command("resolve", *filter(None, [request.manifest]), keep=_SAID)
+    console.info(f"  if there is:     {again} --adopt {name}=JOB_ID")
+    console.info(f"  if there is not: {again} --absent {name}")
+    console.info(f"  to look again:   {again}")
 
 
 def _place(doubt: SubmissionRow, settle: timedelta) -> str:
@@ -215,7 +217,7 @@ def _settle_by_hand(resolver: Resolver, request: Request) -> Exit:
         _warn(finding, request.settle)
     left = sum(one.state == "in_doubt" for one in scope.unsettled(ledger))
     if left:
-        console.say(f"still in doubt{_whose(scope)}: {left}")
+        console.info(f"still in doubt{_whose(scope)}: {left}")
     return Exit.IN_DOUBT if left else Exit.OK
 
 
@@ -252,12 +254,12 @@ def _warn(finding: Finding, settle: timedelta) -> None:
 
 def _print(findings: Sequence[Finding], request: Request) -> None:
     if request.format == "json":
-        console.out(json.dumps([_as_json(finding, request.settle) for finding in findings], indent=2))
+        console.output(json.dumps([_as_json(finding, request.settle) for finding in findings], indent=2))
         return
     for finding in findings:
         doubt = finding.doubt
         whose = escape_unprintable(f"{doubt.manifest}: {doubt.name} (run {doubt.run_id})")
-        console.out(f"{whose}: {escape_unprintable(_in_words(finding))}")
+        console.output(f"{whose}: {escape_unprintable(_in_words(finding))}")
 
 
 def _in_words(finding: Finding) -> str:

@@ -51,7 +51,7 @@ class Request:
 
 
 @click.command()
-@click.argument("manifests", metavar="MANIFEST...", nargs=-1, required=True, shell_complete=completers.files)
+@click.argument("manifests", metavar="MANIFEST...", nargs=-1, required=True, shell_complete=completers.complete_files)
 @options.connection
 @options.ledger
 @click.option(
@@ -97,37 +97,37 @@ def command(**given: Any) -> Exit:
     except RunnerError as error:
         if not request.quiet:
             raise
-        run_summary.fail_in_a_line(error)
+        run_summary.print_error_line(error)
         return error.exit_code
 
 
 def _run(request: Request, at: options.Connection, run_options: RunOptions, overrides: LimitOverrides) -> Exit:
     if request.wait_timeout is not None and not request.wait:
         raise UsageError("--wait-timeout is for --wait", "Give both, or neither.")
-    if request.confirm and not console.can_ask():
+    if request.confirm and not console.can_prompt():
         raise RefusedError("--confirm asks, and there is no terminal to answer on", "Run it without --confirm there.")
     if request.verbose and not LIBYAML:
-        console.say(
+        console.info(
             "manifests are read slowly, as PyYAML has no libyaml here: its wheels bring it, a build needs libyaml-dev"
         )
-    several = manifests.are_several(request.manifests)
+    several = manifests.may_be_several(request.manifests)
     wanted = OutputOptions(request.format, request.reports, request.every, several)
-    chosen = manifests.read(request.manifests, run_options.only, run_options.again, quiet=request.quiet)
+    chosen = manifests.load(request.manifests, run_options.only, run_options.again, quiet=request.quiet)
     tasks = [
         Task(
             replace(
                 requests.build(source, run_options, overrides, at, request.ledger),
-                git_commit=git.git_commit(source.manifest.path, source.data),
+                git_commit=git.find_commit(source.manifest.path, source.data),
             ),
             _results(source.manifest, request, sandbox=at.sandbox),
         )
         for source in chosen
     ]
-    endpoints = at.endpoints()
+    endpoints = at.endpoint_factory()
     _check_outputs(tasks, wanted, at)
     for task in tasks:
         task.request.ledger.create_directory(task.request.manifest.path)
-    progress = Progress(quiet=request.quiet, verbose=request.verbose, bar=console.stderr_is_terminal())
+    progress = Progress(quiet=request.quiet, verbose=request.verbose, bar=console.is_stderr_terminal())
     ran = Batch(endpoints, partial(_confirm, request), progress, request.quiet)
     with ran.over(tasks):
         if not request.wait or ran.signum is not None or not ran.ran or any(one.end.error for one in ran.ran):
@@ -137,12 +137,12 @@ def _run(request: Request, at: options.Connection, run_options: RunOptions, over
 
 def _results(wanted: Manifest, request: Request, *, sandbox: bool) -> Path:
     """Where a manifest's results go. Raises UsageError when one file is named for several manifests."""
-    options.refuse_empty("PIXXEL_RUNNER_RESULTS")
+    options.reject_empty_variables("PIXXEL_RUNNER_RESULTS")
     stem = wanted.name if wanted.path == "-" else Path(wanted.path).stem
     name = f"{stem}.sandbox.results.json" if sandbox else f"{stem}.results.json"
     if request.results is None:
         return Path(name)
-    if not manifests.are_several(request.manifests):
+    if not manifests.may_be_several(request.manifests):
         return request.results
     if not os.path.isdir(request.results):  # noqa: PTH112 - Path.is_dir raises for a folder that may not be entered
         raise UsageError(f"--results {request.results} is no folder, and there are several manifests", "Name a folder.")
@@ -164,7 +164,7 @@ def _check_outputs(tasks: Sequence[Task], wanted: OutputOptions, at: options.Con
         known[whose] = path
     needed = [at.api_key_file, at.ca_file, *(Path(task.request.manifest.path) for task in tasks)]
     needed += [file for task in tasks for file in task.request.ledger.files]
-    wanted.check([task.results for task in tasks], needed)
+    wanted.check_targets([task.results for task in tasks], needed)
     for task in tasks:
         results_file.FILE.check_writable(task.results)
 
@@ -173,8 +173,8 @@ def _confirm(request: Request, one: Execution) -> None:
     """Show the plan and ask, where that was asked for. Raises RefusedError for a no."""
     if not request.confirm or one.forecast is None or not one.plan.sends:
         return
-    style = reports.Style(width=console.stderr_width(), color=console.stderr_color(), every=request.every)
-    console.say(reports.PLAN_FORMATS["table"]([one.forecast], style))
+    style = reports.Style(width=console.stderr_width(), color=console.is_stderr_colored(), every=request.every)
+    console.info(reports.PLAN_FORMATS["table"]([one.forecast], style))
     name = escape_unprintable(one.request.manifest.name)
     if not _ask(
         f"Submit {len(one.plan.sends)} of {len(one.request.manifest.jobs)} jobs of {name} to {one.request.api}?"
@@ -189,15 +189,15 @@ def _ask(question: str) -> bool:
     """
     with suppress(OSError):
         termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before the plan was shown is no answer to it
-    console.say(f"{question} [y/N]: ", end="")
+    console.info(f"{question} [y/N]: ", end="")
     answer = console.stdin().readline()
     if not answer:
-        console.say("")
+        console.info("")
     return answer.strip().lower() in (b"y", b"yes")
 
 
 def _tell(ran: Batch, wanted: OutputOptions, request: Request) -> Exit:
-    return run_summary.tell(ran.ran, wanted, signum=ran.signum, quiet=request.quiet, missed=ran.missed)
+    return run_summary.print_summary(ran.ran, wanted, signum=ran.signum, quiet=request.quiet, missed=ran.missed)
 
 
 def _wait(ran: Batch, wanted: OutputOptions, request: Request) -> Exit:
@@ -210,16 +210,16 @@ def _wait(ran: Batch, wanted: OutputOptions, request: Request) -> Exit:
             left = None if until is None else max(0.0, until - time.monotonic())
             with _watch(one, ran.endpoints) as watch:
                 watches.append(watch)
-                again = live_status.command_line(one.run.id if one.run.path == "-" else one.run.path)
-                codes.append(live_status.until_final(watch, timeout=left, again=again, quiet=request.quiet))
+                again = live_status.format_status_command(one.run.id if one.run.path == "-" else one.run.path)
+                codes.append(live_status.wait_until_final(watch, timeout=left, again=again, quiet=request.quiet))
     finally:
         told = list(map(_again, ran.ran))
-        codes.append(run_summary.tell(told, wanted, signum=None, quiet=request.quiet, missed=ran.missed))
+        codes.append(run_summary.print_summary(told, wanted, signum=None, quiet=request.quiet, missed=ran.missed))
     for one, watch, waited in zip(ran.ran, watches, codes, strict=False):
         if waited is not Exit.OK:
             totals = reports.status_totals(watch.sightings)
-            console.say(escape_unprintable(f"{one.run.manifest} at the API: {totals}"))
-        live_status.say_why(watch)
+            console.info(escape_unprintable(f"{one.run.manifest} at the API: {totals}"))
+        live_status.report_problems(watch)
     return worst_exit(codes)
 
 
@@ -227,8 +227,8 @@ def _wait(ran: Batch, wanted: OutputOptions, request: Request) -> Exit:
 def _watch(ran: FinishedRun, endpoints: batch.Endpoints) -> Iterator[StatusPoller]:
     request = ran.task.request
     with (
-        live_status.record(request.ledger.path) as ledger,
-        live_status.keeping(ledger, request.api) as keep,
+        live_status.open_run_ledger(request.ledger.path) as ledger,
+        live_status.saving_final_states(ledger, request.api) as keep,
         endpoints(request.manifest) as endpoint,
         ApiClient(endpoint, request.limits.concurrency) as api,
     ):
@@ -237,7 +237,7 @@ def _watch(ran: FinishedRun, endpoints: batch.Endpoints) -> Iterator[StatusPolle
 
 def _again(ran: FinishedRun) -> FinishedRun:
     """What ran, as the ledger has it by now."""
-    with live_status.record(ran.task.request.ledger.path) as ledger:
+    with live_status.open_run_ledger(ran.task.request.ledger.path) as ledger:
         made = summary.summarize(record.of_run(ledger, ran.run))
         unwritten = batch.write(made, ran.task.results)
         earlier = batch.doubts_of_earlier(ledger, ran.run)

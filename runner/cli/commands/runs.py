@@ -45,8 +45,8 @@ class _Line:
 
 
 @click.command("runs")
-@click.argument("manifest", metavar="[MANIFEST]", required=False, shell_complete=completers.files)
-@ledger_access.place
+@click.argument("manifest", metavar="[MANIFEST]", required=False, shell_complete=completers.complete_files)
+@ledger_access.location_options
 @click.option(
     "--limit", type=click.IntRange(0), default=20, show_default=True, metavar="N", help="How many at most; 0: all."
 )
@@ -64,17 +64,19 @@ def command(manifest: str | None, ledger: Path | None, sandbox: bool, limit: int
     The counts are of the jobs that a run itself sent, as they stand now: a later look-up, or a retry by another run,
     shows there.
     """
-    with ledger_access.opened(ledger_access.place_of(manifest, ledger, sandbox=sandbox).path, read_only=True) as opened:
-        name = None if manifest is None else ledger_access.name_of(opened, manifest)
+    with ledger_access.open_ledger(
+        ledger_access.locate(manifest, ledger, sandbox=sandbox).path, read_only=True
+    ) as opened:
+        name = None if manifest is None else ledger_access.resolve_name(opened, manifest)
         lines, total = _lines(opened, name, limit)
     if style == "json":
-        console.out(json.dumps([_as_json(line) for line in lines], indent=2))
+        console.output(json.dumps([_as_json(line) for line in lines], indent=2))
     elif lines:
-        console.out(_table(lines))
+        console.output(_table(lines))
     if not total:
-        console.say(f"the ledger {opened.path} has no run{f' of {escape_unprintable(name)}' if name else ''} yet")
+        console.info(f"the ledger {opened.path} has no run{f' of {escape_unprintable(name)}' if name else ''} yet")
     elif total > len(lines):
-        console.say(f"the newest {len(lines)} of {total} runs: --limit 0 lists all")
+        console.info(f"the newest {len(lines)} of {total} runs: --limit 0 lists all")
     return Exit.OK
 
 
@@ -96,7 +98,7 @@ def _tallies(counts: Iterable[tuple[str, str, int | None, int]]) -> dict[str, _T
 
 
 def _line(ledger: Ledger, run: RunRow, tally: _Tally) -> _Line:
-    run, holder = ledger_access.now(ledger, run)
+    run, holder = ledger_access.refresh_run(ledger, run)
     gone = run.state == "running" and holder is None
     of = Counter(tally.states)
     return _Line(
@@ -110,7 +112,7 @@ def _line(ledger: Ledger, run: RunRow, tally: _Tally) -> _Line:
 
 
 def _table(lines: Sequence[_Line]) -> str:
-    return ledger_access.table(_TITLES, [_row(line) for line in lines], _ALIGN)
+    return ledger_access.format_table(_TITLES, [_row(line) for line in lines], _ALIGN)
 
 
 def _row(line: _Line) -> tuple[str, ...]:

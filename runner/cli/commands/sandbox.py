@@ -89,7 +89,7 @@ def command(
         with Sandbox(world, key=key, faults=faults, seed=seed, port=port, log=_log if verbose else None) as sandbox:
             _greet(sandbox, key, faults, seed)
             signal.sigwait(_STOPS)
-        console.say(f"{world.created} {'job was' if world.created == 1 else 'jobs were'} created")
+        console.info(f"{world.created} {'job was' if world.created == 1 else 'jobs were'} created")
     return Exit.OK
 
 
@@ -125,13 +125,13 @@ def _greet(sandbox: Sandbox, key: str, faults: Sequence[Fault], seed: int) -> No
     """Say what is rehearsed, then print what is to be pasted: who has read that may send requests at once."""
     if faults:
         shares = ", ".join(f"{fault.kind} {fault.share:.4g}" for fault in faults)
-        console.say(f"faults: {shares}; --seed {seed} gives the same ones again")
-    console.say("serving until Ctrl-C")
+        console.info(f"faults: {shares}; --seed {seed} gives the same ones again")
+    console.info("serving until Ctrl-C")
     exports = [
         f"export PIXXEL_BASE_URL={sandbox.base_url}",
         f"export PIXXEL_API_KEY={shlex.quote(key)}",
     ]
-    console.out("\n".join([*exports, "", *_listing(sandbox.backend.catalog)]))
+    console.output("\n".join([*exports, "", *_listing(sandbox.backend.catalog)]))
 
 
 def _listing(catalogue: Catalog) -> list[str]:
@@ -155,4 +155,4 @@ def _terms(workflow: Workflow) -> str:
 
 def _log(line: str) -> None:
     with contextlib.suppress(OSError):  # nobody reads stderr any more: no reason to stop serving
-        console.say(line)
+        console.info(line)

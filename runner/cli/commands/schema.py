@@ -17,5 +17,5 @@ def command(name: schema.SchemaName) -> Exit:
     An editor with a YAML language server explains and completes a manifest that begins with the line
     `# yaml-language-server: $schema=PATH`, where PATH is a file with this schema.
     """
-    console.out(schema.schema_text(name).rstrip("\n"))
+    console.output(schema.schema_text(name).rstrip("\n"))
     return Exit.OK

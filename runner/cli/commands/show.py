@@ -22,12 +22,12 @@ from runner.runs import record, results_file, summary
 
 
 @click.command("show")
-@click.argument("run", default=ledger_access.LAST, shell_complete=ledger_completers.last_or_runs)
-@ledger_access.place
+@click.argument("run", default=ledger_access.LAST, shell_complete=ledger_completers.complete_last_or_runs)
+@ledger_access.location_options
 @click.option(
     "--manifest",
     metavar="MANIFEST",
-    shell_complete=completers.files,
+    shell_complete=completers.complete_files,
     help="Whose last run: a manifest's file, or its name in the ledger.",
 )
 @output.options(reports.RUN_FORMATS)
@@ -48,17 +48,17 @@ def command(
     with once_per: day, the record is of all of them.
     """
     wanted = OutputOptions(**given)
-    place = ledger_access.place_of(manifest, ledger, sandbox=sandbox)
-    wanted.check([target] if target else [], [*place.files, Path(manifest or "")])
-    with ledger_access.opened(place.path, read_only=True) as opened:
-        name = None if manifest is None else ledger_access.name_of(opened, manifest)
-        found, holder = ledger_access.now(opened, ledger_access.find_run(opened, run, name))
+    place = ledger_access.locate(manifest, ledger, sandbox=sandbox)
+    wanted.check_targets([target] if target else [], [*place.files, Path(manifest or "")])
+    with ledger_access.open_ledger(place.path, read_only=True) as opened:
+        name = None if manifest is None else ledger_access.resolve_name(opened, manifest)
+        found, holder = ledger_access.refresh_run(opened, ledger_access.find_run(opened, run, name))
         shown = summary.summarize(_record(opened, found, going=holder is not None))
-        done = wanted.put_out(reports.RUN_FORMATS, [shown])
-        console.say(_about(found, holder))
+        done = wanted.write(reports.RUN_FORMATS, [shown])
+        console.info(_about(found, holder))
         if target is not None:
             results_file.write(shown, target)
-            console.say(f"results: {target}")
+            console.info(f"results: {target}")
         _advise(opened, found, going=holder is not None)
     return Exit.OK if done else Exit.REFUSED
 

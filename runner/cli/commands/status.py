@@ -67,7 +67,7 @@ class Request:
     "target",
     metavar="[RUN|RESULTS-FILE|MANIFEST]",
     required=False,
-    shell_complete=ledger_completers.files_or_runs,
+    shell_complete=ledger_completers.complete_files_or_runs,
 )
 @options.wait
 @output.options(reports.STATUS_FORMATS)
@@ -94,12 +94,12 @@ def command(**given: Any) -> Exit:
 def _status(request: Request, at: options.Connection, limits: Limits) -> Exit:
     target = request.target
     found = tracking.of_results(Path(target)) if target is not None and _is_file(target) else None
-    home = ledger_access.home_of(target) if target is None or found is None else _home_of_results(target, found)
+    home = ledger_access.find_base_path(target) if target is None or found is None else _home_of_results(target, found)
     if request.wait_timeout is not None and not request.wait:
         raise UsageError("--wait-timeout is for --wait", "Give both, or neither.")
-    place = options.ledger_place(home, request.ledger, sandbox=at.sandbox)
+    place = options.locate_ledger(home, request.ledger, sandbox=at.sandbox)
     named = None if target is None else Path(target)
-    request.wanted.check([], [*place.files, named, at.api_key_file, at.ca_file])
+    request.wanted.check_targets([], [*place.files, named, at.api_key_file, at.ca_file])
     with _followed(request, place, found) as (followed, lines, keep):
         tell = partial(_tell, followed, lines, request)
         if all(one.is_settled and not one.wants_reasons for one in followed.jobs):  # no question, so no key is needed
@@ -120,8 +120,8 @@ def _watch(watch: StatusPoller, target: str, request: Request) -> Exit:
     if not request.wait:
         watch.look()
         return Exit.OK
-    again = live_status.command_line(target)
-    return live_status.until_final(watch, timeout=request.left, again=again, quiet=request.quiet)
+    again = live_status.format_status_command(target)
+    return live_status.wait_until_final(watch, timeout=request.left, again=again, quiet=request.quiet)
 
 
 def _tell(
@@ -136,29 +136,29 @@ def _tell(
     standing = reports.StatusReport(
         followed.run_id, followed.manifest, followed.api, sightings, followed.others, followed.manifest_path, lines
     )
-    if not request.wanted.put_out(reports.STATUS_FORMATS, [standing], quiet=request.quiet):
+    if not request.wanted.write(reports.STATUS_FORMATS, [standing], quiet=request.quiet):
         code = worst_exit((code, Exit.REFUSED))
     if not request.quiet:
-        console.say(
+        console.info(
             f"run {followed.run_id} of {escape_unprintable(followed.manifest)} at {escape_unprintable(followed.api)}"
         )
     elif code is not Exit.OK:
         rest = f"; {reports.others(followed.others)}" if followed.others else ""
-        console.say(
+        console.info(
             f"{escape_unprintable(followed.manifest)}: {escape_unprintable(reports.status_totals(sightings))}{rest}"
         )
     if watch is not None:
-        live_status.say_why(watch)
+        live_status.report_problems(watch)
     return code
 
 
 def _refuse_other_api(followed: TrackedRun, at: options.Connection) -> None:
     """The key goes where the person says, never where a file says."""
-    if followed.api == at.identity:
+    if followed.api == at.api_identity:
         return
     way = "--sandbox" if followed.api == SANDBOX_IDENTITY else f"--base-url {followed.api}"
     raise UsageError(
-        f"run {followed.run_id} was made at {followed.api}, and {at.identity} is what would be asked",
+        f"run {followed.run_id} was made at {followed.api}, and {at.api_identity} is what would be asked",
         f"If that is where to ask: {way}",
     )
 
@@ -170,7 +170,7 @@ def _connected(
     # Not the manifest itself, which may be gone: its place, and what a sandbox must know to be asked for the jobs.
     jobs = tuple(Job(one.name, one.workflow_id, one.project_id) for one in sightings)
     with (
-        at.endpoints()(Manifest("", home, "", jobs)) as endpoint,
+        at.endpoint_factory()(Manifest("", home, "", jobs)) as endpoint,
         ReadOnlyClient(endpoint, limits.concurrency) as reader,
     ):
         yield reader
@@ -187,17 +187,17 @@ def _followed(
     if found is not None and not place.explicit and not path_exists(place.path):
         yield found, {}, lambda _final: None
         return
-    ledger_access.must_exist(place.path)
-    with live_status.record(place.path) as ledger:
+    ledger_access.require_ledger(place.path)
+    with live_status.open_run_ledger(place.path) as ledger:
         followed, lines = _of_target(ledger, request) if found is None else _of_results(ledger, found)
-        with live_status.keeping(ledger, followed.api) as keep:
+        with live_status.saving_final_states(ledger, followed.api) as keep:
             yield followed, lines, keep
 
 
 def _home_of_results(path: str, found: TrackedRun) -> str:
     """A manifest's path is as it was given to the run, which writes its results file where it runs, unless told."""
-    beside = ledger_access.home_of(str(Path(path).parent / found.manifest_path))
-    return ledger_access.home_of(found.manifest_path) if beside == "-" else beside
+    beside = ledger_access.find_base_path(str(Path(path).parent / found.manifest_path))
+    return ledger_access.find_base_path(found.manifest_path) if beside == "-" else beside
 
 
 def _of_results(ledger: Ledger, found: TrackedRun) -> tuple[TrackedRun, Mapping[str, int]]:
@@ -207,12 +207,12 @@ def _of_results(ledger: Ledger, found: TrackedRun) -> tuple[TrackedRun, Mapping[
 
 
 def _of_target(ledger: Ledger, request: Request) -> tuple[TrackedRun, Mapping[str, int]]:
-    run, holder = ledger_access.now(ledger, _find(ledger, request.target))
+    run, holder = ledger_access.refresh_run(ledger, _find(ledger, request.target))
     if holder is not None and request.wait:
-        console.say(f"run {run.id} has not ended: waiting for it first; locked by {escape_unprintable(holder)}")
+        console.info(f"run {run.id} has not ended: waiting for it first; locked by {escape_unprintable(holder)}")
         while holder is not None and request.left != 0:
             live_status.sleep(_MOMENT)
-            run, holder = ledger_access.now(ledger, run)
+            run, holder = ledger_access.refresh_run(ledger, run)
     followed, lines = tracking.of_run(ledger, run), _lines(ledger, run)
     if holder is None:
         return followed, lines
@@ -230,7 +230,7 @@ def _find(ledger: Ledger, target: str | None) -> RunRow:
     if target is None:
         return ledger_access.find_run(ledger, ledger_access.LAST, None)
     if _is_file(target) or target in {name for _, name, _ in ledger.manifests()}:
-        return ledger_access.find_run(ledger, ledger_access.LAST, ledger_access.name_of(ledger, target))
+        return ledger_access.find_run(ledger, ledger_access.LAST, ledger_access.resolve_name(ledger, target))
     return ledger_access.find_run(ledger, target, None)
 
 

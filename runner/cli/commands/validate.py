@@ -15,7 +15,7 @@ from runner.manifest.loader import CheckResult
 
 
 @click.command("validate")
-@click.argument("paths", metavar="MANIFEST...", nargs=-1, required=True, shell_complete=completers.files)
+@click.argument("paths", metavar="MANIFEST...", nargs=-1, required=True, shell_complete=completers.complete_files)
 @click.option(
     "--format",
     "style",
@@ -30,7 +30,7 @@ def command(paths: tuple[str, ...], style: str) -> Exit:
     Nothing is sent. Each problem is a line `file:line:column: field: message (hint)` on stdout. Lines and columns count
     from 1, and so does nothing else: the first job is jobs[0]. The exit code is 0 if all manifests are valid, else 2.
     """
-    results = [_check(path) for path in manifests.paths(paths)]
+    results = [_check(path) for path in manifests.find_files(paths)]
     _WRITERS[style](results)
     return Exit.USAGE if any(checked.problems for checked in results) else Exit.OK
 
@@ -39,25 +39,25 @@ def _check(path: str) -> CheckResult:
     try:
         data = loader.read_source(path, console.stdin())
     except UsageError as error:
-        return CheckResult(None, (manifests.unread(path, error),), ())
+        return CheckResult(None, (manifests.unreadable(path, error),), ())
     return loader.check(data, path)
 
 
 def _write_text(results: Iterable[CheckResult]) -> None:
     for checked in results:
         for warning in checked.warnings:
-            console.warn(problem_format.text(warning))
+            console.warn(problem_format.format_line(warning))
         for problem in checked.problems:
-            console.out(problem_format.text(problem))
+            console.output(problem_format.format_line(problem))
         _write_ok(checked.manifest)
 
 
 def _write_github(results: Iterable[CheckResult]) -> None:
     for checked in results:
         for warning in checked.warnings:
-            console.out(problem_format.github(warning, "warning"))
+            console.output(problem_format.format_github(warning, "warning"))
         for problem in checked.problems:
-            console.out(problem_format.github(problem, "error"))
+            console.output(problem_format.format_github(problem, "error"))
         _write_ok(checked.manifest)
 
 
@@ -66,7 +66,7 @@ def _write_json(results: Iterable[CheckResult]) -> None:
     for checked in results:
         listed.extend((warning, "warning") for warning in checked.warnings)
         listed.extend((problem, "error") for problem in checked.problems)
-    console.out(problem_format.as_json(listed))
+    console.output(problem_format.format_json(listed))
 
 
 _WRITERS: dict[str, Callable[[Iterable[CheckResult]], None]] = {
@@ -78,4 +78,4 @@ _WRITERS: dict[str, Callable[[Iterable[CheckResult]], None]] = {
 
 def _write_ok(valid: Manifest | None) -> None:
     if valid is not None:
-        console.out(problem_format.ok(loader.display_name(valid.path), valid))
+        console.output(problem_format.format_valid(loader.display_name(valid.path), valid))

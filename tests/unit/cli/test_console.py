@@ -192,11 +192,11 @@ def test_an_empty_variable_that_names_a_place_is_refused(
 
 
 def test_data_goes_to_stdout_and_talk_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    console.out("data ×")
-    console.say("talk …")
+    console.output("data ×")
+    console.info("talk …")
     console.warn("careful")
-    console.fail(RefusedError("no", "do this"))
-    console.fail(RefusedError("no"))
+    console.error(RefusedError("no", "do this"))
+    console.error(RefusedError("no"))
     out, err = capsys.readouterr()
     assert out == "data ×\n"
     assert err == "talk …\nwarning: careful\nerror: no\n  do this\nerror: no\n"
@@ -216,10 +216,10 @@ def test_a_stdout_that_went_away_changes_nothing(monkeypatch: pytest.MonkeyPatch
     with broken_pipe() as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
         for _ in range(3):
-            console.out("data")
-            console.flush()
+            console.output("data")
+            console.flush_stdout()
         stdout.write("more")
-        console.flush()
+        console.flush_stdout()
 
 
 @pytest.mark.parametrize("stream", [broken_pipe, pytest.param(full_disk, marks=needs_full_device), None])
@@ -230,14 +230,14 @@ def test_a_stderr_that_went_away_stops_no_run(
     stderr = stream() if stream else None
     monkeypatch.setattr(sys, "stderr", stderr)
     try:
-        assert not console.stderr_is_terminal()
+        assert not console.is_stderr_terminal()
         progress = Progress(quiet=False, verbose=True, bar=False)
         progress.note("submitting")
-        with progress.over(2):
+        with progress.showing(2):
             progress.decided(A, CREATED)
             progress.stopping("interrupted")
         console.warn("careful")
-        console.fail(RefusedError("no", "do this"))
+        console.error(RefusedError("no", "do this"))
     finally:
         if stderr is not None:
             _close(stderr)
@@ -253,18 +253,18 @@ def _close(stream: io.TextIOWrapper) -> None:
 
 def test_no_stdout_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
-    console.out("data")
-    console.flush()
-    assert console.stdout_color() is False
+    console.output("data")
+    console.flush_stdout()
+    assert console.is_stdout_colored() is False
     assert console.stdout_width() is None
 
 
 def test_a_character_that_the_encoding_lacks_loses_no_summary(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="latin-1"))
-    console.begin()
-    console.out("cut… \ud800")
-    console.flush()
+    console.configure_streams()
+    console.output("cut… \ud800")
+    console.flush_stdout()
     assert raw.getvalue().startswith(b"cut")
 
 
@@ -372,16 +372,16 @@ def test_the_choice_of_colour(
     monkeypatch.delenv("NO_COLOR", raising=False)
     if no_color is not None:
         monkeypatch.setenv("NO_COLOR", no_color)
-    assert console.color_choice(choice) is expected
+    assert console.color_mode(choice) is expected
     with click.Context(click.Command("x"), color=None) as context:
         context.color = expected
-        assert console.stdout_color() is bool(expected)  # the tests' stdout is no terminal
+        assert console.is_stdout_colored() is bool(expected)  # the tests' stdout is no terminal
 
 
 def test_stdout_on_a_terminal_has_a_width_and_colours(terminal: Terminal) -> None:
-    assert (console.stdout_width(), console.stdout_color()) == (None, False)
+    assert (console.stdout_width(), console.is_stdout_colored()) == (None, False)
     terminal.becomes("stdout")
-    assert (console.stdout_width(), console.stdout_color()) == (80, True)
+    assert (console.stdout_width(), console.is_stdout_colored()) == (80, True)
 
 
 # Progress.
@@ -427,7 +427,7 @@ def doubtful(name: str) -> SubmissionRow:
 
 def go(progress: Progress) -> None:
     """A run in which all happens that can be told of."""
-    with progress.over(4):
+    with progress.showing(4):
         progress.note("submitting 4 of 4 jobs")
         progress.retrying(A, UNREACHABLE, 0.5)
         progress.pausing(UNREACHABLE, 2.0)
@@ -476,7 +476,7 @@ def test_the_bar_is_there_from_the_start_and_after_each_message(terminal: Termin
         terminal.stream.write("\0")
         terminal.stream.flush()
 
-    with progress.over(3):
+    with progress.showing(3):
         progress.note("submitting 3 of 3 jobs")
         snapshot()
         progress.decided(A, CREATED)
@@ -491,7 +491,7 @@ def test_the_bar_is_there_from_the_start_and_after_each_message(terminal: Termin
 def test_with_nothing_to_count_or_quiet_there_is_no_bar(terminal: Terminal, total: int, quiet: bool) -> None:
     terminal.becomes("stderr")
     progress = Progress(quiet=quiet, verbose=False, bar=True)
-    with progress.over(total):
+    with progress.showing(total):
         progress.note("submitting")
     assert terminal.raw() == ("" if quiet else "submitting\r\n")
 
@@ -499,7 +499,7 @@ def test_with_nothing_to_count_or_quiet_there_is_no_bar(terminal: Terminal, tota
 def test_a_terminal_that_went_away_stops_no_run(terminal: Terminal) -> None:
     terminal.becomes("stderr")
     progress = Progress(quiet=False, verbose=True, bar=True)
-    with progress.over(2):
+    with progress.showing(2):
         terminal.hang_up()
         progress.decided(A, CREATED)
         progress.pausing(UNREACHABLE, 2.0)
@@ -508,7 +508,7 @@ def test_a_terminal_that_went_away_stops_no_run(terminal: Terminal) -> None:
 
 def test_the_cursor_is_not_hidden_and_stands_below_the_bar_at_the_end(terminal: Terminal) -> None:
     terminal.becomes("stderr")
-    with pytest.raises(ZeroDivisionError), Progress(quiet=False, verbose=False, bar=True).over(3):
+    with pytest.raises(ZeroDivisionError), Progress(quiet=False, verbose=False, bar=True).showing(3):
         raise ZeroDivisionError
     raw = terminal.raw()
     assert "\x1b[?25" not in raw

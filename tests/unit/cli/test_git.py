@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runner.cli import git as git_module
-from runner.cli.git import git_commit
+from runner.cli.git import find_commit
 
 DATA = b"version: 1\njobs: []\n"
 KEY = "s3cr3t"
@@ -58,9 +58,9 @@ def test_a_manifest_as_committed_has_its_commit(tmp_path: Path, monkeypatch: pyt
     folder = repository(tmp_path / "repo")
     committed(folder, name, b"an earlier version")
     commit = committed(folder, name)
-    assert git_commit(str(folder / name), DATA) == commit
+    assert find_commit(str(folder / name), DATA) == commit
     monkeypatch.chdir((folder / name).parent)
-    assert git_commit((folder / name).name, DATA) == commit
+    assert find_commit((folder / name).name, DATA) == commit
 
 
 def test_other_changes_do_not_matter(tmp_path: Path) -> None:
@@ -69,36 +69,36 @@ def test_other_changes_do_not_matter(tmp_path: Path) -> None:
     commit = committed(folder, "other", b"1")
     (folder / "other").write_bytes(b"2")
     (folder / "new").touch()
-    assert git_commit(str(folder / "m.yaml"), DATA) == commit
+    assert find_commit(str(folder / "m.yaml"), DATA) == commit
 
 
 def test_a_repository_of_longer_ids(tmp_path: Path) -> None:
     folder = repository(tmp_path / "repo", "--object-format=sha256")
     commit = committed(folder, "m.yaml")
     assert len(commit) == 64
-    assert git_commit(str(folder / "m.yaml"), DATA) == commit
+    assert find_commit(str(folder / "m.yaml"), DATA) == commit
 
 
 def test_what_was_run_is_what_counts_and_not_what_lies_there_now(tmp_path: Path) -> None:
     folder = repository(tmp_path / "repo")
     commit = committed(folder, "m.yaml")
     (folder / "m.yaml").write_bytes(DATA + b"# edited since it was read")
-    assert git_commit(str(folder / "m.yaml"), DATA) == commit
-    assert git_commit(str(folder / "m.yaml"), DATA + b"# edited since it was read") is None
+    assert find_commit(str(folder / "m.yaml"), DATA) == commit
+    assert find_commit(str(folder / "m.yaml"), DATA + b"# edited since it was read") is None
 
 
 def test_a_manifest_that_no_commit_holds_has_none(tmp_path: Path) -> None:
     folder = repository(tmp_path / "repo")
     (folder / "untracked.yaml").write_bytes(DATA)
-    assert git_commit(str(folder / "untracked.yaml"), DATA) is None  # before the first commit
+    assert find_commit(str(folder / "untracked.yaml"), DATA) is None  # before the first commit
     committed(folder, "m.yaml")
     (folder / "staged.yaml").write_bytes(DATA)
     git(folder, "add", "staged.yaml")
     for name in ("untracked.yaml", "staged.yaml", "missing.yaml", "missing/m.yaml"):
-        assert git_commit(str(folder / name), DATA) is None
+        assert find_commit(str(folder / name), DATA) is None
     (tmp_path / "elsewhere.yaml").write_bytes(DATA)
-    assert git_commit(str(tmp_path / "elsewhere.yaml"), DATA) is None
-    assert git_commit("-", DATA) is None
+    assert find_commit(str(tmp_path / "elsewhere.yaml"), DATA) is None
+    assert find_commit("-", DATA) is None
 
 
 def fake_git(folder: Path, script: str) -> Path:
@@ -112,7 +112,7 @@ def fake_git(folder: Path, script: str) -> Path:
 def test_no_git_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    assert git_commit(str(tmp_path / "m.yaml"), DATA) is None
+    assert find_commit(str(tmp_path / "m.yaml"), DATA) is None
 
 
 def test_git_is_not_told_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +120,7 @@ def test_git_is_not_told_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PATH", str(fake_git(tmp_path / "bin", f'export -p >>{seen}; echo "$@" >>{seen}')))
     monkeypatch.setenv("PIXXEL_API_KEY", KEY)
     monkeypatch.setenv("CANARY", "kept")
-    assert git_commit(str(tmp_path / "m.yaml"), DATA) is None
+    assert find_commit(str(tmp_path / "m.yaml"), DATA) is None
     assert "kept" in seen.read_text()
     assert KEY not in seen.read_text()
 
@@ -131,6 +131,6 @@ def test_git_is_not_told_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_git_that_answers_otherwise_fails_or_hangs_does_no_harm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
-    monkeypatch.setattr(git_module, "_PATIENCE", 0.3)
+    monkeypatch.setattr(git_module, "_TIMEOUT", 0.3)
     monkeypatch.setenv("PATH", str(fake_git(tmp_path / "bin", script)))
-    assert git_commit(str(tmp_path / "m.yaml"), DATA) is None
+    assert find_commit(str(tmp_path / "m.yaml"), DATA) is None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.canary import KEY
 
-from runner.cli.git import git_commit
+from runner.cli.git import find_commit
 
 DATA = b"version: 1\njobs: []\n"
 
@@ -47,7 +47,7 @@ def committed(folder: Path, data: bytes = DATA) -> Path:
 
 
 def ask(repository: Path) -> str | None:
-    return git_commit(str(repository / "deep" / "m.yaml"), DATA)
+    return find_commit(str(repository / "deep" / "m.yaml"), DATA)
 
 
 def incomplete(repository: Path, **remote: str) -> None:
@@ -141,7 +141,7 @@ def test_git_gets_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "LANG": "kept",
     }.items():
         monkeypatch.setenv(name, value)
-    assert git_commit(str(tmp_path / "m.yaml"), DATA) is None
+    assert find_commit(str(tmp_path / "m.yaml"), DATA) is None
     told = seen.read_text(encoding="utf-8")
     assert "kept" in told
     assert not any(secret in told for secret in (KEY, "/secret", "pass-word"))
@@ -149,4 +149,4 @@ def test_git_gets_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("path", ["nul\0.yaml", "\ud800.yaml", "x" * 5000])
 def test_a_path_that_no_command_line_can_hold(path: str) -> None:
-    assert git_commit(path, DATA) is None
+    assert find_commit(path, DATA) is None

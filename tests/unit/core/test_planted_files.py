@@ -162,7 +162,7 @@ def test_a_record_that_another_user_may_not_look_at_is_refused_in_words(shared: 
     with being(NOBODY):
         for look in (
             lambda: path_exists(place.path),
-            lambda: ledger_access.must_exist(place.path),
+            lambda: ledger_access.require_ledger(place.path),
             lambda: preview.refuse_running(request),
             lambda: preview.open_ledger(place).__enter__(),
             lambda: execution.opened(request, None, None, None).__enter__(),  # type: ignore[arg-type]  # it goes no further
@@ -183,9 +183,9 @@ def test_a_manifest_in_a_folder_that_may_not_be_entered_is_refused_in_words(shar
     (private / "m.yaml").touch()
     with being(NOBODY):
         for named in (private, private / "m.yaml"):
-            assert manifests.are_several([str(named)]) == (named == private)
+            assert manifests.may_be_several([str(named)]) == (named == private)
             with pytest.raises(UsageError, match="cannot be read: Permission denied"):
-                manifests.read([str(named)])
+                manifests.load([str(named)])
 
 
 # The ledger.

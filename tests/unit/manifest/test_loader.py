@@ -31,10 +31,10 @@ MINIMAL = b"version: 1\njobs:\n  - workflow_id: ndvi\n    project_id: agri\n"
 
 def written(checked: CheckResult, name: str) -> str:
     """All that `validate` writes about a file."""
-    lines = [f"warning: {problem_format.text(warning)}" for warning in checked.warnings]
-    lines += [problem_format.text(problem) for problem in checked.problems]
+    lines = [f"warning: {problem_format.format_line(warning)}" for warning in checked.warnings]
+    lines += [problem_format.format_line(problem) for problem in checked.problems]
     if checked.manifest is not None:
-        lines.append(problem_format.ok(name, checked.manifest))
+        lines.append(problem_format.format_valid(name, checked.manifest))
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -57,8 +57,8 @@ def test_there_are_cases_and_nothing_else_beside_them() -> None:
 def test_every_problem_has_a_hint_and_is_harmless_to_show(case: Path) -> None:
     for problem in loader.check(case.read_bytes(), case.name).problems:
         assert problem.hint
-        assert problem_format.text(problem).isprintable()
-        assert "not-to-be-shown" not in problem_format.text(problem)
+        assert problem_format.format_line(problem).isprintable()
+        assert "not-to-be-shown" not in problem_format.format_line(problem)
 
 
 @pytest.mark.parametrize("libyaml", PARSERS)
@@ -119,7 +119,7 @@ def test_the_default_name_is_the_files_stem(path: str, name: str) -> None:
 def test_without_a_file_name_that_says_something_a_name_is_needed(path: str) -> None:
     (problem,) = loader.check(MINIMAL, path).problems
     assert (problem.line, problem.column, problem.field) == (1, 1, "name")
-    assert problem_format.text(problem).isprintable()
+    assert problem_format.format_line(problem).isprintable()
     assert loader.parse(MINIMAL + b"name: nightly\n", path).name == "nightly"
 
 
@@ -264,7 +264,7 @@ def test_a_hostile_file_is_refused_soon(name: str, libyaml: bool) -> None:
     data, words = HOSTILE[name]
     began = time.process_time()
     checked = loader.check(data, "F", libyaml=libyaml)
-    assert problem_format.text(checked.problems[0]).startswith(words)
+    assert problem_format.format_line(checked.problems[0]).startswith(words)
     assert time.process_time() - began < 5
 
 

@@ -240,10 +240,10 @@ def decoded(text: str) -> str:
 
 def test_a_manifest_s_problem_is_escaped_by_the_same_rule() -> None:
     problem = Problem("a,b:c%.yaml", 3, 7, "jobs[0].name", "100% wrong\nhere", "mend it")
-    assert problem_format.github(problem, "error") == (
+    assert problem_format.format_github(problem, "error") == (
         "::error file=a%2Cb%3Ac%25.yaml,line=3,col=7,title=jobs[0].name::100%25 wrong%0Ahere (mend it)"
     )
-    assert problem_format.github(Problem("m.yaml", 0, 0, "", "gone"), "warning") == (
+    assert problem_format.format_github(Problem("m.yaml", 0, 0, "", "gone"), "warning") == (
         "::warning file=m.yaml,title=manifest::gone"
     )
 
