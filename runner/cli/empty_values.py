@@ -1,4 +1,4 @@
-"""Empty values on a command line: mostly a variable that a script failed to fill, and nobody's wish for the default."""
+"""Rejects empty values on the command line: mostly a shell variable that was never set."""
 
 from __future__ import annotations
 
@@ -8,33 +8,31 @@ import click
 
 from runner.core.errors import UsageError
 
-_HINT = 'Was it a variable that is not set ("$NAME")? Give it a value, or leave it out.'
+_HINT = 'If it comes from a shell variable ("$NAME"), check that the variable is set. Give a value, or leave it out.'
 
 
 def reject(command: click.Command, arguments: Sequence[str]) -> None:
-    """See that no argument and no option's value is empty. There is none that means something then.
-
-    An empty path would be the current folder, an empty pin no pin, an empty choice all.
+    """Check that no argument and no option's value is empty: an empty path would mean the current directory.
 
     Raises:
         UsageError: one is empty.
     """
-    for place, word in enumerate(arguments):
+    for index, word in enumerate(arguments):
         name, equals, value = word.partition("=")
         if word and not (name.startswith("--") and equals and not value):
             continue
-        before = arguments[place - 1] if place else ""
-        option = name if word else before if _takes_value(command, arguments, before) else ""
-        raise UsageError(f"{option} is given, and empty" if option else "an argument is empty", _HINT)
+        previous = arguments[index - 1] if index else ""
+        option = name if word else previous if _takes_value(command, arguments, previous) else ""
+        raise UsageError(f"the value of {option} is empty" if option else "an argument is empty", _HINT)
 
 
 def _takes_value(group: click.Command, arguments: Sequence[str], option: str) -> bool:
-    """Whether a word is an option of the command that the line is about, and not a flag."""
+    """Whether a word is an option, not a flag, of the command on the command line."""
     command: click.Command | None = group
     with click.Context(group) as context:
         for word in arguments:
             if not isinstance(command, click.Group):
                 break
             command = command.get_command(context, word)
-    options = [one for one in (command.params if command else ()) if isinstance(one, click.Option)]
-    return any(option in one.opts and not one.is_flag for one in options)
+    options = [parameter for parameter in (command.params if command else ()) if isinstance(parameter, click.Option)]
+    return any(option in candidate.opts and not candidate.is_flag for candidate in options)

@@ -1,7 +1,7 @@
-"""Where a manifest comes from: the commit that holds exactly what was run.
+"""Finds the git commit that contains the manifest of a run.
 
-git reads the settings of the repository that a manifest lies in, and some of them are commands that it would run. A
-manifest is data, and pulling a stranger's must run nothing: what a repository could make git do here is off.
+git reads the configuration of the repository that a manifest is in, which can name commands to execute. A manifest is
+data, and one from a stranger's repository must not execute anything: whatever could is turned off here.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ import os
 import subprocess
 from pathlib import Path
 
-_TIMEOUT = 5.0  # seconds: a repository on a slow disk is no reason to hold up a run
+from runner.core.models import STDIN
 
-# Objects that a partial clone lacks are fetched by commands of its settings (core.sshCommand, remote.*.uploadpack). The
-# second says so to versions of git that do not know the first: it allows no way of fetching, whatever is set.
+_TIMEOUT = 5.0  # seconds: a repository on a slow disk must not delay a run for longer
+
+# A partial clone fetches missing objects with commands of its configuration (core.sshCommand, remote.*.uploadpack).
+# Versions of git that do not know the first variable obey the second, which allows no protocol.
 _NO_FETCHING = {"GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "none"}
-# Another tree in the place of the commit's own would be a false claim; an index is not read, and not watched.
-_AS_IT_IS = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
-_QUIET = ["--no-pager", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"]
+# A replacement object in place of the commit's own tree would give a wrong answer; the index is not needed.
+_UNMODIFIED = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+_NO_COMMANDS = ["--no-pager", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"]
 
-# What a hook of git is told of its own repository, which need not be the manifest's (git rev-parse --local-env-vars).
-_OF_ANOTHER_REPOSITORY = frozenset(
+# Set in git hooks for their own repository, which may not be the manifest's (git rev-parse --local-env-vars).
+_REPOSITORY_VARIABLES = frozenset(
     f"GIT_{name}"
     for name in (
         "ALTERNATE_OBJECT_DIRECTORIES",
@@ -39,42 +41,42 @@ _OF_ANOTHER_REPOSITORY = frozenset(
         "WORK_TREE",
     )
 )
-_SECRETS = ("PIXXEL_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")  # a proxy's address may hold a password
+_SECRETS = ("PIXXEL_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")  # a proxy's URL may contain a password
 
 
 def find_commit(path: str, data: bytes) -> str | None:
-    """The id of the checked-out commit if it holds the manifest with exactly these bytes; None otherwise."""
-    if path == "-":
+    """The id of the checked-out commit if it contains the manifest with exactly these bytes; None otherwise."""
+    if path == STDIN:
         return None
     file = Path(path)
     try:
-        done = subprocess.run(
-            ["git", *_QUIET, "-C", str(file.parent), "rev-parse", "HEAD", f"HEAD:./{file.name}"],  # noqa: S607 - the person's own git, wherever it is
+        process = subprocess.run(
+            ["git", *_NO_COMMANDS, "-C", str(file.parent), "rev-parse", "HEAD", f"HEAD:./{file.name}"],  # noqa: S607 - the user's own git, wherever it is
             capture_output=True,
             check=True,
             env=_environment(),
             stdin=subprocess.DEVNULL,
             timeout=_TIMEOUT,
         )
-    except (OSError, ValueError, subprocess.SubprocessError):  # ValueError: a path that no command line can hold
+    except (OSError, ValueError, subprocess.SubprocessError):  # ValueError: a path that no command line can contain
         return None
-    commit, _, blob = done.stdout.decode("ascii", "replace").strip().partition("\n")
+    commit, _, blob = process.stdout.decode("ascii", "replace").strip().partition("\n")
     return commit if blob == _blob_id(data, len(blob)) else None
 
 
 def _environment() -> dict[str, str]:
-    """The person's, without the key and without what is of another repository."""
-    kept = {
+    """The environment without secrets and without the variables of another repository."""
+    inherited = {
         name: value
         for name, value in os.environ.items()
-        if name not in _OF_ANOTHER_REPOSITORY and not name.upper().startswith(_SECRETS)
+        if name not in _REPOSITORY_VARIABLES and not name.upper().startswith(_SECRETS)
     }
-    return {**kept, **_NO_FETCHING, **_AS_IT_IS}
+    return {**inherited, **_NO_FETCHING, **_UNMODIFIED}
 
 
 def _blob_id(data: bytes, digits: int) -> str:
-    """The id that git gives these bytes as a file; a repository's ids are of SHA-1 (40 digits) or SHA-256."""
-    hashed = hashlib.sha1(usedforsecurity=False) if digits == 40 else hashlib.sha256()  # noqa: PLR2004 - said above
-    hashed.update(b"blob %d\0" % len(data))
-    hashed.update(data)
-    return hashed.hexdigest()
+    """The id of these bytes as a git blob: SHA-1 (40 digits) or SHA-256, as the repository's ids are."""
+    digest = hashlib.sha1(usedforsecurity=False) if digits == 40 else hashlib.sha256()  # noqa: PLR2004 - see above
+    digest.update(b"blob %d\0" % len(data))
+    digest.update(data)
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""How a manifest's problems are written: a line for people and editors, a GitHub annotation, a JSON object. Pure."""
+"""Formats the problems of a manifest: a line for people and editors, a GitHub annotation, or JSON."""
 
 from __future__ import annotations
 
@@ -14,33 +14,29 @@ Severity = Literal["error", "warning"]
 
 
 def format_line(problem: Problem) -> str:
-    """One line: `file:line:column: field: message (hint)`, without what there is none of."""
-    parts = [_place(problem), problem.field, problem.message]
-    line = ": ".join(part for part in parts if part)
+    """One line: `file:line:column: field: message (hint)`, without the parts that are empty."""
+    place = f"{problem.file}:{problem.line}:{problem.column}" if problem.line else problem.file
+    line = ": ".join(part for part in (place, problem.field, problem.message) if part)
     return f"{line} ({problem.hint})" if problem.hint else line
-
-
-def _place(problem: Problem) -> str:
-    return f"{problem.file}:{problem.line}:{problem.column}" if problem.line else problem.file
 
 
 def format_github(problem: Problem, severity: Severity) -> str:
     """A workflow command that GitHub Actions shows at the line of the file in a pull request."""
-    from runner.reports.formats.github import Annotation, command  # noqa: PLC0415 - reports are slow to load, and seldom wanted
+    from runner.reports.formats.github import Annotation, command  # noqa: PLC0415 - slow to import, and rarely needed
 
-    words = f"{problem.message} ({problem.hint})" if problem.hint else problem.message
+    text = f"{problem.message} ({problem.hint})" if problem.hint else problem.message
     title = problem.field or "manifest"
-    return command(Annotation(severity, title, words, problem.file, problem.line, problem.column))
+    return command(Annotation(severity, title, text, problem.file, problem.line, problem.column))
 
 
 def format_json(problems: Iterable[tuple[Problem, Severity]]) -> str:
-    """One JSON document: a list of objects with file, line, column, field, message, hint, severity."""
+    """A JSON array of objects with file, line, column, field, message, hint and severity."""
     return json.dumps([asdict(problem) | {"severity": severity} for problem, severity in problems], indent=2)
 
 
 def format_valid(name: str, manifest: Manifest) -> str:
-    """What is said of a valid manifest, by the name of its file: `jobs.yaml: ok, 6 jobs (1 disabled)`."""
+    """The line for a valid manifest and the name of its file: `jobs.yaml: ok, 6 jobs (1 disabled)`."""
     jobs = len(manifest.jobs)
     disabled = sum(not job.enabled for job in manifest.jobs)
-    aside = f" ({disabled:,} disabled)" if disabled else ""
-    return f"{name}: ok, {jobs:,} job{'' if jobs == 1 else 's'}{aside}"
+    suffix = f" ({disabled:,} disabled)" if disabled else ""
+    return f"{name}: ok, {jobs:,} job{'' if jobs == 1 else 's'}{suffix}"

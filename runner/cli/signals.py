@@ -1,4 +1,4 @@
-"""What SIGINT and SIGTERM do while jobs are in flight: they end the run by its rules, and never in mid-record."""
+"""SIGINT and SIGTERM during a run: it shuts down gracefully, and every job is recorded."""
 
 from __future__ import annotations
 
@@ -16,49 +16,50 @@ _SLICE = 0.2  # seconds
 
 
 class SignalHandler:
-    """Passes signals on to the engine, and after it to whatever is waited for. `signum` is the first that came."""
+    """Forwards signals to the engine while it runs, and aborts requests after that. `signum` is the first signal."""
 
     def __init__(self, api: ApiClient) -> None:
         self.signum: int | None = None
         self._api = api
         self._engine: Engine | None = None
-        self._came: SimpleQueue[int] = SimpleQueue()  # an Event's lock could be held by the very thread interrupted
+        # Not an Event: its lock could be held by the very thread that the signal interrupts.
+        self._signals: SimpleQueue[int] = SimpleQueue()
 
     def engine_made(self, engine: Engine) -> None:
-        """Take the engine that is about to run."""
+        """Start forwarding signals to the engine, with one that came before it existed."""
         self._engine = engine
-        if self.signum is not None:  # it came between the plan and the engine
+        if self.signum is not None:
             engine.interrupt(self.signum)
 
     def engine_done(self) -> None:
-        """The engine has ended: from now on a signal ends exchanges at once, as none of them can create a job."""
+        """Abort requests at once from now on: none of them can create a job."""
         self._engine = None
 
     def wait(self, seconds: float) -> bool:
-        """Sleep; False as soon as there was a signal."""
-        end = time.monotonic() + seconds
+        """Sleep. Return False as soon as there was a signal."""
+        deadline = time.monotonic() + seconds
         while self.signum is None:
-            left = end - time.monotonic()
-            if left <= 0:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
                 return True
-            # In slices: a signal that comes just before a wait is seen by Python when the wait is over.
+            # In slices: Python handles a signal that arrives just before a wait only after it.
             with suppress(Empty):
-                self._came.get(timeout=min(left, _SLICE))
+                self._signals.get(timeout=min(remaining, _SLICE))
         return False
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Catch SIGINT and SIGTERM meanwhile."""
-        before = {signum: signal.signal(signum, self._catch) for signum in (signal.SIGINT, signal.SIGTERM)}
+        """Handle SIGINT and SIGTERM within the context."""
+        previous = {signum: signal.signal(signum, self._handle) for signum in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
-            for signum, handler in before.items():
+            for signum, handler in previous.items():
                 signal.signal(signum, handler)
 
-    def _catch(self, signum: int, _frame: FrameType | None) -> None:
+    def _handle(self, signum: int, _frame: FrameType | None) -> None:
         self.signum = self.signum or signum
-        self._came.put(signum)
+        self._signals.put(signum)
         if self._engine is not None:
             self._engine.interrupt(signum)
         else:

@@ -1,7 +1,7 @@
-"""The terminal that stderr is: how large, what it can, and lines on it that are drawn over themselves.
+"""The terminal on stderr: its size, and lines that are redrawn in place.
 
-A terminal may be made narrower while lines stand on it. Most then wrap what no longer fits, so that a line takes more
-rows than it was drawn on; some cut it off. What is drawn anew goes up by as many rows as the lines take now.
+When a terminal gets narrower, most wrap the lines that are already on it, so that a line takes up more rows than it was
+drawn on; some truncate them. Redrawing moves the cursor up by the rows that the lines take up now.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ import click
 from runner.cli import console
 from runner.core.text import display_width
 
-_USUAL = os.terminal_size((80, 24))  # of a terminal that does not tell its size
+_DEFAULT_SIZE = os.terminal_size((80, 24))
 
 
 def can_redraw() -> bool:
-    """Whether stderr is a terminal on which a line can be drawn over itself."""
+    """Whether stderr is a terminal that can redraw a line."""
     return console.is_stderr_terminal() and os.environ.get("TERM") != "dumb"
 
 
 def size() -> os.terminal_size:
-    """How large the terminal is that stderr is: stdout may be a file."""
+    """The size of the terminal on stderr; stdout may be a file. 80 x 24 if it is unknown."""
     try:
-        told = os.get_terminal_size(sys.stderr.fileno())
+        reported = os.get_terminal_size(sys.stderr.fileno())
     except (OSError, ValueError):
-        return _USUAL
-    return os.terminal_size((told.columns or _USUAL.columns, told.lines or _USUAL.lines))
+        return _DEFAULT_SIZE
+    return os.terminal_size((reported.columns or _DEFAULT_SIZE.columns, reported.lines or _DEFAULT_SIZE.lines))
 
 
 class LiveLines:
-    """Lines that are drawn over themselves: the cursor is in the line below or, with `inline`, at the end of the last.
+    """Lines that are redrawn in place. The cursor is below them or, with `inline`, at the end of the last one.
 
-    The cursor stays visible: a program that is killed or stopped could not bring it back.
+    The cursor is never hidden: a program that is killed or stopped could not show it again.
     """
 
     def __init__(self, *, inline: bool = False) -> None:
@@ -45,35 +45,35 @@ class LiveLines:
         self._widths: list[int] = []
 
     def draw(self, lines: Sequence[str]) -> None:
-        """Draw lines, all narrower than the terminal, in place of those that were drawn."""
-        text = self._back() + "\n".join(lines) + ("" if self._inline else "\n")
+        """Replace the lines on the terminal by these, each of which must be narrower than the terminal."""
+        text = self._rewind() + "\n".join(lines) + ("" if self._inline else "\n")
         self._widths = [display_width(click.unstyle(line)) for line in lines]
         _write(text)
 
     def clear(self) -> None:
-        """Take away what was drawn."""
-        _write(self._back())
+        """Remove the lines from the terminal."""
+        _write(self._rewind())
         self._widths = []
 
     def finish(self) -> None:
-        """Let what was drawn stand, and go on below it."""
+        """Leave the lines on the terminal and continue below them."""
         if self._inline and self._widths:
             _write("\n")
         self._widths = []
 
-    def _back(self) -> str:
-        """What brings the cursor to where drawing began, with nothing behind it."""
+    def _rewind(self) -> str:
+        """The escape sequence that clears the lines and moves the cursor to where they started."""
         if not self._widths:
             return ""
         columns = size().columns
-        rows = sum(max(1, -(-each // columns)) if self._wraps else 1 for each in self._widths)
+        rows = sum(max(1, -(-line_width // columns)) if self._wraps else 1 for line_width in self._widths)
         if not self._inline:
             return f"\x1b[{rows}F\x1b[J"
         return f"\x1b[{rows - 1}F\x1b[J" if rows > 1 else "\r\x1b[2K"
 
 
 def _wraps(environment: Mapping[str, str]) -> bool:
-    """Whether a terminal that is made narrower wraps the lines that stand on it, as nearly all do."""
+    """Whether the terminal wraps the lines on it when it gets narrower, as nearly all do."""
     if environment.get("TMUX"):
         return True
     term = environment.get("TERM", "")

@@ -62,12 +62,17 @@ def asked(shell: Shell, name: str, *words: str, at: int | None = None) -> list[s
     line = separator.join(["pixxel-runner", *words])
     number = words[-1] if name == "fish" else str(len(words) if at is None else at)
     variables = {"COMP_WORDS": line, "COMP_CWORD": number}
-    with pytest.MonkeyPatch.context() as here, redirect_stdout(io.StringIO()) as out, redirect_stderr(out):
+    with (
+        pytest.MonkeyPatch.context() as here,
+        redirect_stdout(io.TextIOWrapper(io.BytesIO())) as out,
+        redirect_stderr(out),
+    ):
         here.chdir(shell.folder)
         for variable, value in {**environment(shell), **variables}.items():
             here.setenv(variable, value)
         completion.complete(cli, "pixxel-runner", f"{name}_complete")
-    return out.getvalue().splitlines()
+    out.seek(0)
+    return [line for line in out.read().splitlines() if line]
 
 
 def offered(shell: Shell, *words: str) -> list[str]:

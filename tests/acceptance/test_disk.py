@@ -621,7 +621,7 @@ def test_streams_on_a_full_disk(
         done = run(shell, *arguments, **dict.fromkeys(streams, full))
     assert done.code == (4 if "stdout" in streams else 0)
     if streams == ("stdout",):
-        assert "stdout cannot be written: No space left on device" in done.err
+        assert "cannot write to stdout: No space left on device" in done.err
     assert {job["name"] for job in check_results(shell.folder / "nightly.results.json")["created"]} == set(ALL)
     assert on_record(shell.ledger) == ALL
     assert made(server) == PROJECTS

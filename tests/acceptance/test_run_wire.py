@@ -244,7 +244,7 @@ def test_a_reader_of_stderr_that_leaves_in_mid_run_changes_nothing(desk: Desk, a
 # The base URL.
 
 MISTAKES: list[tuple[str, str]] = [
-    ("", "--base-url is given, and empty"),
+    ("", "the value of --base-url is empty"),
     ("api.pixxel.space", "not an http or https address"),
     ("ftp://api.pixxel.space", "not an http or https address"),
     ("https://", "not an http or https address"),

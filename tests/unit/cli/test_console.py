@@ -65,8 +65,8 @@ class OtherError(RunnerError):
         (BaseExceptionGroup("many", [ValueError("x")]), 70, "bug: ExceptionGroup: many"),
         (RecursionError("deep"), 70, "bug: RecursionError: deep\n"),
         (PermissionError(errno.EACCES, "Permission denied", "x"), 4, "error: x: Permission denied\n"),
-        (OSError(errno.EIO, "Input/output error"), 4, "error: the system is in the way: Input/output error\n"),
-        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 4, "error: the system is in the way: Broken pipe\n"),
+        (OSError(errno.EIO, "Input/output error"), 4, "error: operating system error: Input/output error\n"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 4, "error: operating system error: Broken pipe\n"),
     ],
 )
 def test_every_end_is_words_and_a_code(
@@ -133,7 +133,7 @@ def test_a_folder_that_was_deleted_is_said_and_nothing_is_claimed(
     (tmp_path / "gone").rmdir()
     assert main(["show"]) == 4
     err = capsys.readouterr().err
-    assert err.startswith("error: the current folder cannot be used: No such file or directory\n")
+    assert err.startswith("error: the current directory cannot be used: No such file or directory\n")
     assert "done" not in err
 
 
@@ -144,12 +144,12 @@ def test_a_folder_that_was_deleted_is_said_and_nothing_is_claimed(
             "run", "plan", "validate", "status", "show", "runs", "resolve", "init", "ledger init",
             "run --sandbox", "run a.yaml", "run -q", "",
         )),
-        *((f"{words} EMPTY", f"{words.split()[-1]} is given, and empty") for words in (
+        *((f"{words} EMPTY", f"the value of {words.split()[-1]} is empty") for words in (
             "run a.yaml --ca-bundle", "run a.yaml --results", "run a.yaml --api-key-file",
             "run a.yaml --ledger", "run a.yaml --base-url", "run a.yaml --only", "show --manifest", "show --results",
             "resolve --run", "sandbox --state", "ledger check --ledger", "ledger export --ledger",
         )),
-        ("run a.yaml --ca-bundle=", "--ca-bundle is given, and empty"),
+        ("run a.yaml --ca-bundle=", "the value of --ca-bundle is empty"),
         ("run a.yaml --report html=", "give it as FORMAT=PATH"),
     ],
 )  # fmt: skip
