@@ -447,7 +447,8 @@ def test_a_disk_without_room_is_refused_and_leaves_what_was_there(tmp_path: Path
     (tmp_path / "a.json").write_bytes(b"old")
     code = """
 made = record(*[entry(str(i), created(f"j{i}", result="x" * 1000)) for i in range(100)])
-for limit, use in ((4096, results_file.FILE.check), (65536, lambda path: results_file.write(summarize(made), path))):
+uses = [(4096, results_file.FILE.check_writable), (65536, lambda path: results_file.write(summarize(made), path))]
+for limit, use in uses:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
         use(Path("a.json"))
@@ -468,7 +469,7 @@ def test_a_folder_without_the_right_to_write_is_refused(tmp_path: Path) -> None:
     code = """
 if os.geteuid() == 0:
     os.seteuid(65534)
-for use in (results_file.FILE.check, lambda path: results_file.write(summarize(record()), path)):
+for use in (results_file.FILE.check_writable, lambda path: results_file.write(summarize(record()), path)):
     try:
         use(Path("a.json"))
     except RefusedError as error:
