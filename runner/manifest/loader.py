@@ -1,4 +1,4 @@
-"""A manifest file into a Manifest, or every problem that it has, at once."""
+"""Loads a manifest: reads the file, checks it, and returns a Manifest or every problem at once."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from pathlib import PurePath
 from typing import Any, BinaryIO
 
 from runner.core.errors import ManifestError, Problem, UsageError
-from runner.core.models import STDIN, Job, Manifest, SubmitSettings
+from runner.core.models import Job, Manifest, SubmitSettings
 from runner.manifest import schema
 from runner.manifest.yaml import reader
 from runner.manifest.yaml.document import Document
 from runner.manifest.yaml.messages import FieldPath, escape, quote
 from runner.manifest.yaml.scalars import describe_value, format_number, is_portable_number
 
+STDIN = "-"
 MAX_BYTES = 64 * 1024 * 1024
 
 _PERIODS = ("hour", "day", "week", "month")
@@ -39,7 +40,7 @@ _MAX_NAME = 200
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What became of a manifest's bytes: the manifest if there are no problems; and warnings either way."""
+    """The result of checking a manifest: the manifest unless there are problems, and warnings either way."""
 
     manifest: Manifest | None
     problems: tuple[Problem, ...]
@@ -47,50 +48,45 @@ class CheckResult:
 
 
 def load(path: str, stdin: BinaryIO) -> Manifest:
-    """Read and check a manifest. `path` may be `-` for standard input.
+    """Read and check a manifest; `-` reads standard input.
 
     Raises:
         UsageError: the file cannot be read.
-        ManifestError: it has problems: all of them, in the order of their places.
+        ManifestError: it has problems; the error lists all of them by position.
     """
     return parse(read_source(path, stdin), path)
 
 
 def read_source(path: str, stdin: BinaryIO) -> bytes:
-    """Read a manifest's bytes, from a file, a pipe, or standard input if `path` is `-`.
+    """Read a manifest's bytes from a file, a pipe, or standard input if `path` is `-`.
 
     Raises:
-        UsageError: the file is missing, no file, unreadable, or larger than `MAX_BYTES`.
+        UsageError: the file is missing, not a file, unreadable, or larger than `MAX_BYTES`.
     """
+    name = display_name(path)
     try:
         data = _read(path, stdin)
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    except ValueError:
-        raise UsageError(f"{display_name(path)}: this is not a file's name") from None
+    except FileNotFoundError:
+        raise UsageError(f"{name}: no such file", "Run `pixxel-runner init` to create a manifest.") from None
+    except IsADirectoryError:
+        raise UsageError(f"{name}: is a directory", "Name a manifest file.") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "invalid file name"
+        raise UsageError(f"{name}: cannot be read: {reason}", "Check the path and the file's permissions.") from None
     if len(data) > MAX_BYTES:
         raise UsageError(
-            f"{display_name(path)}: the manifest is larger than {MAX_BYTES // 2**20} MiB",
-            "Divide it into several manifests, or put what the jobs have in common under `defaults`.",
+            f"{name}: the manifest is larger than {MAX_BYTES // 2**20} MiB",
+            "Split it into several manifests, or put what the jobs share under `defaults`.",
         )
     return data
 
 
 def _read(path: str, stdin: BinaryIO) -> bytes:
-    # One byte more than is allowed tells that there is more, and no more than that is ever held.
+    # One byte more than allowed shows that there is more, and bounds what is read into memory.
     if path == STDIN:
         return stdin.read(MAX_BYTES + 1)
-    with open(path, "rb") as file:  # noqa: PTH123 - Path("") would read the folder and hide that the name is empty
+    with open(path, "rb") as file:  # noqa: PTH123 - Path("") would read the directory and hide that the name is empty
         return file.read(MAX_BYTES + 1)
-
-
-def _unreadable(path: str, error: OSError) -> UsageError:
-    name = display_name(path)
-    if isinstance(error, FileNotFoundError):
-        return UsageError(f"{name}: there is no such file", "`pixxel-runner init` writes a manifest to start from.")
-    if isinstance(error, IsADirectoryError):
-        return UsageError(f"{name}: this is a folder", "Name the manifest's file.")
-    return UsageError(f"{name}: cannot be read: {error.strerror}", "Look at the path and at the file's permissions.")
 
 
 def display_name(path: str) -> str:
@@ -99,21 +95,21 @@ def display_name(path: str) -> str:
 
 
 def parse(data: bytes, path: str) -> Manifest:
-    """Check a manifest's bytes. `path` is as the person gave it; it gives the default name.
+    """Check a manifest's bytes. `path` is as the user gave it, and gives the default name.
 
     Raises:
-        ManifestError: the manifest has problems: all of them, in the order of their places.
+        ManifestError: the manifest has problems; the error lists all of them by position.
     """
-    checked = check(data, path)
-    if checked.manifest is None:
-        raise ManifestError(checked.problems)
-    return checked.manifest
+    result = check(data, path)
+    if result.manifest is None:
+        raise ManifestError(result.problems)
+    return result.manifest
 
 
 def check(data: bytes, path: str, *, libyaml: bool = reader.LIBYAML) -> CheckResult:
-    """Check a manifest's bytes, and say all that there is to say of them. Raises nothing.
+    """Check a manifest's bytes and collect all problems and warnings. Raises nothing.
 
-    `libyaml` says whether to read with it first; the verdict and the places are the same without.
+    `libyaml` says whether to try libyaml first; the result is the same without it.
     """
     with _gc_paused():
         return _check(data, path, libyaml)
@@ -121,7 +117,7 @@ def check(data: bytes, path: str, *, libyaml: bool = reader.LIBYAML) -> CheckRes
 
 @contextlib.contextmanager
 def _gc_paused() -> Iterator[None]:
-    """Keep the collector from walking a growing tree that holds no cycle: 100,000 jobs take 4.1 s, not 5.4 s."""
+    """Keep the garbage collector from scanning a growing tree without cycles: 100,000 jobs take 4.1 s, not 5.4 s."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -135,235 +131,231 @@ def _check(data: bytes, path: str, libyaml: bool) -> CheckResult:
     try:
         document = reader.read(data, display_name(path), libyaml=libyaml)
     except ManifestError as error:
-        return CheckResult(None, _in_order(error.problems), ())
-    jobs = tuple(_jobs(document))
-    problems = _all_problems(document, path, jobs)
-    warnings = tuple(_warnings(document))
-    manifest = None if problems else _manifest(document, path, hashlib.sha256(data).hexdigest(), jobs)
+        return CheckResult(None, _sorted(error.problems), ())
+    entries = tuple(_job_entries(document))
+    problems = _find_problems(document, path, entries)
+    warnings = tuple(_find_warnings(document))
+    manifest = None if problems else _build_manifest(document, path, hashlib.sha256(data).hexdigest(), entries)
     return CheckResult(manifest, problems, warnings)
 
 
-def _all_problems(document: Document, path: str, jobs: tuple[_Entry, ...]) -> tuple[Problem, ...]:
-    """Every problem, but one a place from each layer: what YAML misread is not also of the wrong type."""
-    layers = (document.problems, schema.find_problems(document), _own_problems(document, path, jobs))
-    found: list[Problem] = []
-    for layer in layers:
-        taken = {_place(problem) for problem in found}
-        found.extend(problem for problem in layer if _place(problem) not in taken)
-    return _in_order(found)
+def _find_problems(document: Document, path: str, entries: tuple[_JobEntry, ...]) -> tuple[Problem, ...]:
+    """Every problem, but per position only those of one layer: what YAML misread is not also of the wrong type."""
+    problems: list[Problem] = []
+    for layer in (document.problems, schema.find_problems(document), _check_rules(document, path, entries)):
+        taken = {_position(problem) for problem in problems}
+        problems.extend(problem for problem in layer if _position(problem) not in taken)
+    return _sorted(problems)
 
 
-def _place(problem: Problem) -> tuple[int, int, str]:
-    # The field too: a mapping and its first key stand at one position.
+def _position(problem: Problem) -> tuple[int, int, str]:
+    # With the field, because a mapping and its first key have the same position.
     return problem.line, problem.column, problem.field
 
 
-def _in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """By place; and what an alias repeats is said once."""
-    once = {(problem.line, problem.column, problem.message): problem for problem in reversed(tuple(problems))}
-    return tuple(sorted(once.values(), key=_place))
+def _sorted(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Problems by position; what aliases repeat is listed once."""
+    distinct = {(problem.line, problem.column, problem.message): problem for problem in reversed(tuple(problems))}
+    return tuple(sorted(distinct.values(), key=_position))
 
 
-# What the schema cannot say. Each looks only at values of the right type: the others have their problem already.
+# Rules that the schema cannot express. Each checks only values of the right type: the others are reported already.
 
 
-def _own_problems(document: Document, path: str, jobs: tuple[_Entry, ...]) -> Iterator[Problem]:
+def _check_rules(document: Document, path: str, entries: tuple[_JobEntry, ...]) -> Iterator[Problem]:
     if isinstance(document.value, dict):
-        yield from _name_problems(document, path)
-        yield from _timezone_problems(document)
-        yield from _unfinished_problems(document)
-        yield from _number_problems(document)
-        yield from _id_problems(document, jobs)
-        yield from _repeated(document, jobs)
+        yield from _check_name(document, path)
+        yield from _check_timezone(document)
+        yield from _check_on_unfinished(document)
+        yield from _check_numbers(document)
+        yield from _check_ids(document, entries)
+        yield from _check_duplicates(document, entries)
 
 
-def _name_problems(document: Document, path: str) -> Iterator[Problem]:
-    if "name" in document.value or _default_name(path) is not None:
-        return
-    message = "a manifest from standard input needs a name" if path == STDIN else "the file's name is no name for this"
-    yield document.key_problem(("name",), message, "add `name: ...` at the top: the ledger knows the manifest by it")
+def _check_name(document: Document, path: str) -> Iterator[Problem]:
+    if "name" not in document.value and _default_name(path) is None:
+        source = "a manifest from standard input" if path == STDIN else "a manifest with this file name"
+        hint = "add `name: ...` at the top level; it identifies the manifest in the ledger"
+        yield document.key_problem(("name",), f"{source} must have a name", hint)
 
 
 def _default_name(path: str) -> str | None:
-    """The file's stem; None where that says nothing, as for the pipes `/dev/stdin` and `/dev/fd/63`."""
+    """The file name without its extension; None where that is no name, as for the pipes `/dev/stdin`, `/dev/fd/63`."""
     stem = PurePath(path).stem
     if path == STDIN or path.startswith(("/dev/", "/proc/")) or not 0 < len(stem) <= _MAX_NAME:
         return None
     return stem if stem.isprintable() and stem == stem.strip() else None
 
 
-def _timezone_problems(document: Document) -> Iterator[Problem]:
+def _check_timezone(document: Document) -> Iterator[Problem]:
     zone = document.value.get("timezone")
     if not isinstance(zone, str) or not zone:
         return
     try:
         zoneinfo.ZoneInfo(zone)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        yield document.problem(("timezone",), f"{quote(zone)} is not a time zone", _timezone_hint(zone))
+        yield document.problem(("timezone",), f"unknown time zone {quote(zone)}", _timezone_hint(zone))
 
 
 def _timezone_hint(zone: str) -> str:
     known = zoneinfo.available_timezones()
     if not known:
-        return "this machine has no time zone data: install the package tzdata"
-    return schema.suggest(zone, sorted(known)) or "write an IANA name such as Europe/Berlin or Asia/Kolkata"
+        return "install the package tzdata: this system has no time zone data"
+    return schema.suggest(zone, sorted(known)) or "use an IANA name, such as Europe/Berlin or Asia/Kolkata"
 
 
-def _unfinished_problems(document: Document) -> Iterator[Problem]:
+def _check_on_unfinished(document: Document) -> Iterator[Problem]:
     once_per = document.value.get("once_per", "run")
     if "on_unfinished" in document.value and once_per in (*_PERIODS, "forever"):
-        message = f"this is for `once_per: run`; with `once_per: {once_per}` a run always creates what is missing"
-        yield document.key_problem(("on_unfinished",), message, "remove it")
+        message = f"has no effect with `once_per: {once_per}`, which always creates only what is missing"
+        yield document.key_problem(("on_unfinished",), message, "remove it; it applies to `once_per: run`")
 
 
-def _number_problems(document: Document) -> Iterator[Problem]:
+def _check_numbers(document: Document) -> Iterator[Problem]:
     for path in _NUMBER_FIELDS:
-        value = _at(document.value, path)
+        value = _value_at(document.value, path)
         raw = document.raw(path)
         if raw and isinstance(value, int | float) and not isinstance(value, bool) and not is_portable_number(raw):
             message = f"YAML reads {quote(raw)} as {describe_value(value, raw)}"
-            hint = f"write {format_number(value)} if that is meant" if math.isfinite(value) else "write a plain number"
+            hint = f"write {format_number(value)} if you mean that" if math.isfinite(value) else "write a number"
             yield document.problem(path, message, hint)
 
 
-def _at(value: Any, path: FieldPath) -> Any:
+def _value_at(value: Any, path: FieldPath) -> Any:
     for step in path:
         value = value.get(step) if isinstance(value, dict) else None
     return value
 
 
-def _id_problems(document: Document, jobs: Iterable[_Entry]) -> Iterator[Problem]:
-    """What must never stand in a URL's path, looked at without a regular expression's `$` (DESIGN, section 3)."""
-    defaults = _at(document.value, ("defaults",))
+def _check_ids(document: Document, entries: Iterable[_JobEntry]) -> Iterator[Problem]:
+    """What must never be in a URL's path, checked without relying on the `$` of a regular expression."""
+    defaults = _value_at(document.value, ("defaults",))
     for field in _ID_FIELDS:
-        yield from _id_problem(document, ("defaults", field), _at(defaults, (field,)))
-        for job in jobs:
-            yield from _id_problem(document, ("jobs", job.index, field), job.written.get(field))
+        yield from _check_id(document, ("defaults", field), _value_at(defaults, (field,)))
+        for entry in entries:
+            yield from _check_id(document, ("jobs", entry.index, field), entry.fields.get(field))
 
 
-def _id_problem(document: Document, path: FieldPath, value: Any) -> Iterator[Problem]:
-    if isinstance(value, str) and _PLAIN_ID.fullmatch(value) is None and (odd := _oddity(value)):
-        yield document.problem(path, f"{quote(value)} is not usable as an id: it {odd}", "copy the id again")
+def _check_id(document: Document, path: FieldPath, value: Any) -> Iterator[Problem]:
+    if isinstance(value, str) and _PLAIN_ID.fullmatch(value) is None and (defect := _id_defect(value)):
+        message = f"invalid value {quote(value)}: an id must not {defect}"
+        yield document.problem(path, message, "copy the id again")
 
 
-def _oddity(value: str) -> str:
-    """What keeps a text from being one segment of a path; empty if nothing."""
+def _id_defect(value: str) -> str:
+    """What prevents a string from being one segment of a URL's path; empty if nothing."""
     if value in ("", ".", ".."):
-        return "names no one thing"
-    odd = (character for character in value if character == "/" or _is_unseen(character))
-    return next((f"holds the character U+{ord(character):04X}" for character in odd), "")
+        return "be empty, `.` or `..`"
+    invalid = (char for char in value if char == "/" or _is_invisible(char))
+    return next((f"contain the character U+{ord(char):04X}" for char in invalid), "")
 
 
-def _is_unseen(character: str) -> bool:
-    return character.isspace() or unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+def _is_invisible(char: str) -> bool:
+    return char.isspace() or unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
-def _repeated(document: Document, jobs: Iterable[_Entry]) -> Iterator[Problem]:
-    first: dict[str, _Entry] = {}
-    for job in jobs:
-        if job.name and (earlier := first.setdefault(job.name, job)) is not job:
-            yield _repetition(document, earlier, job)
+def _check_duplicates(document: Document, entries: Iterable[_JobEntry]) -> Iterator[Problem]:
+    first_by_name: dict[str, _JobEntry] = {}
+    for entry in entries:
+        if entry.name and (first := first_by_name.setdefault(entry.name, entry)) is not entry:
+            yield _duplicate_problem(document, first, entry)
 
 
-def _repetition(document: Document, earlier: _Entry, job: _Entry) -> Problem:
-    line = document.position(("jobs", earlier.index))[0]
-    if job.is_named or earlier.is_named:
-        field: FieldPath = ("jobs", job.index, "name") if job.is_named else ("jobs", job.index)
-        return document.problem(
-            field,
-            f"the name {quote(job.name)} is that of the job on line {line} too",
-            "give each job a name of its own",
-        )
-    return document.problem(
-        ("jobs", job.index),
-        f"this is the workflow and project of the job on line {line} again, and neither has a name",
-        "to create both, give each a `name`; else remove one",
-    )
+def _duplicate_problem(document: Document, first: _JobEntry, entry: _JobEntry) -> Problem:
+    path: FieldPath = ("jobs", entry.index)
+    line = document.position(("jobs", first.index))[0]
+    if entry.is_named or first.is_named:
+        message = f"duplicate job name {quote(entry.name)}; first used by the job on line {line}"
+        return document.problem((*path, "name") if entry.is_named else path, message, "give each job a unique name")
+    message = f"same workflow and project as the job on line {line}, and neither has a name"
+    return document.problem(path, message, "to create both jobs, give each a `name`; otherwise remove one")
 
 
-def _warnings(document: Document) -> Iterator[Problem]:
+def _find_warnings(document: Document) -> Iterator[Problem]:
     value = document.value
     if isinstance(value, dict) and value.get("once_per") in _PERIODS and "timezone" not in value:
-        message = f"`once_per: {value['once_per']}` counts in UTC, as there is no timezone"
-        hint = "add `timezone:` with an IANA name such as Asia/Kolkata, or UTC if that is meant"
-        yield document.problem(("once_per",), message, hint)
+        message = f"`once_per: {value['once_per']}` uses UTC because `timezone` is not set"
+        yield document.problem(("once_per",), message, "set `timezone` to an IANA name such as Asia/Kolkata, or to UTC")
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
-    """One mapping of `jobs`, with what applies to it: ids that may be missing or of a wrong type, a name or ""."""
+class _JobEntry:
+    """One mapping of `jobs`, and what applies to it: ids that may be missing or of a wrong type, a name or ""."""
 
     index: int
-    written: dict[str, Any]
+    fields: dict[str, Any]
     workflow_id: Any
     project_id: Any
     name: str
-    is_named: bool
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the name is its own, not the default."""
+        return isinstance(self.fields.get("name"), str)
 
 
-def _jobs(document: Document) -> Iterator[_Entry]:
-    jobs = _at(document.value, ("jobs",))
-    defaults = _at(document.value, ("defaults",))
-    workflow, project = (_at(defaults, (field,)) for field in _ID_FIELDS)
+def _job_entries(document: Document) -> Iterator[_JobEntry]:
+    jobs = _value_at(document.value, ("jobs",))
+    defaults = _value_at(document.value, ("defaults",))
+    workflow, project = (_value_at(defaults, (field,)) for field in _ID_FIELDS)
     for index, job in enumerate(jobs if isinstance(jobs, list) else ()):
         if isinstance(job, dict):
-            yield _entry(index, job, job.get("workflow_id", workflow), job.get("project_id", project))
+            yield _job_entry(index, job, job.get("workflow_id", workflow), job.get("project_id", project))
 
 
-def _entry(index: int, job: dict[str, Any], workflow: Any, project: Any) -> _Entry:
-    name = job.get("name")
-    if isinstance(name, str):
-        return _Entry(index, job, workflow, project, name, is_named=True)
-    default = f"{workflow}/{project}" if isinstance(workflow, str) and isinstance(project, str) else ""
-    return _Entry(index, job, workflow, project, default, is_named=False)
+def _job_entry(index: int, fields: dict[str, Any], workflow: Any, project: Any) -> _JobEntry:
+    name = fields.get("name")
+    if not isinstance(name, str):
+        name = f"{workflow}/{project}" if isinstance(workflow, str) and isinstance(project, str) else ""
+    return _JobEntry(index, fields, workflow, project, name)
 
 
-# From here on there are no problems: each value is of the type that the schema says.
+# From here on there are no problems: each value has the type that the schema requires.
 
 
-def _manifest(document: Document, path: str, sha256: str, jobs: tuple[_Entry, ...]) -> Manifest:
+def _build_manifest(document: Document, path: str, sha256: str, entries: tuple[_JobEntry, ...]) -> Manifest:
     value = document.value
     return Manifest(
         name=value["name"] if "name" in value else str(_default_name(path)),
         path=path,
         sha256=sha256,
-        jobs=_finished(document, jobs),
+        jobs=_build_jobs(document, entries),
         once_per=value.get("once_per", "run"),
         timezone=value.get("timezone"),
         on_unfinished=value.get("on_unfinished", "refuse"),
-        max_cost=_integer(value.get("max_cost")),
-        submit=_submit(value.get("submit", {})),
+        max_cost=_to_int(value.get("max_cost")),
+        submit=_build_submit_settings(value.get("submit", {})),
         has_explicit_name="name" in value,
     )
 
 
-def _finished(document: Document, jobs: Iterable[_Entry]) -> tuple[Job, ...]:
+def _build_jobs(document: Document, entries: Iterable[_JobEntry]) -> tuple[Job, ...]:
     defaults = document.value.get("defaults", {})
     labels, enabled = defaults.get("labels", {}), defaults.get("enabled", True)
     return tuple(
         Job(
-            name=job.name,
-            workflow_id=job.workflow_id,
-            project_id=job.project_id,
-            labels=labels | job.written.get("labels", {}),
-            enabled=job.written.get("enabled", enabled),
-            line=document.position(("jobs", job.index))[0],
+            name=entry.name,
+            workflow_id=entry.workflow_id,
+            project_id=entry.project_id,
+            labels=labels | entry.fields.get("labels", {}),
+            enabled=entry.fields.get("enabled", enabled),
+            line=document.position(("jobs", entry.index))[0],
         )
-        for job in jobs
+        for entry in entries
     )
 
 
-def _submit(value: dict[str, Any]) -> SubmitSettings:
+def _build_submit_settings(value: dict[str, Any]) -> SubmitSettings:
     timeout = value.get("timeout")
     return SubmitSettings(
-        concurrency=_integer(value.get("concurrency")),
+        concurrency=_to_int(value.get("concurrency")),
         rate=value.get("rate"),
-        attempts=_integer(value.get("attempts")),
+        attempts=_to_int(value.get("attempts")),
         timeout=None if timeout is None else float(timeout),
-        stop_after=_integer(value.get("stop_after")),
+        stop_after=_to_int(value.get("stop_after")),
     )
 
 
-def _integer(value: float | None) -> int | None:
-    """To JSON Schema, and so to us, 8.0 is a whole number too."""
+def _to_int(value: float | None) -> int | None:
+    """In JSON Schema, and so here, 8.0 is an integer too."""
     return None if value is None else int(value)

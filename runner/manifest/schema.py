@@ -1,16 +1,15 @@
-"""The JSON Schemas, and what they find wrong with a manifest put into words, at its place."""
+"""The JSON Schemas, and the problems that the manifest's schema finds, as messages with positions."""
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jsonschema
 
@@ -18,53 +17,54 @@ from runner.core.errors import Problem
 from runner.core.suggestions import closest_matches
 from runner.manifest.yaml.document import Document
 from runner.manifest.yaml.messages import FieldPath, quote
-from runner.manifest.yaml.scalars import Timestamp, describe_value, format_number
+from runner.manifest.yaml.scalars import describe_value, format_number
 
 SchemaName = Literal["manifest", "results"]
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 _PLAIN_TEXT = re.compile(r"[A-Za-z0-9_-](?:[A-Za-z0-9 ./:_-]{0,198}[A-Za-z0-9_-])?")
-_INIT_HINT = "`pixxel-runner init` writes one to start from"
+# What is expected, and what to write.
 _TYPES = {
-    "string": "text",
-    "integer": "a whole number",
-    "number": "a number",
-    "boolean": "true or false",
-    "object": "a mapping",
-    "array": "a list",
+    "string": ("a string", "write a single value"),
+    "integer": ("an integer", "write an integer"),
+    "number": ("a number", "write a number"),
+    "boolean": ("a boolean", "write true or false"),
+    "object": ("a mapping", "write `key: value` lines, all indented the same"),
+    "array": ("a list", "start each item with `- `"),
 }
-# What belongs beside the manifest and never in it (DESIGN, section 3): a manifest is reviewed as data, and pulling a
-# stranger's must not send the key elsewhere or run anything.
-_FOREIGN = {
+_LIMITS = {"minimum": "at least", "maximum": "at most", "exclusiveMinimum": "greater than"}
+# Keys that a manifest must never have. It is reviewed as data, so pulling a manifest from somewhere else must not be
+# able to send the API key elsewhere or to run anything.
+_FORBIDDEN_KEYS = {
     **dict.fromkeys(
         ("address", "api", "api_url", "base_url", "endpoint", "host", "proxy", "server", "url"),
-        ("the API's address does not belong in a manifest", "use PIXXEL_BASE_URL or --base-url"),
+        ("a manifest cannot set the API's address", "set PIXXEL_BASE_URL, or use --base-url"),
     ),
     **dict.fromkeys(
         ("api_key", "apikey", "auth", "authorization", "bearer", "credentials", "key", "password", "secret", "token"),
         (
-            "the API key does not belong in a manifest",
-            "use PIXXEL_API_KEY or --api-key-file; if this is a real key, replace it at the API",
+            "a manifest must not contain the API key",
+            "set PIXXEL_API_KEY, or use --api-key-file; if this is a real key, replace it",
         ),
     ),
     **dict.fromkeys(
         ("cmd", "command", "exec", "hook", "hooks", "run", "script", "shell"),
-        ("a manifest is data and names no command", "run commands before or after pixxel-runner"),
+        ("a manifest cannot run commands", "run commands before or after pixxel-runner"),
     ),
     **dict.fromkeys(
         ("extends", "file", "from", "import", "imports", "include", "includes"),
-        ("a manifest names no other file", "put what the jobs have in common under `defaults`"),
+        ("a manifest cannot include other files", "put what the jobs share under `defaults`"),
     ),
 }
 
 
 def schema_text(name: SchemaName) -> str:
-    """The text of a JSON Schema, as it is shipped."""
-    return (_folder() / f"{name}.schema.json").read_text(encoding="utf-8")
+    """The text of a JSON Schema, as shipped."""
+    return (_schemas_directory() / f"{name}.schema.json").read_text(encoding="utf-8")
 
 
-def _folder() -> Traversable:
-    """The schemas' folder: packaged as `runner.schemas`, or beside the package in a checkout."""
+def _schemas_directory() -> Traversable:
+    """The directory of the schemas: packaged as `runner.schemas`, or beside the package in a checkout."""
     package = files("runner")
     packaged = package / "schemas"
     return packaged if packaged.is_dir() else Path(str(package)).parent / "schemas"
@@ -77,56 +77,56 @@ def _manifest_schema() -> dict[str, Any]:
 
 
 def find_problems(document: Document) -> list[Problem]:
-    """All that the manifest's JSON Schema finds wrong, in no particular order."""
-    reduced, originals = _without_plain_jobs(document.value)
-    words = _ErrorTranslator(document, originals)
+    """Find everything that violates the manifest's JSON Schema, in no particular order."""
+    reduced, indices = _without_plain_jobs(document.value)
+    translator = _ErrorTranslator(document, indices)
     validator = jsonschema.Draft7Validator(_manifest_schema())
-    found = {problem: None for error in validator.iter_errors(reduced) for problem in words.problems(error)}
-    return list(found)
+    problems = (problem for error in validator.iter_errors(reduced) for problem in translator.translate(error))
+    return list(dict.fromkeys(problems))
 
 
 def _without_plain_jobs(manifest: Any) -> tuple[Any, list[int]]:
-    """The manifest with only those jobs that jsonschema has to look at, and their indices.
+    """The manifest with only those jobs that jsonschema has to check, and their original indices.
 
-    jsonschema takes some 45 µs a job. A job of plain ids, a plain name and plain labels is valid by the schema's
-    own rules (`tests/unit/manifest/test_schema.py` holds the two against each other) and need not be shown to it.
+    jsonschema takes some 45 µs per job. A job of plain ids, a plain name and plain labels is valid by the schema's
+    rules (`tests/unit/manifest/test_schema.py` compares the two) and need not be checked by it.
     """
     jobs = manifest.get("jobs") if isinstance(manifest, dict) else None
     if not isinstance(jobs, list) or not jobs:
         return manifest, []
     defaults = manifest.get("defaults")
     given = defaults.keys() if isinstance(defaults, dict) else ()
-    needed = {"workflow_id", "project_id"}.difference(given)
-    once = list(_without_repeats(jobs))
-    kept = [index for index, job in enumerate(once) if not is_plain_job(job, needed)] or [0]
-    return {**manifest, "jobs": [once[index] for index in kept]}, kept
+    required = {"workflow_id", "project_id"}.difference(given)
+    distinct = list(_without_repeats(jobs))
+    indices = [index for index, job in enumerate(distinct) if not is_plain_job(job, required)] or [0]
+    return {**manifest, "jobs": [distinct[index] for index in indices]}, indices
 
 
 def _without_repeats(jobs: Iterable[Any]) -> Iterator[Any]:
-    """The jobs, without what an alias repeats of them: its problems stand where its anchor does, and are told there.
+    """The jobs without what aliases repeat: its problems are reported once, where the anchor is.
 
-    Some kilobytes of aliases could have jsonschema find millions of problems, all of them the same few.
+    Otherwise a few kilobytes of aliases could make jsonschema find millions of problems, all of them the same few.
     """
-    whole: set[int] = set()
-    labels: set[int] = set()
+    seen_jobs: set[int] = set()
+    seen_labels: set[int] = set()
     for job in jobs:
         if not isinstance(job, dict):
             yield job
-        elif id(job) in whole:  # only what is missing is told of each
+        elif id(job) in seen_jobs:  # only missing keys are reported for each
             yield {key: "-" for key in ("workflow_id", "project_id") if key in job}
-        elif id(job.get("labels")) in labels:
+        elif id(job.get("labels")) in seen_labels:
             yield {**job, "labels": {}}
         else:
             yield job
         if isinstance(job, dict):
-            whole.add(id(job))
+            seen_jobs.add(id(job))
             if isinstance(job.get("labels"), dict):
-                labels.add(id(job["labels"]))
+                seen_labels.add(id(job["labels"]))
 
 
-def is_plain_job(job: Any, needed: Iterable[str]) -> bool:
-    """Whether a job is valid at a glance. False says nothing."""
-    return isinstance(job, dict) and all(key in job for key in needed) and all(map(_is_plain_field, job.items()))
+def is_plain_job(job: Any, required: Iterable[str]) -> bool:
+    """Whether a job is valid at a glance. False means that it has to be validated."""
+    return isinstance(job, dict) and all(key in job for key in required) and all(map(_is_plain_field, job.items()))
 
 
 def _is_plain_field(item: tuple[str, Any]) -> bool:
@@ -141,197 +141,182 @@ def _is_plain_field(item: tuple[str, Any]) -> bool:
 
 
 def _is_plain_label(item: tuple[str, Any]) -> bool:
-    return all(isinstance(each, str) and _PLAIN_TEXT.fullmatch(each) is not None for each in item)
+    return all(isinstance(text, str) and _PLAIN_TEXT.fullmatch(text) is not None for text in item)
 
 
 class _ErrorTranslator:
-    """Turns jsonschema's errors about a document into problems. `originals` maps shown jobs to the document's."""
+    """Translates jsonschema's errors into problems. `indices` maps the validated jobs to those of the document."""
 
-    def __init__(self, document: Document, originals: list[int]) -> None:
+    def __init__(self, document: Document, indices: list[int]) -> None:
         self._document = document
-        self._originals = originals
+        self._indices = indices
 
-    @property
-    def _by_keyword(self) -> dict[str, Callable[[Any, FieldPath], Iterable[Problem]]]:
-        # Not kept: methods in a dictionary of their own object are a cycle, and with it the whole document would stay.
-        return {
-            "additionalProperties": self._unknown,
-            "const": self._version,
-            "enum": self._enum,
-            "exclusiveMinimum": self._range,
-            "maxLength": self._length,
-            "maximum": self._range,
-            "minItems": self._empty_list,
-            "minLength": self._length,
-            "minimum": self._range,
-            "pattern": self._pattern,
-            "required": self._missing,
-            "type": self._type,
-        }
-
-    def problems(self, error: Any) -> Iterator[Problem]:
-        """The problems that one `jsonschema.ValidationError` amounts to."""
-        path = self._path(error)
-        yield from self._by_keyword.get(error.validator, self._other)(error, path)
+    def translate(self, error: Any) -> Iterator[Problem]:
+        """The problems that one `jsonschema.ValidationError` stands for."""
+        return self._BY_KEYWORD[error.validator](self, error, self._path(error))
 
     def _path(self, error: Any) -> FieldPath:
         path = tuple(error.absolute_path)
         if len(path) > 1 and path[0] == "jobs":
-            path = ("jobs", self._originals[path[1]], *path[2:])
-        if "propertyNames" in error.absolute_schema_path:
-            path = (*path, error.instance)
-        return path
+            path = ("jobs", self._indices[path[1]], *path[2:])
+        return (*path, error.instance) if _is_about_key(error) else path
 
     def _type(self, error: Any, path: FieldPath) -> Iterator[Problem]:
         expected = error.validator_value
         raw = self._document.raw(path)
         if expected == "string" and raw:
-            yield self._document.problem(path, *_misread(error.instance, raw, error.schema))
+            yield self._document.problem(path, *_explain_misread(error.instance, raw, error.schema))
         elif error.instance is None and not path:
-            yield self._document.problem(path, "the file holds no manifest", _INIT_HINT)
+            yield self._document.problem(path, "the manifest is empty", "run `pixxel-runner init` to create a manifest")
         else:
-            message = f"{_kind(error.instance)} stands here; it must be {_TYPES[expected]}"
+            message = f"expected {_TYPES[expected][0]}, got {_describe(error.instance)}"
             yield self._document.problem(path, message, _type_hint(expected, error.instance))
 
-    def _missing(self, error: Any, path: FieldPath) -> Iterator[Problem]:
+    def _required(self, error: Any, path: FieldPath) -> Iterator[Problem]:
         for key in error.validator_value:
             if key not in error.instance:
-                yield self._document.problem(path, f"{key} is missing", _missing_hint(key, path))
+                yield self._document.problem(path, f"missing required key `{key}`", _required_hint(key, path))
 
-    def _unknown(self, error: Any, path: FieldPath) -> Iterator[Problem]:
+    def _additional_properties(self, error: Any, path: FieldPath) -> Iterator[Problem]:
         known = list(error.schema["properties"])
         for key in error.instance:
             if key not in known:
-                yield self._document.key_problem((*path, key), *_unknown_key(key, known, path))
+                yield self._document.key_problem((*path, key), *_explain_unknown_key(key, known, path))
 
-    def _version(self, error: Any, path: FieldPath) -> Iterator[Problem]:
+    def _const(self, error: Any, path: FieldPath) -> Iterator[Problem]:
         if isinstance(error.instance, int | float) and not isinstance(error.instance, bool):
-            which = f"version {format_number(error.instance)}" if math.isfinite(error.instance) else "this version"
-            message = f"{which} of the format is not known to this pixxel-runner"
-            yield self._document.problem(path, message, "write 1, or see whether a newer pixxel-runner is to be had")
+            message = f"unsupported format version {format_number(error.instance)}"
+            yield self._document.problem(path, message, "write `version: 1`, or upgrade pixxel-runner")
 
     def _enum(self, error: Any, path: FieldPath) -> Iterator[Problem]:
         if isinstance(error.instance, str):
-            choices = error.validator_value
-            message = f"{quote(error.instance)} is not one of {', '.join(choices)}"
-            yield self._document.problem(path, message, suggest(error.instance, choices) or "write one of these")
+            yield self._document.problem(path, *_explain_choice(error.instance, error.validator_value))
 
     def _range(self, error: Any, path: FieldPath) -> Iterator[Problem]:
         if error.schema["type"] == "integer" and error.instance % 1:
-            return  # that it is no whole number is another problem
-        least = {"minimum": "at least", "maximum": "at most", "exclusiveMinimum": "above"}[error.validator]
-        message = f"{format_number(error.instance)} is out of range: it must be {least} {error.validator_value}"
-        yield self._document.problem(path, message, f"write a number {_range_words(error.schema)}")
+            return  # reported as a wrong type
+        message = f"must be {_LIMITS[error.validator]} {error.validator_value}, got {format_number(error.instance)}"
+        yield self._document.problem(path, message, f"use a number {_describe_range(error.schema)}")
 
     def _length(self, error: Any, path: FieldPath) -> Iterator[Problem]:
         if error.instance:
-            message = f"this has {len(error.instance):,} characters; {error.schema['maxLength']:,} is the most"
-            yield self._problem(error, path, message, "shorten it")
+            message = f"must be at most {error.schema['maxLength']:,} characters, got {len(error.instance):,}"
+            yield self._text_problem(error, path, message, "shorten it")
         else:
-            yield self._problem(error, path, "this is empty", "write a value, or remove the key")
+            yield self._text_problem(error, path, "must not be empty", "write a value, or remove the key")
 
     def _pattern(self, error: Any, path: FieldPath) -> Iterator[Problem]:
         if error.instance:
-            message = f"{quote(error.instance)} {error.schema['patternErrorMessage']}"
-            yield self._problem(error, path, message, _pattern_hint(error))
-        elif "minLength" not in error.schema:  # else that it is empty is another problem
-            yield self._problem(error, path, "this is empty", "write a value, or remove the key")
+            message = f"invalid value {quote(error.instance)}: {error.schema['patternErrorMessage']}"
+            yield self._text_problem(error, path, message, _pattern_hint(error))
+        elif "minLength" not in error.schema:  # otherwise `_length` reports it
+            yield from self._length(error, path)
 
-    def _empty_list(self, error: Any, path: FieldPath) -> Iterator[Problem]:  # noqa: ARG002 - one signature for all
-        yield self._document.problem(path, "there are no jobs", "list at least one: `- workflow_id: ...`")
+    def _min_items(self, error: Any, path: FieldPath) -> Iterator[Problem]:  # noqa: ARG002 - one signature for all
+        yield self._document.problem(path, "must contain at least one job", "add a job: `- workflow_id: ...`")
 
-    def _other(self, error: Any, path: FieldPath) -> Iterator[Problem]:
-        message = f"this does not fit the manifest's schema ({error.validator})"
-        yield self._document.problem(path, message, "`pixxel-runner schema` prints it")
+    def _text_problem(self, error: Any, path: FieldPath, message: str, hint: str) -> Problem:
+        report = self._document.key_problem if _is_about_key(error) else self._document.problem
+        return report(path, message, hint)
 
-    def _problem(self, error: Any, path: FieldPath, message: str, hint: str) -> Problem:
-        """A problem with a value or, where the schema speaks of keys, with the key."""
-        is_key = "propertyNames" in error.absolute_schema_path
-        return (self._document.key_problem if is_key else self._document.problem)(path, message, hint)
+    _BY_KEYWORD: ClassVar[dict[str, Callable[[_ErrorTranslator, Any, FieldPath], Iterator[Problem]]]] = {
+        "additionalProperties": _additional_properties,
+        "const": _const,
+        "enum": _enum,
+        "exclusiveMinimum": _range,
+        "maxLength": _length,
+        "maximum": _range,
+        "minItems": _min_items,
+        "minLength": _length,
+        "minimum": _range,
+        "pattern": _pattern,
+        "required": _required,
+        "type": _type,
+    }
 
 
-def _misread(value: Any, raw: str, schema: dict[str, Any]) -> tuple[str, str]:
-    """The lesson about an unquoted value that is not text to YAML."""
+def _is_about_key(error: Any) -> bool:
+    return "propertyNames" in error.absolute_schema_path
+
+
+def _explain_misread(value: Any, raw: str, schema: dict[str, Any]) -> tuple[str, str]:
+    """The message and hint for an unquoted value that YAML does not read as a string."""
     if raw not in schema.get("enum", [raw]):
-        return f"{quote(raw)} is not one of {', '.join(schema['enum'])}", "write one of these"
+        return _explain_choice(raw, schema["enum"])
     if re.search(schema.get("pattern", ""), raw) is None:  # quotes would not help
-        return f"{quote(raw)} {schema['patternErrorMessage']}", f"such as {_examples(schema)}"
-    quoted = quote(f'"{raw}"')
-    return f"YAML reads {quote(raw)} as {describe_value(value, raw)}; it must be text", f"write it in quotes: {quoted}"
+        return f"invalid value {quote(raw)}: {schema['patternErrorMessage']}", _example_hint(schema)
+    message = f"expected a string, but YAML reads {quote(raw)} as {describe_value(value, raw)}"
+    return message, f"put it in quotes: {quote(chr(34) + raw + chr(34))}"
 
 
-def _kind(value: Any) -> str:
-    if value is None:
-        return "no value"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return f"the number {format_number(value)}" if math.isfinite(value) else describe_value(value, "")
+def _explain_choice(text: str, choices: list[str]) -> tuple[str, str]:
+    message = f"expected one of {', '.join(choices)}; got {quote(text)}"
+    return message, suggest(text, choices) or "use one of these values"
+
+
+def _explain_unknown_key(key: str, known: list[str], path: FieldPath) -> tuple[str, str]:
+    folded = key.lower().replace("-", "_")
+    if folded in _FORBIDDEN_KEYS:
+        return _FORBIDDEN_KEYS[folded]
+    hint = suggest(folded, known) or _placement_hint(folded, path) or f"use one of: {', '.join(known)}"
+    return f"unknown key {quote(key)}", hint
+
+
+def suggest(text: str, choices: Iterable[str]) -> str:
+    """A hint with the choice that was probably meant; empty if none is similar."""
+    similar = closest_matches(text, choices)
+    return f"did you mean `{similar[0]}`?" if similar else ""
+
+
+def _placement_hint(key: str, path: FieldPath) -> str:
+    """Where a misplaced key belongs; empty if nowhere."""
+    properties = _manifest_schema()["properties"]
+    if key in properties["submit"]["properties"]:
+        return "move it under `submit`"
+    if key in properties["jobs"]["items"]["properties"]:
+        return "move it to a job" if key == "name" else "move it to a job, or to `defaults`"
+    return "move it to the top level" if key in properties and path else ""
+
+
+def _describe(value: Any) -> str:
     if isinstance(value, str):
-        return f"the text {quote(value)}"
-    return {dict: "a mapping", list: "a list", Timestamp: "a date"}[type(value)]
+        return f"the string {quote(value)}"
+    if isinstance(value, dict | list):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    return "no value" if value is None else describe_value(value, "")
 
 
 def _type_hint(expected: str, value: Any) -> str:
     if value is None:
-        return "write a value, or remove this"
-    if expected == "object":
-        return "write `key: value` lines, indented alike"
-    if expected == "array":
-        return "write `- ` before each entry"
-    if isinstance(value, str) and expected in ("integer", "number", "boolean"):
-        return f"write {_TYPES[expected]}, without quotes"
-    return "write a single value" if expected == "string" else f"write {_TYPES[expected]}"
+        return "write a value, or remove it"
+    without_quotes = isinstance(value, str) and expected in ("integer", "number", "boolean")
+    return _TYPES[expected][1] + (", without quotes" if without_quotes else "")
 
 
-def _missing_hint(key: str, path: FieldPath) -> str:
-    if not path:
-        return {"version": "begin the file with `version: 1`", "jobs": "list the jobs under `jobs:`"}[key]
-    return f"add `{key}:` to this job, or to `defaults` for all jobs"
+def _required_hint(key: str, path: FieldPath) -> str:
+    if path:
+        return f"add `{key}:` to this job, or to `defaults` for all jobs"
+    return "start the file with `version: 1`" if key == "version" else "list the jobs under `jobs:`"
 
 
-def _unknown_key(key: str, known: list[str], path: FieldPath) -> tuple[str, str]:
-    folded = key.lower().replace("-", "_")
-    if folded in _FOREIGN:
-        return _FOREIGN[folded]
-    message = f"the key {quote(key)} is not known here"
-    hint = suggest(folded, known) or _home(folded, path) or f"known here: {', '.join(known)}"
-    return message, hint
-
-
-def suggest(text: str, choices: Iterable[str]) -> str:
-    """A hint: a question that names the choice that was probably meant; empty if none is near."""
-    meant = closest_matches(text, choices)
-    return f"did you mean {meant[0]}?" if meant else ""
-
-
-def _home(key: str, path: FieldPath) -> str:
-    """Where a key belongs that stands at a wrong place; empty if nowhere."""
-    properties = _manifest_schema()["properties"]
-    if key in properties["submit"]["properties"]:
-        return "it belongs under `submit`"
-    if key in properties["jobs"]["items"]["properties"]:
-        return "it belongs to a job" if key == "name" else "it belongs to a job, or under `defaults`"
-    return "it belongs at the top level" if key in properties and path else ""
-
-
-def _range_words(schema: dict[str, Any]) -> str:
-    low = f"above {schema['exclusiveMinimum']}," if "exclusiveMinimum" in schema else f"from {schema['minimum']}"
-    return f"{low} up to {schema['maximum']}"
+def _describe_range(schema: dict[str, Any]) -> str:
+    if "exclusiveMinimum" in schema:
+        return f"greater than {schema['exclusiveMinimum']} and at most {schema['maximum']}"
+    return f"from {schema['minimum']} to {schema['maximum']}"
 
 
 def _pattern_hint(error: Any) -> str:
     value, pattern = error.instance, error.validator_value
     if value != value.strip() and re.search(pattern, value.strip()):
-        return "remove the space or line break at its end"
-    odd = (character for character in value if re.search(pattern, "aa") and not re.search(pattern, f"a{character}a"))
-    return next((f"remove the {_character(character)}" for character in odd), f"such as {_examples(error.schema)}")
+        return "remove the whitespace at its start or end"
+    invalid = (char for char in value if re.search(pattern, "aa") and not re.search(pattern, f"a{char}a"))
+    return next((f"remove the {_character_name(char)}" for char in invalid), _example_hint(error.schema))
 
 
-def _examples(schema: dict[str, Any]) -> str:
-    return ", ".join(map(str, schema["examples"]))
+def _example_hint(schema: dict[str, Any]) -> str:
+    return f"for example: {', '.join(map(str, schema['examples']))}"
 
 
-def _character(character: str) -> str:
+def _character_name(char: str) -> str:
     names = {" ": "space", "/": "slash", "\n": "line break", "\r": "line break", "\t": "tab"}
-    return names.get(character, f"character U+{ord(character):04X}")
+    return names.get(char, f"character U+{ord(char):04X}")

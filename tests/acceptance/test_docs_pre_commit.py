@@ -102,7 +102,7 @@ def test_a_bad_manifest_is_not_committed(manifests: Repository, published: tuple
     manifests.write("jobs/field.yaml", BAD)
     code, told = manifests.commit()
     assert code == 1
-    assert "jobs/field.yaml:2:7: jobs: there are no jobs" in told
+    assert "jobs/field.yaml:2:7: jobs: must contain at least one job" in told
     manifests.write("jobs/field.yaml", GOOD)
     assert manifests.commit()[0] == 0
 
@@ -125,4 +125,4 @@ def test_a_hook_of_ones_own_uses_what_is_installed(manifests: Repository) -> Non
     manifests.write("jobs/field.yaml", BAD)
     code, told = manifests("pre-commit", "run", "--all-files")
     assert code == 1
-    assert "jobs/field.yaml:2:7: jobs: there are no jobs" in told
+    assert "jobs/field.yaml:2:7: jobs: must contain at least one job" in told

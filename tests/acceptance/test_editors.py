@@ -1,4 +1,4 @@
-"""A real yaml-language-server with the manifest's schema, asked what an editor asks it; and what the page shows."""
+"""docs/editors.md, and the manifest's schema in yaml-language-server, used as an editor uses it."""
 
 from __future__ import annotations
 
@@ -27,56 +27,56 @@ jobs:
 Message = dict[str, Any]
 
 
-class Server:
-    """A language server on its streams, with a schema for the files of a pattern."""
+class LanguageServer:
+    """A yaml-language-server process. `schemas` maps schema URIs to the globs of their files."""
 
     def __init__(self, program: str, schemas: dict[str, list[str]]) -> None:
         self._schemas = schemas
         self._process = subprocess.Popen([program, "--stdio"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self._asked = 0
+        self._request_id = 0
         formats = {"completion": {"completionItem": {"documentationFormat": ["plaintext"]}}}
         capabilities = {"textDocument": formats, "workspace": {"configuration": True}}
-        self.ask("initialize", {"processId": None, "rootUri": None, "capabilities": capabilities})
+        self.request("initialize", {"processId": None, "rootUri": None, "capabilities": capabilities})
         self._send({"method": "initialized", "params": {}})
 
     def close(self) -> None:
         self._process.kill()
         self._process.communicate()
 
-    def ask(self, method: str, params: Message) -> Any:
-        """The answer to a request."""
-        self._asked += 1
-        number = self._asked
-        self._send({"id": number, "method": method, "params": params})
-        return self._until(lambda message: message.get("id") == number and "method" not in message)["result"]
+    def request(self, method: str, params: Message) -> Any:
+        """Send a request and return the result."""
+        self._request_id += 1
+        request_id = self._request_id
+        self._send({"id": request_id, "method": method, "params": params})
+        return self._receive(lambda message: message.get("id") == request_id and "method" not in message)["result"]
 
     def open(self, path: str, text: str) -> list[Message]:
-        """What it finds wrong with a file."""
+        """Open a file and return its diagnostics."""
         document = {"uri": f"file://{path}", "languageId": "yaml", "version": 1, "text": text}
         self._send({"method": "textDocument/didOpen", "params": {"textDocument": document}})
-        told = self._until(
+        message = self._receive(
             lambda message: (
                 message.get("method") == "textDocument/publishDiagnostics"
                 and message["params"]["uri"] == document["uri"]
             )
         )
-        found: list[Message] = told["params"]["diagnostics"]
-        return found
+        diagnostics: list[Message] = message["params"]["diagnostics"]
+        return diagnostics
 
-    def at(self, what: str, path: str, line: int, column: int) -> Any:
-        """What it says of a place in a file that is open: `completion` or `hover`."""
-        place = {"textDocument": {"uri": f"file://{path}"}, "position": {"line": line, "character": column}}
-        return self.ask(f"textDocument/{what}", place)
+    def request_at(self, feature: str, path: str, line: int, column: int) -> Any:
+        """Request a feature, `completion` or `hover`, at a position of an open file."""
+        position = {"textDocument": {"uri": f"file://{path}"}, "position": {"line": line, "character": column}}
+        return self.request(f"textDocument/{feature}", position)
 
-    def _until(self, wanted: Callable[[Message], bool]) -> Message:
+    def _receive(self, is_expected: Callable[[Message], bool]) -> Message:
         while True:
             message = self._read()
-            if "id" in message and "method" in message:  # it asks for its settings, or to register something
+            if "id" in message and "method" in message:  # a request for its settings, or to register a capability
                 items = message["params"].get("items", [])
                 yaml = {"schemas": self._schemas, "schemaStore": {"enable": False}}
-                answer = [yaml if item.get("section") == "yaml" else {} for item in items]
-                self._send({"id": message["id"], "result": answer or None})
-            if wanted(message):
+                settings = [yaml if item.get("section") == "yaml" else {} for item in items]
+                self._send({"id": message["id"], "result": settings or None})
+            if is_expected(message):
                 return message
 
     def _send(self, message: Message) -> None:
@@ -91,31 +91,32 @@ class Server:
         while line := self._process.stdout.readline().strip():
             if line.startswith(b"Content-Length:"):
                 length = int(line.partition(b":")[2])
-        assert length, "the server has gone"
+        assert length, "the server has exited"
         message: Message = json.loads(self._process.stdout.read(length))
         return message
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server() -> Iterator[LanguageServer]:
     program = shutil.which("yaml-language-server")
     if program is None:
-        pytest.skip("there is no yaml-language-server here")
+        pytest.skip("needs yaml-language-server")
     [globs] = json.loads(PAGE.block("vs code"))["yaml.schemas"].values()
-    one = Server(program, {(CHECKOUT / "schemas" / "manifest.schema.json").as_uri(): globs})
-    yield one
-    one.close()
+    language_server = LanguageServer(program, {(CHECKOUT / "schemas" / "manifest.schema.json").as_uri(): globs})
+    yield language_server
+    language_server.close()
 
 
-def test_faults_are_underlined_and_nothing_else(server: Server) -> None:
+def test_diagnostics(server: LanguageServer) -> None:
     assert server.open("/fields/weekly.pixxel.yaml", EXAMPLE.partition("\n")[2]) == []
-    found = {one["range"]["start"]["line"]: one["message"] for one in server.open("/fields/bad.pixxel.yaml", BAD)}
-    assert sorted(found) == [0, 1, 2, 4, 5]
-    assert '"run", "hour", "day"' in found[1]
-    assert server.open("/fields/bad.yaml", BAD) == []  # of another name: nobody said that it is a manifest
+    diagnostics = server.open("/fields/bad.pixxel.yaml", BAD)
+    by_line = {diagnostic["range"]["start"]["line"]: diagnostic["message"] for diagnostic in diagnostics}
+    assert sorted(by_line) == [0, 1, 2, 4, 5]
+    assert '"run", "hour", "day"' in by_line[1]
+    assert server.open("/fields/bad.yaml", BAD) == []  # the name does not match, so it is no manifest
 
 
-def test_the_first_line_of_the_example_names_the_schema(server: Server) -> None:
+def test_the_example_names_its_schema(server: LanguageServer) -> None:
     assert server.open(str(CHECKOUT / "other.yaml"), EXAMPLE) == []
     assert server.open(str(CHECKOUT / "another.yaml"), EXAMPLE.replace("version: 1", "version: 2")) != []
 
@@ -132,24 +133,24 @@ def test_the_first_line_of_the_example_names_the_schema(server: Server) -> None:
     ],
     ids=["top", "value", "submit", "job", "job-more", "defaults"],
 )
-def test_keys_and_values_are_completed_and_explained(server: Server, text: str, labels: set[str]) -> None:
+def test_completions_are_documented(server: LanguageServer, text: str, labels: set[str]) -> None:
     server.open("/fields/new.pixxel.yaml", text)
     lines = text.split("\n")
-    offered = server.at("completion", "/fields/new.pixxel.yaml", len(lines) - 1, len(lines[-1]))["items"]
-    documented = {one["label"] for one in offered if one.get("documentation")}
+    items = server.request_at("completion", "/fields/new.pixxel.yaml", len(lines) - 1, len(lines[-1]))["items"]
+    documented = {item["label"] for item in items if item.get("documentation")}
     assert labels <= documented
 
 
-def test_hovering_shows_title_description_and_example(server: Server) -> None:
+def test_hover_shows_title_description_and_values(server: LanguageServer) -> None:
     server.open("/fields/weekly.pixxel.yaml", text := EXAMPLE.partition("\n")[2])
-    line = next(number for number, words in enumerate(text.split("\n")) if words.startswith("once_per"))
-    shown = json.dumps(server.at("hover", "/fields/weekly.pixxel.yaml", line, 2))
-    assert "period of one run" in shown
-    assert "When a second run counts as the same run" in shown
+    line = next(index for index, text_line in enumerate(text.split("\n")) if text_line.startswith("once_per"))
+    shown = json.dumps(server.request_at("hover", "/fields/weekly.pixxel.yaml", line, 2))
+    assert "run period" in shown
+    assert "How often each job is created" in shown
     assert "Each job is created once, ever" in shown
 
 
-def test_what_the_page_prints_is_the_schema_and_its_manifest_is_valid(tmp_path: Path) -> None:
+def test_the_page_prints_the_schema_and_its_manifest_is_valid(tmp_path: Path) -> None:
     program = [sys.executable, "-P", "-m", "runner"]
     [arguments] = PAGE.commands("print it")
     assert arguments[-2:] == [">", "pixxel-runner.schema.json"]

@@ -262,7 +262,7 @@ def test_a_manifest_from_standard_input_needs_a_name(desk: Desk) -> None:
 
     nameless = piped(text)
     assert (nameless.returncode, desk.world.created) == (2, 0)
-    assert "a manifest from standard input needs a name" in nameless.stderr
+    assert "a manifest from standard input must have a name" in nameless.stderr
     assert [piped(f"name: piped\n{text}").returncode for _ in range(2)] == [0, 0]
     assert desk.world.created == 2
     check_results(desk.shell.folder / "piped.results.json")

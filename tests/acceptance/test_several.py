@@ -121,7 +121,7 @@ def test_results_go_to_a_folder(desk: Desk) -> None:
         (("jobs", "jobs/a.yaml"), "jobs/a.yaml is the same file as jobs/a.yaml"),
         (("empty",), "the folder empty has no *.yaml"),
         (("-", "-"), "standard input (-) can be read only once"),
-        (("jobs", "gone.yaml"), "gone.yaml: there is no such file"),
+        (("jobs", "gone.yaml"), "gone.yaml: no such file"),
     ],
 )
 @pytest.mark.parametrize("name", ["run", "plan"])

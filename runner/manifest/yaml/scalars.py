@@ -1,7 +1,7 @@
-"""What YAML reads in a plain (unquoted) scalar: text, or one of the things that surprise the person who wrote it.
+"""Plain (unquoted) YAML scalars: which are strings, and what the others are read as.
 
 YAML 1.1, which PyYAML follows, and YAML 1.2, which editors follow, differ: `on` is a boolean to the one, `1e5` a
-number to the other. Here a scalar is text only if it is text to both.
+number to the other. Here a scalar is a string only if it is a string to both.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-_WORDS: dict[str, bool | float | None] = {
+_CONSTANTS: dict[str, bool | float | None] = {
     **{form: True for word in ("yes", "true", "on") for form in (word, word.capitalize(), word.upper())},
     **{form: False for word in ("no", "false", "off") for form in (word, word.capitalize(), word.upper())},
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
@@ -27,17 +27,17 @@ _INTEGER = re.compile(
       | 0x(?P<hexadecimal>[0-9a-fA-F_]*[0-9a-fA-F][0-9a-fA-F_]*)
       | 0o(?P<octal12>[0-7]+)
       | 0(?P<octal>[0-7_]*[0-7][0-7_]*)
-      | (?P<sixties>[1-9][0-9_]*(?::[0-5]?[0-9])+)
+      | (?P<base60>[1-9][0-9_]*(?::[0-5]?[0-9])+)
       | (?P<decimal>[0-9][0-9_]*)
     )""",
     re.VERBOSE | re.ASCII,
 )
-# https://yaml.org/type/float.html, and YAML 1.2, in which neither the dot nor the exponent's sign is needed.
+# https://yaml.org/type/float.html, and YAML 1.2, which needs neither the dot nor the exponent's sign.
 _FLOAT = re.compile(
     r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?",
     re.ASCII,
 )
-_FLOAT_SIXTIES = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+\.[0-9_]*", re.ASCII)
+_BASE_60_FLOAT = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+\.[0-9_]*", re.ASCII)
 # https://yaml.org/type/timestamp.html
 _TIMESTAMP = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt]|[ \t]+)[0-9]{1,2}:[0-9]{2}:[0-9]{2}"
@@ -45,81 +45,81 @@ _TIMESTAMP = re.compile(
     re.ASCII,
 )
 _BASES = {"binary": 2, "hexadecimal": 16, "octal12": 8, "octal": 8, "decimal": 10}
-# Longer digit strings are no setting of ours, and Python refuses to convert very long ones.
+_LEADING_ZERO = re.compile(r"[-+]*0[0-7_]+", re.ASCII)
+_PORTABLE_NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?", re.ASCII)
+# No setting of ours is longer, and Python refuses to convert very long strings of digits.
 _MAX_DIGITS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Timestamp:
-    """A date or a time, which no field of a manifest takes: only what was written matters."""
+    """A date or a time. No field of a manifest takes one, so only its text is kept."""
 
     text: str
 
 
 def parse_scalar(text: str) -> Any:
-    """Read a plain scalar.
+    """Parse a plain scalar.
 
     Returns:
-        `text` itself (the same object) if it is text to YAML 1.1 and to YAML 1.2; else the bool, None, int, float
-        or `Timestamp` that one of them reads.
+        `text` itself (the same object) if it is a string to both YAML 1.1 and YAML 1.2; otherwise the bool, None, int,
+        float or `Timestamp` that one of them reads.
     """
-    if text in _WORDS:
-        return _WORDS[text]
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
     if text[0] not in _NUMERIC_START:
         return text
     if (integer := _INTEGER.fullmatch(text)) is not None:
-        return _integer(integer)
+        return _parse_integer(integer)
     if _FLOAT.fullmatch(text) is not None:
         return float(text.replace("_", ""))
-    if _FLOAT_SIXTIES.fullmatch(text) is not None:
-        return _sixties(text)
+    if _BASE_60_FLOAT.fullmatch(text) is not None:
+        return _parse_base_60(text)
     return Timestamp(text) if _TIMESTAMP.fullmatch(text) is not None else text
 
 
 def describe_value(value: Any, text: str) -> str:
-    """What YAML reads in the plain scalar `text`, for a person: `the number 45045 (in base 60)`."""
+    """Describe what YAML reads in the plain scalar `text`: `the number 100000`, `base-60 notation for 45045`."""
     if value is None:
-        return "null, that is, no value"
+        return "null"
     if isinstance(value, bool):
         return f"the boolean {str(value).lower()}"
     if isinstance(value, Timestamp):
         return "a date"
     if not math.isfinite(value):
-        return "not a number" if math.isnan(value) else "a number beyond all bounds"
-    return f"the number {format_number(value)}{_peculiarity(text)}"
+        return "NaN" if math.isnan(value) else "infinity"
+    kind = "the number"
+    if ":" in text:
+        kind = "base-60 notation for"
+    elif _LEADING_ZERO.fullmatch(text) is not None:
+        kind = "octal notation for"
+    return f"{kind} {format_number(value)}"
 
 
 def format_number(value: float) -> str:
-    """A number as a person writes it: whole ones in full, up to 20 digits."""
+    """Format a number for a message: integers in full, up to 20 digits."""
     return str(value) if isinstance(value, int) and abs(value) < 10**20 else f"{value:.15g}"
 
 
 def is_portable_number(text: str) -> bool:
-    """Whether every reader takes `text` for the same number, the one that it looks like."""
-    return re.fullmatch(r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?", text, re.ASCII) is not None
+    """Whether every YAML parser reads `text` as the same number, the one that it looks like."""
+    return _PORTABLE_NUMBER.fullmatch(text) is not None
 
 
-def _integer(found: re.Match[str]) -> int | float:
-    kind = str(found.lastgroup)
-    digits = found[kind].replace("_", "")
+def _parse_integer(match: re.Match[str]) -> int | float:
+    notation = str(match.lastgroup)
+    digits = match[notation].replace("_", "")
     if len(digits) > _MAX_DIGITS:
         return float("inf")
-    number = _sixties(digits) if kind == "sixties" else int(digits, _BASES[kind])
-    return -number if found["sign"] == "-" else number
+    number = _parse_base_60(digits) if notation == "base60" else int(digits, _BASES[notation])
+    return -number if match["sign"] == "-" else number
 
 
-def _sixties(text: str) -> int | float:
-    """The value of `12:30:45` in base 60, by which YAML 1.1 wanted to read times of day."""
+def _parse_base_60(text: str) -> int | float:
+    """Parse `12:30:45`, which YAML 1.1 reads as seconds."""
     sign = -1 if text.startswith("-") else 1
-    read: type[int | float] = float if "." in text else int  # a float has no most digits
+    parse: type[int | float] = float if "." in text else int  # float takes any number of digits
     total: int | float = 0
     for part in text.lstrip("-+").replace("_", "").split(":"):
-        total = total * 60 + read(part)
+        total = total * 60 + parse(part)
     return sign * total
-
-
-def _peculiarity(text: str) -> str:
-    if ":" in text:
-        return " (in base 60)"
-    digits = text.lstrip("-+")
-    return " (a leading zero means octal)" if re.fullmatch(r"0[0-7_]+", digits) else ""

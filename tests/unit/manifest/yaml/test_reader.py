@@ -1,4 +1,4 @@
-"""Documents: values, places, and the words for what is not YAML."""
+"""Parsed documents: values, positions, and the messages for invalid YAML."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def document(data: bytes = ORDERED) -> Document:
     return reader.read(data, "m.yaml")
 
 
-def test_values_are_plain() -> None:
+def test_values() -> None:
     assert document().value == {"a": 1, "b c": ["x", {"d": "e", "f": "y"}], "h": {"i": True}}
 
 
 @pytest.mark.parametrize(
-    ("path", "place"),
+    ("path", "position"),
     [
         ((), (1, 1)),
         (("a",), (1, 4)),
@@ -46,22 +46,22 @@ def test_values_are_plain() -> None:
         (("none", "none"), (1, 1)),
     ],
 )
-def test_positions(path: tuple[str | int, ...], place: tuple[int, int]) -> None:
-    assert document().position(path) == place
+def test_position(path: tuple[str | int, ...], position: tuple[int, int]) -> None:
+    assert document().position(path) == position
 
 
-def test_key_positions() -> None:
+def test_key_position() -> None:
     assert document().key_position(("b c", 1, "f")) == (4, 14)
     assert document().key_position(("h", "none")) == (5, 4)
 
 
-def test_what_was_written_is_kept_where_yaml_reads_no_text() -> None:
+def test_raw_text_is_kept_for_values_that_are_not_strings() -> None:
     assert document().raw(("h", "i")) == "on"
     assert document().raw(("b c", 0)) is None
     assert document().raw(("h",)) is None
 
 
-def test_an_alias_stands_at_its_own_place_and_its_inside_at_the_anchors() -> None:
+def test_position_of_an_alias_and_of_what_it_repeats() -> None:
     read = document(b"a: &x {b: on}\nc: *x\nd: &y on\ne: *y\n")
     assert read.value == {"a": {"b": True}, "c": {"b": True}, "d": True, "e": True}
     assert read.position(("c",)) == (2, 4)
@@ -69,17 +69,17 @@ def test_an_alias_stands_at_its_own_place_and_its_inside_at_the_anchors() -> Non
     assert (read.position(("e",)), read.raw(("e",))) == ((4, 4), "on")
 
 
-def test_an_alias_is_refused_above_its_anchor() -> None:
+def test_alias_before_its_anchor() -> None:
     (problem,) = document(TEXT).problems
-    assert problem.message == "the alias `*g` names no anchor above it"
+    assert problem.message == "invalid alias `*g`: no anchor of this name precedes it"
 
 
-def test_an_anchor_may_be_set_anew() -> None:
+def test_anchor_can_be_redefined() -> None:
     assert document(b"a: &x 1\nb: *x\nc: &x 2\nd: *x\n").value == {"a": 1, "b": 1, "c": 2, "d": 2}
 
 
 @given(st.text("a\n\rб\t", max_size=20))
-def test_lines_and_columns_count_characters_from_1(text: str) -> None:
+def test_lines_and_columns_start_at_1(text: str) -> None:
     lines = Lines(text)
     line = column = 1
     for offset, character in enumerate(text):
@@ -89,38 +89,38 @@ def test_lines_and_columns_count_characters_from_1(text: str) -> None:
     assert lines.position(len(text)) == (line, column)
 
 
-def test_a_column_counts_characters_and_not_bytes() -> None:
+def test_columns_count_characters_not_bytes() -> None:
     assert document("größe: [水, 🙂, on]\n".encode()).position(("größe", 2)) == (1, 15)
 
 
 @pytest.mark.parametrize(
-    ("data", "place", "message"),
+    ("data", "position", "message"),
     [
-        (b"\xe9", (1, 1), "byte 0 of the file (0xe9) is not UTF-8"),
-        (b"\xef\xbb\xbfa: \xe9", (1, 4), "byte 6 of the file (0xe9) is not UTF-8"),
-        ("a\r\nü: ".encode() + b"\xc3", (2, 4), "byte 7 of the file (0xc3) is not UTF-8"),
-        (b"\xed\xa0\x80", (1, 1), "byte 0 of the file (0xed) is not UTF-8"),
-        (b"a: \x7f", (1, 4), "the character U+007F may not stand in a YAML file"),
-        ("a: \ufffe".encode(), (1, 4), "the character U+FFFE may not stand in a YAML file"),
-        (b"a: !<tag:%zz> b", (1, 11), "a tag stands here; a manifest is plain data and has none"),
-        (b"a: 'b' c: d", (1, 8), "this does not fit into what began on line 1"),
+        (b"\xe9", (1, 1), "invalid UTF-8: byte 0xe9 at offset 0"),
+        (b"\xef\xbb\xbfa: \xe9", (1, 4), "invalid UTF-8: byte 0xe9 at offset 6"),
+        ("a\r\nü: ".encode() + b"\xc3", (2, 4), "invalid UTF-8: byte 0xc3 at offset 7"),
+        (b"\xed\xa0\x80", (1, 1), "invalid UTF-8: byte 0xed at offset 0"),
+        (b"a: \x7f", (1, 4), "the character U+007F is not allowed in YAML"),
+        ("a: \ufffe".encode(), (1, 4), "the character U+FFFE is not allowed in YAML"),
+        (b"a: !<tag:%zz> b", (1, 11), "tags are not supported: a manifest is plain data"),
+        (b"a: 'b' c: d", (1, 8), "unexpected content in the block that starts on line 1"),
     ],
 )
-def test_what_ends_the_reading(data: bytes, place: tuple[int, int], message: str) -> None:
+def test_invalid_yaml(data: bytes, position: tuple[int, int], message: str) -> None:
     with pytest.raises(ManifestError) as caught:
         document(data)
     (problem,) = caught.value.problems
-    assert (problem.line, problem.column) == place
+    assert (problem.line, problem.column) == position
     assert problem.message == message
 
 
-def test_an_error_without_a_place_is_put_at_the_end() -> None:
+def test_error_without_a_position_is_reported_at_the_end() -> None:
     error = yaml.MarkedYAMLError(problem="something new")
-    assert messages.explain(error, "ab\nc", Lines("ab\nc").position)[:2] == (4, "this is not YAML")
+    assert messages.explain(error, "ab\nc", Lines("ab\nc").position)[:2] == (4, "invalid YAML")
 
 
 @pytest.mark.parametrize(
-    ("path", "written"),
+    ("path", "text"),
     [
         ((), ""),
         (("jobs", 3, "workflow_id"), "jobs[3].workflow_id"),
@@ -129,12 +129,12 @@ def test_an_error_without_a_place_is_put_at_the_end() -> None:
         (("x" * 100,), "x" * 100),
     ],
 )
-def test_field_paths(path: tuple[str | int, ...], written: str) -> None:
-    assert messages.format_path(path) == written
+def test_format_path(path: tuple[str | int, ...], text: str) -> None:
+    assert messages.format_path(path) == text
 
 
 @pytest.mark.parametrize(
-    ("text", "seen"),
+    ("text", "escaped"),
     [
         ("größe 水 🙂", "größe 水 🙂"),
         ("\x1b[31m", "\\x1b[31m"),
@@ -145,10 +145,10 @@ def test_field_paths(path: tuple[str | int, ...], written: str) -> None:
         ("\U000e0001\ud800", "\\U000e0001\\ud800"),
     ],
 )
-def test_visible(text: str, seen: str) -> None:
-    assert messages.escape(text) == seen
+def test_escape(text: str, escaped: str) -> None:
+    assert messages.escape(text) == escaped
 
 
-def test_long_text_is_cut() -> None:
+def test_quote_shortens_long_text() -> None:
     assert messages.quote("x" * 61) == f"`{'x' * 59}…`"
     assert messages.quote("x" * 60) == f"`{'x' * 60}`"

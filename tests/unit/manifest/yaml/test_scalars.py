@@ -1,4 +1,4 @@
-"""What YAML reads in a plain scalar, held against PyYAML and against YAML 1.2."""
+"""Plain scalars, compared with PyYAML and with YAML 1.2."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ CORE = re.compile(
         ("2026-07-01T10:00:00.5Z", Timestamp("2026-07-01T10:00:00.5Z")),
     ],
 )
-def test_not_text(text: str, value: Any) -> None:
+def test_scalars_that_are_not_strings(text: str, value: Any) -> None:
     assert parse_scalar(text) == value
     assert type(parse_scalar(text)) is type(value)
 
@@ -72,54 +72,54 @@ def test_not_text(text: str, value: Any) -> None:
         *("0:30", "2026-07", "2026-07-01-02", "1 000", "1,000", "=", "<<", "_1", "١٢٣", "1:60"),
     ],
 )
-def test_text(text: str) -> None:
+def test_strings(text: str) -> None:
     assert parse_scalar(text) is text
 
 
-def test_not_a_number() -> None:
+def test_nan() -> None:
     assert math.isnan(parse_scalar(".nan"))
 
 
 @settings(max_examples=1_000)
 @given(st.text("0123456789abefox_:.+-TZ ~nultrsyNO", max_size=10))
-def test_what_any_reader_takes_for_something_else_is_not_text_to_us(text: str) -> None:
+def test_a_string_is_a_string_in_yaml_1_1_and_1_2(text: str) -> None:
     resolver: Any = yaml.SafeLoader("")
     tag = resolver.resolve(yaml.ScalarNode, text, (True, False))
-    is_text = tag in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:value", "tag:yaml.org,2002:merge")
+    is_string = tag in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:value", "tag:yaml.org,2002:merge")
     if isinstance(parse_scalar(text), str):
-        assert is_text
+        assert is_string
         assert CORE.fullmatch(text) is None
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "description"),
     [
-        ("~", "null, that is, no value"),
+        ("~", "null"),
         ("on", "the boolean true"),
         ("2026-07-01", "a date"),
         ("1e5", "the number 100000"),
-        ("0123", "the number 83 (a leading zero means octal)"),
+        ("0123", "octal notation for 83"),
         ("089", "the number 89"),
-        ("1:30", "the number 90 (in base 60)"),
-        (".inf", "a number beyond all bounds"),
-        (".nan", "not a number"),
+        ("1:30", "base-60 notation for 90"),
+        (".inf", "infinity"),
+        (".nan", "NaN"),
         ("123456789012345678", "the number 123456789012345678"),
         ("0x" + "f" * 100, "the number 2.58224987808691e+120"),
     ],
 )
-def test_reading(text: str, words: str) -> None:
-    assert describe_value(parse_scalar(text), text) == words
+def test_describe_value(text: str, description: str) -> None:
+    assert describe_value(parse_scalar(text), text) == description
 
 
 @pytest.mark.parametrize(
-    ("text", "ordinary"),
+    ("text", "portable"),
     [("0", True), ("-12.50", True), ("010", False), ("1e5", False), ("1:30", False), ("1_0", False), (".5", False)],
 )
-def test_is_ordinary_number(text: str, ordinary: bool) -> None:
-    assert is_portable_number(text) == ordinary
+def test_is_portable_number(text: str, portable: bool) -> None:
+    assert is_portable_number(text) == portable
 
 
 @given(st.text("0123456789:._e-+xob", max_size=3_000))
-def test_no_digits_are_too_many(text: str) -> None:
+def test_any_number_of_digits_can_be_described(text: str) -> None:
     if (value := parse_scalar(text)) is not text:
         assert describe_value(value, text)
