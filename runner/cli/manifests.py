@@ -142,9 +142,3 @@ def _meant(
             console.info(f"{escape_unprintable(source.manifest.path)}: --only matches no job of it")
             continue
         yield LoadedManifest(source.data, source.manifest, own_only, own_again)
-
-
-def unreadable(path: str, error: UsageError) -> Problem:
-    """A file that cannot be read, told as a problem of it."""
-    name = loader.display_name(path)
-    return Problem(name, 0, 0, "", error.message.removeprefix(f"{name}: "), error.hint)

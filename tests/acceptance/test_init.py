@@ -23,7 +23,7 @@ def test_it_writes_a_manifest_and_its_schema_and_says_what_is_next(tmp_path: Pat
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.splitlines() == [
         "wrote jobs.yaml and manifest.schema.json",
-        "next: pixxel-runner run jobs.yaml --sandbox   (a rehearsal: no key, no cost)",
+        "next: pixxel-runner run jobs.yaml --sandbox   (no API key needed, no cost)",
     ]
     assert {path.name for path in tmp_path.iterdir()} == {"jobs.yaml", "manifest.schema.json"}
     assert (tmp_path / "manifest.schema.json").read_text(encoding="utf-8") == schema.schema_text("manifest")
@@ -71,7 +71,7 @@ def test_it_never_writes_over_anything(made: str, tmp_path: Path) -> None:
         path.symlink_to(tmp_path / "elsewhere")
     done = runner("init", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: jobs.yaml is there already\n  ")
+    assert done.stderr.startswith("error: jobs.yaml already exists\n  ")
     assert [path.name for path in tmp_path.iterdir()] == ["jobs.yaml"]
     assert not path.is_file() or path.read_text(encoding="utf-8") == "mine"
 
@@ -85,7 +85,7 @@ def test_a_schema_that_is_there_is_left_alone(tmp_path: Path) -> None:
 
 def test_no_folder_is_made(tmp_path: Path) -> None:
     done = runner("init", "new/jobs.yaml", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (2, "error: there is no folder new\n  Make it first: mkdir -p new\n")
+    assert (done.returncode, done.stderr) == (2, "error: the directory new does not exist\n  Create it: mkdir -p new\n")
     assert list(tmp_path.iterdir()) == []
 
 

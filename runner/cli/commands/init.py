@@ -1,4 +1,4 @@
-"""The command `init`: writes a manifest to start from, and never over anything."""
+"""The command `init`: writes a manifest to start from."""
 
 from __future__ import annotations
 
@@ -14,32 +14,31 @@ from runner.core.errors import RefusedError, RunnerError, UsageError
 from runner.core.exit_codes import Exit
 from runner.manifest import schema
 
-# The starter's first line names it, so that an editor finds it beside the manifest.
-_SCHEMA = "manifest.schema.json"
+_SCHEMA = "manifest.schema.json"  # named in the first line of the starter, for editors
 
 
 @click.command("init")
 @click.argument("path", default="jobs.yaml", type=click.Path(path_type=Path))
 def command(path: Path) -> Exit:
-    """Write a commented manifest to PATH (default: jobs.yaml), and its JSON Schema for editors beside it.
+    """Write a commented manifest to PATH (default: jobs.yaml), and its JSON Schema for editors next to it.
 
-    Nothing is ever overwritten. The manifest is valid, and its jobs run on the sandbox.
+    Existing files are never overwritten. The manifest is valid, and its jobs run on the sandbox.
     """
-    _create(path, _starter(path))
+    _create(path, _read_starter(path))
     schema_path = path.with_name(_SCHEMA)
     written = f"{path} and {schema_path}" if _add_schema(schema_path) else str(path)
     console.info(f"wrote {written}")
-    console.info(f"next: pixxel-runner run {click.format_filename(path)} --sandbox   (a rehearsal: no key, no cost)")
+    console.info(f"next: pixxel-runner run {click.format_filename(path)} --sandbox   (no API key needed, no cost)")
     return Exit.OK
 
 
-def _starter(path: Path) -> str:
-    """The starter with the manifest's own name in the commands that its comment lists."""
+def _read_starter(path: Path) -> str:
+    """The starter, with the manifest's own name in the commands that its comments list."""
     return (files("runner.cli.commands") / "starter.yaml").read_text(encoding="utf-8").replace("jobs.yaml", path.name)
 
 
 def _add_schema(path: Path) -> bool:
-    """Write the schema unless it is there. An editor's help is no reason to fail."""
+    """Write the schema unless it exists. The manifest works without it, so an error is ignored."""
     try:
         _create(path, schema.schema_text("manifest"))
     except RunnerError:
@@ -49,22 +48,23 @@ def _add_schema(path: Path) -> bool:
 
 def _create(path: Path, text: str) -> None:
     try:
-        with path.open("x", encoding="utf-8", newline="\n") as file:  # "x": another's file is never written over
+        with path.open("x", encoding="utf-8", newline="\n") as file:
             try:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
             except BaseException:
                 with suppress(OSError):
-                    path.unlink()  # else the next one would refuse to write over it
+                    path.unlink()  # an incomplete file would keep the next attempt from writing it
                 raise
     except FileExistsError:
-        raise UsageError(f"{path} is there already", "Nothing was changed. Name another file: init PATH.") from None
+        raise UsageError(f"{path} already exists", "Nothing was changed. Name another file: init PATH.") from None
     except FileNotFoundError:
-        raise UsageError(f"there is no folder {path.parent}", f"Make it first: mkdir -p {path.parent}") from None
+        raise UsageError(f"the directory {path.parent} does not exist", f"Create it: mkdir -p {path.parent}") from None
     except (PermissionError, NotADirectoryError) as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}", "Choose a folder that you can write.") from None
+        raise UsageError(f"{path} cannot be written: {error.strerror}", "Choose another directory.") from None
     except OSError as error:
         raise RefusedError(
-            f"{path} cannot be written: {error.strerror}", "Nothing is left of it. Choose another folder, or make room."
+            f"{path} cannot be written: {error.strerror}",
+            "The incomplete file was removed. Free some space, or choose another directory.",
         ) from None

@@ -12,9 +12,9 @@ from runner.manifest import schema
 @click.command("schema")
 @click.argument("name", type=click.Choice(["manifest", "results"]), default="manifest", metavar="[manifest|results]")
 def command(name: schema.SchemaName) -> Exit:
-    """Print the JSON Schema of the manifest, or of the results file.
+    """Print the JSON Schema of the manifest or of the results file.
 
-    An editor with a YAML language server explains and completes a manifest that begins with the line
+    Editors with a YAML language server use it to check and complete a manifest whose first line is
     `# yaml-language-server: $schema=PATH`, where PATH is a file with this schema.
     """
     console.output(schema.schema_text(name).rstrip("\n"))

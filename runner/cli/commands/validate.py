@@ -1,4 +1,4 @@
-"""The command `validate`: checks manifests and reports every problem at once. Nothing is sent."""
+"""The command `validate`: checks manifests and reports all their problems."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 import click
 
 from runner.cli import completers, console, manifests, problem_format
+from runner.cli.problem_format import Severity
 from runner.core.errors import Problem, UsageError
 from runner.core.exit_codes import Exit
-from runner.core.models import Manifest
 from runner.manifest import loader
 from runner.manifest.loader import CheckResult
 
@@ -18,64 +18,60 @@ from runner.manifest.loader import CheckResult
 @click.argument("paths", metavar="MANIFEST...", nargs=-1, required=True, shell_complete=completers.complete_files)
 @click.option(
     "--format",
-    "style",
+    "output_format",
     type=click.Choice(["text", "json", "github"]),
     default="text",
     show_default=True,
-    help="How problems are written: a line each, one JSON list, or annotations for GitHub Actions.",
+    help="Output format: a line per problem, a JSON array, or annotations for GitHub Actions.",
 )
-def command(paths: tuple[str, ...], style: str) -> Exit:
-    """Check manifests (files, folders of *.yaml, or - for standard input) and report every problem at once.
+def command(paths: tuple[str, ...], output_format: str) -> Exit:
+    """Check manifests and report all their problems. Nothing is sent.
 
-    Nothing is sent. Each problem is a line `file:line:column: field: message (hint)` on stdout. Lines and columns count
-    from 1, and so does nothing else: the first job is jobs[0]. The exit code is 0 if all manifests are valid, else 2.
+    MANIFEST is a file, a directory of *.yaml files, or - for standard input. Each problem is one line:
+    `file:line:column: field: message (hint)`. Lines and columns count from 1, jobs from 0: the first is jobs[0]. The
+    exit code is 0 if all manifests are valid, and 2 otherwise.
     """
     results = [_check(path) for path in manifests.find_files(paths)]
-    _WRITERS[style](results)
-    return Exit.USAGE if any(checked.problems for checked in results) else Exit.OK
+    match output_format:
+        case "json":
+            console.output(problem_format.format_json(_list_problems(results)))
+        case "github":
+            _print(results, _print_github)
+        case _:
+            _print(results, _print_text)
+    return Exit.USAGE if any(result.problems for result in results) else Exit.OK
 
 
 def _check(path: str) -> CheckResult:
+    """Check a manifest. A file that cannot be read is a problem of its own."""
     try:
         data = loader.read_source(path, console.stdin())
     except UsageError as error:
-        return CheckResult(None, (manifests.unreadable(path, error),), ())
+        name = loader.display_name(path)
+        problem = Problem(name, 0, 0, "", error.message.removeprefix(f"{name}: "), error.hint)
+        return CheckResult(None, (problem,), ())
     return loader.check(data, path)
 
 
-def _write_text(results: Iterable[CheckResult]) -> None:
-    for checked in results:
-        for warning in checked.warnings:
-            console.warn(problem_format.format_line(warning))
-        for problem in checked.problems:
-            console.output(problem_format.format_line(problem))
-        _write_ok(checked.manifest)
+def _list_problems(results: Iterable[CheckResult]) -> Iterable[tuple[Problem, Severity]]:
+    for result in results:
+        yield from ((warning, "warning") for warning in result.warnings)
+        yield from ((problem, "error") for problem in result.problems)
 
 
-def _write_github(results: Iterable[CheckResult]) -> None:
-    for checked in results:
-        for warning in checked.warnings:
-            console.output(problem_format.format_github(warning, "warning"))
-        for problem in checked.problems:
-            console.output(problem_format.format_github(problem, "error"))
-        _write_ok(checked.manifest)
+def _print(results: Iterable[CheckResult], print_problem: Callable[[Problem, Severity], None]) -> None:
+    for result in results:
+        for problem, severity in _list_problems([result]):
+            print_problem(problem, severity)
+        if result.manifest is not None:
+            name = loader.display_name(result.manifest.path)
+            console.output(problem_format.format_valid(name, result.manifest))
 
 
-def _write_json(results: Iterable[CheckResult]) -> None:
-    listed: list[tuple[Problem, problem_format.Severity]] = []
-    for checked in results:
-        listed.extend((warning, "warning") for warning in checked.warnings)
-        listed.extend((problem, "error") for problem in checked.problems)
-    console.output(problem_format.format_json(listed))
+def _print_text(problem: Problem, severity: Severity) -> None:
+    write = console.warn if severity == "warning" else console.output
+    write(problem_format.format_line(problem))
 
 
-_WRITERS: dict[str, Callable[[Iterable[CheckResult]], None]] = {
-    "text": _write_text,
-    "json": _write_json,
-    "github": _write_github,
-}
-
-
-def _write_ok(valid: Manifest | None) -> None:
-    if valid is not None:
-        console.output(problem_format.format_valid(loader.display_name(valid.path), valid))
+def _print_github(problem: Problem, severity: Severity) -> None:
+    console.output(problem_format.format_github(problem, severity))
