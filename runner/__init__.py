@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         preview,
         run,
     )
-    from runner.planning.forecast import PlannedJob, Preview
+    from runner.planning.planned_jobs import PlannedJob, Preview
     from runner.runs.summary import Summary
 
 __all__ = [
@@ -58,7 +58,7 @@ __all__ = [
 # Where each name is: nothing of it is imported before it is asked for, so that the command starts as fast as without.
 _HOMES = {
     "runner.core.errors": ("ManifestError", "Problem", "RefusedError", "RunnerError", "UsageError"),
-    "runner.planning.forecast": ("PlannedJob", "Preview"),
+    "runner.planning.planned_jobs": ("PlannedJob", "Preview"),
     "runner.ledger.lock": ("LockedError",),
     "runner.core.models": ("Created", "Entry", "ErrorInfo", "InDoubt", "Job", "Manifest", "NotCreated", "Skipped"),
     "runner.runs.summary": ("Summary",),

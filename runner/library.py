@@ -29,7 +29,7 @@ from runner.ledger.journal import RecordedOutcome
 from runner.ledger.location import LedgerLocation, is_ci
 from runner.manifest import loader
 from runner.planning import run_key as run_keys
-from runner.planning.forecast import Preview
+from runner.planning.planned_jobs import Preview
 from runner.runs import execution, results_file, summary
 from runner.runs import preview as previews
 from runner.runs.execution import RunObserver
@@ -83,9 +83,9 @@ class Result:
     summary: Summary
     entries: tuple[Entry, ...]
     code: Exit
-    why: str = ""
+    detail: str = ""
     error: RefusedError | None = None
-    unrecorded: tuple[RecordedOutcome, ...] = ()
+    unsaved: tuple[RecordedOutcome, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -117,14 +117,14 @@ class StopToken:
         """Whether it was called."""
         return self._stopped.is_set()
 
-    def engine_made(self, engine: Engine) -> None:
+    def engine_started(self, engine: Engine) -> None:
         """Take the engine that is about to run."""
         with self._lock:
             self._engine = engine
             if self._stopped.is_set():
                 engine.interrupt(SIGTERM)
 
-    def engine_done(self) -> None:
+    def engine_ended(self) -> None:
         """The engine has ended."""
         with self._lock:
             self._engine = None
@@ -149,10 +149,10 @@ class NullObserver:
     def stopping(self, why: str) -> None:
         """Nothing more is sent; what is in flight is waited for."""
 
-    def found(self, findings: Sequence[Finding]) -> None:
+    def looked_up(self, findings: Sequence[Finding]) -> None:
         """A look-up was made, and this is what it says of each doubt."""
 
-    def looking(self, doubts: int, seconds: float) -> None:
+    def looking_up(self, doubts: int, seconds: float) -> None:
         """So many jobs are in doubt, and are looked up for at most so many seconds more."""
 
     def note(self, text: str) -> None:
@@ -208,7 +208,7 @@ def run(
     with (
         _endpoint(access, manifest) as endpoint,
         ApiClient(endpoint, request.limits.concurrency) as api,
-        execution.opened(request, api, observer or NullObserver(), token.wait) as run,
+        execution.open_execution(request, api, observer or NullObserver(), token.wait) as run,
     ):
         run.prepare()
         end = run.submit(token)
@@ -240,9 +240,9 @@ def preview(
     previews.refuse_running(request)
     with previews.open_ledger(request.ledger) as opened:
         if not (options.estimate or check):
-            return previews.build(request, opened)[0]
+            return previews.build_preview(request, opened)[0]
         with _endpoint(access, manifest) as endpoint, ReadOnlyClient(endpoint, request.limits.concurrency) as reader:
-            return previews.build(request, opened, reader, check=check)[0]
+            return previews.build_preview(request, opened, reader, check=check)[0]
 
 
 def _request(

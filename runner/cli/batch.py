@@ -137,12 +137,12 @@ class Batch:
             with self.endpoints(request.manifest) as endpoint, ApiClient(endpoint, request.limits.concurrency) as api:
                 self._interrupts = interrupts = SignalHandler(api)
                 held = self._held if alone else own
-                one = held.enter_context(execution.opened(request, api, self.progress, interrupts.wait))
+                one = held.enter_context(execution.open_execution(request, api, self.progress, interrupts.wait))
                 one.prepare()
                 self.confirm(one)
                 self.progress.note(_announcement(one))
                 self._caught.enter_context(interrupts.installed())
-                with self.progress.showing(len(one.plan.sends)):
+                with self.progress.showing(len(one.plan.to_send)):
                     end = one.submit(interrupts)
             try:
                 made = summary.summarize(one.record())
@@ -153,7 +153,7 @@ class Batch:
                 ) from error
             unwritten = write(made, task.results)
             earlier = doubts_of_earlier(one.ledger, one.run)
-        kept = made if alone else without_ledger(made, request, one.run, one.unrecorded, one.unreleased)
+        kept = made if alone else without_ledger(made, request, one.run, one.unsaved, one.unreleased)
         return FinishedRun(task, one.run, kept, end, unwritten, earlier)
 
 
@@ -173,7 +173,7 @@ def without_ledger(
     unreleased: Sequence[Submission] = (),
 ) -> RunSummary:
     """The same, whose ledger need not stay open."""
-    entries = LazyEntries(request.ledger.path, run, made.jobs, unrecorded, unreleased)
+    entries = LazyEntries(request.ledger.path, run, made.entry_count, unrecorded, unreleased)
     return replace(made, record=RunRecord(made.run, entries))
 
 
@@ -185,7 +185,7 @@ def last_told(task: Task) -> RunSummary | None:
             run = next(ledger.runs(request.api, request.manifest.name), None)
             if run is None:
                 return None
-            return without_ledger(summary.summarize(record.of_run(ledger, run)), request, run)
+            return without_ledger(summary.summarize(record.load_record(ledger, run)), request, run)
     except RefusedError:
         return None
 
@@ -200,11 +200,11 @@ def write(made: RunSummary, path: Path) -> RefusedError | None:
 
 
 def _announcement(one: Execution) -> str:
-    sends, total = len(one.plan.sends), len(one.request.manifest.jobs)
-    name, period = one.request.manifest.name, periods.describe(one.run.run_key)
+    sends, total = len(one.plan.to_send), len(one.request.manifest.jobs)
+    name, period = one.request.manifest.name, periods.describe_run_key(one.run.run_key)
     if sends:
         return f"submitting {sends} of {total} jobs of {name} to {one.request.api}, for {period}"
-    earlier = sorted({standing.run_id for standing in one.plan.match.of.values() if standing.state == "created"})
+    earlier = sorted({standing.run_id for standing in one.plan.match.by_name.values() if standing.state == "created"})
     by = f": all that is to be was created by {', '.join(earlier[:3])}{' and others' if earlier[3:] else ''}"
     return f"nothing to submit of {name} for {period}{by if earlier else ''}"
 

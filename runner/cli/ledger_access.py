@@ -122,7 +122,7 @@ def _name_in(path: str, known: dict[str, str]) -> str:
 
 
 def _name_by_path(path: str, known: dict[str, str]) -> str | None:
-    absolute = manifest_identity.absolute(path)
+    absolute = manifest_identity.resolve_path(path)
     return next((name for name, at in known.items() if at == absolute), None)
 
 

@@ -48,7 +48,7 @@ def saving_final_states(ledger: Ledger, api: str) -> Iterator[Keep]:
     """What keeps final states in the ledger. That it can't is said at the end: a table may be drawn until then."""
     failed: list[RefusedError] = []
     try:
-        yield tracking.keeper(ledger, api, failed.append)
+        yield tracking.final_status_saver(ledger, api, failed.append)
     finally:
         if failed:
             console.warn(f"what is final could not be kept on record: {escape_unprintable(failed[0].message)}")
@@ -66,17 +66,17 @@ def wait_until_final(watch: StatusPoller, *, timeout: float | None, again: str, 
     """
     display = _display(watch, quiet=quiet)
     try:
-        for changed in watch.follow(sleep, timeout):
+        for changed in watch.poll_until_final(sleep, timeout):
             display(changed)
     except Exception:
         raise
     except BaseException:  # a signal: the jobs are the API's, and nothing here could end them
         console.info(f"not followed any more: the jobs go on at the API. To look again: {again}")
         raise
-    if not watch.is_over:
+    if not watch.is_done:
         console.warn(f"the time to wait is over, and the jobs go on. To look again: {again}")
         return Exit.TIMED_OUT
-    code = exit_code(watch.sightings)
+    code = exit_code(watch.statuses)
     if code is Exit.REFUSED:
         console.info(f"not followed any more. To look again: {again}")
     return code
@@ -98,7 +98,7 @@ def report_problems(watch: StatusPoller) -> None:
     if watch.refused:
         console.error(RefusedError(watch.refused, "Set PIXXEL_API_KEY or --api-key-file to a key of this API."))
         return
-    troubled = [one for one in watch.sightings if one.problem]
+    troubled = [one for one in watch.statuses if one.problem]
     if troubled:
         jobs = "1 job" if len(troubled) == 1 else f"{len(troubled)} jobs"
         console.warn(f"what became of {jobs} is not known, the first with: {escape_unprintable(troubled[0].problem)}")
@@ -161,7 +161,7 @@ class _Live:
         self._drawing.draw(self._lines(max(1, size.columns - 1), max(1, size.lines - 2)))
 
     def _lines(self, columns: int, room: int) -> list[str]:
-        sightings = self._watch.sightings
+        sightings = self._watch.statuses
         going = sorted(sightings, key=lambda one: one.is_final)
         shown = going[: room - 1]
         widest = max((display_width(escape_unprintable(one.name)) for one in shown), default=0)
@@ -172,7 +172,7 @@ class _Live:
         rest = f" ({more} not shown)" if more else ""
         pause = self._watch.paused_for
         rest += f"; {_pause_in_words(pause)}" if pause > _LONG else ""
-        return [*lines, truncate(f"{escape_unprintable(job_status.totals(sightings))}{rest}", columns)]
+        return [*lines, truncate(f"{escape_unprintable(job_status.summarize_statuses(sightings))}{rest}", columns)]
 
     def _line(self, one: JobStatus, name_width: int, columns: int) -> str:
         name = truncate(escape_unprintable(one.name), name_width)

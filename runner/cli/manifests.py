@@ -135,7 +135,7 @@ def _meant(
     jobs = [job for source in sources for job in source.manifest.jobs]
     plan.check_names(jobs, only, again)
     for source in sources:
-        own_only, own_again = plan.names_of(source.manifest.jobs, only, again)
+        own_only, own_again = plan.matching_names(source.manifest.jobs, only, again)
         if only and not own_only:
             if own_again:
                 raise UsageError(f"--again {own_again[0]!r} is of {source.manifest.path}, where --only matches no job")

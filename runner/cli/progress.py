@@ -51,7 +51,7 @@ class Progress:
         """Something that a person wants to know and need not act on."""
         self._say(escape_unprintable(text))
 
-    def found(self, findings: Sequence[Finding]) -> None:
+    def looked_up(self, findings: Sequence[Finding]) -> None:
         """A look-up was made, and this is what it says of each doubt."""
         for finding in findings:
             word, detail = _in_words(finding.outcome)
@@ -61,10 +61,10 @@ class Progress:
                 )
             elif self._verbose:
                 self._say(
-                    f"{escape_unprintable(finding.doubt.name)}: still in doubt: {escape_unprintable(finding.what)}"
+                    f"{escape_unprintable(finding.doubt.name)}: still in doubt: {escape_unprintable(finding.reason)}"
                 )
 
-    def looking(self, doubts: int, seconds: float) -> None:
+    def looking_up(self, doubts: int, seconds: float) -> None:
         """So many jobs are in doubt, and are looked up for at most so many seconds more."""
         self._say(f"looking up {doubts} job{'' if doubts == 1 else 's'} in doubt, for {seconds:.0f} s more at most")
 

@@ -101,14 +101,14 @@ def _remarks(ran: FinishedRun) -> Iterator[_Remark]:
         yield _Remark(
             f"the run {'stopped early' if end.signum is None else 'was interrupted'}: {escape_unprintable(end.detail)}"
         )
-    yield from _failures(ran.made.rest)
+    yield from _failures(ran.made.others)
     doubts = ran.made.summary.in_doubt
     if doubts:
         yield _Remark(
             f"{doubts} job{' is' if doubts == 1 else 's are'} in doubt: created or not, nobody knows yet. What is in "
             "doubt is not sent again; the next run looks it up, and so does: pixxel-runner resolve"
         )
-    if ran.run.once_per == "run" and not all(_is_done(entry.outcome) for entry in ran.made.rest):
+    if ran.run.once_per == "run" and not all(_is_done(entry.outcome) for entry in ran.made.others):
         yield _Remark(
             f"To finish this run, and send only what is missing: pixxel-runner run {ran.run.path} --resume", advice=True
         )

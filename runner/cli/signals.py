@@ -25,13 +25,13 @@ class SignalHandler:
         # Not an Event: its lock could be held by the very thread that the signal interrupts.
         self._signals: SimpleQueue[int] = SimpleQueue()
 
-    def engine_made(self, engine: Engine) -> None:
+    def engine_started(self, engine: Engine) -> None:
         """Start forwarding signals to the engine, with one that came before it existed."""
         self._engine = engine
         if self.signum is not None:
             engine.interrupt(self.signum)
 
-    def engine_done(self) -> None:
+    def engine_ended(self) -> None:
         """Abort requests at once from now on: none of them can create a job."""
         self._engine = None
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -12,11 +12,14 @@ from runner.client.exchange import Exchange
 from runner.client.fetcher import Fetcher
 from runner.client.job import parse_json_object
 from runner.client.response import ExchangeResult, NoResponse, Response, certificate_hint, describe_failure
+from runner.core.models import Submission
+from runner.ledger.rows import SubmissionRow
+from runner.planning.plan import Plan
 
 _LARGEST = 2**53  # tokens: what JSON's readers agree on, and more than anybody pays
 
 
-class Reader(Protocol):
+class WorkflowReader(Protocol):
     """What is needed of the API: nothing that creates."""
 
     @property
@@ -50,8 +53,8 @@ class EstimateResponse:
     remedies: dict[str, str]
 
 
-def ask(
-    asker: Fetcher, reader: Reader, workflow_ids: Iterable[str], pairs: Iterable[tuple[str, str]]
+def fetch_estimates(
+    asker: Fetcher, reader: WorkflowReader, workflow_ids: Iterable[str], pairs: Iterable[tuple[str, str]]
 ) -> EstimateResponse:
     """Ask what a job of each workflow is expected to cost, and whether each pair's workflow is there and may be seen.
 
@@ -71,6 +74,28 @@ def ask(
         {pair: _problem(came, pair, bearer=bearer) for pair, came in zip(seen, told[: len(seen)], strict=True)},
         {describe_failure(came, bearer=bearer): remedy for came in told if (remedy := _remedy(came))},
     )
+
+
+def spent_tokens(standings: Sequence[SubmissionRow], estimates: Mapping[str, Estimate]) -> int:
+    """The tokens that a run key has used: for each job that exists or may exist, the larger of estimate and cost."""
+    return sum(_expense(one, estimates) for one in standings if one.may_exist)
+
+
+def with_estimates(sends: Sequence[Submission], estimates: Mapping[str, Estimate]) -> tuple[Submission, ...]:
+    """The submissions, with what each is expected to cost."""
+    return tuple(replace(one, estimate=estimates[one.job.workflow_id].cost) for one in sends)
+
+
+def workflows_to_estimate(plan: Plan, standings: Sequence[SubmissionRow]) -> list[str]:
+    """The workflows whose estimates a run needs: of what it sends, and of what was bought when none was asked for."""
+    unpriced = [one.workflow_id for one in standings if one.may_exist and one.estimate is None]
+    return [*(one.job.workflow_id for one in plan.to_send), *unpriced]
+
+
+def _expense(standing: SubmissionRow, estimates: Mapping[str, Estimate]) -> int:
+    told = estimates.get(standing.workflow_id)
+    estimate = standing.estimate if standing.estimate is not None else (told.cost if told else None)
+    return max(estimate or 0, standing.cost or 0)
 
 
 def _remedy(happening: ExchangeResult) -> str:

@@ -9,12 +9,12 @@ from runner.core.models import STDIN, Manifest
 from runner.ledger.store import Ledger
 
 
-def absolute(path: str) -> str:
+def resolve_path(path: str) -> str:
     """A manifest's path as the ledger keeps it."""
     return path if path == STDIN else str(Path(path).resolve())
 
 
-def check(ledger: Ledger, api: str, manifest: Manifest, *, new: bool = False) -> None:
+def check_identity(ledger: Ledger, api: str, manifest: Manifest, *, new: bool = False) -> None:
     """See that the manifest's record is its own. `new`: a person says that it begins anew.
 
     Raises:
@@ -43,7 +43,7 @@ def _refuse_twin(manifest: Manifest, known: str) -> None:
 def _refuse_named(ledger: Ledger, api: str, manifest: Manifest, paths: dict[str, str]) -> None:
     pairs = {job.pair for job in manifest.jobs}
     for name, path in paths.items():
-        if path == STDIN or path != absolute(manifest.path):
+        if path == STDIN or path != resolve_path(manifest.path):
             continue
         shared = len(pairs & ledger.claimed_pairs(api, name))
         if 2 * shared > len(pairs):

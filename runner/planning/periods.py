@@ -13,7 +13,7 @@ from runner.core.models import OncePer
 _HOUR_START = "%Y-%m-%dT%H:%MZ"
 
 
-def run_key(once_per: OncePer, timezone: str | None, now: datetime, run_id: str) -> str:
+def build_run_key(once_per: OncePer, timezone: str | None, now: datetime, run_id: str) -> str:
     """The key that all runs of one period share.
 
     The keys are `run:<run id>`, `hour:2026-11-24T07:30Z`, `day:2026-11-24`, `week:2026-W48` (of the ISO week's year),
@@ -46,7 +46,7 @@ def run_key(once_per: OncePer, timezone: str | None, now: datetime, run_id: str)
     assert_never(once_per)
 
 
-def describe(key: str) -> str:
+def describe_run_key(key: str) -> str:
     """The period or run that a key stands for, as words that fit after "in" or "for".
 
     Any text is answered: a ledger may hold a kind of key that only a later version knows.
@@ -67,7 +67,7 @@ def describe(key: str) -> str:
             return f"the run key {key}"
 
 
-def zone(timezone: str | None) -> tzinfo:
+def load_timezone(timezone: str | None) -> tzinfo:
     """The zone of an IANA name. UTC, which None stands for too, needs no timezone data.
 
     Raises:
@@ -96,7 +96,7 @@ def _unknown(timezone: str) -> UsageError:
 def _local(now: datetime, timezone: str | None) -> datetime:
     if now.utcoffset() is None:  # Python would take it for the machine's own time
         raise ValueError("a run key needs an aware datetime")
-    return now.astimezone(zone(timezone))
+    return now.astimezone(load_timezone(timezone))
 
 
 def _hour_start(local: datetime) -> datetime:

@@ -27,20 +27,20 @@ class Match:
     `gone` are the ones that exist or may exist; what failed and is not listed any more is of no concern.
     """
 
-    of: Mapping[str, SubmissionRow]
-    gone: tuple[SubmissionRow, ...]
+    by_name: Mapping[str, SubmissionRow]
+    unlisted: tuple[SubmissionRow, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """`sends` in manifest order; the reason for each job that was never sent and is not to be, by name."""
 
-    sends: tuple[Submission, ...]
+    to_send: tuple[Submission, ...]
     skipped: Mapping[str, Skipped]
     match: Match
 
 
-def make(
+def build_plan(
     manifest: Manifest, only: Sequence[str] = (), standings: Sequence[SubmissionRow] = (), again: Sequence[str] = ()
 ) -> Plan:
     """Choose what to send.
@@ -55,15 +55,15 @@ def make(
         UsageError: a glob matches no job, or a name of `again` is not a job that was created.
     """
     check_names(manifest.jobs, only, again)
-    matched = match(manifest.jobs, standings)
+    matched = match_submissions(manifest.jobs, standings)
     ordinals = _Ordinals(standings)
     sends: list[Submission] = []
     skipped: dict[str, Skipped] = {}
     for job in manifest.jobs:
-        standing = matched.of.get(job.name)
+        standing = matched.by_name.get(job.name)
         if standing is not None and standing.consumes_slot:
             continue
-        reason = not_sent(job, only)
+        reason = skip_reason(job, only)
         if reason is None:
             sends.append(Submission(job, standing.ordinal if standing else ordinals.next(job.pair)))
         elif standing is None or standing.state == "released":
@@ -75,7 +75,7 @@ def make(
     return Plan(tuple(sends), skipped, matched)
 
 
-def not_sent(job: Job, only: Sequence[str]) -> Skipped | None:
+def skip_reason(job: Job, only: Sequence[str]) -> Skipped | None:
     """Why a job is not among those that a run is to send; None when it is."""
     if not job.enabled:
         return Skipped("disabled", "enabled: false in the manifest")
@@ -84,7 +84,7 @@ def not_sent(job: Job, only: Sequence[str]) -> Skipped | None:
     return None
 
 
-def match(jobs: Sequence[Job], standings: Sequence[SubmissionRow]) -> Match:
+def match_submissions(jobs: Sequence[Job], standings: Sequence[SubmissionRow]) -> Match:
     """Say which entry each submission is of: those that exist or may exist first, then those to be tried again."""
     of = _all_by_name(jobs, standings)
     return _match(jobs, standings) if of is None else Match(of, ())
@@ -176,7 +176,7 @@ class _Ordinals:
 def _again(manifest: Manifest, matched: Match, names: Sequence[str]) -> list[Job]:
     jobs = {job.name: job for job in manifest.jobs}
     for name in names:
-        standing = matched.of.get(name)
+        standing = matched.by_name.get(name)
         if standing is None or standing.state != "created":
             raise UsageError(
                 f"--again {name!r}: this job was not created under this run key",
@@ -221,7 +221,9 @@ def check_names(jobs: Sequence[Job], only: Sequence[str], again: Sequence[str] =
             raise UsageError(f"--again {name!r}: no such job in the manifest", _nearest(name, names))
 
 
-def names_of(jobs: Sequence[Job], only: Sequence[str], again: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def matching_names(
+    jobs: Sequence[Job], only: Sequence[str], again: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Those of some globs, and of some names, that are about these jobs."""
     names = {job.name for job in jobs}
     globs = tuple(glob for glob in only if any(_selects(glob, name) for name in names))

@@ -55,7 +55,7 @@ class RunKeyChoice:
     only: tuple[str, ...] = ()
 
 
-def choose(
+def choose_run_key(
     ledger: Ledger, api: str, manifest: Manifest, answer: UnfinishedPolicy, run_id: str, now: datetime
 ) -> RunKeyChoice:
     """Choose the run key. Nothing is written.
@@ -65,7 +65,7 @@ def choose(
             the timezone or the clock was changed and what was bought would be bought again.
         UsageError: `--new` for a period that has its run already, or the timezone is not known on this machine.
     """
-    fresh = RunKeyChoice(periods.run_key(manifest.once_per, manifest.timezone, now, run_id))
+    fresh = RunKeyChoice(periods.build_run_key(manifest.once_per, manifest.timezone, now, run_id))
     runs = list(ledger.runs(api, manifest.name))
     if manifest.once_per != "run":
         refusal = _of_another_clock(ledger, manifest, runs, fresh.run_key, now)
@@ -99,7 +99,7 @@ def _refuse_new(
     if runs:
         edited = edited or runs[0].once_per != manifest.once_per
     else:
-        edited = manifest_identity.absolute(manifest.path) in ledger.manifest_paths(api).values()
+        edited = manifest_identity.resolve_path(manifest.path) in ledger.manifest_paths(api).values()
     if answer is UnfinishedPolicy.NEW and not edited:
         raise UsageError(
             f"--new would buy again what {manifest.path} says is bought once_per {manifest.once_per}",
@@ -129,13 +129,14 @@ def _refuse_changed(
     if last.once_per == "run":
         still = _Left.of(ledger, last, manifest).unfinished
     else:
-        still = periods.run_key(last.once_per, manifest.timezone, now, last.id) == last.run_key
+        still = periods.build_run_key(last.once_per, manifest.timezone, now, last.id) == last.run_key
     standings = ledger.submissions(last.api, last.manifest, last.run_key)
     bought = len({one.pair for one in standings if one.consumes_slot} & {job.pair for job in manifest.jobs})
     if still and bought:
         raise RefusedError(
             f"once_per was {last.once_per} in the last run of {manifest.name} ({last.id}), which bought {bought} of "
-            f"its pairs for {periods.describe(last.run_key)}: as {manifest.once_per} they would be bought again",
+            f"its pairs for {periods.describe_run_key(last.run_key)}: as {manifest.once_per} they would be "
+            "bought again",
             f"Set once_per back to {last.once_per} to go on with that. To start over and pay for them again: --new.",
         )
 
@@ -151,7 +152,7 @@ def _of_another_clock(
     if last is None or last.once_per != manifest.once_per or last.run_key == fresh:
         return None
     zone = last.settings.get("timezone", manifest.timezone)
-    edited = zone != manifest.timezone and periods.run_key(last.once_per, zone, now, last.id) == last.run_key
+    edited = zone != manifest.timezone and periods.build_run_key(last.once_per, zone, now, last.id) == last.run_key
     if not edited and last.started_at <= now:
         return None
     bought, has = (_bought(ledger, last, run_key) for run_key in (last.run_key, fresh))
@@ -159,8 +160,8 @@ def _of_another_clock(
     if not twice:
         return None
     which = f"the last run of {manifest.name} ({last.id})"
-    what = f"bought {twice} of its jobs for {periods.describe(last.run_key)}"
-    anew = f"for {periods.describe(fresh)} they would be bought again"
+    what = f"bought {twice} of its jobs for {periods.describe_run_key(last.run_key)}"
+    anew = f"for {periods.describe_run_key(fresh)} they would be bought again"
     if edited:
         return RefusedError(
             f"timezone was {zone or 'UTC'} in {which}, which {what}: by {manifest.timezone or 'UTC'} {anew}",
@@ -189,9 +190,9 @@ class _Left:
     def of(cls, ledger: Ledger, last: RunRow, manifest: Manifest) -> _Left:
         runs = [run for run in ledger.runs(last.api, last.manifest) if run.run_key == last.run_key]
         jobs = ledger.manifest_jobs(last)
-        wanted = [job for job in jobs if any(plan.not_sent(job, run.settings["only"]) is None for run in runs)]
+        wanted = [job for job in jobs if any(plan.skip_reason(job, run.settings["only"]) is None for run in runs)]
         standings = ledger.submissions(last.api, last.manifest, last.run_key)
-        of = plan.match(jobs, standings).of
+        of = plan.match_submissions(jobs, standings).by_name
         enabled = _enabled(manifest.jobs)
         missing = Counter(job.pair for job in wanted if job.name not in of or not of[job.name].consumes_slot) & enabled
         doubts = (

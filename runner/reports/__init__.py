@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from runner.planning.forecast import Preview
+from runner.planning.planned_jobs import Preview
 from runner.reports.formats import csv, github, html, json, junit, markdown, prometheus, text_table
 from runner.reports.style import Style
 from runner.reports.views import plan, run, status
 from runner.reports.views.run import totals
 from runner.reports.views.status import StatusReport, others
 from runner.reports.views.table import Table
-from runner.runs.job_status import totals as status_totals
+from runner.runs.job_status import summarize_statuses as status_totals
 from runner.runs.summary import RunSummary
 
 __all__ = [

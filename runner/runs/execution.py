@@ -26,9 +26,9 @@ from runner.ledger.location import LedgerLocation, path_exists
 from runner.ledger.rows import RunRow, SubmissionRow
 from runner.ledger.run_journal import RunJournal
 from runner.ledger.store import Ledger
-from runner.planning import estimates, forecast, manifest_identity, plan
+from runner.planning import cost_limit, estimates, manifest_identity, plan, planned_jobs
 from runner.planning import run_key as run_keys
-from runner.planning.forecast import Preview
+from runner.planning.planned_jobs import Preview
 from runner.runs import record
 from runner.runs.reconcile import Finding, Reconciler
 from runner.runs.request import RunRequest
@@ -43,10 +43,10 @@ _LOOKS = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0)
 class RunObserver(Observer, Protocol):
     """Who is told how an execution goes."""
 
-    def found(self, findings: Sequence[Finding]) -> None:
+    def looked_up(self, findings: Sequence[Finding]) -> None:
         """A look-up was made, and this is what it says of each doubt."""
 
-    def looking(self, doubts: int, seconds: float) -> None:
+    def looking_up(self, doubts: int, seconds: float) -> None:
         """So many jobs are in doubt, and are looked up for at most so many seconds more."""
 
     def note(self, text: str) -> None:
@@ -56,10 +56,10 @@ class RunObserver(Observer, Protocol):
 class Interrupter(Protocol):
     """Who may want to end an execution early."""
 
-    def engine_made(self, engine: Engine) -> None:
+    def engine_started(self, engine: Engine) -> None:
         """Take the engine that is about to run: `interrupt` ends it by its rules."""
 
-    def engine_done(self) -> None:
+    def engine_ended(self) -> None:
         """The engine has ended."""
 
 
@@ -80,8 +80,8 @@ class Execution:
     now: Callable[[], datetime]
     run: RunRow = field(init=False)
     plan: plan.Plan = field(init=False)
-    forecast: Preview | None = field(init=False, default=None)
-    unrecorded: tuple[RecordedOutcome, ...] = field(init=False, default=())
+    preview: Preview | None = field(init=False, default=None)
+    unsaved: tuple[RecordedOutcome, ...] = field(init=False, default=())
     unreleased: tuple[Submission, ...] = field(init=False, default=())
     _pace: RateLimiter = field(init=False)
     _budget: Budget = field(init=False, default_factory=Budget)
@@ -98,16 +98,16 @@ class Execution:
             UsageError: `only` or `again` name no job.
         """
         request, manifest = self.request, self.request.manifest
-        manifest_identity.check(self.ledger, request.api, manifest, new=request.options.new)
+        manifest_identity.check_identity(self.ledger, request.api, manifest, new=request.options.new)
         self.ledger.mark_intents_in_doubt(request.api, manifest.name, record.KILLED)
         self._look_at(self._doubts())
         answer = run_keys.UnfinishedPolicy.of(manifest, request.options)
-        chosen = run_keys.choose(self.ledger, request.api, manifest, answer, self.run_id, self.started_at)
+        chosen = run_keys.choose_run_key(self.ledger, request.api, manifest, answer, self.run_id, self.started_at)
         for note in chosen.notes:
             self.observer.note(note)
         standings = self.ledger.submissions(request.api, manifest.name, chosen.run_key)
         only = request.options.only or chosen.only
-        self.plan = plan.make(manifest, only, standings, request.options.again)
+        self.plan = plan.build_plan(manifest, only, standings, request.options.again)
         self._price(chosen.run_key, standings)
         self.run = RunRow(
             id=self.run_id,
@@ -133,11 +133,11 @@ class Execution:
         if not request.options.estimate and request.limits.max_cost is None:
             return
         told: estimates.EstimateResponse | None = None
-        if self.plan.sends:
+        if self.plan.to_send:
             asker = Fetcher(request.limits, rate_limiter=self._pace)
-            told = estimates.ask(asker, self.api, forecast.workflows(self.plan, standings), ())
-            self.plan = replace(self.plan, sends=forecast.priced(self.plan.sends, told.estimates))
-        self.forecast = forecast.make(
+            told = estimates.fetch_estimates(asker, self.api, estimates.workflows_to_estimate(self.plan, standings), ())
+            self.plan = replace(self.plan, to_send=estimates.with_estimates(self.plan.to_send, told.estimates))
+        self.preview = planned_jobs.build_preview(
             request.manifest,
             request.api,
             run_key,
@@ -147,17 +147,17 @@ class Execution:
             limit=request.limits.max_cost,
         )
         if told is not None:
-            self.forecast = replace(self.forecast, remedies=told.remedies)
-        self._budget = Budget(request.limits.max_cost, self.forecast.spent)
-        forecast.check_cost(self.forecast, allow_unknown=request.options.allow_unknown_cost)
+            self.preview = replace(self.preview, remedies=told.remedies)
+        self._budget = Budget(request.limits.max_cost, self.preview.spent)
+        cost_limit.check_limit(self.preview, allow_unknown=request.options.allow_unknown_cost)
 
     def submit(self, interrupter: Interrupter) -> EngineResult:
         """Send what is planned, look up what is in doubt after it, and keep how the run ended."""
         self.ledger.start_run(
-            self.run, self.request.manifest.jobs, manifest_identity.absolute(self.request.manifest.path)
+            self.run, self.request.manifest.jobs, manifest_identity.resolve_path(self.request.manifest.path)
         )
         end = self._send(interrupter)
-        self.unrecorded, self.unreleased = end.unsaved, end.unreleased
+        self.unsaved, self.unreleased = end.unsaved, end.unreleased
         try:
             self._keep_end(end)
             if end.state != "interrupted" and end.error is None:
@@ -168,7 +168,7 @@ class Execution:
 
     def _send(self, interrupter: Interrupter) -> EngineResult:
         engine = Engine(
-            self.plan.sends,
+            self.plan.to_send,
             self.api,
             RunJournal(self.ledger, self.run),
             self.request.limits,
@@ -177,19 +177,19 @@ class Execution:
             rate_limiter=self._pace,
             now=self.now,
         )
-        interrupter.engine_made(engine)
+        interrupter.engine_started(engine)
         end = engine.run()
-        interrupter.engine_done()
+        interrupter.engine_ended()
         return end
 
     def record(self) -> RunRecord:
         """The record of the run key as the ledger has it now."""
         request, matched = self.request, self.plan.match
-        if self.plan.sends:  # what was planned is not what is there now
-            matched = plan.match(
+        if self.plan.to_send:  # what was planned is not what is there now
+            matched = plan.match_submissions(
                 request.manifest.jobs, self.ledger.submissions(request.api, request.manifest.name, self.run.run_key)
             )
-        return record.of_match(self.ledger, self.run, request.manifest.jobs, matched, self.unrecorded, self.unreleased)
+        return record.build_record(self.ledger, self.run, request.manifest.jobs, matched, self.unsaved, self.unreleased)
 
     def _keep_end(self, end: EngineResult) -> None:
         finished = self.now()
@@ -214,8 +214,8 @@ class Execution:
             self.request.limits.timeout,
             self.now,
         )
-        findings = look.at(doubts)
-        self.observer.found(findings)
+        findings = look.look_up(doubts)
+        self.observer.looked_up(findings)
         return [one for one in findings if isinstance(one.outcome, InDoubt)]
 
     def _look_for_a_while(self) -> None:
@@ -224,7 +224,7 @@ class Execution:
             doubts = [one for one in self._doubts() if one.run_id == self.run_id]
             if not doubts or self.request.options.hold:
                 return
-            self.observer.looking(len(doubts), remaining)
+            self.observer.looking_up(len(doubts), remaining)
             if not self.wait(pause):
                 return
             remaining -= pause
@@ -239,7 +239,7 @@ def exit_code(run: RunRow, made: RunSummary, end: EngineResult) -> Exit:
         return Exit.IN_DOUBT
     if end.state == "stopped" or end.error is not None:
         return Exit.REFUSED
-    missing = any(plan.not_sent(entry.job, run.settings["only"]) is None for entry in made.rest)
+    missing = any(plan.skip_reason(entry.job, run.settings["only"]) is None for entry in made.others)
     return Exit.NOT_CREATED if missing else Exit.OK
 
 
@@ -256,7 +256,7 @@ def _provide_ledger(location: LedgerLocation, observer: RunObserver) -> None:
 
 
 @contextmanager
-def opened(
+def open_execution(
     request: RunRequest, api: ApiClient, observer: RunObserver, wait: Callable[[float], bool]
 ) -> Iterator[Execution]:
     """Take the manifest's lock and open the ledger for one execution.

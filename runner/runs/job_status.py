@@ -20,10 +20,10 @@ from runner.client.job import JobObject, parse_job, parse_optional_timestamp, up
 from runner.client.job_list import parse_job_list
 from runner.client.response import ExchangeResult, NoResponse, Response, describe_failure
 
-Kind = Literal["completed", "failed", "cancelled", "active", "unknown"]
+StatusKind = Literal["completed", "failed", "cancelled", "active", "unknown"]
 
 # What is known of the API's words; any other is shown as it is.
-_KINDS: Mapping[str, Kind] = {
+_KINDS: Mapping[str, StatusKind] = {
     **dict.fromkeys(("completed", "complete", "succeeded", "success", "successful", "done", "finished"), "completed"),
     **dict.fromkeys(("failed", "failure", "error", "errored", "timed_out", "timedout"), "failed"),
     **dict.fromkeys(("cancelled", "canceled", "aborted", "terminated", "stopped"), "cancelled"),
@@ -44,7 +44,7 @@ _DENIED = (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, H
 _THROTTLED = (HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 
 
-class Reader(Protocol):
+class StatusReader(Protocol):
     """What is needed of the API: nothing that creates."""
 
     @property
@@ -73,7 +73,7 @@ class JobStatus:
     job_id: str
     body: bytes
     seen_at: datetime | None = None
-    whole: bool = False
+    has_tasks: bool = False
     problem: str = ""
     denials: int = 0
     is_lost: bool = False
@@ -88,7 +88,7 @@ class JobStatus:
         return (self.job and self.job.status) or ""
 
     @property
-    def status_now(self) -> str:
+    def current_status(self) -> str:
         """The same, where that is known now; empty where the API told no more than a `problem`."""
         return "" if self.problem else self.status
 
@@ -108,12 +108,12 @@ class JobStatus:
         return self.job.finished_at if self.job else None
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> StatusKind:
         """What the status means. A word that nobody knows is not final unless the job has an end."""
         return _KINDS.get(self.status.strip().lower().replace("-", "_").replace(" ", "_"), "unknown")
 
     @property
-    def kind_now(self) -> Kind:
+    def current_kind(self) -> StatusKind:
         """The same of `status_now`."""
         return "unknown" if self.problem else self.kind
 
@@ -125,14 +125,14 @@ class JobStatus:
         )
 
     @property
-    def is_settled(self) -> bool:
+    def is_known_final(self) -> bool:
         """Whether it was found to be final: not only told so by the answer that created it."""
         return self.is_final and self.seen_at is not None
 
     @property
-    def wants_reasons(self) -> bool:
+    def needs_details(self) -> bool:
         """Whether it did not complete, and why is not known yet."""
-        return self.is_settled and self.kind != "completed" and not self.whole
+        return self.is_known_final and self.kind != "completed" and not self.has_tasks
 
     @property
     def progress(self) -> str:
@@ -176,9 +176,9 @@ def _task_error(task: Mapping[str, Any]) -> str:
     return f"{name}: {said}" if said and isinstance(name, str) and name else said
 
 
-def totals(sightings: Sequence[JobStatus]) -> str:
+def summarize_statuses(sightings: Sequence[JobStatus]) -> str:
     """How many jobs have each status, and what they cost."""
-    counts = Counter(one.status_now or "status unknown" for one in sightings)
+    counts = Counter(one.current_status or "status unknown" for one in sightings)
     parts = ", ".join(f"{count} {word}" for word, count in counts.most_common())
     cost = sum(max(0, one.cost or 0) for one in sightings)
     jobs = "job" if len(sightings) == 1 else "jobs"
@@ -191,7 +191,7 @@ class StatusPoller:
     def __init__(
         self,
         jobs: Sequence[JobStatus],
-        reader: Reader,
+        reader: StatusReader,
         asker: Fetcher,
         keep: Callable[[Sequence[JobStatus]], None],
         *,
@@ -210,7 +210,7 @@ class StatusPoller:
         self.refused = ""  # why nothing can be learned: the key is not recognised
 
     @property
-    def sightings(self) -> tuple[JobStatus, ...]:
+    def statuses(self) -> tuple[JobStatus, ...]:
         """What is known of each job, in their order."""
         return tuple(self._known)
 
@@ -220,11 +220,11 @@ class StatusPoller:
         return self._asker.pause_remaining
 
     @property
-    def is_over(self) -> bool:
+    def is_done(self) -> bool:
         """Whether looking again would tell nothing more."""
-        return bool(self.refused) or all(one.is_settled or one.is_lost for one in self._known)
+        return bool(self.refused) or all(one.is_known_final or one.is_lost for one in self._known)
 
-    def look(self, within: float | None = None) -> list[JobStatus]:
+    def poll(self, within: float | None = None) -> list[JobStatus]:
         """Ask for what is not final yet, and return what has changed. It takes no more than `within` seconds.
 
         One list for each workflow with several such jobs, and one request for each job that stands alone or that its
@@ -232,20 +232,20 @@ class StatusPoller:
         """
         before = list(self._known)
         end = None if within is None else self._clock() + within
-        places = [place for place, one in enumerate(self._known) if not one.is_settled and not one.is_lost]
+        places = [place for place, one in enumerate(self._known) if not one.is_known_final and not one.is_lost]
         missing, stalled = self._look_at_workflows(places, end)
         if not stalled:  # who was waited for once is not waited for twice
-            unexplained = [place for place, one in enumerate(self._known) if one.wants_reasons]
+            unexplained = [place for place, one in enumerate(self._known) if one.needs_details]
             unexplained = [place for place in unexplained if place not in self._explained]
             self._explained.update(unexplained)
             self._look_at_each([*missing, *unexplained], end)
         pairs = list(zip(before, self._known, strict=True))
-        final = [new for old, new in pairs if new.is_settled and new is not old]
+        final = [new for old, new in pairs if new.is_known_final and new is not old]
         if final:
             self._keep(final)
         return [new for old, new in pairs if _differ(old, new)]
 
-    def follow(self, wait: Callable[[float], bool], timeout: float | None) -> Iterator[list[JobStatus]]:
+    def poll_until_final(self, wait: Callable[[float], bool], timeout: float | None) -> Iterator[list[JobStatus]]:
         """Look until all is final, and yield what changed at each look.
 
         Args:
@@ -255,9 +255,9 @@ class StatusPoller:
         deadline = None if timeout is None else self._clock() + timeout
         pause, least = _FIRST_PAUSE, _LEAST_LOOK
         while True:
-            yield self.look(None if deadline is None else max(least, deadline - self._clock()))
+            yield self.poll(None if deadline is None else max(least, deadline - self._clock()))
             least = 0.0
-            if self.is_over:
+            if self.is_done:
                 return
             seconds = max(pause, self._asker.pause_remaining)
             if deadline is not None:
@@ -320,7 +320,7 @@ class StatusPoller:
             if job is not None and job.id == known.job_id:
                 self._see(place, happening.body, whole=True)
                 return
-        if not known.is_settled:  # else only the reasons are not told, and a list told the rest just now
+        if not known.is_known_final:  # else only the reasons are not told, and a list told the rest just now
             self._not_told([place], happening)
 
     def _ask(self, questions: Sequence[ApiCall], end: float | None) -> list[ExchangeResult]:
@@ -329,7 +329,7 @@ class StatusPoller:
 
     def _see(self, place: int, body: bytes, *, whole: bool) -> None:
         known = self._known[place]
-        self._known[place] = replace(known, body=body, seen_at=self._now(), whole=whole, problem="", denials=0)
+        self._known[place] = replace(known, body=body, seen_at=self._now(), has_tasks=whole, problem="", denials=0)
 
     def _not_told(self, places: Sequence[int], happening: ExchangeResult) -> None:
         if isinstance(happening, NoResponse) and happening.cause == "interrupted":  # nobody waited for it: no news

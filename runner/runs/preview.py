@@ -13,10 +13,10 @@ from runner.client.fetcher import Fetcher
 from runner.ledger import lock
 from runner.ledger.location import LedgerLocation, path_exists
 from runner.ledger.store import Ledger
-from runner.planning import estimates, forecast, manifest_identity, plan
+from runner.planning import estimates, manifest_identity, plan, planned_jobs
 from runner.planning import run_key as run_keys
 from runner.planning.estimates import Estimate
-from runner.planning.forecast import Preview
+from runner.planning.planned_jobs import Preview
 from runner.runs.request import RunRequest
 
 _NEXT_RUN_ID = "next"  # stands for the id of a run that does not exist yet
@@ -67,8 +67,8 @@ def open_ledger(location: LedgerLocation) -> Iterator[Ledger]:
         yield ledger
 
 
-def build(
-    request: RunRequest, ledger: Ledger, reader: estimates.Reader | None = None, *, check: bool = False
+def build_preview(
+    request: RunRequest, ledger: Ledger, reader: estimates.WorkflowReader | None = None, *, check: bool = False
 ) -> tuple[Preview, tuple[str, ...]]:
     """Return what a run would do now, and notes for the user.
 
@@ -83,21 +83,23 @@ def build(
         UsageError: `only` or `again` match no job.
     """
     manifest, options, now = request.manifest, request.options, datetime.now(UTC)
-    manifest_identity.check(ledger, request.api, manifest, new=options.new)
+    manifest_identity.check_identity(ledger, request.api, manifest, new=options.new)
     policy = run_keys.UnfinishedPolicy.of(manifest, options)
-    chosen = run_keys.choose(ledger, request.api, manifest, policy, _NEXT_RUN_ID, now)
+    chosen = run_keys.choose_run_key(ledger, request.api, manifest, policy, _NEXT_RUN_ID, now)
     submissions = ledger.submissions(request.api, manifest.name, chosen.run_key)
-    planned = plan.make(manifest, options.only or chosen.only, submissions, options.again)
+    planned = plan.build_plan(manifest, options.only or chosen.only, submissions, options.again)
     prices: Mapping[str, Estimate] | None = None
     problems: Mapping[tuple[str, str], str] = {}
     remedies: Mapping[str, str] = {}
     if reader is not None:
-        pairs = [submission.job.pair for submission in planned.sends] if check else []
-        workflow_ids = forecast.workflows(planned, submissions) if options.estimate and planned.sends else []
-        response = estimates.ask(Fetcher(request.limits), reader, workflow_ids, pairs)
+        pairs = [submission.job.pair for submission in planned.to_send] if check else []
+        workflow_ids = (
+            estimates.workflows_to_estimate(planned, submissions) if options.estimate and planned.to_send else []
+        )
+        response = estimates.fetch_estimates(Fetcher(request.limits), reader, workflow_ids, pairs)
         prices = response.estimates if options.estimate else None
         problems, remedies = response.problems, response.remedies
-    preview = forecast.make(
+    preview = planned_jobs.build_preview(
         manifest,
         request.api,
         chosen.run_key,

@@ -35,7 +35,7 @@ _ABOUT_THEN = timedelta(hours=1)
 _PAGE = 50  # where the API cuts its other lists off
 
 
-class Reader(Protocol):
+class JobReader(Protocol):
     """What a look-up needs of the API: nothing that creates."""
 
     def list_jobs(self, workflow_id: str, exchange: Exchange) -> ExchangeResult:
@@ -55,7 +55,7 @@ class Listing:
 
     jobs: tuple[JobObject, ...]
     ahead: timedelta
-    part: str = ""
+    incomplete: str = ""
     date: datetime | None = None
 
     def created_at(self, job: JobObject) -> datetime | None:
@@ -72,7 +72,7 @@ class Finding:
 
     doubt: SubmissionRow
     outcome: Created | NotCreated | InDoubt
-    what: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +84,17 @@ class Window:
     end: datetime
 
     @classmethod
-    def of(cls, doubt: SubmissionRow, settle: timedelta) -> Window:
+    def of_doubt(cls, doubt: SubmissionRow, settle: timedelta) -> Window:
         """The window of a doubt."""
         sent = doubt.ended_at or doubt.claimed_at + timedelta(seconds=doubt.timeout)
         return cls(doubt.claimed_at - _SLACK, sent, sent + settle + _SLACK)
 
-    def holds(self, moment: datetime | None, astray: timedelta = timedelta(0)) -> bool:
+    def contains(self, moment: datetime | None, astray: timedelta = timedelta(0)) -> bool:
         """Whether a job of that time may be the one, if our clock was astray; one of unknown time may."""
         return moment is None or self.start - astray <= moment <= self.end + astray
 
 
-def judge(
+def classify_doubts(
     ours: Collection[int],
     unsettled: Sequence[SubmissionRow],
     known: Sequence[SubmissionRow],
@@ -121,7 +121,7 @@ def judge(
     widths = {one.id: _width(one, calibrated, listing) for one in unsettled}
     whole = _shows_all(listing, {one.job_id for one in known}, unsettled, settle, max(widths.values(), default=_ASTRAY))
     found = [one for one in known if one.recovered]
-    windows = {one.id: Window.of(one, settle) for one in [*unsettled, *found]}
+    windows = {one.id: Window.of_doubt(one, settle) for one in [*unsettled, *found]}
     # A job of unknown time may be any doubt's, so that then there is but one group.
     apart = all(listing.created_at(job) is not None for job in free)
     exact = dict.fromkeys(windows, timedelta(0))
@@ -150,7 +150,7 @@ def _may_be_of(
 ) -> bool:
     moment = listing.created_at(job)
     return any(
-        windows[one.id].holds(moment, widths.get(one.id, _ASTRAY)) and _by_us(job, creators.get(one.run_id, ()))
+        windows[one.id].contains(moment, widths.get(one.id, _ASTRAY)) and _by_us(job, creators.get(one.run_id, ()))
         for one in group
     )
 
@@ -178,7 +178,7 @@ class _Group:
         count, ids = len(self.candidates), tuple(job.id for job in self.candidates)
         why = self._why_not_now(mine)
         if why:
-            near = tuple(job.id for job in (self.near if self.listing.part else self.candidates))
+            near = tuple(job.id for job in (self.near if self.listing.incomplete else self.candidates))
             return [_left(one, near, why) for one in mine]
         if not count:
             return [self._absent(one, whole=whole, settled=settled) for one in mine]
@@ -197,8 +197,10 @@ class _Group:
         """Why the number of candidates says nothing: it is not known how many there are."""
         if any(one.state == "sending" for one in self.doubts if one not in mine):
             return "another manifest is sending in the same workflow"
-        if self.listing.part:
-            return f"the API says that its list is a part, or an old one ({escape_unprintable(self.listing.part)})"
+        if self.listing.incomplete:
+            return (
+                f"the API says that its list is a part, or an old one ({escape_unprintable(self.listing.incomplete)})"
+            )
         if any(_is_of_before(one, self.listing) for one in self.doubts):
             return "the API's list of jobs is from before it was sent"
         return ""
@@ -234,7 +236,7 @@ class _Group:
         if last > settled:
             until = self.windows[doubt.id].end - _SLACK + (last - self.windows[doubt.id].sent)
             return _left(doubt, (), f"not at the API so far; a slow server may create it until {until:%H:%M:%S} UTC")
-        error = ErrorInfo("not_found", f"was in doubt ({doubt_words(doubt)}), and is not among the workflow's jobs")
+        error = ErrorInfo("not_found", f"was in doubt ({describe_doubt(doubt)}), and is not among the workflow's jobs")
         return Finding(doubt, NotCreated(error, doubt.attempts, doubt.claimed_at), "not found")
 
     def _jobs(self) -> list[JobObject]:
@@ -251,7 +253,7 @@ class _Group:
         left = sorted([*self.doubts, *self.found], key=lambda one: self.windows[one.id].end)
         fitting: dict[int, JobObject] = {}
         for job in self._in_order(self._jobs()):
-            able = [one for one in left if self.windows[one.id].holds(self.listing.created_at(job))]
+            able = [one for one in left if self.windows[one.id].contains(self.listing.created_at(job))]
             if not able:
                 return None
             fitting[able[0].id] = job
@@ -264,7 +266,7 @@ def _left(doubt: SubmissionRow, candidates: tuple[str, ...], why: str) -> Findin
     return Finding(doubt, InDoubt(error, doubt.attempts, doubt.claimed_at, candidates), why)
 
 
-def doubt_words(doubt: SubmissionRow) -> str:
+def describe_doubt(doubt: SubmissionRow) -> str:
     """Why a submission is in doubt, for a person."""
     return doubt.error.message if doubt.error else "the process ended while it was being sent"
 
@@ -304,7 +306,7 @@ def _shows_all(
     if not listing.jobs or len(listing.jobs) % _PAGE:
         return True
     times = [listing.created_at(job) for job in listing.jobs]
-    first = min(Window.of(one, settle).start for one in unsettled)
+    first = min(Window.of_doubt(one, settle).start for one in unsettled)
     known = [time for time in times if time is not None]
     newest_first = len(known) == len(times) and known == sorted(known, reverse=True) and known[0] != known[-1]
     return newest_first and known[-1] < first - width
@@ -315,14 +317,14 @@ class Reconciler:
     """How look-ups are made: where, through what, by whom, and with what patience (`timeout` in seconds)."""
 
     ledger: Ledger
-    reader: Reader
+    reader: JobReader
     api: str
     decided_by: str
     settle: timedelta = DEFAULT_SETTLE
     timeout: float = 30.0
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
-    def at(self, doubts: Sequence[SubmissionRow]) -> list[Finding]:
+    def look_up(self, doubts: Sequence[SubmissionRow]) -> list[Finding]:
         """Look once for each doubt, settle in the ledger what is certain, and say what was found of each.
 
         The locks of the doubts' manifests must be held.
@@ -343,7 +345,7 @@ class Reconciler:
         standings = self.ledger.submissions_by_workflow(self.api, workflow_id)
         for run_id in {one.run_id for one in standings} - creators.keys():
             creators[run_id] = self.ledger.creators(run_id)
-        findings = judge(
+        findings = classify_doubts(
             ours={one.id for one in doubts},
             unsettled=[one for one in standings if one.state in ("in_doubt", "sending")],
             known=[one for one in standings if one.job_id is not None],
@@ -385,7 +387,7 @@ class Reconciler:
         now = self.now()
         self.ledger.resolve(
             [
-                Decision(one.doubt.id, one.outcome, one.doubt.ended_at, self.decided_by, now, one.what, _detail(one))
+                Decision(one.doubt.id, one.outcome, one.doubt.ended_at, self.decided_by, now, one.reason, _detail(one))
                 for one in findings
                 if not isinstance(one.outcome, InDoubt)
             ]
@@ -418,7 +420,7 @@ def _calibrated(known: Sequence[SubmissionRow], listing: Listing) -> list[dateti
     sure = [one for one in known if not one.recovered and one.ended_at is not None and one.job_id in told]
     for one in sure:
         time = told[one.job_id or ""]
-        if time is None or not Window.of(one, timedelta(0)).holds(time):
+        if time is None or not Window.of_doubt(one, timedelta(0)).contains(time):
             return []
     return sorted(one.claimed_at for one in sure)
 

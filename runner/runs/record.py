@@ -33,7 +33,7 @@ _BATCH = 100  # answers that are read at once: of some kilobytes each, and 8 MiB
 KILLED = ErrorInfo("interrupted", "the process ended while it was being sent; the job may have been created")
 
 
-def of_run(
+def load_record(
     ledger: Ledger, run: RunRow, unrecorded: Sequence[RecordedOutcome] = (), unreleased: Sequence[Submission] = ()
 ) -> RunRecord:
     """The record of a run's key, with the manifest's jobs as they were in that run.
@@ -43,11 +43,11 @@ def of_run(
     certainly were not sent.
     """
     jobs = ledger.manifest_jobs(run)
-    matched = plan.match(jobs, ledger.submissions(run.api, run.manifest, run.run_key))
-    return of_match(ledger, run, jobs, matched, unrecorded, unreleased)
+    matched = plan.match_submissions(jobs, ledger.submissions(run.api, run.manifest, run.run_key))
+    return build_record(ledger, run, jobs, matched, unrecorded, unreleased)
 
 
-def of_match(
+def build_record(
     ledger: Ledger,
     run: RunRow,
     jobs: Sequence[Job],
@@ -61,7 +61,7 @@ def of_match(
     """
     known: dict[str, Outcome] = {one.submission.job.name: one.outcome for one in unrecorded}
     known |= {one.job.name: Skipped(run.reason or "stopped", run.detail) for one in unreleased}
-    entries = Entries(ledger, run, jobs, matched, known)
+    entries = LedgerEntries(ledger, run, jobs, matched, known)
     return RunRecord(_about(run), entries, entries.outline)
 
 
@@ -74,20 +74,20 @@ class LazyEntries:
 
     ledger: Path
     run: RunRow
-    number: int
-    unrecorded: Sequence[RecordedOutcome] = ()
+    count: int
+    unsaved: Sequence[RecordedOutcome] = ()
     unreleased: Sequence[Submission] = ()
 
     def __len__(self) -> int:
-        return self.number
+        return self.count
 
     def __iter__(self) -> Iterator[Entry]:
         with Ledger(self.ledger, read_only=True) as ledger:
-            yield from of_run(ledger, self.run, self.unrecorded, self.unreleased).entries
+            yield from load_record(ledger, self.run, self.unsaved, self.unreleased).entries
 
 
 @dataclass(frozen=True, slots=True)
-class Entries:
+class LedgerEntries:
     """The entries of a record. Each time through, the answers' bodies are read anew: they are not held in memory."""
 
     ledger: Ledger
@@ -97,7 +97,7 @@ class Entries:
     unrecorded: Mapping[str, Outcome]
 
     def __len__(self) -> int:
-        return len(self.jobs) + len(self.matched.gone)
+        return len(self.jobs) + len(self.matched.unlisted)
 
     def __iter__(self) -> Iterator[Entry]:
         lines = self._lines()
@@ -123,16 +123,16 @@ class Entries:
             return Entry(job, self.unrecorded[job.name], self.run.id)
         if standing is None or standing.state == "released":
             return Entry(job, _not_sent(job, self.run), self.run.id)
-        return Entry(job, outcome(standing, *told.get(standing.id, (b"", None))), standing.run_id)
+        return Entry(job, to_outcome(standing, *told.get(standing.id, (b"", None))), standing.run_id)
 
     def _lines(self) -> Iterator[tuple[Job, SubmissionRow | None]]:
         for job in self.jobs:
-            yield job, self.matched.of.get(job.name)
-        for standing in self.matched.gone:
+            yield job, self.matched.by_name.get(job.name)
+        for standing in self.matched.unlisted:
             yield Job(standing.name, standing.workflow_id, standing.project_id, standing.labels), standing
 
 
-def outcome(standing: SubmissionRow, body: bytes, seen_at: datetime | None = None) -> Outcome:
+def to_outcome(standing: SubmissionRow, body: bytes, seen_at: datetime | None = None) -> Outcome:
     """What became of a submission. `body` is its job's object: of `seen_at` if that is given, else the answer's."""
     if standing.job_id is not None:
         return Created(
@@ -153,7 +153,7 @@ def outcome(standing: SubmissionRow, body: bytes, seen_at: datetime | None = Non
 
 
 def _not_sent(job: Job, run: RunRow) -> Skipped:
-    reason = plan.not_sent(job, run.settings.get("only", ()))
+    reason = plan.skip_reason(job, run.settings.get("only", ()))
     if reason is not None:
         return reason
     return Skipped(

@@ -24,9 +24,9 @@ from runner.ledger.rows import Decision, SubmissionRow
 from runner.ledger.store import Ledger
 from runner.planning import periods
 from runner.runs import record
-from runner.runs.reconcile import Finding, Reader, Reconciler, Window, doubt_words
+from runner.runs.reconcile import Finding, JobReader, Reconciler, Window, describe_doubt
 
-Connect = Callable[[], AbstractContextManager[Reader]]
+Connect = Callable[[], AbstractContextManager[JobReader]]
 
 _ABOUT = "resolve"
 _MOST_NAMED = 5
@@ -48,11 +48,11 @@ class Scope:
     manifest: str | None = None
     run: str = ""
 
-    def unsettled(self, ledger: Ledger) -> list[SubmissionRow]:
+    def unresolved(self, ledger: Ledger) -> list[SubmissionRow]:
         """The submissions in doubt, and the intents without an outcome, which are live sends or will be doubts."""
         return [one for one in ledger.unresolved(self.api, self.manifest) if one.run_id.startswith(self.run)]
 
-    def said_absent(self, ledger: Ledger, names: Iterable[str]) -> list[SubmissionRow]:
+    def marked_absent(self, ledger: Ledger, names: Iterable[str]) -> list[SubmissionRow]:
         """The submissions of these names that failed on somebody's word alone, and were not sent again since."""
         return [
             one
@@ -98,7 +98,7 @@ class Resolver:
 
     ledger: Ledger
     scope: Scope
-    who: str
+    user: str
     connect: Connect
     settle: timedelta = DEFAULT_SETTLE
     lock_timeout: float = 0.0
@@ -107,13 +107,13 @@ class Resolver:
 
     # By a look at the API.
 
-    def look(self) -> ReconcileResult:
+    def look_up(self) -> ReconcileResult:
         """Look once for everything in doubt, one manifest after the other, and settle what is certain.
 
         Raises:
             RefusedError: the API cannot be asked at all, as there is no key.
         """
-        unsettled = self.scope.unsettled(self.ledger)
+        unsettled = self.scope.unresolved(self.ledger)
         if not unsettled:
             return ReconcileResult((), ())
         findings: list[Finding] = []
@@ -127,14 +127,14 @@ class Resolver:
                     locked.append(error)
         return ReconcileResult(tuple(sorted(findings, key=lambda one: one.doubt.id)), tuple(locked))
 
-    def _look_at(self, reader: Reader, manifest: str) -> list[Finding]:
+    def _look_at(self, reader: JobReader, manifest: str) -> list[Finding]:
         doubts = self._doubts([manifest])
-        by = f"{_ABOUT} by {self.who}"
-        return Reconciler(self.ledger, reader, self.scope.api, by, self.settle, self.timeout, self.now).at(doubts)
+        by = f"{_ABOUT} by {self.user}"
+        return Reconciler(self.ledger, reader, self.scope.api, by, self.settle, self.timeout, self.now).look_up(doubts)
 
     # By what a person says.
 
-    def settle_by_hand(self, words: Sequence[ManualDecision]) -> list[Finding]:
+    def apply_decisions(self, words: Sequence[ManualDecision]) -> list[Finding]:
         """Settle what a person says, all of it or nothing, and keep who said it and when.
 
         The API is asked for each adoption alone: that a job is absent needs no key and no network. What was said to be
@@ -145,7 +145,7 @@ class Resolver:
             RefusedError: a name is not in doubt, or its job cannot be adopted.
             LockedError: its manifest is being run.
         """
-        picked = self._pick(self.scope.unsettled(self.ledger), words)
+        picked = self._pick(self.scope.unresolved(self.ledger), words)
         concerned = sorted({one.manifest for one in picked})
         with ExitStack() as stack:
             for manifest in concerned:
@@ -168,10 +168,10 @@ class Resolver:
         return findings
 
     def _absent(self, doubt: SubmissionRow) -> Finding:
-        error = ErrorInfo("absent", f"was in doubt ({doubt_words(doubt)}); {self.who} says that it was not created")
+        error = ErrorInfo("absent", f"was in doubt ({describe_doubt(doubt)}); {self.user} says that it was not created")
         return Finding(doubt, NotCreated(error, doubt.attempts, doubt.claimed_at), "absent")
 
-    def _adopted(self, reader: Reader, doubt: SubmissionRow, job_id: str) -> Finding:
+    def _adopted(self, reader: JobReader, doubt: SubmissionRow, job_id: str) -> Finding:
         answer = reader.get_job(doubt.workflow_id, job_id, Exchange(self.timeout))
         body = _body_of(answer, doubt, job_id)
         return Finding(doubt, Created(job_id, body, doubt.attempts, doubt.claimed_at, recovered=True), "adopted")
@@ -189,8 +189,8 @@ class Resolver:
         doubt = finding.doubt
         adopted = f"{finding.outcome.job_id}; " if isinstance(finding.outcome, Created) else ""
         was = "not created" if doubt.state == "not_created" else "was in doubt"
-        detail = f"{adopted}{was}: {doubt_words(doubt)}"
-        return Decision(doubt.id, finding.outcome, doubt.ended_at, self.who, self.now(), finding.what, detail)
+        detail = f"{adopted}{was}: {describe_doubt(doubt)}"
+        return Decision(doubt.id, finding.outcome, doubt.ended_at, self.user, self.now(), finding.reason, detail)
 
     # Which doubts.
 
@@ -201,7 +201,7 @@ class Resolver:
         """The doubts of manifests whose locks are held; an intent without an outcome is one then."""
         for manifest in manifests:
             self.ledger.mark_intents_in_doubt(self.scope.api, manifest, record.KILLED)
-        return [one for one in self.scope.unsettled(self.ledger) if one.manifest in manifests]
+        return [one for one in self.scope.unresolved(self.ledger) if one.manifest in manifests]
 
     def _pick(
         self, doubts: Sequence[SubmissionRow], words: Sequence[ManualDecision], locked: Collection[str] | None = None
@@ -214,7 +214,7 @@ class Resolver:
         for word in words:
             named, what = [one for one in doubts if one.name == word.name], "in doubt"
             if not named and isinstance(word, Adoption):
-                absent = self.scope.said_absent(self.ledger, [word.name])
+                absent = self.scope.marked_absent(self.ledger, [word.name])
                 named = [one for one in absent if locked is None or one.manifest in locked]
                 what = "said to be absent"
             _refuse_ambiguous(word.name, named, what)
@@ -227,7 +227,7 @@ class Resolver:
     def _not_in_doubt(self, name: str) -> UsageError | RefusedError:
         """What is wrong with a name that stands for nothing in doubt."""
         scope = self.scope
-        wide = Scope(scope.api, scope.manifest).unsettled(self.ledger)
+        wide = Scope(scope.api, scope.manifest).unresolved(self.ledger)
         runs = sorted({one.run_id for one in wide if one.name == name})
         if runs:
             return UsageError(
@@ -246,17 +246,17 @@ class Resolver:
         return UsageError(f"no job {whose}named {name!r} is in doubt at {scope.api}", hint)
 
 
-def window(doubt: SubmissionRow, settle: timedelta) -> tuple[datetime, datetime]:
+def creation_window(doubt: SubmissionRow, settle: timedelta) -> tuple[datetime, datetime]:
     """Between which times the job of a doubt was created, if it was."""
-    found = Window.of(doubt, settle)
+    found = Window.of_doubt(doubt, settle)
     return found.start, found.end
 
 
-def untimely(finding: Finding, settle: timedelta) -> datetime | None:
+def implausible_creation_time(finding: Finding, settle: timedelta) -> datetime | None:
     """When an adopted job was created, if that is well before its send or long after it: it may be another's."""
     job = parse_job(finding.outcome.body) if isinstance(finding.outcome, Created) else None
     created_at = job.created_at if job else None
-    start, end = window(finding.doubt, settle)
+    start, end = creation_window(finding.doubt, settle)
     if created_at is None or start - _STRANGE <= created_at <= end + _STRANGE:
         return None
     return created_at
@@ -305,7 +305,7 @@ def _refuse_ambiguous(name: str, named: Sequence[SubmissionRow], what: str) -> N
             "Say which: pixxel-runner resolve MANIFEST …",
         )
     if len(runs) > 1:
-        places = sorted(f"{one.run_id} ({periods.describe(one.run_key)})" for one in named)
+        places = sorted(f"{one.run_id} ({periods.describe_run_key(one.run_key)})" for one in named)
         raise UsageError(f"{name!r} is {what} in {len(runs)} runs: {', '.join(places)}", "Say which with --run RUN.")
 
 

@@ -31,10 +31,10 @@ _ACTED_ON = re.compile(
 _encode = json.JSONEncoder(default=str, allow_nan=False).encode
 _quoted = json.encoder.encode_basestring_ascii  # the same for a string, without finding out that it is one
 
-FILE = AtomicFile("the results file", "--results PATH", 0o600)
+RESULTS_FILE = AtomicFile("the results file", "--results PATH", 0o600)
 
 
-def chunks(made: RunSummary) -> Iterator[str]:
+def serialize(made: RunSummary) -> Iterator[str]:
     """The results document piece by piece, entries in manifest order; the last piece ends the last line.
 
     The API's job objects stand in it as they came: key order, long numbers and all. Only a character that a terminal
@@ -44,9 +44,9 @@ def chunks(made: RunSummary) -> Iterator[str]:
     yield f'  "summary": {_block(asdict(made.summary))},\n  "created": '
     yield from _array(_created(e, e.outcome) for e in made.record.entries if isinstance(e.outcome, Created))
     yield ',\n  "errors": '
-    yield from _array(_error(e, e.outcome) for e in made.rest if isinstance(e.outcome, NotCreated | InDoubt))
+    yield from _array(_error(e, e.outcome) for e in made.others if isinstance(e.outcome, NotCreated | InDoubt))
     yield ',\n  "skipped": '
-    yield from _array(_skipped(e, e.outcome) for e in made.rest if isinstance(e.outcome, Skipped))
+    yield from _array(_skipped(e, e.outcome) for e in made.others if isinstance(e.outcome, Skipped))
     yield "\n}\n"
 
 
@@ -56,15 +56,15 @@ def write(made: RunSummary, path: Path) -> None:
     Raises:
         RefusedError: The file could not be written; what was at `path` before is still there.
     """
-    FILE.write(path, chunks(made))
+    RESULTS_FILE.write(path, serialize(made))
 
 
-def harmless(value: Any) -> str:
+def dump_escaped(value: Any) -> str:
     """A value as JSON in lines, without a raw character that a terminal or a CI log would act on."""
     return _harmless(json.dumps(value, indent=2, default=str, allow_nan=False))
 
 
-def rfc3339(time: datetime) -> str:
+def format_time(time: datetime) -> str:
     """A time as the results file has it: RFC 3339 in UTC with `Z`, to the millisecond."""
     in_utc = time if time.tzinfo is UTC else time.astimezone(UTC)
     return in_utc.isoformat(timespec="milliseconds")[:-6] + "Z"
@@ -75,8 +75,8 @@ def _run(run: Run) -> dict[str, Any]:
         "id": run.id,
         "key": run.key,
         "state": run.state,
-        "started_at": rfc3339(run.started_at),
-        "finished_at": rfc3339(run.finished_at),
+        "started_at": format_time(run.started_at),
+        "finished_at": format_time(run.finished_at),
         "runner": run.runner,
         "manifest": {
             "name": run.manifest_name,
@@ -93,13 +93,13 @@ def _created(entry: Entry, outcome: Created) -> dict[str, str]:
     fields = _head(entry)
     fields["run_id"] = _quoted(entry.run_id)
     fields["attempts"] = str(outcome.attempts)
-    fields["sent_at"] = _quoted(rfc3339(outcome.sent_at))
+    fields["sent_at"] = _quoted(format_time(outcome.sent_at))
     fields["recovered"] = "true" if outcome.recovered else "false"
     fields["assigned"] = "true" if outcome.assigned else "false"
     if not outcome.assigned:
         fields["candidates"] = _text(outcome.candidates)
     fields["estimate"] = _text(outcome.estimate)
-    fields["seen_at"] = _text(outcome.seen_at and rfc3339(outcome.seen_at))
+    fields["seen_at"] = _text(outcome.seen_at and format_time(outcome.seen_at))
     job = verbatim_job_text(outcome.body)
     if job is None:
         fields.update(_readable(outcome))
@@ -122,7 +122,7 @@ def _error(entry: Entry, outcome: NotCreated | InDoubt) -> dict[str, str]:
         "date": _text(error.date),
         "retry_after": _text(error.retry_after),
         "attempts": _text(outcome.attempts),
-        "sent_at": _text(outcome.sent_at and rfc3339(outcome.sent_at)),
+        "sent_at": _text(outcome.sent_at and format_time(outcome.sent_at)),
         "candidates": _text(outcome.candidates if isinstance(outcome, InDoubt) else ()),
         "estimate": _text(outcome.estimate if isinstance(outcome, InDoubt) else None),
     }

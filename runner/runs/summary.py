@@ -53,8 +53,8 @@ class RunSummary:
 
     record: RunRecord
     summary: Summary
-    rest: tuple[Entry, ...]
-    invalid: int
+    others: tuple[Entry, ...]
+    invalid_jobs: int
 
     @property
     def run(self) -> Run:
@@ -62,7 +62,7 @@ class RunSummary:
         return self.record.run
 
     @property
-    def jobs(self) -> int:
+    def entry_count(self) -> int:
         """How many entries the record has."""
         return len(self.record.entries)
 
@@ -116,7 +116,7 @@ class _Project:
             self.estimate = estimate + (self.estimate or 0)
 
 
-def add_up(summaries: Iterable[Summary]) -> Summary:
+def combine(summaries: Iterable[Summary]) -> Summary:
     """What several records amount to together."""
     every = list(summaries)
     projects: dict[str, _Project] = defaultdict(_Project)

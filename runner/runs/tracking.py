@@ -36,9 +36,9 @@ class TrackedRun:
     others: dict[str, int]
 
 
-def of_run(ledger: Ledger, run: RunRow) -> TrackedRun:
+def track_run(ledger: Ledger, run: RunRow) -> TrackedRun:
     """The jobs that exist under a run's key."""
-    return _of_record(record.of_run(ledger, run))
+    return _of_record(record.load_record(ledger, run))
 
 
 def _of_record(made: RunRecord) -> TrackedRun:
@@ -55,7 +55,7 @@ def _of_record(made: RunRecord) -> TrackedRun:
                     outcome.job_id,
                     outcome.body,
                     outcome.seen_at,
-                    whole=_TASKS in outcome.body,
+                    has_tasks=_TASKS in outcome.body,
                 )
             )
         else:
@@ -65,7 +65,9 @@ def _of_record(made: RunRecord) -> TrackedRun:
     return TrackedRun(run.id, run.manifest_name, run.manifest_path, run.base_url, tuple(jobs), others)
 
 
-def keeper(ledger: Ledger, api: str, failed: Callable[[RefusedError], None]) -> Callable[[Sequence[JobStatus]], None]:
+def final_status_saver(
+    ledger: Ledger, api: str, failed: Callable[[RefusedError], None]
+) -> Callable[[Sequence[JobStatus]], None]:
     """What keeps final states in the ledger. `failed` is told when that cannot be: then they are only shown."""
 
     def keep(final: Sequence[JobStatus]) -> None:
@@ -79,7 +81,7 @@ def keeper(ledger: Ledger, api: str, failed: Callable[[RefusedError], None]) -> 
     return keep
 
 
-def of_results(path: Path) -> TrackedRun | None:
+def track_results_file(path: Path) -> TrackedRun | None:
     """The jobs of a results file; None when the file is none.
 
     Raises:
@@ -117,7 +119,7 @@ def _read(document: dict[str, Any]) -> TrackedRun:
             _text(one["job"]["id"]),
             encode_job(one["job"]),
             parse_timestamp(one.get("seen_at")),
-            whole="tasks" in one["job"],
+            has_tasks="tasks" in one["job"],
         )
         for one in document["created"]
     )

@@ -16,7 +16,7 @@ from support.records import SENT, created, entry, failed, in_doubt, record
 from support.shell import Shell
 
 from runner.core.models import Created, Entry, Job, Manifest, Skipped
-from runner.planning.forecast import PlannedJob, Preview
+from runner.planning.planned_jobs import PlannedJob, Preview
 from runner.reports.formats import html
 from runner.reports.style import Style
 from runner.reports.views.status import StatusReport

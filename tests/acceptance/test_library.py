@@ -82,7 +82,7 @@ def test_a_run_against_a_server_and_what_it_leaves(folder: Path) -> None:
     assert isinstance(result.entries[1].outcome, InDoubt)
     result.write(folder / "out.json")
     assert check_results(folder / "out.json")["summary"]["in_doubt"] == 1
-    assert [one.action for one in preview(load_manifest("fields.yaml"), access).prospects] == ["nothing", "look up"]
+    assert [one.action for one in preview(load_manifest("fields.yaml"), access).jobs] == ["nothing", "look up"]
 
 
 def test_what_a_program_does_wrong_is_raised_before_anything_is_sent(folder: Path) -> None:

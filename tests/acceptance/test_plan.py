@@ -32,7 +32,7 @@ from runner.client.exchange import Exchange
 from runner.ledger.connect import create_ledger
 from runner.ledger.store import Ledger
 from runner.planning import estimates
-from runner.planning.forecast import Preview
+from runner.planning.planned_jobs import Preview
 from runner.runs import preview
 
 Job = tuple[str, str, str]
@@ -620,8 +620,8 @@ def test_what_was_spent_before_refuses_no_plan_that_sends_nothing(shell: Shell) 
 
 
 def test_the_type_of_who_is_asked_has_no_way_to_create_a_job() -> None:
-    assert get_type_hints(preview.build)["reader"] == estimates.Reader | None
-    assert not hasattr(estimates.Reader, "create_job")
+    assert get_type_hints(preview.build_preview)["reader"] == estimates.WorkflowReader | None
+    assert not hasattr(estimates.WorkflowReader, "create_job")
     assert not hasattr(ReadOnlyClient, "create_job")
 
 
@@ -647,7 +647,7 @@ def test_who_is_given_to_the_plan_is_such_a_one(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
 ) -> None:
     given: list[object] = []
-    look = preview.build
+    look = preview.build_preview
 
     def spy(*arguments: Any, **options: Any) -> tuple[Preview, tuple[str, ...]]:
         given.append(arguments[2])

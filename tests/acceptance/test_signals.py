@@ -358,9 +358,9 @@ def test_a_signal_before_the_engine_is_there_is_not_lost() -> None:
         with interrupts.installed():
             signal.raise_signal(signal.SIGINT)
             engine = Engine(submissions, nothing, nothing, Limits(concurrency=1), nothing)
-            interrupts.engine_made(engine)
+            interrupts.engine_started(engine)
             end = engine.run()
-            interrupts.engine_done()
+            interrupts.engine_ended()
     assert interrupts.signum == signal.SIGINT
     assert (end.state, end.signum) == ("interrupted", signal.SIGINT)
     assert nothing.sent <= 2

@@ -141,7 +141,7 @@ def write_results(shell: Shell) -> Path:
     """Write the results file of the ledger's last run."""
     path = shell.folder / "nightly.results.json"
     with Ledger(shell.ledger) as ledger:
-        results_file.write(summary.summarize(record.of_run(ledger, next(ledger.runs()))), path)
+        results_file.write(summary.summarize(record.load_record(ledger, next(ledger.runs()))), path)
     return path
 
 

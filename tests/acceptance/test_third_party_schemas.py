@@ -126,4 +126,4 @@ def test_the_results_of_every_outcome_are_valid_to_them(tmp_path: Path) -> None:
 @settings(max_examples=30)
 @given(records.records)
 def test_the_results_of_any_record_are_valid_to_them(record: RunRecord) -> None:
-    RESULTS.validate(without_halves(json.loads("".join(results_file.chunks(summary.summarize(record))))))
+    RESULTS.validate(without_halves(json.loads("".join(results_file.serialize(summary.summarize(record))))))

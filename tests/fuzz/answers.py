@@ -23,10 +23,10 @@ from runner.client.job_list import parse_job_list
 from runner.client.response import ExchangeResult, NoResponse, Response
 from runner.core.models import Created, Entry, ErrorInfo, InDoubt, Job, NotCreated, Outcome, Run, RunRecord
 from runner.ledger.rows import SubmissionRow
-from runner.planning.estimates import ask
+from runner.planning.estimates import fetch_estimates
 from runner.runs import results_file, summary
 from runner.runs.job_status import JobStatus
-from runner.runs.reconcile import Reconciler, judge
+from runner.runs.reconcile import Reconciler, classify_doubts
 from runner.submission import verdict
 from runner.submission.verdict import Accepted, NotSent, Throttled
 
@@ -164,7 +164,7 @@ def _as_of_a_job_sent(happening: ExchangeResult) -> None:
 def _as_recorded(outcome: Outcome) -> None:
     """The record is JSON in ASCII, whatever is in the answer."""
     record = RunRecord(_RUN, (Entry(Job("a", "w", "p"), outcome, "r-1"),))
-    text = "".join(results_file.chunks(summary.summarize(record)))
+    text = "".join(results_file.serialize(summary.summarize(record)))
     assert text.isascii()
     json.loads(text, parse_constant=_refuse)
 
@@ -177,10 +177,10 @@ def _as_told_to_a_question(happening: ExchangeResult) -> None:
     response.describe_failure(happening)
     teller: Any = Teller(happening)
     asker: Any = Asked()
-    ask(asker, teller, ["w"], [("w", "p")])
+    fetch_estimates(asker, teller, ["w"], [("w", "p")])
     listing = Reconciler(None, teller, "api", "me")._list("w")  # type: ignore[arg-type]  # it has nothing to settle
     if not isinstance(listing, str):
-        findings = judge([1], [_DOUBT], [], listing, (), {}, SENT + timedelta(hours=1))
+        findings = classify_doubts([1], [_DOUBT], [], listing, (), {}, SENT + timedelta(hours=1))
         assert [finding.doubt.id for finding in findings] == [1]
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.records import HOSTILE, bodies, entries, json_values, labels, record, texts, times, words
 
 from runner.core.models import Job, Manifest
-from runner.planning.forecast import Action, PlannedJob, Preview, Reason
+from runner.planning.planned_jobs import Action, PlannedJob, Preview, Reason
 from runner.reports.views.status import StatusReport
 from runner.runs.job_status import JobStatus
 from runner.runs.summary import RunSummary, summarize
@@ -75,8 +75,8 @@ forecasts = st.builds(
     ).map(tuple),
     spent=st.integers(0, 99),
     limit=st.none() | st.integers(0, 99),
-    priced=st.booleans(),
-    unpriced=st.none() | st.dictionaries(words, texts, max_size=2),
+    has_estimates=st.booleans(),
+    unknown_costs=st.none() | st.dictionaries(words, texts, max_size=2),
 )
 _members = st.fixed_dictionaries(
     {"status": words | st.sampled_from(["completed", "failed", "cancelled", "running"])},

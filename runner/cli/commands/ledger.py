@@ -24,7 +24,7 @@ from runner.ledger.rows import RunRow, SubmissionRow
 from runner.ledger.salvage import SalvagedSubmission
 from runner.ledger.store import Ledger
 from runner.planning import plan
-from runner.runs.reconcile import doubt_words
+from runner.runs.reconcile import describe_doubt
 
 _STDIN = "-"
 _STATES = ("created", "not_created", "in_doubt", "sending", "released")
@@ -155,7 +155,7 @@ def _listed(title: str, lines: Sequence[str]) -> Iterator[str]:
 def _doubt(doubt: SubmissionRow) -> str:
     """A submission in doubt, or an intent: only its manifest's lock tells whether that is a live send."""
     whose = f"{doubt.name} of {doubt.manifest} at {doubt.api}, run {doubt.run_id}"
-    why = "no outcome yet" if doubt.state == "sending" else doubt_words(doubt)
+    why = "no outcome yet" if doubt.state == "sending" else describe_doubt(doubt)
     return f"{escape_unprintable(whose)}: sent {doubt.claimed_at:%Y-%m-%d %H:%M:%S} UTC, {escape_unprintable(why)}"
 
 
@@ -164,8 +164,8 @@ def _unfinished(ledger: Ledger, whose: _Whose) -> Iterator[str]:
     if not whose.runs:
         return
     last, holder = ledger_access.refresh_run(ledger, whose.runs[0])
-    jobs = [job for job in ledger.manifest_jobs(last) if plan.not_sent(job, last.settings.get("only", ())) is None]
-    of = plan.match(jobs, ledger.submissions(last.api, last.manifest, last.run_key)).of
+    jobs = [job for job in ledger.manifest_jobs(last) if plan.skip_reason(job, last.settings.get("only", ())) is None]
+    of = plan.match_submissions(jobs, ledger.submissions(last.api, last.manifest, last.run_key)).by_name
     missing = sum(job.name not in of or not of[job.name].consumes_slot for job in jobs)
     if missing and holder is None:
         state = "interrupted" if last.state == "running" else last.state

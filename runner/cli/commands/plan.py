@@ -18,8 +18,8 @@ from runner.core.errors import RefusedError, RunnerError
 from runner.core.exit_codes import Exit, worst_exit
 from runner.core.settings import LimitOverrides, RunOptions
 from runner.core.text import escape_unprintable
-from runner.planning import forecast
-from runner.planning.forecast import Preview
+from runner.planning import cost_limit
+from runner.planning.planned_jobs import Preview
 from runner.runs import preview
 from runner.runs.request import RunRequest
 
@@ -94,7 +94,7 @@ def _preview(run: RunRequest, at: options.Connection, *, check: bool) -> Preview
     with preview.open_ledger(run.ledger) as ledger, _reader(run, at, check=check) as reader:
         if isinstance(ledger, preview.EmptyLedger):
             console.info(f"there is no ledger at {run.ledger.path} yet: every job is new")
-        made, notes = preview.build(run, ledger, reader, check=check)
+        made, notes = preview.build_preview(run, ledger, reader, check=check)
     for note in notes:
         console.info(escape_unprintable(note))
     return made
@@ -111,7 +111,7 @@ def _reader(run: RunRequest, at: options.Connection, *, check: bool) -> Iterator
 
 
 def _judge(made: Preview, run_options: RunOptions, request: Request) -> Exit:
-    wrong = sorted({(one.job.pair, one.problem) for one in made.prospects if one.problem})
+    wrong = sorted({(one.job.pair, one.problem) for one in made.jobs if one.problem})
     if wrong:
         (workflow_id, project_id), problem = wrong[0]
         remedy = made.remedies.get(problem)
@@ -121,7 +121,7 @@ def _judge(made: Preview, run_options: RunOptions, request: Request) -> Exit:
             f"project {project_id}: {problem}",
             remedy or "Check the ids, and what the key may see.",
         )
-    forecast.check_cost(made, allow_unknown=run_options.allow_unknown_cost)
-    if made.unpriced and not run_options.allow_unknown_cost:  # a script is to see that it learned nothing
-        raise forecast.unknown_cost(made)
+    cost_limit.check_limit(made, allow_unknown=run_options.allow_unknown_cost)
+    if made.unknown_costs and not run_options.allow_unknown_cost:  # a script is to see that it learned nothing
+        raise cost_limit.unknown_cost_error(made)
     return Exit.NOT_CREATED if request.exit_code and made.count("submit") else Exit.OK

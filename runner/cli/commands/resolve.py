@@ -28,7 +28,7 @@ from runner.planning import periods
 from runner.runs import resolve
 from runner.runs.reconcile import Finding
 from runner.runs.resolve import Absence, Adoption, ManualDecision, ReconcileResult, Resolver, Scope
-from runner.runs.results_file import rfc3339
+from runner.runs.results_file import format_time
 
 _MOST_EXPLAINED = 3
 _SAID = ("sandbox", "base_url", "ledger", "run")  # of the command line, in a command to go on with
@@ -105,7 +105,7 @@ def _resolve(request: Request, at: options.Connection) -> Exit:
         resolver = Resolver(
             ledger=ledger,
             scope=scope,
-            who=_who(),
+            user=_who(),
             connect=lambda: _connected(
                 at, ledger_access.find_base_path(request.manifest), _concerned(ledger, scope, request)
             ),
@@ -128,7 +128,7 @@ def _connected(at: options.Connection, path: str, doubts: Sequence[SubmissionRow
 def _concerned(ledger: Ledger, scope: Scope, request: Request) -> list[SubmissionRow]:
     """What the API may be asked about."""
     named = [name for text in request.adopt for name, _ in _splits(text)]
-    return [*scope.unsettled(ledger), *scope.said_absent(ledger, named)]
+    return [*scope.unresolved(ledger), *scope.marked_absent(ledger, named)]
 
 
 def _who() -> str:
@@ -151,7 +151,7 @@ def _mention_elsewhere(ledger: Ledger, api: str) -> None:
 
 
 def _look(resolver: Resolver, request: Request) -> Exit:
-    looked = resolver.look()
+    looked = resolver.look_up()
     _print(looked.findings, request)
     for error in looked.locked:
         console.warn(f"left alone: {escape_unprintable(error.message)}")
@@ -167,7 +167,7 @@ def _code(resolver: Resolver, looked: ReconcileResult) -> Exit:
     if looked.locked and not looked.findings:
         return Exit.LOCKED
     # What is `sending` still belongs to a manifest that is being run: it is on its way, and nobody's doubt yet.
-    left = [one for one in resolver.scope.unsettled(resolver.ledger) if one.state == "in_doubt"]
+    left = [one for one in resolver.scope.unresolved(resolver.ledger) if one.state == "in_doubt"]
     return Exit.IN_DOUBT if left else Exit.OK
 
 
@@ -191,7 +191,7 @@ def _explain(left: Sequence[Finding], request: Request) -> None:
 
 
 def _place(doubt: SubmissionRow, settle: timedelta) -> str:
-    start, end = resolve.window(doubt, settle)
+    start, end = resolve.creation_window(doubt, settle)
     pair = f"workflow {escape_unprintable(doubt.workflow_id)} in project {escape_unprintable(doubt.project_id)}"
     return f"is there, at the API, a job of {pair} created between {_utc(start)} and {_utc(end, up=True)} UTC"
 
@@ -208,14 +208,14 @@ def _settle_by_hand(resolver: Resolver, request: Request) -> Exit:
     scope, ledger = resolver.scope, resolver.ledger
     names = {one.name for one in ledger.unresolved(scope.api, scope.manifest)}
     several = [name for text in request.adopt if len(_splits(text)) > 1 for name, _ in _splits(text)]
-    names |= {one.name for one in scope.said_absent(ledger, several)}
+    names |= {one.name for one in scope.marked_absent(ledger, several)}
     words: list[ManualDecision] = [_adoption(text, names) for text in request.adopt]
     words += [Absence(name) for name in request.absent]
-    findings = resolver.settle_by_hand(words)
+    findings = resolver.apply_decisions(words)
     _print(findings, request)
     for finding in findings:
         _warn(finding, request.settle)
-    left = sum(one.state == "in_doubt" for one in scope.unsettled(ledger))
+    left = sum(one.state == "in_doubt" for one in scope.unresolved(ledger))
     if left:
         console.info(f"still in doubt{_whose(scope)}: {left}")
     return Exit.IN_DOUBT if left else Exit.OK
@@ -241,12 +241,12 @@ def _warn(finding: Finding, settle: timedelta) -> None:
         known = f" The last look found {escape_unprintable(', '.join(doubt.candidates))}." if doubt.candidates else ""
         console.warn(
             f"{name}: {_place(doubt, settle)}?{known} Then it was created, and the next run for "
-            f"{escape_unprintable(periods.describe(doubt.run_key))} buys it a second time"
+            f"{escape_unprintable(periods.describe_run_key(doubt.run_key))} buys it a second time"
         )
-    created_at = resolve.untimely(finding, settle)
+    created_at = resolve.implausible_creation_time(finding, settle)
     if created_at is not None:
         sent = f"{doubt.claimed_at:%Y-%m-%d %H:%M:%S}"
-        console.warn(f"{name}: sent at {sent} UTC, and this job says that it was created at {rfc3339(created_at)}")
+        console.warn(f"{name}: sent at {sent} UTC, and this job says that it was created at {format_time(created_at)}")
 
 
 # What became of each.
@@ -265,14 +265,14 @@ def _print(findings: Sequence[Finding], request: Request) -> None:
 def _in_words(finding: Finding) -> str:
     match finding.outcome:
         case Created(job_id=job_id, assigned=True):
-            return f"created as {job_id} ({finding.what})"
+            return f"created as {job_id} ({finding.reason})"
         case Created(job_id=job_id, candidates=candidates):
             return f"created as {job_id}, or as another of {', '.join(candidates)}: the API does not say which is whose"
         case NotCreated(error=error):
-            return f"failed ({finding.what}): {error.message}"
+            return f"failed ({finding.reason}): {error.message}"
         case InDoubt(candidates=candidates):
             listed = f": {', '.join(candidates)}" if candidates else ""
-            return f"in doubt: {finding.what}{listed}"
+            return f"in doubt: {finding.reason}{listed}"
         case _:
             assert_never(finding.outcome)
 
@@ -288,9 +288,9 @@ def _as_json(finding: Finding, settle: timedelta) -> dict[str, Any]:
         "run_id": doubt.run_id,
         "key": doubt.run_key,
         "outcome": result,
-        "what": finding.what,
+        "what": finding.reason,
         "job_id": outcome.job_id if isinstance(outcome, Created) else None,
         "assigned": outcome.assigned if isinstance(outcome, Created) else None,
         "candidates": [] if isinstance(outcome, NotCreated) else list(outcome.candidates),
-        "created_between": [rfc3339(time) for time in resolve.window(doubt, settle)],
+        "created_between": [format_time(time) for time in resolve.creation_window(doubt, settle)],
     }

@@ -166,18 +166,18 @@ def _check_outputs(tasks: Sequence[Task], wanted: OutputOptions, at: options.Con
     needed += [file for task in tasks for file in task.request.ledger.files]
     wanted.check_targets([task.results for task in tasks], needed)
     for task in tasks:
-        results_file.FILE.check_writable(task.results)
+        results_file.RESULTS_FILE.check_writable(task.results)
 
 
 def _confirm(request: Request, one: Execution) -> None:
     """Show the plan and ask, where that was asked for. Raises RefusedError for a no."""
-    if not request.confirm or one.forecast is None or not one.plan.sends:
+    if not request.confirm or one.preview is None or not one.plan.to_send:
         return
     style = reports.Style(width=console.stderr_width(), color=console.is_stderr_colored(), every=request.every)
-    console.info(reports.PLAN_FORMATS["table"]([one.forecast], style))
+    console.info(reports.PLAN_FORMATS["table"]([one.preview], style))
     name = escape_unprintable(one.request.manifest.name)
     if not _ask(
-        f"Submit {len(one.plan.sends)} of {len(one.request.manifest.jobs)} jobs of {name} to {one.request.api}?"
+        f"Submit {len(one.plan.to_send)} of {len(one.request.manifest.jobs)} jobs of {name} to {one.request.api}?"
     ):
         raise RefusedError("not confirmed: nothing was sent")
 
@@ -217,7 +217,7 @@ def _wait(ran: Batch, wanted: OutputOptions, request: Request) -> Exit:
         codes.append(run_summary.print_summary(told, wanted, signum=None, quiet=request.quiet, missed=ran.missed))
     for one, watch, waited in zip(ran.ran, watches, codes, strict=False):
         if waited is not Exit.OK:
-            totals = reports.status_totals(watch.sightings)
+            totals = reports.status_totals(watch.statuses)
             console.info(escape_unprintable(f"{one.run.manifest} at the API: {totals}"))
         live_status.report_problems(watch)
     return worst_exit(codes)
@@ -232,13 +232,13 @@ def _watch(ran: FinishedRun, endpoints: batch.Endpoints) -> Iterator[StatusPolle
         endpoints(request.manifest) as endpoint,
         ApiClient(endpoint, request.limits.concurrency) as api,
     ):
-        yield StatusPoller(tracking.of_run(ledger, ran.run).jobs, api, Fetcher(request.limits), keep)
+        yield StatusPoller(tracking.track_run(ledger, ran.run).jobs, api, Fetcher(request.limits), keep)
 
 
 def _again(ran: FinishedRun) -> FinishedRun:
     """What ran, as the ledger has it by now."""
     with live_status.open_run_ledger(ran.task.request.ledger.path) as ledger:
-        made = summary.summarize(record.of_run(ledger, ran.run))
+        made = summary.summarize(record.load_record(ledger, ran.run))
         unwritten = batch.write(made, ran.task.results)
         earlier = batch.doubts_of_earlier(ledger, ran.run)
     made = batch.without_ledger(made, ran.task.request, ran.run)

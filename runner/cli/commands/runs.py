@@ -18,7 +18,7 @@ from runner.core.text import escape_unprintable
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
 from runner.planning import periods
-from runner.runs.results_file import rfc3339
+from runner.runs.results_file import format_time
 
 _TITLES = ("started (UTC)", "run", "manifest", "API", "for", "state", "created", "not created", "in doubt", "cost")
 _ALIGN = ("left",) * 6 + ("right",) * 4
@@ -130,7 +130,7 @@ def _row(line: _Line) -> tuple[str, ...]:
 
 def _for(run: RunRow) -> str:
     """The run key in words; a run of its own says so in its id, unless it finished another's."""
-    return "itself" if run.run_key == f"run:{run.id}" else periods.describe(run.run_key)
+    return "itself" if run.run_key == f"run:{run.id}" else periods.describe_run_key(run.run_key)
 
 
 def _as_json(line: _Line) -> dict[str, Any]:
@@ -143,8 +143,8 @@ def _as_json(line: _Line) -> dict[str, Any]:
         "key": run.run_key,
         "state": line.state,
         "why": run.detail,
-        "started_at": rfc3339(run.started_at),
-        "finished_at": run.finished_at and rfc3339(run.finished_at),
+        "started_at": format_time(run.started_at),
+        "finished_at": run.finished_at and format_time(run.finished_at),
         "created": line.created,
         "not_created": line.not_created,
         "in_doubt": line.in_doubt,

@@ -65,7 +65,7 @@ def command(
 
 def _record(ledger: Ledger, run: RunRow, *, going: bool) -> RunRecord:
     """The record of a run; of one that is still going on, as far as it has come."""
-    made = record.of_run(ledger, run)
+    made = record.load_record(ledger, run)
     return RunRecord(made.run, _SoFar(made.entries)) if going else made
 
 
@@ -93,7 +93,9 @@ class _SoFar:
 
 def _about(run: RunRow, holder: str | None) -> str:
     whose = f"run {run.id} of {escape_unprintable(run.manifest)} at {escape_unprintable(run.api)}"
-    period = "" if run.run_key == f"run:{run.id}" else f", for {escape_unprintable(periods.describe(run.run_key))}"
+    period = (
+        "" if run.run_key == f"run:{run.id}" else f", for {escape_unprintable(periods.describe_run_key(run.run_key))}"
+    )
     if holder is not None:
         return f"{whose}{period}: has not ended, this is what it has so far; locked by {escape_unprintable(holder)}"
     if run.state == "running":

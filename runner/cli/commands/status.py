@@ -93,7 +93,7 @@ def command(**given: Any) -> Exit:
 
 def _status(request: Request, at: options.Connection, limits: Limits) -> Exit:
     target = request.target
-    found = tracking.of_results(Path(target)) if target is not None and _is_file(target) else None
+    found = tracking.track_results_file(Path(target)) if target is not None and _is_file(target) else None
     home = ledger_access.find_base_path(target) if target is None or found is None else _home_of_results(target, found)
     if request.wait_timeout is not None and not request.wait:
         raise UsageError("--wait-timeout is for --wait", "Give both, or neither.")
@@ -102,7 +102,9 @@ def _status(request: Request, at: options.Connection, limits: Limits) -> Exit:
     request.wanted.check_targets([], [*place.files, named, at.api_key_file, at.ca_file])
     with _followed(request, place, found) as (followed, lines, keep):
         tell = partial(_tell, followed, lines, request)
-        if all(one.is_settled and not one.wants_reasons for one in followed.jobs):  # no question, so no key is needed
+        if all(
+            one.is_known_final and not one.needs_details for one in followed.jobs
+        ):  # no question, so no key is needed
             return tell(followed.jobs, Exit.OK, None)
         try:
             _refuse_other_api(followed, at)
@@ -110,15 +112,15 @@ def _status(request: Request, at: options.Connection, limits: Limits) -> Exit:
                 watch = StatusPoller(followed.jobs, reader, Fetcher(limits), keep)
                 waited = _watch(watch, target or followed.run_id, request)
         except (RefusedError, UsageError):
-            if any(not one.is_settled for one in followed.jobs):
+            if any(not one.is_known_final for one in followed.jobs):
                 raise
             return tell(followed.jobs, Exit.OK, None)  # only why some failed is left to ask
-        return tell(watch.sightings, waited, watch)
+        return tell(watch.statuses, waited, watch)
 
 
 def _watch(watch: StatusPoller, target: str, request: Request) -> Exit:
     if not request.wait:
-        watch.look()
+        watch.poll()
         return Exit.OK
     again = live_status.format_status_command(target)
     return live_status.wait_until_final(watch, timeout=request.left, again=again, quiet=request.quiet)
@@ -203,7 +205,7 @@ def _home_of_results(path: str, found: TrackedRun) -> str:
 def _of_results(ledger: Ledger, found: TrackedRun) -> tuple[TrackedRun, Mapping[str, int]]:
     """What the ledger knows by now of the run that wrote a results file; else what the file says."""
     run = next((run for run in ledger.runs(found.api, found.manifest) if run.id == found.run_id), None)
-    return (found, {}) if run is None else (tracking.of_run(ledger, run), _lines(ledger, run))
+    return (found, {}) if run is None else (tracking.track_run(ledger, run), _lines(ledger, run))
 
 
 def _of_target(ledger: Ledger, request: Request) -> tuple[TrackedRun, Mapping[str, int]]:
@@ -213,7 +215,7 @@ def _of_target(ledger: Ledger, request: Request) -> tuple[TrackedRun, Mapping[st
         while holder is not None and request.left != 0:
             live_status.sleep(_MOMENT)
             run, holder = ledger_access.refresh_run(ledger, run)
-    followed, lines = tracking.of_run(ledger, run), _lines(ledger, run)
+    followed, lines = tracking.track_run(ledger, run), _lines(ledger, run)
     if holder is None:
         return followed, lines
     console.warn(f"run {run.id} has not ended: these are its jobs so far; locked by {escape_unprintable(holder)}")

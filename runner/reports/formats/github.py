@@ -15,13 +15,13 @@ from typing import Literal
 from runner.client.job import parse_job
 from runner.core.models import STDIN, Created, Entry, InDoubt, NotCreated, Skipped
 from runner.core.text import escape_unprintable
-from runner.planning.forecast import Preview
+from runner.planning.planned_jobs import Preview
 from runner.reports.style import Style
 from runner.reports.views import plan, run
 from runner.reports.views.status import StatusReport, others
 from runner.reports.views.table import count
 from runner.runs.job_status import JobStatus
-from runner.runs.job_status import totals as status_totals
+from runner.runs.job_status import summarize_statuses as status_totals
 from runner.runs.summary import RunSummary
 
 Severity = Literal["error", "warning", "notice"]
@@ -78,14 +78,14 @@ def runs(made: Sequence[RunSummary], _style: Style) -> str:
     # Doubts first: of what can't be shown they would be missed most.
     errors = chain(*map(_doubtful, made), *map(_failed, made))
     unsent = [each for one in made for each in _unsent(one)]
-    invalid = (each for one in made if one.invalid for each in _invalid(one))
+    invalid = (each for one in made if one.invalid_jobs for each in _invalid(one))
     totals = (
         Annotation("notice", f"{escape_unprintable(one.run.manifest_name)}: {one.run.state}", run.totals([one]))
         for one in made
     )
     return _commands(
         _within("error", errors, sum(one.summary.not_created + one.summary.in_doubt for one in made)),
-        _within("warning", chain(unsent, invalid), len(unsent) + sum(one.invalid for one in made)),
+        _within("warning", chain(unsent, invalid), len(unsent) + sum(one.invalid_jobs for one in made)),
         _within("notice", totals, len(made), f": {run.totals(made)}"),
     )
 
@@ -156,7 +156,7 @@ def _within(severity: Severity, annotations: Iterable[Annotation], number: int, 
 
 
 def _doubtful(made: RunSummary) -> Iterator[Annotation]:
-    for entry in made.rest:
+    for entry in made.others:
         if isinstance(entry.outcome, InDoubt):
             error, candidates = entry.outcome.error, entry.outcome.candidates
             rest = f". It may be: {', '.join(candidates)}" if candidates else ""
@@ -165,7 +165,7 @@ def _doubtful(made: RunSummary) -> Iterator[Annotation]:
 
 
 def _failed(made: RunSummary) -> Iterator[Annotation]:
-    for entry in made.rest:
+    for entry in made.others:
         if isinstance(entry.outcome, NotCreated):
             error = entry.outcome.error
             request = f" (request id {error.request_id})" if error.request_id else ""
@@ -176,7 +176,7 @@ def _failed(made: RunSummary) -> Iterator[Annotation]:
 def _unsent(made: RunSummary) -> Iterator[Annotation]:
     """One for each reason: a run that stops leaves very many jobs for the same one."""
     reasons: dict[tuple[str, str], list[Entry]] = {}
-    for entry in made.rest:
+    for entry in made.others:
         if isinstance(entry.outcome, Skipped) and entry.outcome.reason not in _ON_PURPOSE:
             reasons.setdefault((entry.outcome.reason, entry.outcome.detail), []).append(entry)
     for (reason, detail), entries in reasons.items():
@@ -198,24 +198,24 @@ def _invalid(made: RunSummary) -> Iterator[Annotation]:
 
 def _wrong(made: Preview) -> Iterator[Annotation]:
     path = made.manifest.path
-    for one in made.prospects:
+    for one in made.jobs:
         if one.problem:
             yield _at(path, one.job.line, "error", f"{one.job.name}: cannot be submitted", one.problem)
-    if made.is_above_limit:
-        words = f"the estimate {made.estimate}, after {made.spent} spent, is above max_cost {made.limit}"
+    if made.exceeds_limit:
+        words = f"the estimate {made.estimated_cost}, after {made.spent} spent, is above max_cost {made.limit}"
         yield _at(path, 0, "error", f"{made.manifest.name}: above max_cost", words)
 
 
 def _uncertain(made: Preview) -> Iterator[Annotation]:
     path = made.manifest.path
-    for one in made.prospects:
+    for one in made.jobs:
         if one.action == "look up":
             yield _at(
                 path, one.job.line, "warning", f"{one.job.name}: in doubt", f"{one.detail or one.reason}. {_ADVICE}"
             )
-    if made.unpriced:
-        workflow_id, why = next(iter(made.unpriced.items()))
-        workflows = count(len(made.unpriced), "workflow", "workflows")
+    if made.unknown_costs:
+        workflow_id, why = next(iter(made.unknown_costs.items()))
+        workflows = count(len(made.unknown_costs), "workflow", "workflows")
         words = f"the cost of {workflows} is not known, the first: {workflow_id}: {why}"
         yield _at(path, 0, "warning", f"{made.manifest.name}: cost not known", words)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from runner.planning.forecast import Preview
+from runner.planning.planned_jobs import Preview
 from runner.reports.style import Style
 from runner.reports.views import plan, status
 from runner.reports.views.status import StatusReport
@@ -18,7 +18,7 @@ def records(made: Sequence[RunSummary], style: Style) -> str:
 
     Without the last line's end.
     """
-    documents = ("".join(results_file.chunks(one)).removesuffix("\n") for one in made)
+    documents = ("".join(results_file.serialize(one)).removesuffix("\n") for one in made)
     return _together("runs", documents) if style.several else next(documents)
 
 
@@ -41,4 +41,4 @@ def _together(name: str, documents: Iterable[str]) -> str:
 
 def document(value: Mapping[str, Any]) -> str:
     """An object as JSON that no terminal and no CI log would act on, without the last line's end."""
-    return results_file.harmless(value)
+    return results_file.dump_escaped(value)

@@ -20,8 +20,8 @@ from runner.reports.style import Style
 from runner.reports.views import run
 from runner.reports.views.status import StatusReport
 from runner.reports.views.table import count
-from runner.runs.job_status import JobStatus, totals
-from runner.runs.results_file import rfc3339
+from runner.runs.job_status import JobStatus, summarize_statuses
+from runner.runs.results_file import format_time
 from runner.runs.summary import RunSummary
 
 _Result = Literal["passed", "failure", "error", "skipped"]
@@ -84,7 +84,7 @@ def _run(number: int, made: RunSummary) -> Iterator[str]:
         run.totals([made]),
     )
     counts = {"failure": total.not_created, "error": total.in_doubt, "skipped": total.skipped}
-    yield _opening(number, suite, made.jobs, counts)
+    yield _opening(number, suite, made.entry_count, counts)
     for entry in made.record.entries:  # one at a time: there may be 100,000 of them, each with its answer
         yield _test(suite, _of_entry(entry, about))
     yield _closing(suite)
@@ -99,7 +99,7 @@ def _status(number: int, made: StatusReport) -> Iterator[str]:
         max(seen, default=None),
         sum(one.seconds for one in cases),
         {"run_id": made.run_id, "manifest_path": made.path or None, "base_url": made.api},
-        totals(made.sightings),
+        summarize_statuses(made.sightings),
     )
     yield from _whole(number, suite, cases)
 
@@ -110,15 +110,15 @@ def _properties(made: RunSummary) -> Mapping[str, Any]:
         "run_id": about.id,
         "run_key": about.key,
         "state": about.state,
-        "started_at": rfc3339(about.started_at),
-        "finished_at": rfc3339(about.finished_at),
+        "started_at": format_time(about.started_at),
+        "finished_at": format_time(about.finished_at),
         "runner": about.runner,
         "manifest_path": about.manifest_path,
         "manifest_sha256": about.manifest_sha256,
         "git_commit": about.git_commit,
         "base_url": about.base_url,
         "created_earlier": made.summary.created_earlier,
-        "with_validation_errors": made.invalid,
+        "with_validation_errors": made.invalid_jobs,
         "cost": made.summary.cost,
         "estimate": made.summary.estimate,
     }
@@ -148,7 +148,7 @@ def _details(entry: Entry, about: Run, outcome: NotCreated | InDoubt, word: str)
         f"workflow: {job.workflow_id}",
         f"project: {job.project_id}",
         f"run: {entry.run_id}",
-        *([f"sent: {rfc3339(outcome.sent_at)}"] if outcome.sent_at else []),
+        *([f"sent: {format_time(outcome.sent_at)}"] if outcome.sent_at else []),
         *([f"request id: {error.request_id}"] if error.request_id else []),
     )
 

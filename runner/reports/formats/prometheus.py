@@ -17,7 +17,7 @@ from runner.core.models import RunState
 from runner.core.text import escape_unprintable
 from runner.reports.style import Style
 from runner.reports.views.status import StatusReport
-from runner.runs.job_status import Kind
+from runner.runs.job_status import StatusKind
 from runner.runs.summary import RunSummary
 
 _T = TypeVar("_T")
@@ -104,8 +104,8 @@ def _latest(made: StatusReport) -> _Values:
 
 def _kinds(made: StatusReport) -> _Values:
     # The kind and not the word, which is the API's and may be any.
-    counts = Counter(one.kind_now for one in made.sightings)
-    return {kind: counts[kind] for kind in get_args(Kind)}
+    counts = Counter(one.current_kind for one in made.sightings)
+    return {kind: counts[kind] for kind in get_args(StatusKind)}
 
 
 _RUN: tuple[_Metric[RunSummary], ...] = (
@@ -118,7 +118,7 @@ _RUN: tuple[_Metric[RunSummary], ...] = (
     _Metric(
         "pixxel_runner_run_invalid_jobs",
         "Created jobs that the API told validation errors of.",
-        lambda one: _one(one.invalid),
+        lambda one: _one(one.invalid_jobs),
     ),
     _Metric(
         "pixxel_runner_run_state",

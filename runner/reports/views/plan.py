@@ -7,7 +7,7 @@ from typing import Any
 
 from runner.core.text import escape_unprintable
 from runner.planning import periods
-from runner.planning.forecast import Action, PlannedJob, Preview
+from runner.planning.planned_jobs import Action, PlannedJob, Preview
 from runner.reports.style import Style
 from runner.reports.views.table import Table, column, count, job_ids, json_cell, numbers
 
@@ -44,7 +44,7 @@ FIELDS = (
 
 def sheet(made: Sequence[Preview], style: Style) -> Table:
     """The jobs (all of them, or, where those are very many, the ones that something would be done with) and totals."""
-    prospects = [(escape_unprintable(forecast.manifest.name), one) for forecast in made for one in forecast.prospects]
+    prospects = [(escape_unprintable(forecast.manifest.name), one) for forecast in made for one in forecast.jobs]
     every = style.every or len(prospects) <= MOST_LISTED
     kept = [pair for pair in prospects if every or pair[1].action != "nothing" or pair[1].problem]
     listed = [one for _, one in kept]
@@ -70,7 +70,7 @@ def sheet(made: Sequence[Preview], style: Style) -> Table:
 def rows(made: Sequence[Preview]) -> Iterator[dict[str, Any]]:
     """Every job with the values of FIELDS."""
     for forecast in made:
-        for one in forecast.prospects:
+        for one in forecast.jobs:
             labels = json_cell(dict(one.job.labels))
             yield {"manifest": forecast.manifest.name, **_values(one), "labels": labels}
 
@@ -87,12 +87,12 @@ def document(forecast: Preview) -> dict[str, Any]:
             "submit": forecast.count("submit"),
             "nothing": forecast.count("nothing"),
             "look_up": forecast.count("look up"),
-            "estimate": forecast.estimate if forecast.priced else None,
+            "estimate": forecast.estimated_cost if forecast.has_estimates else None,
             "spent": forecast.spent,
             "max_cost": forecast.limit,
         },
-        "unpriced": dict(forecast.unpriced or {}),
-        "jobs": [{**_values(one), "labels": dict(one.job.labels)} for one in forecast.prospects],
+        "unpriced": dict(forecast.unknown_costs or {}),
+        "jobs": [{**_values(one), "labels": dict(one.job.labels)} for one in forecast.jobs],
     }
 
 
@@ -103,11 +103,11 @@ def totals(made: Sequence[Preview]) -> str:
         f"{count(submit + look_up + nothing, 'job', 'jobs')}: {submit} to submit, {look_up} to look up, "
         f"{nothing} with nothing to do"
     )
-    if not any(one.priced for one in made):
+    if not any(one.has_estimates for one in made):
         return words
-    unknown = sum(one.action == "submit" and one.estimate is None for forecast in made for one in forecast.prospects)
+    unknown = sum(one.action == "submit" and one.estimate is None for forecast in made for one in forecast.jobs)
     rest = f" and {unknown} of unknown cost" if unknown else ""
-    return f"{words} · estimate {sum(one.estimate for one in made)}{rest}"
+    return f"{words} · estimate {sum(one.estimated_cost for one in made)}{rest}"
 
 
 def _values(one: PlannedJob) -> dict[str, Any]:
@@ -134,10 +134,10 @@ def _why(one: PlannedJob) -> str:
 def _notes(forecast: Preview, style: Style) -> Iterator[str]:
     yield f"{escape_unprintable(forecast.manifest.name)}: {totals([forecast])}" if style.several else totals([forecast])
     if not _is_new(forecast):
-        yield f"for {escape_unprintable(periods.describe(forecast.run_key))}"
-    if forecast.priced and forecast.limit is not None:
-        yield f"max_cost {forecast.limit}: {forecast.spent} used, {forecast.spent + forecast.estimate} after this"
-    unpriced = list((forecast.unpriced or {}).items())
+        yield f"for {escape_unprintable(periods.describe_run_key(forecast.run_key))}"
+    if forecast.has_estimates and forecast.limit is not None:
+        yield f"max_cost {forecast.limit}: {forecast.spent} used, {forecast.spent + forecast.estimated_cost} after this"
+    unpriced = list((forecast.unknown_costs or {}).items())
     for workflow_id, why in unpriced[:_MOST_UNPRICED]:
         yield f"cost of workflow {escape_unprintable(workflow_id)} not known: {escape_unprintable(why)}"
     if len(unpriced) > _MOST_UNPRICED:
@@ -146,4 +146,4 @@ def _notes(forecast: Preview, style: Style) -> Iterator[str]:
 
 def _is_new(forecast: Preview) -> bool:
     """Whether the run would have a key of its own, whose name says nothing yet."""
-    return forecast.run_key.startswith("run:") and not any(one.run_id for one in forecast.prospects)
+    return forecast.run_key.startswith("run:") and not any(one.run_id for one in forecast.jobs)

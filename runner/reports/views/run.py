@@ -13,7 +13,7 @@ from runner.core.text import escape_unprintable
 from runner.reports.style import Style
 from runner.reports.views.table import Table, column, count, job_ids, json_cell, numbers, times
 from runner.runs import summary
-from runner.runs.results_file import rfc3339
+from runner.runs.results_file import format_time
 from runner.runs.summary import RunSummary
 
 Word = Literal["created", "not created", "in doubt", "skipped"]
@@ -77,7 +77,7 @@ def sheet(made: Sequence[RunSummary], style: Style) -> Table:
     rows = [
         _row(escape_unprintable(one.run.manifest_name), entry)
         for one in made
-        for entry in (one.record.entries if every else one.rest)
+        for entry in (one.record.entries if every else one.others)
     ]
     columns = [
         *([column("manifest", (row.manifest for row in rows), least=8, rank=3)] if style.several else []),
@@ -115,7 +115,7 @@ def rows(made: Sequence[RunSummary]) -> Iterator[dict[str, Any]]:
 
 def totals(made: Sequence[RunSummary]) -> str:
     """The line that counts the outcomes and adds up the cost."""
-    total = summary.add_up(one.summary for one in made)
+    total = summary.combine(one.summary for one in made)
     earlier = f" ({total.created_earlier} by an earlier run)" if total.created_earlier else ""
     return (
         f"{count(_jobs(made), 'job', 'jobs')}: {total.created} created{earlier}, {total.not_created} not created, "
@@ -124,7 +124,7 @@ def totals(made: Sequence[RunSummary]) -> str:
 
 
 def _jobs(made: Sequence[RunSummary]) -> int:
-    return sum(one.jobs for one in made)
+    return sum(one.entry_count for one in made)
 
 
 def _money(cost: int, estimate: int | None) -> str:
@@ -137,14 +137,14 @@ def _notes(made: Sequence[RunSummary], style: Style, *, listed: int) -> Iterator
         for one in made:
             yield f"{escape_unprintable(one.run.manifest_name)}: {totals([one])}"
     yield totals(made)
-    projects = summary.add_up(one.summary for one in made).projects
+    projects = summary.combine(one.summary for one in made).projects
     if len(projects) > 1:
         for project in projects[:_MOST_PROJECTS]:
             money = _money(project.cost, project.estimate)
             yield f"project {escape_unprintable(project.project_id)}: {project.created} created · {money}"
         if len(projects) > _MOST_PROJECTS:
             yield f"and {len(projects) - _MOST_PROJECTS} projects more: see the results file"
-    invalid = sum(one.invalid for one in made)
+    invalid = sum(one.invalid_jobs for one in made)
     if invalid:
         yield f"{count(invalid, 'created job has', 'created jobs have')} validation errors: see the results file"
     if listed < _jobs(made):
@@ -248,7 +248,7 @@ def _created(outcome: Created) -> dict[str, Any]:
         "assigned": json_cell(outcome.assigned),
         "candidates": None if outcome.assigned else json_cell(outcome.candidates),
         "attempts": outcome.attempts,
-        "sent_at": rfc3339(outcome.sent_at),
+        "sent_at": format_time(outcome.sent_at),
     }
 
 
@@ -260,5 +260,5 @@ def _error(outcome: NotCreated | InDoubt) -> dict[str, Any]:
         "http_status": error.http_status,
         "request_id": error.request_id,
         "attempts": outcome.attempts,
-        "sent_at": outcome.sent_at and rfc3339(outcome.sent_at),
+        "sent_at": outcome.sent_at and format_time(outcome.sent_at),
     }

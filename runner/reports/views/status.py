@@ -9,11 +9,11 @@ from typing import Any
 from runner.core.text import escape_unprintable
 from runner.reports.style import Style
 from runner.reports.views.table import Table, column, job_ids, json_cell, numbers, times
-from runner.runs.job_status import JobStatus, Kind, totals
-from runner.runs.results_file import rfc3339
+from runner.runs.job_status import JobStatus, StatusKind, summarize_statuses
+from runner.runs.results_file import format_time
 
 MOST_LISTED = 1000
-_COLORS: Mapping[Kind, str] = {
+_COLORS: Mapping[StatusKind, str] = {
     "completed": "green",
     "failed": "red",
     "cancelled": "red",
@@ -60,7 +60,7 @@ def sheet(made: Sequence[StatusReport], style: Style) -> Table:
     """The jobs (all of them, or, where those are very many, the ones that are not completed) and totals."""
     sightings = [(escape_unprintable(standing.manifest), one) for standing in made for one in standing.sightings]
     every = style.every or len(sightings) <= MOST_LISTED
-    kept = [pair for pair in sightings if every or pair[1].kind_now != "completed"]
+    kept = [pair for pair in sightings if every or pair[1].current_kind != "completed"]
     listed = [one for _, one in kept]
     columns = [
         *([column("manifest", (name for name, _ in kept), least=8, rank=3)] if style.several else []),
@@ -68,7 +68,7 @@ def sheet(made: Sequence[StatusReport], style: Style) -> Table:
         job_ids("job id", (escape_unprintable(one.job_id) for one in listed), rank=3),
         column("workflow", (escape_unprintable(one.workflow_id) for one in listed), least=9, rank=6),
         column("project", (escape_unprintable(one.project_id) for one in listed), least=9, rank=7),
-        column("status", (escape_unprintable(one.status_now or "unknown") for one in listed), least=9, rank=0),
+        column("status", (escape_unprintable(one.current_status or "unknown") for one in listed), least=9, rank=0),
         column("progress", (escape_unprintable(one.progress) for one in listed), least=5, rank=1),
         numbers("cost", (one.cost for one in listed), rank=4),
         column("time taken", (escape_unprintable(one.time_taken) for one in listed), least=6, rank=5),
@@ -79,12 +79,12 @@ def sheet(made: Sequence[StatusReport], style: Style) -> Table:
     notes = [note for standing in made for note in _notes(standing, style)]
     if len(listed) < len(sightings):
         notes.append("completed jobs are not listed, as there are very many: --all lists every job")
-    return Table(shown, "status", tuple(_COLORS[one.kind_now] for one in listed), tuple(notes))
+    return Table(shown, "status", tuple(_COLORS[one.current_kind] for one in listed), tuple(notes))
 
 
 def _notes(standing: StatusReport, style: Style) -> Iterator[str]:
     whose = f"{escape_unprintable(standing.manifest)}: " if style.several else ""
-    yield f"{whose}{escape_unprintable(totals(standing.sightings))}"
+    yield f"{whose}{escape_unprintable(summarize_statuses(standing.sightings))}"
     if standing.others:
         yield others(standing.others)
 
@@ -107,7 +107,7 @@ def document(standing: StatusReport) -> dict[str, Any]:
     """The jobs as JSON has them."""
     counts: dict[str, int] = {}
     for one in standing.sightings:
-        counts[one.status_now or "unknown"] = counts.get(one.status_now or "unknown", 0) + 1
+        counts[one.current_status or "unknown"] = counts.get(one.current_status or "unknown", 0) + 1
     return {
         "version": 1,
         "run": {"id": standing.run_id, "manifest": standing.manifest, "base_url": standing.api},
@@ -128,9 +128,9 @@ def _values(one: JobStatus) -> dict[str, Any]:
         "progress": one.progress or None,
         "cost": one.cost,
         "time_taken": one.time_taken or None,
-        "finished_at": one.finished_at and rfc3339(one.finished_at),
+        "finished_at": one.finished_at and format_time(one.finished_at),
         "errors": list(one.errors),
-        "seen_at": one.seen_at and rfc3339(one.seen_at),
+        "seen_at": one.seen_at and format_time(one.seen_at),
         "problem": one.problem or None,
     }
 

@@ -435,9 +435,9 @@ def go(progress: Progress) -> None:
             progress.decided(submission, outcome)
             if number == 1:
                 progress.stopping("not found, 10 times in a row")
-        progress.looking(2, 30.0)
+        progress.looking_up(2, 30.0)
         old = doubtful("old")
-        progress.found([Finding(old, CREATED, "found"), Finding(old, IN_DOUBT, "two candidates")])
+        progress.looked_up([Finding(old, CREATED, "found"), Finding(old, IN_DOUBT, "two candidates")])
 
 
 @pytest.mark.parametrize(
@@ -526,7 +526,7 @@ def test_what_a_server_says_cannot_steer_the_terminal(capsys: pytest.CaptureFixt
     progress.stopping(HOSTILE)
     for outcome in (created, NotCreated(error, 1, AT), in_doubt):
         progress.decided(hostile, outcome)
-    progress.found([Finding(doubtful(HOSTILE), outcome, HOSTILE) for outcome in (created, in_doubt)])
+    progress.looked_up([Finding(doubtful(HOSTILE), outcome, HOSTILE) for outcome in (created, in_doubt)])
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 9
     assert all(line.isprintable() and not line.startswith("::") for line in lines)

@@ -165,7 +165,7 @@ def test_a_record_that_another_user_may_not_look_at_is_refused_in_words(shared: 
             lambda: ledger_access.require_ledger(place.path),
             lambda: preview.refuse_running(request),
             lambda: preview.open_ledger(place).__enter__(),
-            lambda: execution.opened(request, None, None, None).__enter__(),  # type: ignore[arg-type]  # it goes no further
+            lambda: execution.open_execution(request, None, None, None).__enter__(),  # type: ignore[arg-type]  # it goes no further
         ):
             with pytest.raises(RefusedError, match=r"cannot be reached at .*: Permission denied") as caught:
                 look()

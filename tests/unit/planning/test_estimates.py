@@ -52,7 +52,7 @@ def answer(body: bytes, status: int = 200) -> Response:
 def ask(happening: ExchangeResult, *, bearer: bool = False) -> tuple[Estimate, str]:
     """What comes of one workflow's estimate and of one pair's check, when the API says this to both."""
     asker = Fetcher(Limits(concurrency=1, attempts=1))
-    told = estimates.ask(asker, Api({"w-1": happening}, bearer), ["w-1"], [PAIR])
+    told = estimates.fetch_estimates(asker, Api({"w-1": happening}, bearer), ["w-1"], [PAIR])
     return told.estimates["w-1"], told.problems[PAIR]
 
 
@@ -145,7 +145,7 @@ def test_a_key_with_a_prefix_is_said_to_have_one() -> None:
 )
 def test_what_to_do_is_told_where_it_is_not_about_a_workflow(happening: ExchangeResult, remedy: str) -> None:
     asker = Fetcher(Limits(attempts=1, timeout=0.01))
-    told = estimates.ask(asker, Api({"w-1": happening}), ["w-1"], [PAIR])
+    told = estimates.fetch_estimates(asker, Api({"w-1": happening}), ["w-1"], [PAIR])
     [(words, what)] = told.remedies.items()
     assert words == told.problems[PAIR] == told.estimates["w-1"].problem
     assert remedy in what
@@ -153,7 +153,7 @@ def test_what_to_do_is_told_where_it_is_not_about_a_workflow(happening: Exchange
 
 @pytest.mark.parametrize("status", [200, 400, 403, 404, 422])
 def test_what_to_do_about_a_workflow_is_not(status: int) -> None:
-    told = estimates.ask(Fetcher(Limits()), Api({"w-1": answer(b"", status)}), ["w-1"], [PAIR])
+    told = estimates.fetch_estimates(Fetcher(Limits()), Api({"w-1": answer(b"", status)}), ["w-1"], [PAIR])
     assert told.remedies == {}
 
 
@@ -206,7 +206,7 @@ happenings = st.one_of(
 def test_whatever_it_says_is_a_cost_or_a_reason(said: list[ExchangeResult]) -> None:
     told = {f"w{number}": happening for number, happening in enumerate(said)}
     asker = Fetcher(Limits(concurrency=2, attempts=1, timeout=0.01))
-    made = estimates.ask(asker, Api(told), told, [(one, "p-1") for one in told])
+    made = estimates.fetch_estimates(asker, Api(told), told, [(one, "p-1") for one in told])
     assert list(made.estimates) == list(told)
     for cost in made.estimates.values():
         assert (cost.cost is None) is bool(cost.problem)
@@ -228,7 +228,9 @@ def test_each_workflow_and_each_pair_is_asked_for_once() -> None:
         WireServer(choose=choose) as server,
         api.ReadOnlyClient(Endpoint(server.url, ApiKey("key")), 4) as reader,
     ):
-        made = estimates.ask(Fetcher(Limits(concurrency=4)), reader, (workflow for workflow, _ in pairs), pairs)
+        made = estimates.fetch_estimates(
+            Fetcher(Limits(concurrency=4)), reader, (workflow for workflow, _ in pairs), pairs
+        )
     assert made.estimates == {f"w{number}": Estimate(number) for number in range(3)}
     assert made.problems == dict.fromkeys(pairs, "the workflow has 1 validation error(s)")
     assert Counter(request.target for request in server.requests) == {
@@ -240,21 +242,23 @@ def test_each_workflow_and_each_pair_is_asked_for_once() -> None:
 
 def test_estimates_alone_ask_for_nothing_else() -> None:
     reader = Api({"w-1": answer(b'{"estimated_cost": 3}')})
-    assert estimates.ask(Fetcher(Limits()), reader, ["w-1", "w-1"], ()).estimates == {"w-1": Estimate(3)}
+    assert estimates.fetch_estimates(Fetcher(Limits()), reader, ["w-1", "w-1"], ()).estimates == {"w-1": Estimate(3)}
     assert reader.asked == ["w-1"]
 
 
 def test_an_api_that_does_not_answer_is_waited_for_once_for_both() -> None:
     silent = NoResponse("timeout", written=True, detail="no answer in time")
     reader = Api({f"w{number}": silent for number in range(9)})
-    made = estimates.ask(Fetcher(Limits(concurrency=1)), reader, reader.told, [(one, "p") for one in reader.told])
+    made = estimates.fetch_estimates(
+        Fetcher(Limits(concurrency=1)), reader, reader.told, [(one, "p") for one in reader.told]
+    )
     assert set(made.problems.values()) == {one.problem for one in made.estimates.values()} == {"no answer in time"}
     assert len(reader.asked) == 1
 
 
 def test_who_is_asked_has_no_way_to_create_a_job() -> None:
-    assert get_type_hints(estimates.ask)["reader"] is estimates.Reader
-    assert {name for name in vars(estimates.Reader) if not name.startswith("_")} == {
+    assert get_type_hints(estimates.fetch_estimates)["reader"] is estimates.WorkflowReader
+    assert {name for name in vars(estimates.WorkflowReader) if not name.startswith("_")} == {
         "bearer",
         "get_estimate",
         "get_workflow",

@@ -50,13 +50,15 @@ def check(
 ) -> None:
     for number, one in enumerate(known):
         jobs = [past.job(f"j{project}", project_id=project) for project in one.projects]
-        at = manifest_identity.absolute(one.path)
+        at = manifest_identity.resolve_path(one.path)
         run = past.begin(ledger, f"run-{number}", jobs, api=one.api, manifest=one.name, path=at)
         for job in jobs:
             past.send(ledger, run, job, past.made(f"{one.name}-{job.project_id}"))
     # Each entry twice: pairs are what is counted.
     entries = [past.job(f"{turn}{project}", project_id=project) for project in projects for turn in "ab"]
-    manifest_identity.check(ledger, past.API, Manifest(name, path, "sha256", tuple(entries), has_explicit_name=named))
+    manifest_identity.check_identity(
+        ledger, past.API, Manifest(name, path, "sha256", tuple(entries), has_explicit_name=named)
+    )
 
 
 GONE = [Known("gone", "gone.yaml")]
@@ -119,4 +121,4 @@ def test_a_renamed_file_is_refused(ledger: Ledger, desk: Path, known: list[Known
     ("path", "kept"), [("-", "-"), ("here.yaml", "here.yaml"), ("./there/../link.yaml", "here.yaml")]
 )
 def test_the_path_that_is_kept(desk: Path, path: str, kept: str) -> None:
-    assert manifest_identity.absolute(path) == (kept if kept == "-" else str(desk.resolve() / kept))
+    assert manifest_identity.resolve_path(path) == (kept if kept == "-" else str(desk.resolve() / kept))

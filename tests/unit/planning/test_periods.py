@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from runner.core.errors import UsageError
 from runner.core.exit_codes import Exit
 from runner.core.models import OncePer
-from runner.planning.periods import describe, run_key, zone
+from runner.planning.periods import build_run_key, describe_run_key, load_timezone
 
 KINDS: tuple[OncePer, ...] = get_args(OncePer)
 PERIODS: tuple[OncePer, ...] = ("hour", "day", "week", "month")
@@ -46,7 +46,7 @@ def at(text: str) -> datetime:
 
 
 def key(once_per: OncePer, timezone: str | None, text: str) -> str:
-    return run_key(once_per, timezone, at(text), "r-1")
+    return build_run_key(once_per, timezone, at(text), "r-1")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_an_hour_starts_at_its_own_instant_when_clocks_change(timezone: str, now
 
 def test_a_day_that_a_zone_skipped_has_no_key() -> None:
     start = at("2011-12-29T00:00Z")
-    keys = [run_key("day", "Pacific/Apia", start + timedelta(hours=hour), "r-1") for hour in range(60)]
+    keys = [build_run_key("day", "Pacific/Apia", start + timedelta(hours=hour), "r-1") for hour in range(60)]
     assert [name for name, _ in groupby(keys)] == [
         "day:2011-12-28",
         "day:2011-12-29",
@@ -134,13 +134,13 @@ def test_a_key_does_not_hold_the_zone(once_per: OncePer) -> None:
 
 
 def test_no_timezone_is_utc() -> None:
-    assert zone(None) is UTC
-    assert zone("UTC") is UTC
+    assert load_timezone(None) is UTC
+    assert load_timezone("UTC") is UTC
 
 
 def test_a_naive_time_is_a_bug() -> None:
     with pytest.raises(ValueError, match="aware"):
-        run_key("day", None, datetime(2026, 11, 24), "r-1")  # noqa: DTZ001  # the bug itself
+        build_run_key("day", None, datetime(2026, 11, 24), "r-1")  # noqa: DTZ001  # the bug itself
 
 
 def changes(name: str, year: int) -> Iterator[datetime]:
@@ -164,7 +164,7 @@ def test_the_zones_have_changes_to_test_with() -> None:
 @pytest.mark.parametrize(("name", "change"), CHANGES, ids=lambda value: str(value).replace(":00+00:00", "Z"))
 def test_around_a_change_keys_follow_the_clock(once_per: OncePer, name: str, change: datetime) -> None:
     minutes = [change + timedelta(minutes=minute) for minute in range(-190, 190)]
-    keys = [run_key(once_per, name, instant, "r-1") for instant in minutes]
+    keys = [build_run_key(once_per, name, instant, "r-1") for instant in minutes]
     runs = [name for name, _ in groupby(keys)]
     assert len(runs) == len(set(runs)), "a key came back after another"
     assert runs == sorted(runs)
@@ -190,7 +190,7 @@ def test_the_same_instant_has_the_same_key_however_it_is_written(
     once_per: OncePer, name: str, instant: datetime, offset: int
 ) -> None:
     elsewhere = instant.astimezone(timezone(timedelta(minutes=offset)))
-    assert run_key(once_per, name, elsewhere, "r-1") == run_key(once_per, name, instant, "r-1")
+    assert build_run_key(once_per, name, elsewhere, "r-1") == build_run_key(once_per, name, instant, "r-1")
 
 
 @given(
@@ -204,7 +204,7 @@ def test_keys_never_go_back_or_come_back_as_time_goes_on(
     once_per: OncePer, name: str, start: datetime, later: list[timedelta], scale: float
 ) -> None:
     instants = sorted(start + step * scale for step in later)
-    keys = [run_key(once_per, name, instant, "r-1") for instant in instants]
+    keys = [build_run_key(once_per, name, instant, "r-1") for instant in instants]
     assert keys == sorted(keys)
 
 
@@ -212,20 +212,20 @@ def test_keys_never_go_back_or_come_back_as_time_goes_on(
 @example("Australia/Lord_Howe", at("2026-10-03T15:45Z"))
 @example("Pacific/Chatham", at("2026-04-04T14:01Z"))
 def test_an_hour_holds_its_start_and_nothing_before(name: str, instant: datetime) -> None:
-    own = run_key("hour", name, instant, "r-1")
+    own = build_run_key("hour", name, instant, "r-1")
     start = at(own.removeprefix("hour:"))
     assert timedelta() <= instant - start < timedelta(hours=1)
-    assert run_key("hour", name, start, "r-1") == own
-    assert run_key("hour", name, start - timedelta(microseconds=1), "r-1") < own
+    assert build_run_key("hour", name, start, "r-1") == own
+    assert build_run_key("hour", name, start - timedelta(microseconds=1), "r-1") < own
 
 
 @given(st.sampled_from(ZONES), INSTANTS)
 def test_days_weeks_and_months_are_the_calendars(name: str, instant: datetime) -> None:
     today = instant.astimezone(ZoneInfo(name)).date()
-    assert date.fromisoformat(run_key("day", name, instant, "r-1").removeprefix("day:")) == today
-    monday = date.fromisoformat(run_key("week", name, instant, "r-1").removeprefix("week:"))
+    assert date.fromisoformat(build_run_key("day", name, instant, "r-1").removeprefix("day:")) == today
+    monday = date.fromisoformat(build_run_key("week", name, instant, "r-1").removeprefix("week:"))
     assert timedelta() <= today - monday < timedelta(days=7)
-    assert run_key("month", name, instant, "r-1") == f"month:{today.isoformat()[:7]}"
+    assert build_run_key("month", name, instant, "r-1") == f"month:{today.isoformat()[:7]}"
 
 
 @pytest.mark.parametrize(
@@ -243,19 +243,19 @@ def test_days_weeks_and_months_are_the_calendars(name: str, instant: datetime) -
     ],
 )
 def test_describe(text: str, expected: str) -> None:
-    assert describe(text) == expected
+    assert describe_run_key(text) == expected
 
 
 @given(st.sampled_from(KINDS), st.sampled_from(ZONES), INSTANTS, st.text())
 def test_every_key_is_described(once_per: OncePer, name: str, instant: datetime, run_id: str) -> None:
-    words = describe(run_key(once_per, name, instant, run_id))
+    words = describe_run_key(build_run_key(once_per, name, instant, run_id))
     assert words == "ever" or words.startswith("the ")
     assert not words.startswith("the run key ")
 
 
 @given(st.text())
 def test_any_text_is_described(text: str) -> None:
-    assert describe(text)
+    assert describe_run_key(text)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_any_text_is_described(text: str) -> None:
 )
 def test_an_unknown_timezone_is_a_usage_error(name: str) -> None:
     with pytest.raises(UsageError, match="is not known") as caught:
-        run_key("day", name, at("2026-11-24T07:45Z"), "r-1")
+        build_run_key("day", name, at("2026-11-24T07:45Z"), "r-1")
     assert caught.value.exit_code is Exit.USAGE
     assert "Europe/Berlin" in caught.value.hint
 
@@ -290,11 +290,11 @@ import sys
 sys.modules["tzdata"] = None
 from datetime import UTC, datetime
 from runner.core.errors import UsageError
-from runner.planning.periods import run_key
+from runner.planning.periods import build_run_key
 now = datetime(2026, 11, 24, tzinfo=UTC)
-print(run_key("day", "UTC", now, "r"), run_key("hour", None, now, "r"))
+print(build_run_key("day", "UTC", now, "r"), build_run_key("hour", None, now, "r"))
 try:
-    run_key("day", "Europe/Berlin", now, "r")
+    build_run_key("day", "Europe/Berlin", now, "r")
 except UsageError as error:
     print(error.message, "|", error.hint)
 """

@@ -33,12 +33,12 @@ def make(
     standings: Sequence[SubmissionRow] = (),
     again: Sequence[str] = (),
 ) -> plan.Plan:
-    return plan.make(Manifest("nightly", "nightly.yaml", "0" * 64, tuple(jobs)), only, standings, again)
+    return plan.build_plan(Manifest("nightly", "nightly.yaml", "0" * 64, tuple(jobs)), only, standings, again)
 
 
 def test_without_globs_every_enabled_job_is_sent_with_its_ordinal_among_its_pair() -> None:
     made = make()
-    assert made.sends == (Submission(A, 1), Submission(C, 2), Submission(D, 1), Submission(E, 1))
+    assert made.to_send == (Submission(A, 1), Submission(C, 2), Submission(D, 1), Submission(E, 1))
     assert made.skipped == {"field-b": DISABLED}
 
 
@@ -57,7 +57,7 @@ def test_without_globs_every_enabled_job_is_sent_with_its_ordinal_among_its_pair
 )
 def test_globs_match_whole_names(only: list[str], sent: list[Job]) -> None:
     made = make(only)
-    assert [submission.job for submission in made.sends] == sent
+    assert [submission.job for submission in made.to_send] == sent
     left = [job for job in JOBS if job not in sent]
     assert made.skipped == {job.name: NOT_SELECTED if job.enabled else DISABLED for job in left}
 
@@ -90,21 +90,21 @@ def standing(name: str, pair: tuple[str, str], ordinal: int, state: State, *, ag
 def test_a_pair_that_was_bought_is_not_bought_again_under_another_name() -> None:
     bought = [standing("old name", A.pair, 1, "created"), standing("Coast", A.pair, 2, "in_doubt")]
     made = make(standings=bought)
-    assert made.sends == (Submission(D, 1), Submission(E, 1))
-    assert made.match.of == {"Coast": bought[1], "field-a": bought[0]}
-    assert made.match.gone == ()
+    assert made.to_send == (Submission(D, 1), Submission(E, 1))
+    assert made.match.by_name == {"Coast": bought[1], "field-a": bought[0]}
+    assert made.match.unlisted == ()
 
 
 def test_what_failed_is_tried_again_as_the_same_submission() -> None:
     tried = [standing("field-a", A.pair, 7, "not_created"), standing("Coast", A.pair, 2, "created")]
     made = make(["field-*", "Coast"], standings=tried)
-    assert made.sends == (Submission(A, 7),)
+    assert made.to_send == (Submission(A, 7),)
 
 
 def test_again_sends_one_more_of_what_was_created_and_of_nothing_else() -> None:
     bought = [standing("field-a", A.pair, 1, "created"), standing("Coast", A.pair, 2, "in_doubt")]
     made = make(["field-a"], standings=bought, again=["field-a"])
-    assert made.sends == (Submission(A, 3, again=True),)
+    assert made.to_send == (Submission(A, 3, again=True),)
     for name, said in (("Coast", "not created"), ("w2/p1", "not created"), ("nobody", "no such job")):
         with pytest.raises(UsageError, match=said):
             make(standings=bought, again=[name])
@@ -132,16 +132,16 @@ def test_of_each_pair_as_many_are_sent_as_are_missing_whatever_they_are_called(
     wanted = Counter(job.pair for job in jobs if job.enabled)
     bought = Counter(standing.pair for standing in standings if standing.consumes_slot)
     made = make(jobs=jobs, standings=standings)
-    assert Counter(submission.job.pair for submission in made.sends) == wanted - bought
+    assert Counter(submission.job.pair for submission in made.to_send) == wanted - bought
     renamed = [Job(f"other-{index}", *job.pair, enabled=job.enabled) for index, job in enumerate(jobs)]
     shuffled = make(jobs=data.draw(st.permutations(renamed)), standings=standings)
-    assert Counter(submission.job.pair for submission in shuffled.sends) == wanted - bought
+    assert Counter(submission.job.pair for submission in shuffled.to_send) == wanted - bought
 
 
 @settings(max_examples=60)
 @given(jobs=_jobs, standings=_standings)
 def test_no_ordinal_is_used_for_two_submissions(jobs: list[Job], standings: list[SubmissionRow]) -> None:
     made = make(jobs=jobs, standings=standings)
-    sent = [(submission.job.pair, submission.ordinal) for submission in made.sends]
+    sent = [(submission.job.pair, submission.ordinal) for submission in made.to_send]
     assert len(set(sent)) == len(sent)
     assert not set(sent) & {(standing.pair, standing.ordinal) for standing in standings if standing.consumes_slot}

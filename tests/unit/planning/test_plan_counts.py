@@ -131,8 +131,8 @@ class Machine(RuleBasedStateMachine):
     def run(self, data: st.DataObject) -> None:
         missing = self._listed() - self._bought()
         planned = self._begun()
-        assert Counter(one.job.pair for one in planned.sends) == missing
-        self._send(planned.sends, data)
+        assert Counter(one.job.pair for one in planned.to_send) == missing
+        self._send(planned.to_send, data)
 
     @precondition(lambda self: self.jobs)
     @rule(data=st.data(), chance=chances)
@@ -141,12 +141,12 @@ class Machine(RuleBasedStateMachine):
         names = [job.name for job in self.jobs]
         part = chance.sample(names, chance.randint(1, len(names)))
         rest = [name for name in names if name not in part]
-        whole = self._plan().sends
+        whole = self._plan().to_send
         planned = self._begun(part)
-        others = self._plan(rest).sends if rest else ()
-        assert sorted(one.job.name for one in (*planned.sends, *others)) == sorted(one.job.name for one in whole)
-        assert {one.job.name for one in planned.sends} <= set(part)
-        self._send(planned.sends, data)
+        others = self._plan(rest).to_send if rest else ()
+        assert sorted(one.job.name for one in (*planned.to_send, *others)) == sorted(one.job.name for one in whole)
+        assert {one.job.name for one in planned.to_send} <= set(part)
+        self._send(planned.to_send, data)
 
     @rule(data=st.data())
     def settle(self, data: st.DataObject) -> None:
@@ -161,22 +161,22 @@ class Machine(RuleBasedStateMachine):
     def once_more(self, data: st.DataObject, chance: random.Random) -> None:
         """`--again`: exactly one more than a plain run sends, and that one on purpose."""
         self.ledger.mark_intents_in_doubt(API, NAME, LOST)
-        of = self._plan().match.of
+        of = self._plan().match.by_name
         names = [job.name for job in self.jobs if job.name in of and of[job.name].state == "created"]
         if not names:
             return
         name = chance.choice(names)
-        plain = self._plan().sends
+        plain = self._plan().to_send
         try:
             planned = self._begun(again=[name])
         except UsageError:  # the one more that was asked for before may exist
             assert any(one.again and (one.name, one.state) == (name, "in_doubt") for one in self._standings())
             return
-        assert planned.sends[:-1] == plain
-        assert planned.sends[-1].again
-        assert planned.sends[-1].job.name == name
-        self._send(planned.sends, data)
-        self.again[planned.sends[-1].job.pair] += 1
+        assert planned.to_send[:-1] == plain
+        assert planned.to_send[-1].again
+        assert planned.to_send[-1].job.name == name
+        self._send(planned.to_send, data)
+        self.again[planned.to_send[-1].job.pair] += 1
 
     @rule(pair=pairs)
     def one_entry_more_buys_one(self, pair: Pair) -> None:
@@ -195,7 +195,7 @@ class Machine(RuleBasedStateMachine):
         after, listed = self._bought(), self._listed()
         for pair in PAIRS:
             assert after[pair] == max(before[pair], listed[pair])
-        assert self._plan().sends == ()
+        assert self._plan().to_send == ()
 
     # What holds at all times.
 
@@ -210,12 +210,12 @@ class Machine(RuleBasedStateMachine):
         assert all(times == 1 for times in self.made.values())
         standings = self._standings()
         assert {one.job_id for one in standings if one.job_id} == set(self.made)
-        matched = plan.match(self.jobs, standings)
-        told = [one.id for one in (*matched.of.values(), *matched.gone)]
+        matched = plan.match_submissions(self.jobs, standings)
+        told = [one.id for one in (*matched.by_name.values(), *matched.unlisted)]
         assert len(told) == len(set(told))
         assert {one.id for one in standings if one.state in ("sending", "in_doubt", "created")} <= set(told)
         of = {job.name: job.pair for job in self.jobs}
-        assert all(one.pair == of[name] for name, one in matched.of.items())
+        assert all(one.pair == of[name] for name, one in matched.by_name.items())
 
     # What the rules are made of.
 
@@ -239,7 +239,7 @@ class Machine(RuleBasedStateMachine):
         return Counter(one.pair for one in self._standings() if one.state in there and not one.again)
 
     def _plan(self, only: Sequence[str] = (), again: Sequence[str] = ()) -> plan.Plan:
-        return plan.make(Manifest(NAME, "-", "0", tuple(self.jobs)), only, self._standings(), again)
+        return plan.build_plan(Manifest(NAME, "-", "0", tuple(self.jobs)), only, self._standings(), again)
 
     def _begun(self, only: Sequence[str] = (), again: Sequence[str] = ()) -> plan.Plan:
         """What `execution` does before it sends."""
@@ -248,9 +248,9 @@ class Machine(RuleBasedStateMachine):
         planned = self._plan(only, again)
         run = begin(self.ledger, f"r-{next(self.numbers)}", self.jobs, manifest=NAME, key=KEY, end=None)
         self.book = RunJournal(self.ledger, run)
-        names = [one.job.name for one in planned.sends if not one.again]
+        names = [one.job.name for one in planned.to_send if not one.again]
         assert len(names) == len(set(names))
-        assert all(one.job.enabled for one in planned.sends if not one.again)
+        assert all(one.job.enabled for one in planned.to_send if not one.again)
         return planned
 
     def _send(self, sends: Sequence[Submission], data: st.DataObject) -> None:
@@ -277,7 +277,7 @@ class Machine(RuleBasedStateMachine):
                     return
 
     def _succeed(self) -> None:
-        for submission in self._begun().sends:
+        for submission in self._begun().to_send:
             self._claim(submission)
             self._decide(submission, self._made())
 
@@ -326,23 +326,23 @@ def test_one_more_that_was_never_sent_is_not_told_of_as_in_doubt(ledger: Ledger)
     one = job("a")
     once_more(ledger).commit([], [Submission(one, 2, again=True)], [])
     assert [standing.state for standing in ledger.submissions(API, NAME, KEY)] == ["created", "released"]
-    told = record.of_run(ledger, next(ledger.runs()))
+    told = record.load_record(ledger, next(ledger.runs()))
     assert [type(entry.outcome).__name__ for entry in told.entries] == ["Created"]
 
 
 def test_one_more_that_failed_is_told_of_and_a_plain_run_does_not_send_it(ledger: Ledger) -> None:
     one = job("a")
     once_more(ledger).commit([RecordedOutcome(Submission(one, 2, again=True), refused(), THEN)], [], [])
-    told = record.of_run(ledger, next(ledger.runs()))
+    told = record.load_record(ledger, next(ledger.runs()))
     assert [type(entry.outcome).__name__ for entry in told.entries] == ["Created", "NotCreated"]
-    planned = plan.make(Manifest(NAME, "-", "0", (one,)), (), ledger.submissions(API, NAME, KEY))
-    assert planned.sends == ()
+    planned = plan.build_plan(Manifest(NAME, "-", "0", (one,)), (), ledger.submissions(API, NAME, KEY))
+    assert planned.to_send == ()
 
 
 def test_no_two_submissions_of_a_plan_are_the_same_one_however_often_a_name_is_given(ledger: Ledger) -> None:
     """The ledger would refuse to claim the second, in the middle of a run."""
     one = job("a")
     once_more(ledger).commit([RecordedOutcome(Submission(one, 2, again=True), refused(), THEN)], [], [])
-    planned = plan.make(Manifest(NAME, "-", "0", (one,)), (), ledger.submissions(API, NAME, KEY), ["a", "a"])
-    ordinals = [submission.ordinal for submission in planned.sends]
+    planned = plan.build_plan(Manifest(NAME, "-", "0", (one,)), (), ledger.submissions(API, NAME, KEY), ["a", "a"])
+    ordinals = [submission.ordinal for submission in planned.to_send]
     assert len(ordinals) == len(set(ordinals))

@@ -35,7 +35,7 @@ def test_a_report_leaves_the_last_line_to_its_printer(name: str) -> None:
 @given(records)
 def test_json_is_the_results_document(made: RunRecord) -> None:
     text = RUN_FORMATS["json"]([summarize(made)], Style())
-    assert text + "\n" == "".join(results_file.chunks(summarize(made)))
+    assert text + "\n" == "".join(results_file.serialize(summarize(made)))
     check_results(loads_strictly(text))
 
 

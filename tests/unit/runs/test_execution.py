@@ -129,10 +129,10 @@ class Watcher:
         self.findings: list[str] = []
         self.outcomes: dict[str, str] = {}
 
-    def found(self, findings: Sequence[Finding]) -> None:
+    def looked_up(self, findings: Sequence[Finding]) -> None:
         self.findings += [f"{one.doubt.name} {words(one.outcome)}" for one in findings]
 
-    def looking(self, doubts: int, seconds: float) -> None:
+    def looking_up(self, doubts: int, seconds: float) -> None:
         self.looks.append((doubts, seconds))
 
     def note(self, text: str) -> None:
@@ -154,11 +154,11 @@ class Interrupter:
     def __init__(self) -> None:
         self.calls: list[str] = []
 
-    def engine_made(self, engine: Engine) -> None:
+    def engine_started(self, engine: Engine) -> None:
         assert isinstance(engine, Engine)
         self.calls.append("made")
 
-    def engine_done(self) -> None:
+    def engine_ended(self) -> None:
         self.calls.append("done")
 
 
@@ -209,7 +209,7 @@ class Site:
     @contextmanager
     def opened(self, *jobs: Job, **options: Any) -> Iterator[Execution]:
         wait = options.pop("wait", self.clock)
-        with execution.opened(self.order(*jobs, **options), self.backend, Watcher(), wait) as one:
+        with execution.open_execution(self.order(*jobs, **options), self.backend, Watcher(), wait) as one:
             yield one
 
     def run(self, *jobs: Job, **options: Any) -> Ran:

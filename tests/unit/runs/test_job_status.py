@@ -21,7 +21,7 @@ from runner.client.endpoint import ApiKey, Endpoint
 from runner.client.fetcher import Fetcher
 from runner.core.backoff import Backoff
 from runner.core.settings import Limits
-from runner.runs.job_status import JobStatus, Kind, StatusPoller, totals
+from runner.runs.job_status import JobStatus, StatusKind, StatusPoller, summarize_statuses
 
 THEN = datetime(2026, 10, 20, 1, 0, tzinfo=UTC)
 
@@ -39,7 +39,7 @@ def raw(body: bytes, job_id: str = "j", workflow_id: str = "w") -> JobStatus:
 
 # Which words are final.
 
-WORDS: dict[Kind, tuple[str, ...]] = {
+WORDS: dict[StatusKind, tuple[str, ...]] = {
     "completed": ("completed", "succeeded", "success", "successful", "done", "finished"),
     "failed": ("failed", "failure", "error", "errored", "timed_out", "timedout"),
     "cancelled": ("cancelled", "canceled", "aborted", "terminated", "stopped"),
@@ -48,7 +48,7 @@ WORDS: dict[Kind, tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize(("word", "kind"), [(word, kind) for kind, words in WORDS.items() for word in words])
-def test_known_words(word: str, kind: Kind) -> None:
+def test_known_words(word: str, kind: StatusKind) -> None:
     seen = sighting(status=word)
     assert (seen.kind, seen.is_final, seen.status) == (kind, kind != "active", word)
 
@@ -59,7 +59,9 @@ def test_known_words(word: str, kind: Kind) -> None:
     st.sampled_from("_- "),
     st.sampled_from(["{}", " {}", "{} \n"]),
 )
-def test_however_they_are_spelt(known: tuple[str, Kind], case: Callable[[str], str], joint: str, around: str) -> None:
+def test_however_they_are_spelt(
+    known: tuple[str, StatusKind], case: Callable[[str], str], joint: str, around: str
+) -> None:
     word, kind = known
     assert sighting(status=around.format(case(word).replace("_", joint))).kind == kind
 
@@ -182,17 +184,17 @@ def test_totals() -> None:
         sighting(status="weird", cost=3),
         raw(b""),
     ]
-    assert totals(seen) == "4 jobs: 2 completed, 1 weird, 1 status unknown · cost 15"
+    assert summarize_statuses(seen) == "4 jobs: 2 completed, 1 weird, 1 status unknown · cost 15"
     lost = replace(sighting(status="running", cost=1), problem="HTTP 404 Not Found")
-    assert totals([seen[0], lost]) == "2 jobs: 1 completed, 1 status unknown · cost 13"
-    assert totals(seen[:1]) == "1 job: 1 completed · cost 12"
-    assert totals([]) == "0 jobs · cost 0"
+    assert summarize_statuses([seen[0], lost]) == "2 jobs: 1 completed, 1 status unknown · cost 13"
+    assert summarize_statuses(seen[:1]) == "1 job: 1 completed · cost 12"
+    assert summarize_statuses([]) == "0 jobs · cost 0"
 
 
 def test_costs_too_large_to_be_printed_are_none() -> None:
     # As many digits as Python prints: the sum of some would have one more.
     body = b'{"id": "j", "status": "completed", "cost": %s}' % (b"9" * 4300)
-    assert totals([raw(body)] * 20) == "20 jobs: 20 completed · cost 0"
+    assert summarize_statuses([raw(body)] * 20) == "20 jobs: 20 completed · cost 0"
 
 
 MEMBERS = st.dictionaries(
@@ -214,7 +216,7 @@ def test_whatever_the_api_tells_it_can_be_read(bodies: list[bytes]) -> None:
         assert all(map(len, one.errors))
         assert one.finished_at is None or one.finished_at.utcoffset() == timedelta(0)
         assert one.is_final == (one.finished_at is not None if one.kind == "unknown" else one.kind != "active")
-    assert totals(seen).startswith(str(len(seen)))
+    assert summarize_statuses(seen).startswith(str(len(seen)))
 
 
 # What is asked. The server's record says.
@@ -290,7 +292,7 @@ class Case:
         return self.one(job_id).status
 
     def one(self, job_id: str) -> JobStatus:
-        return next(one for one in self.watch.sightings if one.job_id == job_id)
+        return next(one for one in self.watch.statuses if one.job_id == job_id)
 
     def follow(self, timeout: float | None = None, then: Callable[[], object] = lambda: None) -> list[list[str]]:
         """Follow on a clock that only moves by the sleeps, `then` after each; returns what changed at each look."""
@@ -300,7 +302,7 @@ class Case:
             then()
             return not self.stopped
 
-        return [[one.job_id for one in changed] for changed in self.watch.follow(wait, timeout)]
+        return [[one.job_id for one in changed] for changed in self.watch.poll_until_final(wait, timeout)]
 
 
 @dataclass
@@ -335,21 +337,21 @@ def watching(api: Backend, limits: Limits = ONCE, jobs: Sequence[JobStatus] | No
 
 def test_one_list_for_several_and_one_get_for_one_alone() -> None:
     with watching(backend(a=3, b=1, c=2)) as case:
-        changed = case.watch.look()
+        changed = case.watch.poll()
         assert case.asked == ["a/jobs", "b/jobs/b-0", "c/jobs"]
-        case.watch.look()
+        case.watch.poll()
         assert case.asked == ["a/jobs", "b/jobs/b-0", "c/jobs"]
     assert [one.job_id for one in changed] == ["a-0", "a-1", "a-2", "b-0", "c-0", "c-1"]
-    assert {one.status for one in case.watch.sightings} == {"running"}
-    assert {one.seen_at for one in case.watch.sightings} == {THEN}
-    assert [one.whole for one in case.watch.sightings] == [False, False, False, True, False, False]
+    assert {one.status for one in case.watch.statuses} == {"running"}
+    assert {one.seen_at for one in case.watch.statuses} == {THEN}
+    assert [one.has_tasks for one in case.watch.statuses] == [False, False, False, True, False, False]
 
 
 def test_what_a_list_cuts_off_is_asked_for_by_itself() -> None:
     with watching(backend(a=53)) as case:
-        case.watch.look()
+        case.watch.poll()
         assert case.asked == ["a/jobs", "a/jobs/a-0", "a/jobs/a-1", "a/jobs/a-2"]
-    assert {one.status for one in case.watch.sightings} == {"running"}
+    assert {one.status for one in case.watch.statuses} == {"running"}
 
 
 def test_the_reasons_of_a_failure_are_asked_for_once() -> None:
@@ -358,11 +360,11 @@ def test_the_reasons_of_a_failure_are_asked_for_once() -> None:
     api.tell("weird", "a-1")
     api.jobs["a"]["a-1"]["finished_at"] = "2026-10-20T01:00:00Z"
     with watching(api) as case:
-        case.watch.look()
+        case.watch.poll()
         assert case.asked == ["a/jobs", "a/jobs/a-0", "a/jobs/a-1", "b/jobs/b-0"]
-        case.watch.look()
+        case.watch.poll()
         assert case.asked == ["a/jobs/a-2"]
-    assert {one.job_id for one in case.watch.sightings if one.errors == ("Analyse: broken",)} >= {"a-0", "a-1", "b-0"}
+    assert {one.job_id for one in case.watch.statuses if one.errors == ("Analyse: broken",)} >= {"a-0", "a-1", "b-0"}
 
 
 def test_reasons_that_are_not_told_do_not_matter() -> None:
@@ -371,11 +373,11 @@ def test_reasons_that_are_not_told_do_not_matter() -> None:
     for trouble in (reply(404), reply(401), reply(500), reply(200, b"{}"), Reset()):
         api.instead["a/jobs/a-0"] = [trouble]
         with watching(api) as case:
-            case.watch.look()
+            case.watch.poll()
             assert case.asked == ["a/jobs", "a/jobs/a-0"]
             assert (case.status("a-0"), case.one("a-0").errors, case.one("a-0").problem) == ("failed", (), "")
-            assert (case.watch.refused, case.watch.is_over) == ("", False)
-            case.watch.look()
+            assert (case.watch.refused, case.watch.is_done) == ("", False)
+            case.watch.poll()
             assert case.asked == ["a/jobs/a-1"]
 
 
@@ -383,9 +385,9 @@ def test_a_completed_job_is_not_asked_for_reasons() -> None:
     api = backend(a=2)
     api.tell("completed")
     with watching(api) as case:
-        case.watch.look()
+        case.watch.poll()
         assert case.asked == ["a/jobs"]
-        assert case.watch.is_over
+        assert case.watch.is_done
 
 
 def test_what_is_final_is_not_asked_for_again() -> None:
@@ -393,10 +395,10 @@ def test_what_is_final_is_not_asked_for_again() -> None:
     with watching(api) as case:
         for number, asked in enumerate((["a/jobs"], ["a/jobs"], ["a/jobs/a-2"])):
             api.tell("completed", f"a-{number}")
-            assert [one.job_id for one in case.watch.look()][:1] == [f"a-{number}"]
+            assert [one.job_id for one in case.watch.poll()][:1] == [f"a-{number}"]
             assert case.asked == asked
-        assert case.watch.is_over
-        assert case.watch.look() == []
+        assert case.watch.is_done
+        assert case.watch.poll() == []
         assert case.asked == []
     assert [one.job_id for one in case.kept] == ["a-0", "a-1", "a-2"]
 
@@ -405,7 +407,7 @@ def test_what_was_final_before_is_never_asked_for() -> None:
     api = backend(a=2)
     seen = [replace(sighting(one, "a", status="completed"), seen_at=datetime.now(UTC)) for one in api.jobs["a"]]
     with watching(api, jobs=seen) as case:
-        assert case.watch.is_over
+        assert case.watch.is_done
         assert case.follow() == [[]]
         assert case.asked == []
     assert case.kept == []
@@ -413,8 +415,8 @@ def test_what_was_final_before_is_never_asked_for() -> None:
 
 def test_with_no_jobs_nothing_is_asked() -> None:
     watch = StatusPoller([], Nobody(), Fetcher(ONCE), lambda _: pytest.fail("nothing is final"))
-    assert watch.is_over
-    assert watch.look() == []
+    assert watch.is_done
+    assert watch.poll() == []
 
 
 class Nobody:
@@ -435,7 +437,7 @@ def test_what_a_list_says_is_added_to_what_is_known() -> None:
         for one in api.jobs["a"]
     ]
     with watching(api, jobs=known) as case:
-        case.watch.look()
+        case.watch.poll()
     assert json.loads(case.one("a-0").body) == {"id": "a-0", "status": "running", "val_errors": ["bad"]}
 
 
@@ -443,7 +445,7 @@ def test_an_answer_for_another_job_is_none() -> None:
     api = backend(a=1)
     api.instead["a/jobs/a-0"] = [reply(200, b'{"id": "a-1", "status": "completed"}')]
     with watching(api) as case:
-        case.watch.look()
+        case.watch.poll()
     assert (case.status("a-0"), case.one("a-0").problem) == ("accepted", "HTTP 200 OK: an answer that cannot be read")
 
 
@@ -452,9 +454,9 @@ def test_after_a_list_that_cannot_be_read_each_is_asked_for(body: bytes) -> None
     api = backend(a=2)
     api.instead["a/jobs"] = [reply(200, body)]
     with watching(api) as case:
-        case.watch.look()
+        case.watch.poll()
         assert case.asked == ["a/jobs", "a/jobs/a-0", "a/jobs/a-1"]
-    assert [(one.status, one.problem) for one in case.watch.sightings] == [("running", "")] * 2
+    assert [(one.status, one.problem) for one in case.watch.statuses] == [("running", "")] * 2
 
 
 @pytest.mark.parametrize("trouble", [reply(403), reply(500), reply(302, headers=[("Location", "/")]), Reset()])
@@ -462,7 +464,7 @@ def test_after_a_list_that_is_not_told_nothing_more_is_asked(trouble: Script) ->
     api = backend(a=2)
     api.instead["a/jobs"] = [trouble]
     with watching(api) as case:
-        changed = case.watch.look()
+        changed = case.watch.poll()
         assert case.asked == ["a/jobs"]
     assert [one.job_id for one in changed] == ["a-0", "a-1"]
     assert all(one.problem and one.status == "accepted" and one.seen_at is None for one in changed)
@@ -473,7 +475,7 @@ def test_a_workflow_that_is_broken_does_not_hide_another(trouble: Script) -> Non
     api = backend(a=2, b=1, c=2)
     api.instead["a/jobs"] = [trouble]
     with watching(api) as case:
-        case.watch.look()
+        case.watch.poll()
     assert [case.status(one) for one in ("b-0", "c-0", "c-1")] == ["running"] * 3
 
 
@@ -486,9 +488,9 @@ def test_a_key_that_is_not_recognised_ends_it() -> None:
     with watching(api, Limits(attempts=5, timeout=5.0, concurrency=1)) as case:
         assert case.follow() == [["a-0", "a-1", "b-0", "b-1", "c-0"]]
         assert case.asked == ["a/jobs"]
-    assert case.watch.is_over
+    assert case.watch.is_done
     assert "HTTP 401" in case.watch.refused
-    assert {one.problem for one in case.watch.sightings} == {case.watch.refused}
+    assert {one.problem for one in case.watch.statuses} == {case.watch.refused}
     assert case.clock.slept == []
 
 
@@ -500,13 +502,13 @@ def test_a_server_that_is_restarted_is_asked_again() -> None:
             if len(case.clock.slept) == 1:
                 case.up.close()
                 return
-            assert all(one.problem.startswith("no connection") for one in case.watch.sightings)
-            assert {one.status for one in case.watch.sightings} == {"running"}
+            assert all(one.problem.startswith("no connection") for one in case.watch.statuses)
+            assert {one.status for one in case.watch.statuses} == {"running"}
             api.tell("completed")
             case.up.enter_context(WireServer(choose=api, port=case.server.port))
 
         assert case.follow(then=turn) == [["a-0", "a-1", "b-0"]] * 3  # running, not known, completed
-    assert [(one.status, one.problem) for one in case.watch.sightings] == [("completed", "")] * 3
+    assert [(one.status, one.problem) for one in case.watch.statuses] == [("completed", "")] * 3
 
 
 DENIALS = [reply(404), reply(400), reply(403), reply(410)]
@@ -525,7 +527,7 @@ def test_a_job_that_the_api_denies_is_given_up(denial: Reply) -> None:
         case.follow(then=later)
         asked = Counter(case.asked)
     assert asked == {"a/jobs/a-0": 5, "b/jobs/b-0": 8}
-    assert (case.one("a-0").is_lost, case.one("a-0").is_final, case.watch.is_over) == (True, False, True)
+    assert (case.one("a-0").is_lost, case.one("a-0").is_final, case.watch.is_done) == (True, False, True)
     assert case.one("a-0").problem.startswith("HTTP 4")
 
 
@@ -535,7 +537,7 @@ def test_a_list_that_is_denied_counts_for_all_of_its_jobs() -> None:
     with watching(api) as case:
         case.follow()
         assert case.asked == ["a/jobs"] * 12
-    assert all(one.is_lost for one in case.watch.sightings)
+    assert all(one.is_lost for one in case.watch.statuses)
 
 
 @pytest.mark.parametrize("between", [reply(500), Reset(), reply(200, b'{"id": "a-0", "status": "running"}')])
@@ -560,7 +562,7 @@ def test_trouble_never_ends_it(trouble: Script) -> None:
     with watching(api) as case:
         changes = case.follow()
     assert changes == [["a-0"], *[[]] * 11, ["a-0"]]  # trouble that stays the same is no news
-    assert case.watch.is_over
+    assert case.watch.is_done
 
 
 # How often it looks.
@@ -579,14 +581,14 @@ def test_the_last_look_is_when_the_time_is_over() -> None:
     with watching(backend(a=1)) as case:
         assert case.follow(timeout=5) == [["a-0"], [], [], [], []]
     assert case.clock.slept == [1.0, 1.5, 2.25, 0.25]
-    assert not case.watch.is_over
+    assert not case.watch.is_done
 
 
 def test_what_ends_at_the_last_look_is_seen() -> None:
     api = backend(a=1)
     with watching(api) as case:
         assert case.follow(timeout=1, then=lambda: api.tell("completed")) == [["a-0"], ["a-0"]]
-    assert case.watch.is_over
+    assert case.watch.is_done
 
 
 def test_without_time_it_looks_once() -> None:
@@ -600,7 +602,7 @@ def test_a_sleep_that_is_cut_short_ends_it() -> None:
     with watching(backend(a=1)) as case:
         case.stopped = True
         assert case.follow() == [["a-0"]]
-    assert not case.watch.is_over
+    assert not case.watch.is_done
 
 
 def throttle(seconds: int) -> Reply:
@@ -614,7 +616,7 @@ def test_a_server_that_asks_to_be_left_alone_is() -> None:
         assert case.follow() == [["a-0", "a-1"], ["a-0", "a-1"]]
         assert case.asked == ["a/jobs", "a/jobs"]
     assert case.clock.slept == [120.0]
-    assert case.watch.is_over
+    assert case.watch.is_done
 
 
 def test_while_it_is_left_alone_nothing_is_asked_for() -> None:
@@ -622,7 +624,7 @@ def test_while_it_is_left_alone_nothing_is_asked_for() -> None:
     api.instead["a/jobs"] = [throttle(120)]
     api.instead["b/jobs"] = [listing({"id": "b-0", "status": "failed"})]  # b-1 would be asked for, and b-0's reasons
     with watching(api, Limits(attempts=1, timeout=5.0, concurrency=2)) as case:
-        case.watch.look()
+        case.watch.poll()
         assert case.asked == ["a/jobs", "b/jobs"]
         assert all("HTTP 429" in case.one(one).problem for one in ("a-0", "a-1", "b-1"))
         assert (case.status("b-0"), case.one("b-0").problem) == ("failed", "")
@@ -630,18 +632,18 @@ def test_while_it_is_left_alone_nothing_is_asked_for() -> None:
         assert case.follow(timeout=10) == [[], []]
         assert case.asked == []
     assert case.clock.slept == [10.0]
-    assert not case.watch.is_over
+    assert not case.watch.is_done
 
 
 def test_pauses_that_add_up_to_too_much_are_not_waited_out() -> None:
     api = backend(a=1)
     api.instead["a/jobs/a-0"] = [throttle(3), reply(200, b'{"id": "a-0", "status": "done"}')]
     with watching(api, Limits(attempts=1, timeout=5.0, max_pause=2.0)) as case:
-        case.watch.look()
+        case.watch.poll()
         assert case.asked == ["a/jobs/a-0"]
         assert "HTTP 429" in case.one("a-0").problem
         case.clock.sleep(3)
-        case.watch.look()
+        case.watch.poll()
     assert case.status("a-0") == "done"
 
 
@@ -661,7 +663,7 @@ def test_a_change_is_one_of_status_progress_or_trouble() -> None:
         told = []
         for step in steps:
             api.jobs["a"]["a-0"] = step
-            told.append(len(case.watch.look()))
+            told.append(len(case.watch.poll()))
     assert told == [1, 0, 1, 0, 1]
     assert [one.job_id for one in case.kept] == ["a-0"]
 
@@ -671,5 +673,5 @@ def test_what_is_kept_is_the_object_as_it_was_told() -> None:
     body = b'{"status":"completed", "cost" : 1e400, "id":"a-0","x":"\xff"}'
     api.instead["a/jobs/a-0"] = [reply(200, body)]
     with watching(api) as case:
-        case.watch.look()
+        case.watch.poll()
     assert [one.body for one in case.kept] == [body]

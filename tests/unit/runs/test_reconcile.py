@@ -25,7 +25,7 @@ from runner.core.settings import DEFAULT_SETTLE
 from runner.ledger.connect import create_ledger
 from runner.ledger.rows import SubmissionRow
 from runner.ledger.store import Ledger
-from runner.runs.reconcile import Finding, Listing, Reconciler, Window, judge
+from runner.runs.reconcile import Finding, Listing, Reconciler, Window, classify_doubts
 
 MINUTES = 60.0
 DAY = 24 * 60 * MINUTES
@@ -124,7 +124,7 @@ def judged(
     now: float = SETTLED,
 ) -> dict[int, str]:
     """What is said of each doubt of the manifest that is judged, `nightly`."""
-    findings = judge(
+    findings = classify_doubts(
         ours=[one.id for one in unsettled if one.manifest == "nightly"],
         unsettled=unsettled,
         known=knows,
@@ -133,7 +133,7 @@ def judged(
         creators={"run-1": creators},
         now=at(now),
     )
-    assert all(finding.what for finding in findings)
+    assert all(finding.reason for finding in findings)
     return {finding.doubt.id: in_words(finding) for finding in findings}
 
 
@@ -319,10 +319,10 @@ def test_absent_only_when_a_slow_backend_would_be_done(ended: datetime | None, s
     lost = (doubt(1, ended_at=ended),)
     assert judged(lost, [], now=sent + 900 - 0.001) == {1: "doubt"}
     assert judged(lost, [], now=sent + 900) == {1: "absent"}
-    [finding] = judge([1], lost, [], Listing((), timedelta(0)), (), {}, at(60))
+    [finding] = classify_doubts([1], lost, [], Listing((), timedelta(0)), (), {}, at(60))
     until = at(sent + 900)
-    assert finding.what == f"not at the API so far; a slow server may create it until {until:%H:%M:%S} UTC"
-    [finding] = judge([1], lost, [], Listing((), timedelta(0)), (), {}, at(sent), timedelta(0))
+    assert finding.reason == f"not at the API so far; a slow server may create it until {until:%H:%M:%S} UTC"
+    [finding] = classify_doubts([1], lost, [], Listing((), timedelta(0)), (), {}, at(sent), timedelta(0))
     assert in_words(finding) == "absent"
 
 
@@ -337,9 +337,9 @@ def listing(jobs: Sequence[Mapping[str, Any]], part: str = "", date: datetime | 
 
 def test_a_part_of_a_list_shows_nothing_absent_and_not_how_many_there_are() -> None:
     for jobs, words in (([], "doubt"), ([X], "doubt x"), ([listed("x", -11)], "doubt x")):
-        [finding] = judge([1], ONE, [], listing(jobs, "has_more"), (), {}, LONG_AFTER)
+        [finding] = classify_doubts([1], ONE, [], listing(jobs, "has_more"), (), {}, LONG_AFTER)
         assert in_words(finding) == words
-        assert finding.what == "the API says that its list is a part, or an old one (has_more)"
+        assert finding.reason == "the API says that its list is a part, or an old one (has_more)"
 
 
 @pytest.mark.parametrize(
@@ -356,7 +356,7 @@ def test_a_list_of_before_the_send_shows_nothing_absent(
     lost: Sequence[SubmissionRow], made: float, none: str, one: str
 ) -> None:
     """It is a cache's. Where the doubt's own answer has a date, a clock that is behind is told from that."""
-    found = [judge([1], lost, [], listing(jobs, date=at(made)), (), {}, LONG_AFTER)[0] for jobs in ([], [X])]
+    found = [classify_doubts([1], lost, [], listing(jobs, date=at(made)), (), {}, LONG_AFTER)[0] for jobs in ([], [X])]
     assert [in_words(finding) for finding in found] == [none, one]
 
 
@@ -438,7 +438,7 @@ class Simulation:
         standings = [self._now(one, now) for one in self.sends]
         unsettled = [one for one in standings if one is not None and one.state in ("in_doubt", "sending")]
         known = [one for one in standings if one is not None and one.job_id is not None]
-        findings = judge(
+        findings = classify_doubts(
             ours=[one.id for one in unsettled if self.sends[one.id].mine],
             unsettled=unsettled,
             known=known,
@@ -518,7 +518,7 @@ def test_what_is_said_is_true(simulated: tuple[Simulation, list[float]]) -> None
         for job_id in adopted.values():
             # In some lost send's window: which one's it is may be open, as a list may show the later one's first. The
             # server's clock is known to a second.
-            windows, made = [Window.of(standing, DEFAULT_SETTLE) for standing in lost], world.made_of(job_id)
+            windows, made = [Window.of_doubt(standing, DEFAULT_SETTLE) for standing in lost], world.made_of(job_id)
             assert any(window.start <= at(made + 1) and at(made - 1) <= window.end for window in windows)
 
         alone = not any(one.by == "me" or not world.creators for one in world.colleagues)
@@ -602,7 +602,7 @@ def make(ledger: Ledger, name: str, job_id: str, *, run_id: str, workflow: str =
 def look(ledger: Ledger, api: Api, *, manifest: str = "nightly", now: datetime = LONG_AFTER) -> dict[str, str]:
     """Look once for all doubts of a manifest: what is said of each, by name."""
     by = Reconciler(ledger, api, past.API, "run run-2", timeout=7, now=lambda: now)
-    findings = by.at(ledger.unresolved(past.API, manifest))
+    findings = by.look_up(ledger.unresolved(past.API, manifest))
     words = {finding.doubt.name: in_words(finding) for finding in findings}
     kept = {one.id: one for one in ledger.all_submissions()}
     for finding in findings:  # what is said is what the ledger says from now on
@@ -632,9 +632,9 @@ NOT_LISTS: list[tuple[str, ExchangeResult, str]] = [
 def test_what_is_no_list_settles_nothing(ledger: Ledger, happening: ExchangeResult, words: str) -> None:
     lose(ledger, "a", "b")
     by = Reconciler(ledger, Api({"w-1": happening}), past.API, "run run-2", timeout=7, now=lambda: LONG_AFTER)
-    findings = by.at(ledger.unresolved(past.API))
+    findings = by.look_up(ledger.unresolved(past.API))
     assert [in_words(one) for one in findings] == ["doubt old", "doubt old"]
-    assert all(words in one.what for one in findings)
+    assert all(words in one.reason for one in findings)
     assert [(one.state, one.candidates) for one in ledger.all_submissions()] == [("in_doubt", ("old",))] * 2
 
 

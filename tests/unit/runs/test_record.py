@@ -74,7 +74,7 @@ def test_each_job_has_one_outcome_in_the_manifest_s_order(ledger: Ledger) -> Non
     with ledger.transaction():
         ledger.release(number)
 
-    entries = record.of_run(ledger, run).entries
+    entries = record.load_record(ledger, run).entries
     assert [(entry.job.name, words(entry.outcome)) for entry in entries] == [
         ("sent", "in doubt interrupted"),
         ("made", "created job-1"),
@@ -108,7 +108,7 @@ def test_why_a_job_was_not_sent(
 ) -> None:
     job = replace(past.job("a"), **of_job)
     run = replace(past.begin(ledger, "run-1", [job], key=KEY), **of_run)
-    [entry] = record.of_run(ledger, run).entries
+    [entry] = record.load_record(ledger, run).entries
     assert entry == Entry(job, Skipped(*expected), "run-1")
 
 
@@ -126,13 +126,13 @@ def test_it_covers_the_run_key_and_what_no_entry_stands_for_any_more(ledger: Led
     past.send(ledger, last, added, past.made("job-3"))
     send_again(ledger, last, renamed, past.made("job-4"))
 
-    entries = record.of_run(ledger, last).entries
+    entries = record.load_record(ledger, last).entries
     assert told(entries)[:2] == [("added", "created job-3", "run-3"), ("renamed", "created job-1", "run-1")]
     assert sorted(told(entries)[2:]) == [("gone", "created job-2", "run-1"), ("renamed", "created job-4", "run-3")]
     assert len(entries) == 4
     assert Job("gone", "w-2", "p-1", {"team": "agri"}) in [entry.job for entry in entries]
     # The record of the first run has its own jobs, and the outcomes of the whole day.
-    assert told(record.of_run(ledger, first).entries)[:3] == [
+    assert told(record.load_record(ledger, first).entries)[:3] == [
         ("kept", "created job-1", "run-1"),
         ("gone", "created job-2", "run-1"),
         ("tried", "not created rejected", "run-1"),
@@ -144,18 +144,18 @@ def test_a_found_job_says_how_it_was_found(ledger: Ledger) -> None:
     run = past.begin(ledger, "run-1", [job], key=KEY)
     found = Created("x", b'{"id": "x"}', 1, past.THEN, recovered=True, assigned=False, candidates=("x", "y"))
     past.send(ledger, run, job, found)
-    [entry] = record.of_run(ledger, run).entries
+    [entry] = record.load_record(ledger, run).entries
     assert entry.outcome == found
 
 
 def test_a_run_that_never_ended_was_interrupted(ledger: Ledger) -> None:
     run = past.begin(ledger, "run-1", [past.job("a")], key=KEY, end=None)
     before = datetime.now(UTC)
-    about = record.of_run(ledger, run).run
+    about = record.load_record(ledger, run).run
     assert (about.state, about.id, about.key, about.base_url) == ("interrupted", "run-1", KEY, past.API)
     assert before <= about.finished_at <= datetime.now(UTC)
     ended = replace(run, state="completed", finished_at=past.THEN + timedelta(minutes=1))
-    about = record.of_run(ledger, ended).run
+    about = record.load_record(ledger, ended).run
     assert (about.state, about.finished_at) == ("completed", past.THEN + timedelta(minutes=1))
 
 
@@ -173,7 +173,7 @@ def test_bodies_are_read_when_they_are_asked_for(ledger: Ledger, monkeypatch: py
 
     monkeypatch.setattr(ledger, "job_objects", reading)
     monkeypatch.setattr(record, "_BATCH", 2)
-    entries = iter(record.of_run(ledger, run).entries)
+    entries = iter(record.load_record(ledger, run).entries)
     assert read == []
     next(entries)
     assert len(read) == 1
@@ -188,8 +188,8 @@ def test_what_is_claimed_on_record_and_was_not_sent_is_told_as_skipped(ledger: L
     for job in jobs:
         past.send(ledger, run, job, None)
     stopped = replace(run, state="stopped", reason="stopped", detail="the disk is full")
-    matched = plan.match(jobs, ledger.submissions(run.api, run.manifest, run.run_key))
-    made = record.of_match(ledger, stopped, jobs, matched, unreleased=[Submission(jobs[0], 1)])
+    matched = plan.match_submissions(jobs, ledger.submissions(run.api, run.manifest, run.run_key))
+    made = record.build_record(ledger, stopped, jobs, matched, unreleased=[Submission(jobs[0], 1)])
     first, second = (entry.outcome for entry in made.entries)
     assert first == Skipped("stopped", "the disk is full")
     assert isinstance(second, InDoubt)

@@ -23,7 +23,7 @@ from runner.ledger.journal import Claim
 from runner.ledger.lock import LockedError
 from runner.ledger.store import Ledger
 from runner.runs.reconcile import Finding
-from runner.runs.resolve import Absence, Adoption, ManualDecision, Resolver, Scope, untimely
+from runner.runs.resolve import Absence, Adoption, ManualDecision, Resolver, Scope, implausible_creation_time
 
 LONG_AFTER = past.THEN + timedelta(days=1)
 NOTHING = "Nothing was settled."
@@ -82,7 +82,7 @@ def states(ledger: Ledger) -> list[str]:
 
 
 def settle(ledger: Ledger, *words: ManualDecision, api: Api | None = None, **scope: str) -> list[Finding]:
-    return resolver(ledger, api, **scope).settle_by_hand(words)
+    return resolver(ledger, api, **scope).apply_decisions(words)
 
 
 # Which doubt.
@@ -240,7 +240,7 @@ def test_what_was_said_to_be_absent_may_be_adopted_after_all(ledger: Ledger, by:
     if by == "a person":
         settle(ledger, Absence("a"))
     else:
-        resolver(ledger, Api()).look()
+        resolver(ledger, Api()).look_up()
     assert states(ledger) == ["not_created"]
     with pytest.raises(RefusedError) as caught:
         settle(ledger, Absence("a"))
@@ -317,7 +317,7 @@ def test_what_is_being_sent_is_not_judged(ledger: Ledger) -> None:
     one = past.job("a", "w-a")
     past.send(ledger, past.begin(ledger, "run-1", [one], end=None), one, None)
     with lock.hold(ledger.path, past.API, "nightly", timeout=0, activity="run run-1"):
-        looked = resolver(ledger, Api()).look()
+        looked = resolver(ledger, Api()).look_up()
         with pytest.raises(LockedError):
             settle(ledger, Absence("a"))
     assert (looked.findings, len(looked.locked), states(ledger)) == ((), 1, ["sending"])
@@ -326,7 +326,7 @@ def test_what_is_being_sent_is_not_judged(ledger: Ledger) -> None:
 def test_the_intent_of_a_process_that_is_gone_is_a_doubt(ledger: Ledger) -> None:
     one = past.job("a", "w-a")
     past.send(ledger, past.begin(ledger, "run-1", [one], end=None), one, None)
-    [finding] = resolver(ledger, Api({"w-a": [{"id": "x"}]})).look().findings
+    [finding] = resolver(ledger, Api({"w-a": [{"id": "x"}]})).look_up().findings
     assert isinstance(finding.outcome, Created)
     assert states(ledger) == ["created"]
 
@@ -334,7 +334,7 @@ def test_the_intent_of_a_process_that_is_gone_is_a_doubt(ledger: Ledger) -> None
 def test_the_intent_of_a_process_that_is_gone_stays_as_a_doubt_when_nothing_is_certain(ledger: Ledger) -> None:
     one = past.job("a", "w-a")
     past.send(ledger, past.begin(ledger, "run-1", [one], end=None), one, None)
-    resolver(ledger, Api(gone=True)).look()
+    resolver(ledger, Api(gone=True)).look_up()
     assert states(ledger) == ["in_doubt"]
 
 
@@ -343,22 +343,22 @@ def test_a_look_is_at_one_api_and_one_manifest(ledger: Ledger) -> None:
     lose(ledger, "b", run_id="run-2", manifest="other")
     lose(ledger, "c", run_id="run-3", api="sandbox")
     api = Api()
-    resolver(ledger, api, manifest="other").look()
+    resolver(ledger, api, manifest="other").look_up()
     assert api.asked == [("w-b",)]
     assert states(ledger) == ["in_doubt", "not_created", "in_doubt"]
-    resolver(ledger, api).look()
+    resolver(ledger, api).look_up()
     assert api.asked == [("w-b",), ("w-a",)]
 
 
 def test_nothing_in_doubt_asks_nothing(ledger: Ledger) -> None:
-    assert resolver(ledger).look().findings == ()
+    assert resolver(ledger).look_up().findings == ()
 
 
 def test_an_api_that_cannot_be_asked_settles_nothing(ledger: Ledger) -> None:
     lose(ledger, "a")
     with pytest.raises(RefusedError, match="no API key"):
-        resolver(ledger).look()
-    [finding] = resolver(ledger, Api(gone=True)).look().findings
+        resolver(ledger).look_up()
+    [finding] = resolver(ledger, Api(gone=True)).look_up().findings
     assert isinstance(finding.outcome, InDoubt)
     assert states(ledger) == ["in_doubt"]
 
@@ -379,4 +379,4 @@ def test_a_job_of_another_time_may_be_another_s(ledger: Ledger, created_at: str 
     lose(ledger, "a")
     api = Api({"w-a": [{"id": "x", "created_at": created_at}]})
     [finding] = settle(ledger, Adoption("a", "x"), api=api)
-    assert (untimely(finding, timedelta(minutes=15)) is not None) is strange
+    assert (implausible_creation_time(finding, timedelta(minutes=15)) is not None) is strange

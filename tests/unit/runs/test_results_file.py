@@ -153,7 +153,7 @@ LITERAL = """\
 
 
 def document_of(made: RunRecord) -> dict[str, Any]:
-    return check_results(loads_strictly("".join(results_file.chunks(summary.summarize(made)))))
+    return check_results(loads_strictly("".join(results_file.serialize(summary.summarize(made)))))
 
 
 def of_body(body: bytes) -> RunRecord:
@@ -178,7 +178,7 @@ def test_the_document_is_readable_and_in_the_order_of_the_manifest() -> None:
         entry("d", in_doubt(candidates=("j-8", "j-9"))),
         entry("e", created("j-2"), run_id="run-1"),
     )
-    assert "".join(results_file.chunks(summary.summarize(made))) == LITERAL
+    assert "".join(results_file.serialize(summary.summarize(made))) == LITERAL
     check_results(json.loads(LITERAL))
 
 
@@ -207,7 +207,7 @@ def test_any_job_object_stands_in_it_as_it_came_or_as_text(made: RunRecord) -> N
 
 @given(records)
 def test_no_character_that_a_terminal_acts_on_is_in_the_document(made: RunRecord) -> None:
-    text = "".join(results_file.chunks(summary.summarize(made)))
+    text = "".join(results_file.serialize(summary.summarize(made)))
     assert {c for c in text if unicodedata.category(c) in ("Cc", "Zl", "Zp", "Cs")} == {"\n"}
     assert not set("\u202e\u2066\u200b\ufeff\u061c") & set(text)
     assert "##[" not in text
@@ -224,12 +224,12 @@ def test_no_character_that_a_terminal_acts_on_is_in_the_document(made: RunRecord
     ],
 )
 def test_a_job_object_is_embedded_as_the_bytes_that_came(body: bytes) -> None:
-    assert f'"job": {body.decode()}\n    }}' in "".join(results_file.chunks(summary.summarize(of_body(body))))
+    assert f'"job": {body.decode()}\n    }}' in "".join(results_file.serialize(summary.summarize(of_body(body))))
 
 
 def test_what_a_terminal_acts_on_is_escaped_inside_a_job_object() -> None:
     body = '{"id":\t"j",\r\n"\x9b\u202e": "##[group]\U000e0041\\\\##[x]"}'.encode()
-    text = "".join(results_file.chunks(summary.summarize(of_body(body))))
+    text = "".join(results_file.serialize(summary.summarize(of_body(body))))
     assert '"job": {"id": "j", \n"\\u009b\\u202e": "\\u0023#[group]\\udb40\\udc41\\\\\\u0023#[x]"}\n' in text
     assert document_of(of_body(body))["created"][0]["job"] == json.loads(body)
 
@@ -245,7 +245,7 @@ def test_what_a_terminal_acts_on_is_escaped_inside_a_job_object() -> None:
     ids=["tab", "return", "delete", "command"],
 )
 def test_what_of_ascii_a_terminal_acts_on_is_escaped_too(body: bytes, written: str) -> None:
-    assert f'"job": {written}\n    }}' in "".join(results_file.chunks(summary.summarize(of_body(body))))
+    assert f'"job": {written}\n    }}' in "".join(results_file.serialize(summary.summarize(of_body(body))))
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_jobs_of_an_earlier_run_are_among_the_created_ones() -> None:
     ],
 )
 def test_times_are_utc_to_the_millisecond(time: datetime, text: str) -> None:
-    assert results_file.rfc3339(time) == text
+    assert results_file.format_time(time) == text
 
 
 class FromDisk:
@@ -334,7 +334,7 @@ class FromDisk:
 def test_the_document_is_never_whole_in_memory() -> None:
     made = RunRecord(RUN, FromDisk())
     tracemalloc.start()
-    length = sum(map(len, results_file.chunks(summary.summarize(made))))
+    length = sum(map(len, results_file.serialize(summary.summarize(made))))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < length / 10
@@ -352,7 +352,7 @@ def test_the_file_is_written_for_its_owner_alone(tmp_path: Path) -> None:
 
 def test_a_name_of_any_length_can_be_written(tmp_path: Path) -> None:
     path = tmp_path / ("n" * 255)
-    results_file.FILE.check_writable(path)
+    results_file.RESULTS_FILE.check_writable(path)
     results_file.write(summary.summarize(record()), path)
     check_results(path)
 
@@ -362,7 +362,7 @@ def test_a_symbolic_link_is_replaced_and_what_it_names_is_left_alone(tmp_path: P
     named.write_bytes(b"precious")
     link = tmp_path / "link"
     link.symlink_to(named)
-    results_file.FILE.check_writable(link)
+    results_file.RESULTS_FILE.check_writable(link)
     results_file.write(summary.summarize(record()), link)
     assert not link.is_symlink()
     assert named.read_bytes() == b"precious"
@@ -371,7 +371,7 @@ def test_a_symbolic_link_is_replaced_and_what_it_names_is_left_alone(tmp_path: P
 def test_a_link_to_nowhere_is_replaced(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "nowhere")
-    results_file.FILE.check_writable(link)
+    results_file.RESULTS_FILE.check_writable(link)
     results_file.write(summary.summarize(record()), link)
     assert list(tmp_path.iterdir()) == [link]
 
@@ -447,7 +447,8 @@ def test_a_disk_without_room_is_refused_and_leaves_what_was_there(tmp_path: Path
     (tmp_path / "a.json").write_bytes(b"old")
     code = """
 made = record(*[entry(str(i), created(f"j{i}", result="x" * 1000)) for i in range(100)])
-uses = [(4096, results_file.FILE.check_writable), (65536, lambda path: results_file.write(summarize(made), path))]
+write = lambda path: results_file.write(summarize(made), path)
+uses = [(4096, results_file.RESULTS_FILE.check_writable), (65536, write)]
 for limit, use in uses:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
@@ -469,7 +470,7 @@ def test_a_folder_without_the_right_to_write_is_refused(tmp_path: Path) -> None:
     code = """
 if os.geteuid() == 0:
     os.seteuid(65534)
-for use in (results_file.FILE.check_writable, lambda path: results_file.write(summarize(record()), path)):
+for use in (results_file.RESULTS_FILE.check_writable, lambda path: results_file.write(summarize(record()), path)):
     try:
         use(Path("a.json"))
     except RefusedError as error:
@@ -544,7 +545,7 @@ def test_what_cannot_be_written_is_refused_before_and_after(
 ) -> None:
     path = target(tmp_path)
     before = sorted(tmp_path.iterdir())
-    for use in (results_file.FILE.check_writable, partial(results_file.write, summary.summarize(record()))):
+    for use in (results_file.RESULTS_FILE.check_writable, partial(results_file.write, summary.summarize(record()))):
         with pytest.raises(RefusedError) as refusal:
             use(path)
         assert refusal.value.message == f"the results file {path} {message}"
@@ -553,7 +554,7 @@ def test_what_cannot_be_written_is_refused_before_and_after(
 
 
 def test_trying_leaves_nothing_behind_and_touches_nothing(tmp_path: Path) -> None:
-    results_file.FILE.check_writable(tmp_path / "a.json")
+    results_file.RESULTS_FILE.check_writable(tmp_path / "a.json")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -72,13 +72,13 @@ FOLLOWED = TrackedRun(
 
 def test_the_jobs_of_a_run(ledger: Ledger) -> None:
     run, _ = write(ledger)
-    assert tracking.of_run(ledger, run) == FOLLOWED
+    assert tracking.track_run(ledger, run) == FOLLOWED
 
 
 def test_what_was_final_is_known_from_the_start(ledger: Ledger) -> None:
     run, number = write(ledger)
     ledger.save_final_jobs({number: DONE}, SEEN)
-    first, second = tracking.of_run(ledger, run).jobs
+    first, second = tracking.track_run(ledger, run).jobs
     assert (first, first.is_final) == (named("a", DONE, SEEN), True)
     assert (second, second.is_final) == (named("b", ANSWER_B), False)
 
@@ -86,7 +86,7 @@ def test_what_was_final_is_known_from_the_start(ledger: Ledger) -> None:
 def test_a_run_without_jobs(ledger: Ledger) -> None:
     run = past.begin(ledger, "run-1", JOBS[:1])
     past.send(ledger, run, JOBS[0], past.refused())
-    followed = tracking.of_run(ledger, run)
+    followed = tracking.track_run(ledger, run)
     assert (followed.jobs, followed.others) == ((), {"not created": 1})
 
 
@@ -100,10 +100,10 @@ def final(job_id: str, body: bytes) -> JobStatus:
 def test_endings_are_kept_and_what_they_cost(ledger: Ledger) -> None:
     run, number = write(ledger)
     failures: list[RefusedError] = []
-    keep = tracking.keeper(ledger, past.API, failures.append)
+    keep = tracking.final_status_saver(ledger, past.API, failures.append)
     before = datetime.now(UTC)
     keep([final("job-a", DONE), final("job-of-another-ledger", DONE)])
-    outcome = next(iter(record.of_run(ledger, run).entries)).outcome
+    outcome = next(iter(record.load_record(ledger, run).entries)).outcome
     assert isinstance(outcome, Created)
     assert outcome.body == DONE
     assert outcome.seen_at is not None
@@ -120,14 +120,14 @@ def trouble(error: RefusedError) -> None:
 @pytest.mark.parametrize("cost", [b"null", b'"12"', b"0", b"true"])
 def test_a_cost_that_is_not_told_leaves_the_one_that_was(ledger: Ledger, cost: bytes) -> None:
     run, number = write(ledger)
-    tracking.keeper(ledger, past.API, trouble)([final("job-a", b'{"id": "job-a", "cost": %b}' % cost)])
+    tracking.final_status_saver(ledger, past.API, trouble)([final("job-a", b'{"id": "job-a", "cost": %b}' % cost)])
     assert next(one.cost for one in ledger.submissions(past.API, "nightly", run.run_key) if one.id == number) == 12
 
 
 def test_a_job_of_another_api_is_not_ours(ledger: Ledger) -> None:
     run, _ = write(ledger)
-    tracking.keeper(ledger, "https://other.example", trouble)([final("job-a", DONE)])
-    assert tracking.of_run(ledger, run) == FOLLOWED
+    tracking.final_status_saver(ledger, "https://other.example", trouble)([final("job-a", DONE)])
+    assert tracking.track_run(ledger, run) == FOLLOWED
 
 
 def test_a_ledger_that_cannot_be_written_is_read_all_the_same(path: Path) -> None:
@@ -135,9 +135,9 @@ def test_a_ledger_that_cannot_be_written_is_read_all_the_same(path: Path) -> Non
         run, _ = write(ledger)
     failures: list[RefusedError] = []
     with Ledger(path, read_only=True) as ledger:
-        assert tracking.of_run(ledger, run) == FOLLOWED
-        tracking.keeper(ledger, past.API, failures.append)([final("job-a", DONE)])
-        assert tracking.of_run(ledger, run) == FOLLOWED
+        assert tracking.track_run(ledger, run) == FOLLOWED
+        tracking.final_status_saver(ledger, past.API, failures.append)([final("job-a", DONE)])
+        assert tracking.track_run(ledger, run) == FOLLOWED
     assert len(failures) == 1
 
 
@@ -145,7 +145,7 @@ def test_a_ledger_that_cannot_be_written_is_read_all_the_same(path: Path) -> Non
 
 
 def write_results(ledger: Ledger, run: RunRow, path: Path) -> dict[str, Any]:
-    results_file.write(summary.summarize(record.of_run(ledger, run)), path)
+    results_file.write(summary.summarize(record.load_record(ledger, run)), path)
     document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return document
 
@@ -154,12 +154,12 @@ def test_a_results_file_says_what_its_ledger_does(ledger: Ledger, tmp_path: Path
     run, number = write(ledger)
     ledger.save_final_jobs({number: DONE}, SEEN)
     write_results(ledger, run, tmp_path / "r.json")
-    assert tracking.of_results(tmp_path / "r.json") == tracking.of_run(ledger, run)
+    assert tracking.track_results_file(tmp_path / "r.json") == tracking.track_run(ledger, run)
 
 
 def test_a_results_file_without_jobs(ledger: Ledger, tmp_path: Path) -> None:
     write_results(ledger, past.begin(ledger, "run-1", []), tmp_path / "r.json")
-    followed = tracking.of_results(tmp_path / "r.json")
+    followed = tracking.track_results_file(tmp_path / "r.json")
     assert followed is not None
     assert (followed.jobs, followed.others) == ((), {})
 
@@ -187,15 +187,15 @@ def test_a_results_file_without_jobs(ledger: Ledger, tmp_path: Path) -> None:
 def test_what_is_no_results_file(tmp_path: Path, text: str) -> None:
     path = tmp_path / "r.json"
     path.write_text(text, encoding="utf-8")
-    assert tracking.of_results(path) is None
+    assert tracking.track_results_file(path) is None
 
 
 def test_what_is_no_text_is_no_results_file(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     path.write_bytes(b'{"run": "\xff"}')
-    assert tracking.of_results(path) is None
-    assert tracking.of_results(tmp_path) is None
-    assert tracking.of_results(tmp_path / "none.json") is None
+    assert tracking.track_results_file(path) is None
+    assert tracking.track_results_file(tmp_path) is None
+    assert tracking.track_results_file(tmp_path / "none.json") is None
 
 
 def test_a_file_as_large_as_none_can_be_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +203,7 @@ def test_a_file_as_large_as_none_can_be_is_not_read(tmp_path: Path, monkeypatch:
     with path.open("wb") as file:  # a hole: it takes no space on the disk, and would in memory
         file.truncate(2**30 + 1)
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: pytest.fail("it is read"))
-    assert tracking.of_results(path) is None
+    assert tracking.track_results_file(path) is None
 
 
 def document(**changed: Any) -> dict[str, Any]:
@@ -216,7 +216,7 @@ def document(**changed: Any) -> dict[str, Any]:
 def read(tmp_path: Path, text: str) -> TrackedRun | None:
     path = tmp_path / "r.json"
     path.write_text(text, encoding="utf-8")
-    return tracking.of_results(path)
+    return tracking.track_results_file(path)
 
 
 @pytest.mark.parametrize(

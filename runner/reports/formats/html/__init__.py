@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runner.planning.forecast import Preview
+from runner.planning.planned_jobs import Preview
 from runner.reports.formats.html import plan_page, run_page, status_page
 from runner.reports.formats.html.document import document
 from runner.reports.style import Style

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from runner.reports.formats.html import time_buckets
 from runner.reports.formats.html.formatting import SECOND, length, micros, number
 from runner.reports.formats.html.model import Bars, Choice, Length, Mark, Series, Span, Spans, Tone
-from runner.runs.job_status import JobStatus, Kind
+from runner.runs.job_status import JobStatus, StatusKind
 
 # The worst is first, and what is still going on last.
-_KINDS: Mapping[Kind, tuple[str, Tone]] = {
+_KINDS: Mapping[StatusKind, tuple[str, Tone]] = {
     "failed": ("failed", "bad"),
     "cancelled": ("cancelled", "idle"),
     "unknown": ("unknown", "warn"),
@@ -25,12 +25,12 @@ _NOT_BEGUN = ("", "0 %")  # of progress
 
 def place(job: JobStatus) -> int:
     """The place of a job's choice among `choices`."""
-    return _PLACES[job.kind_now]
+    return _PLACES[job.current_kind]
 
 
 def choices(jobs: Sequence[JobStatus]) -> tuple[Choice, ...]:
     """How many jobs there are of each kind, in the order of `place`."""
-    counts = Counter(one.kind_now for one in jobs)
+    counts = Counter(one.current_kind for one in jobs)
     return tuple(Choice(word, tone, counts[kind]) for kind, (word, tone) in _KINDS.items())
 
 
@@ -41,7 +41,7 @@ def summary(jobs: Sequence[JobStatus]) -> str:
 
 def mark(job: JobStatus) -> Mark:
     """A job's status in the API's own word."""
-    return Mark(job.status_now or "unknown", _KINDS[job.kind_now][1])
+    return Mark(job.current_status or "unknown", _KINDS[job.current_kind][1])
 
 
 def took(job: JobStatus) -> Length | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from runner.core.version import VERSION
 from runner.planning import periods
-from runner.planning.forecast import Action, PlannedJob, Preview
+from runner.planning.planned_jobs import Action, PlannedJob, Preview
 from runner.reports.formats.html.formatting import count, number
 from runner.reports.formats.html.model import About, Choice, Column, Figure, Mark, Page, PageTable, Tone, Value, table
 from runner.reports.style import Style
@@ -45,20 +45,20 @@ def _verdict(counts: Mapping[Action, int]) -> str:
 def _figures(made: Sequence[Preview], counts: Mapping[Action, int]) -> Iterator[Figure]:
     for action, many in counts.items():
         yield Figure(f"to {action}" if action != "nothing" else "nothing to do", number(many), "", _TONES[action])
-    if any(one.priced for one in made):
-        unknown = sum(one.action == "submit" and one.estimate is None for made_of in made for one in made_of.prospects)
+    if any(one.has_estimates for one in made):
+        unknown = sum(one.action == "submit" and one.estimate is None for made_of in made for one in made_of.jobs)
         detail = f"and {count(unknown, 'job', 'jobs')} of unknown cost" if unknown else ""
-        yield Figure("estimate", number(sum(one.estimate for one in made)), detail)
-    wrong = sum(bool(one.problem) for made_of in made for one in made_of.prospects)
+        yield Figure("estimate", number(sum(one.estimated_cost for one in made)), detail)
+    wrong = sum(bool(one.problem) for made_of in made for one in made_of.jobs)
     if wrong:
         yield Figure("problems", number(wrong), "found by --check", "bad")
 
 
 def _notes(made: Sequence[Preview]) -> Iterator[str]:
     for one in made:
-        if one.is_above_limit:
+        if one.exceeds_limit:
             yield f"{one.manifest.name}: a run would be refused, as its estimate is above max_cost"
-        unpriced = list((one.unpriced or {}).items())
+        unpriced = list((one.unknown_costs or {}).items())
         for workflow_id, why in unpriced[:_MOST_UNPRICED]:
             yield f"cost of workflow {workflow_id} not known: {why}"
         if len(unpriced) > _MOST_UNPRICED:
@@ -66,8 +66,8 @@ def _notes(made: Sequence[Preview]) -> Iterator[str]:
 
 
 def _jobs(made: Sequence[Preview], counts: Mapping[Action, int], *, several: bool) -> PageTable:
-    prospects = [one for forecast in made for one in forecast.prospects]
-    manifests = [forecast.manifest.name for forecast in made for _ in forecast.prospects]
+    prospects = [one for forecast in made for one in forecast.jobs]
+    manifests = [forecast.manifest.name for forecast in made for _ in forecast.jobs]
     columns: dict[Column, Sequence[Value]] = {
         Column("job", "name"): [one.job.name for one in prospects],
         **({Column("manifest", "text"): manifests} if several else {}),
@@ -92,15 +92,15 @@ def _why(one: PlannedJob) -> str:
 
 
 def _about(forecast: Preview) -> About:
-    manifest, limited = forecast.manifest, forecast.priced and forecast.limit is not None
+    manifest, limited = forecast.manifest, forecast.has_estimates and forecast.limit is not None
     return About(
         manifest.name,
         totals([forecast]),
         (
             (
                 "for",
-                periods.describe(forecast.run_key)
-                if any(one.run_id for one in forecast.prospects) or not forecast.run_key.startswith("run:")
+                periods.describe_run_key(forecast.run_key)
+                if any(one.run_id for one in forecast.jobs) or not forecast.run_key.startswith("run:")
                 else None,
             ),
             ("manifest", manifest.path),
@@ -108,6 +108,6 @@ def _about(forecast: Preview) -> About:
             ("API", forecast.api),
             ("max_cost", number(forecast.limit) if limited and forecast.limit is not None else None),
             ("used", number(forecast.spent) if limited else None),
-            ("used after this", number(forecast.spent + forecast.estimate) if limited else None),
+            ("used after this", number(forecast.spent + forecast.estimated_cost) if limited else None),
         ),
     )

@@ -67,7 +67,7 @@ class _Line:
 
 def page(made: Sequence[RunSummary], style: Style) -> Page:
     """Make the page: each record is gone through once."""
-    total = summary.add_up(one.summary for one in made)
+    total = summary.combine(one.summary for one in made)
     runs = [one.run for one in made]
     alone = runs[0] if len(runs) == 1 else None
     lines = [_line(one.run, entry) for one in made for entry in one.record.entries]
@@ -205,7 +205,7 @@ def _notes(made: Sequence[RunSummary], lines: Sequence[_Line]) -> Iterator[str]:
     seen = _seen(lines)
     if seen:
         yield f"What became of them at the API, as far as it was asked: {job_status.summary(seen)}."
-    invalid = sum(one.invalid for one in made)
+    invalid = sum(one.invalid_jobs for one in made)
     if invalid:
         yield f"{count(invalid, 'created job has', 'created jobs have')} validation errors: the results file has them."
 
@@ -247,7 +247,7 @@ def _about(made: RunSummary) -> About:
         (
             ("state", Mark(run.state, _STATES[run.state])),
             ("run", run.id),
-            ("for", periods.describe(run.key)),
+            ("for", periods.describe_run_key(run.key)),
             ("manifest", run.manifest_path),
             ("sha256", run.manifest_sha256),
             ("git commit", run.git_commit),

@@ -11,7 +11,7 @@ from runner.reports.formats.html.formatting import SECOND, count, length, micros
 from runner.reports.formats.html.model import About, Column, Figure, Page, PageTable, Value, table
 from runner.reports.style import Style
 from runner.reports.views.status import StatusReport, trouble
-from runner.runs.job_status import JobStatus, totals
+from runner.runs.job_status import JobStatus, summarize_statuses
 
 _ALWAYS = ("failed", "completed")  # what is told even if there is none
 
@@ -37,10 +37,10 @@ def page(made: Sequence[StatusReport], style: Style) -> Page:
 def _verdict(jobs: Sequence[JobStatus]) -> str:
     if not jobs:
         return "There are no jobs at the API."
-    completed = sum(one.kind_now == "completed" for one in jobs)
+    completed = sum(one.current_kind == "completed" for one in jobs)
     if completed == len(jobs):
         return "The job has completed." if len(jobs) == 1 else f"All {number(len(jobs))} jobs have completed."
-    rest = [one for one in jobs if one.kind_now != "completed"]
+    rest = [one for one in jobs if one.current_kind != "completed"]
     return f"{number(completed)} of {count(len(jobs), 'job', 'jobs')} completed, {job_status.summary(rest)}."
 
 
@@ -91,7 +91,7 @@ def _about(standing: StatusReport) -> About:
     seen = [one.seen_at for one in standing.sightings if one.seen_at]
     return About(
         standing.manifest,
-        totals(standing.sightings),
+        summarize_statuses(standing.sightings),
         (
             ("run", standing.run_id),
             ("manifest", standing.path or None),

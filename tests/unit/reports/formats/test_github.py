@@ -114,10 +114,10 @@ def test_a_plan() -> None:
         prospect("a", problem="HTTP 404 Not Found", line=4),
         prospect("b", "look up", "in_doubt", detail="no answer in time"),
         prospect("c", "nothing", "created"),
-        priced=True,
+        has_estimates=True,
         limit=1,
         spent=2,
-        unpriced={"w-1": "HTTP 500", "w-2": "HTTP 500"},
+        unknown_costs={"w-1": "HTTP 500", "w-2": "HTTP 500"},
     )
     assert lines(github.plans([made], Style())) == [
         "::error file=nightly.yaml,line=4,title=a%3A cannot be submitted::HTTP 404 Not Found",

@@ -197,7 +197,7 @@ def test_any_record_is_valid_and_reads_back(made: list[RunSummary]) -> None:
         Skipped: [junitparser.Skipped],
     }
     for suite, one in zip(suites, made, strict=True):
-        assert (suite.tests, suite.failures) == (one.jobs, one.summary.not_created)
+        assert (suite.tests, suite.failures) == (one.entry_count, one.summary.not_created)
         assert (suite.errors, suite.skipped) == (one.summary.in_doubt, one.summary.skipped)
         found = [[type(result) for result in case.result] for case in suite]
         assert found == [kinds[type(entry.outcome)] for entry in one.record.entries]

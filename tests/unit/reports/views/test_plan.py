@@ -16,7 +16,7 @@ from support.records import labels, texts, words
 from support.schemas import loads_strictly
 
 from runner.core.models import Job, Manifest
-from runner.planning.forecast import Action, PlannedJob, Preview, Reason
+from runner.planning.planned_jobs import Action, PlannedJob, Preview, Reason
 from runner.reports import PLAN_FORMATS, Style
 from runner.reports.views.plan import FIELDS
 
@@ -58,7 +58,7 @@ EVERY_KIND = (
 
 
 def test_a_table_has_words_for_every_kind_of_job() -> None:
-    assert shown(forecast(*EVERY_KIND, spent=30, limit=100, priced=True)).split("\n") == [
+    assert shown(forecast(*EVERY_KIND, spent=30, limit=100, has_estimates=True)).split("\n") == [
         "job  workflow  project  would    because                                                      estimate",
         "---  --------  -------  -------  -----------------------------------------------------------  --------",
         "a    w-1       p-1      submit   new                                                                12",
@@ -107,8 +107,8 @@ def test_unknown_costs_are_counted_and_explained_as_far_as_anybody_reads() -> No
     made = forecast(
         PlannedJob(job("a"), "submit", "new", estimate=7),
         *(PlannedJob(job(f"j{one}", one), "submit", "new") for one in unpriced),
-        priced=True,
-        unpriced=unpriced,
+        has_estimates=True,
+        unknown_costs=unpriced,
     )
     lines = shown(made).split("\n")
     assert "24 jobs: 24 to submit, 0 to look up, 0 with nothing to do · estimate 7 and 23 of unknown cost" in lines
@@ -130,7 +130,7 @@ def test_of_very_many_jobs_those_are_listed_that_something_would_be_done_with() 
     assert [line.split()[0] for line in lines[2:5]] == ["new", "doubt", "odd"]
     assert lines[-1] == "jobs with nothing to do are not listed, as there are very many: --all lists every job"
     assert len(shown(made, every=True).split("\n")) == 2 + 1003 + 3
-    assert len(shown(forecast(*made.prospects[:1000])).split("\n")) == 2 + 1000 + 3
+    assert len(shown(forecast(*made.jobs[:1000])).split("\n")) == 2 + 1000 + 3
 
 
 def test_no_jobs_at_all() -> None:
@@ -140,7 +140,7 @@ def test_no_jobs_at_all() -> None:
 
 
 def test_a_narrow_terminal_keeps_the_job_and_what_would_be_done() -> None:
-    lines = shown(forecast(*EVERY_KIND, priced=True), width=30).split("\n")
+    lines = shown(forecast(*EVERY_KIND, has_estimates=True), width=30).split("\n")
     assert lines[0].split()[:2] == ["job", "would"]
     assert max(map(len, lines[:11])) <= 30
     assert lines[-1].startswith("not shown on a terminal this narrow: workflow, project")
@@ -158,7 +158,9 @@ def test_colours_say_what_would_be_done() -> None:
 
 
 def test_markdown() -> None:
-    made = forecast(PlannedJob(job("a|b", "w_1"), "submit", "new", estimate=3, problem="<b>gone</b>"), priced=True)
+    made = forecast(
+        PlannedJob(job("a|b", "w_1"), "submit", "new", estimate=3, problem="<b>gone</b>"), has_estimates=True
+    )
     assert shown(made, "markdown") == (
         "| job | workflow | project | would | because | estimate | problem |\n"
         "| --- | --- | --- | --- | --- | ---: | --- |\n"
@@ -187,7 +189,7 @@ def test_json() -> None:
         PlannedJob(job("b"), "look up", "in_doubt", "no answer", RUN),
         spent=5,
         limit=100,
-        priced=True,
+        has_estimates=True,
     )
     assert json.loads(shown(made, "json")) == {
         "version": 1,
@@ -246,7 +248,9 @@ prospects = st.builds(
     texts,
 )
 forecasts = st.builds(
-    lambda listed, key, unpriced, spent: forecast(*listed, key=key, unpriced=unpriced, spent=spent, priced=True),
+    lambda listed, key, unpriced, spent: forecast(
+        *listed, key=key, unknown_costs=unpriced, spent=spent, has_estimates=True
+    ),
     st.lists(prospects, max_size=4),
     st.one_of(st.just(DAY), texts),
     st.none() | st.dictionaries(words, texts, max_size=2),
@@ -267,17 +271,17 @@ def test_no_format_lets_anything_act_on_a_terminal_or_a_log(made: Preview, name:
 def test_json_reads_back_as_it_was(made: Preview) -> None:
     document = loads_strictly(shown(made, "json"))
     assert [(one["name"], one["job_id"], one["estimate"], one["labels"]) for one in document["jobs"]] == [
-        (one.job.name, one.job_id, one.estimate, one.job.labels) for one in made.prospects
+        (one.job.name, one.job_id, one.estimate, one.job.labels) for one in made.jobs
     ]
-    assert document["unpriced"] == (made.unpriced or {})
+    assert document["unpriced"] == (made.unknown_costs or {})
 
 
 @given(forecasts)
 def test_csv_reads_back_and_has_no_formula_in_it(made: Preview) -> None:
     text = shown(made, "csv")
     read = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
-    assert text.count("\n") == len(made.prospects)
-    for row, one in zip(read, made.prospects, strict=True):
+    assert text.count("\n") == len(made.jobs)
+    for row, one in zip(read, made.jobs, strict=True):
         assert tuple(row) == FIELDS
         assert None not in row.values()
         assert (row["action"], row["reason"]) == (one.action, one.reason)
@@ -289,8 +293,8 @@ def test_csv_reads_back_and_has_no_formula_in_it(made: Preview) -> None:
 @given(forecasts)
 def test_each_job_is_a_line_of_markdown_with_as_many_cells(made: Preview) -> None:
     lines = shown(made, "markdown").split("\n")
-    rows = lines[: lines.index("")] if made.prospects else []
-    assert len(rows) == (len(made.prospects) + 2 if made.prospects else 0)
+    rows = lines[: lines.index("")] if made.jobs else []
+    assert len(rows) == (len(made.jobs) + 2 if made.jobs else 0)
     assert len({len(_CELL_END.findall(row)) for row in rows}) <= 1
 
 

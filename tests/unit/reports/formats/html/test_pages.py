@@ -20,7 +20,7 @@ from support.records import RUN, SENT, bodies, created, entry, failed, in_doubt,
 from tinyhtml5.parser import HTMLParser  # type: ignore[import-untyped] # it has no types
 
 from runner.core.models import Created, Entry, InDoubt, Job, Manifest, Outcome, RunRecord, Skipped
-from runner.planning.forecast import PlannedJob, Preview
+from runner.planning.planned_jobs import PlannedJob, Preview
 from runner.reports.formats import html
 from runner.reports.formats.html import time_buckets
 from runner.reports.formats.html.formatting import length
@@ -405,8 +405,8 @@ def test_a_plan() -> None:
                     PlannedJob(Job("c", "w-2", "p-1"), "submit", "new"),
                     spent=10,
                     limit=500,
-                    priced=True,
-                    unpriced={"w-2": "HTTP 403"},
+                    has_estimates=True,
+                    unknown_costs={"w-2": "HTTP 403"},
                 )
             ],
             Style(),
@@ -525,7 +525,7 @@ prospects = st.builds(
     problem=words,
 )
 forecasts = st.builds(
-    lambda made, key, unpriced: forecast(*made, key=key, unpriced=unpriced, priced=True, limit=1),
+    lambda made, key, unpriced: forecast(*made, key=key, unknown_costs=unpriced, has_estimates=True, limit=1),
     st.lists(prospects, max_size=3),
     words,
     st.dictionaries(words, words, max_size=2),

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from runner.core.errors import RefusedError
 from runner.core.models import ErrorInfo, Job, Manifest, Submission
 from runner.ledger.rows import State, SubmissionRow
-from runner.planning import forecast, plan
+from runner.planning import cost_limit, plan, planned_jobs
+from runner.planning import estimates as costs
 from runner.planning.estimates import Estimate
-from runner.planning.forecast import PlannedJob, Preview
+from runner.planning.planned_jobs import PlannedJob, Preview
 
 API = "https://api.example"
 KEY = "day:2026-10-20"
@@ -53,8 +54,8 @@ def make(
 ) -> Preview:
     manifest = Manifest("nightly", "nightly.yaml", "0" * 64, jobs)
     estimates = None if costs is None else {one: estimate(cost) for one, cost in costs.items()}
-    planned = plan.make(manifest, only, standings, again)
-    return forecast.make(manifest, API, KEY, planned, standings, estimates, problems, limit)
+    planned = plan.build_plan(manifest, only, standings, again)
+    return planned_jobs.build_preview(manifest, API, KEY, planned, standings, estimates, problems, limit)
 
 
 def estimate(cost: int | None) -> Estimate:
@@ -135,28 +136,28 @@ def estimate(cost: int | None) -> Estimate:
 )
 def test_what_would_become_of_a_job(job: Job, standings: list[SubmissionRow], expected: PlannedJob) -> None:
     other = Job("selected", "w-9", "p-9")
-    assert make(job, other, standings=standings, only=["[!c]*"]).prospects[0] == expected
+    assert make(job, other, standings=standings, only=["[!c]*"]).jobs[0] == expected
 
 
 def test_one_more_of_a_pair_says_how_many_there_are() -> None:
     second, third = Job("a2", *A.pair), Job("a3", *A.pair)
     bought = [standing(A, "created"), standing(second, "in_doubt", 2)]
-    assert make(A, third, standings=bought[:1]).prospects[1] == PlannedJob(
+    assert make(A, third, standings=bought[:1]).jobs[1] == PlannedJob(
         third, "submit", "one_more", "bought 1 time so far"
     )
-    assert make(A, second, third, standings=bought).prospects[2] == PlannedJob(
+    assert make(A, second, third, standings=bought).jobs[2] == PlannedJob(
         third, "submit", "one_more", "bought 2 times so far"
     )
 
 
 def test_again_is_a_prospect_of_its_own_after_all_others() -> None:
     made = make(A, B, standings=[standing(A, "created")], again=["a"], costs={"w-1": 7})
-    assert made.prospects == (
+    assert made.jobs == (
         PlannedJob(A, "nothing", "created", "", "run-0", "job-of-a"),
         PlannedJob(B, "submit", "new", estimate=7),
         PlannedJob(A, "submit", "again", "asked for with --again", estimate=7),
     )
-    assert (made.count("submit"), made.count("nothing"), made.count("look up"), made.estimate) == (2, 1, 0, 14)
+    assert (made.count("submit"), made.count("nothing"), made.count("look up"), made.estimated_cost) == (2, 1, 0, 14)
 
 
 states: st.SearchStrategy[State] = st.sampled_from(["created", "not_created", "in_doubt", "sending", "released"])
@@ -176,15 +177,15 @@ def test_every_job_has_one_prospect_and_what_is_submitted_is_what_is_planned(
         for ordinal, (name, pair, state) in enumerate(past, 1)
     ]
     manifest = Manifest("nightly", "nightly.yaml", "0" * 64, tuple(jobs))
-    planned = plan.make(manifest, only, standings)
-    made = forecast.make(manifest, API, KEY, planned, standings)
-    assert [one.job for one in made.prospects] == jobs
-    assert [one.job for one in made.prospects if one.action == "submit"] == [one.job for one in planned.sends]
-    looked_up = [one.job.name for one in made.prospects if one.action == "look up"]
-    doubts = {name for name, of in planned.match.of.items() if of.state in ("in_doubt", "sending")}
+    planned = plan.build_plan(manifest, only, standings)
+    made = planned_jobs.build_preview(manifest, API, KEY, planned, standings)
+    assert [one.job for one in made.jobs] == jobs
+    assert [one.job for one in made.jobs if one.action == "submit"] == [one.job for one in planned.to_send]
+    looked_up = [one.job.name for one in made.jobs if one.action == "look up"]
+    doubts = {name for name, of in planned.match.by_name.items() if of.state in ("in_doubt", "sending")}
     assert set(looked_up) == doubts
-    assert {one.run_id for one in made.prospects if one.reason in ("created", "in_doubt")} <= {"run-0"}
-    assert Counter(one.action for one in made.prospects) == Counter(
+    assert {one.run_id for one in made.jobs if one.reason in ("created", "in_doubt")} <= {"run-0"}
+    assert Counter(one.action for one in made.jobs) == Counter(
         {action: count for action in ("submit", "nothing", "look up") if (count := made.count(action))}
     )
 
@@ -195,26 +196,26 @@ def test_every_job_has_one_prospect_and_what_is_submitted_is_what_is_planned(
 def test_costs_are_of_what_is_submitted_alone() -> None:
     bought = standing(A, "created", estimate=5, cost=3)
     made = make(A, B, C, standings=[bought], costs={"w-1": 5, "w-2": 30}, limit=100)
-    assert [one.estimate for one in made.prospects] == [None, 5, 30]
-    assert (made.estimate, made.spent, made.limit, made.priced) == (35, 5, 100, True)
-    assert made.unpriced is None
+    assert [one.estimate for one in made.jobs] == [None, 5, 30]
+    assert (made.estimated_cost, made.spent, made.limit, made.has_estimates) == (35, 5, 100, True)
+    assert made.unknown_costs is None
 
 
 def test_what_is_not_known_is_named_and_counts_as_nothing() -> None:
     made = make(A, C, costs={"w-1": None, "w-2": 30})
-    assert (made.estimate, made.unpriced) == (30, {"w-1": "HTTP 404 Not Found: no estimate"})
+    assert (made.estimated_cost, made.unknown_costs) == (30, {"w-1": "HTTP 404 Not Found: no estimate"})
 
 
 def test_without_asking_nothing_is_priced() -> None:
     made = make(A, C, limit=1)
-    assert (made.priced, made.estimate, made.is_above_limit) == (False, 0, False)
-    forecast.check_cost(made, allow_unknown=False)
+    assert (made.has_estimates, made.estimated_cost, made.exceeds_limit) == (False, 0, False)
+    cost_limit.check_limit(made, allow_unknown=False)
 
 
 def test_problems_go_to_every_job_of_the_pair() -> None:
     twin = Job("a2", *A.pair)
     made = make(A, twin, C, problems={A.pair: "gone", C.pair: ""})
-    assert [one.problem for one in made.prospects] == ["gone", "gone", ""]
+    assert [one.problem for one in made.jobs] == ["gone", "gone", ""]
 
 
 @pytest.mark.parametrize(
@@ -238,8 +239,10 @@ def test_problems_go_to_every_job_of_the_pair() -> None:
 def test_what_is_spent(state: State, estimate: int | None, told: int | None, cost: int | None, spent: int) -> None:
     estimates = {} if told is None else {"w-1": Estimate(told)}
     one = standing(A, state, estimate=estimate, cost=cost)
-    assert forecast.spent([one], estimates) == spent
-    assert forecast.spent([one, standing(A, "created", 2, again=True, cost=4)], {}) == (forecast.spent([one], {}) + 4)
+    assert costs.spent_tokens([one], estimates) == spent
+    assert costs.spent_tokens([one, standing(A, "created", 2, again=True, cost=4)], {}) == (
+        costs.spent_tokens([one], {}) + 4
+    )
 
 
 def test_estimates_are_needed_of_what_is_sent_and_of_what_was_bought_without() -> None:
@@ -249,13 +252,13 @@ def test_estimates_are_needed_of_what_is_sent_and_of_what_was_bought_without() -
         standing(Job("x", "w-5", "p"), "created", 3, estimate=0),
         standing(Job("x", "w-6", "p"), "not_created", 4),
     ]
-    planned = plan.make(Manifest("nightly", "-", "", (A, C, OFF)), (), standings)
-    assert forecast.workflows(planned, standings) == ["w-1", "w-2", "w-3", "w-4"]
+    planned = plan.build_plan(Manifest("nightly", "-", "", (A, C, OFF)), (), standings)
+    assert costs.workflows_to_estimate(planned, standings) == ["w-1", "w-2", "w-3", "w-4"]
 
 
 def test_submissions_are_given_their_estimates() -> None:
     sends = [Submission(A, 1), Submission(C, 2, again=True)]
-    assert forecast.priced(sends, {"w-1": Estimate(5), "w-2": Estimate(None, "?")}) == (
+    assert costs.with_estimates(sends, {"w-1": Estimate(5), "w-2": Estimate(None, "?")}) == (
         Submission(A, 1, estimate=5),
         Submission(C, 2, again=True),
     )
@@ -266,7 +269,7 @@ def test_submissions_are_given_their_estimates() -> None:
 
 def refusal(made: Preview, *, allow_unknown: bool = False) -> tuple[str, str]:
     with pytest.raises(RefusedError) as caught:
-        forecast.check_cost(made, allow_unknown=allow_unknown)
+        cost_limit.check_limit(made, allow_unknown=allow_unknown)
     return caught.value.message, caught.value.hint
 
 
@@ -281,7 +284,7 @@ def test_above_the_limit_the_estimate_the_limit_and_the_dearest_are_named() -> N
 
 def test_what_the_run_key_has_used_counts_and_is_named() -> None:
     made = make(A, C, standings=[standing(A, "created", estimate=5, cost=90)], costs={"w-2": 11}, limit=100)
-    assert made.is_above_limit
+    assert made.exceeds_limit
     message, hint = refusal(made)
     assert message == (
         "the estimate for 1 job is 11 tokens, after 90 spent for the day 2026-10-20: above max_cost 100, so nothing "
@@ -298,14 +301,14 @@ def test_where_all_is_used_up_what_costs_nothing_is_refused_too() -> None:
 @pytest.mark.parametrize("limit", [35, 36, None])
 def test_up_to_the_limit_nothing_is_refused(limit: int | None) -> None:
     made = make(A, C, costs={"w-1": 5, "w-2": 30}, limit=limit)
-    assert not made.is_above_limit
-    forecast.check_cost(made, allow_unknown=False)
+    assert not made.exceeds_limit
+    cost_limit.check_limit(made, allow_unknown=False)
 
 
 def test_a_run_that_sends_nothing_is_not_refused_for_what_was_spent_before() -> None:
     made = make(A, standings=[standing(A, "created", cost=500)], costs={}, limit=100)
-    assert (made.spent, made.is_above_limit) == (500, False)
-    forecast.check_cost(made, allow_unknown=False)
+    assert (made.spent, made.exceeds_limit) == (500, False)
+    cost_limit.check_limit(made, allow_unknown=False)
 
 
 def test_unknown_costs_are_refused_under_a_limit_and_named() -> None:
@@ -324,8 +327,8 @@ def test_unknown_costs_are_refused_under_a_limit_and_named() -> None:
 def test_unknown_costs_of_several_kinds_are_told_by_what_is_wrong() -> None:
     manifest = Manifest("nightly", "-", "", ())
     unpriced = {"w-1": "no connection", "w-2": "HTTP 404", "w-3": "no connection", "w-4": "no cost", "w-5": "late"}
-    made = Preview(manifest, API, KEY, (), unpriced=unpriced, remedies={"no connection": "Check the network."})
-    error = forecast.unknown_cost(made)
+    made = Preview(manifest, API, KEY, (), unknown_costs=unpriced, remedies={"no connection": "Check the network."})
+    error = cost_limit.unknown_cost_error(made)
     assert error.message == (
         "what 5 workflows would cost is not known (w-1, w-3: no connection; w-2: HTTP 404; w-4: no cost)"
     )
@@ -336,14 +339,14 @@ def test_the_cost_of_what_is_neither_sent_nor_counted_matters_to_nobody() -> Non
     bought = standing(Job("old", "w-9", "p"), "created", cost=5)
     unknown = standing(Job("older", "w-8", "p"), "in_doubt", 2)
     made = make(A, standings=[bought, unknown], costs={"w-1": 3, "w-8": None, "w-9": None}, limit=100)
-    assert made.unpriced == {"w-8": "HTTP 404 Not Found: no estimate"}
+    assert made.unknown_costs == {"w-8": "HTTP 404 Not Found: no estimate"}
 
 
 def test_unknown_costs_may_be_allowed_and_what_is_known_counts() -> None:
-    forecast.check_cost(make(A, C, costs={"w-1": None, "w-2": 100}, limit=100), allow_unknown=True)
+    cost_limit.check_limit(make(A, C, costs={"w-1": None, "w-2": 100}, limit=100), allow_unknown=True)
     made = make(A, C, costs={"w-1": None, "w-2": 101}, limit=100)
     assert "the estimate for 2 jobs is 101 tokens" in refusal(made, allow_unknown=True)[0]
 
 
 def test_unknown_costs_without_a_limit_are_no_matter() -> None:
-    forecast.check_cost(make(A, costs={"w-1": None}), allow_unknown=False)
+    cost_limit.check_limit(make(A, costs={"w-1": None}), allow_unknown=False)

@@ -7,19 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, assert_never
 
-from runner.core.errors import RefusedError
-from runner.core.models import Job, Manifest, Submission
+from runner.core.models import Job, Manifest
 from runner.ledger.rows import SubmissionRow
-from runner.planning import periods
-from runner.planning.estimates import Estimate
+from runner.planning.estimates import Estimate, spent_tokens
 from runner.planning.plan import Plan
 
 Action = Literal["submit", "nothing", "look up"]
 Reason = Literal[
     "new", "not_created_before", "one_more", "again", "created", "in_doubt", "sending", "disabled", "not_selected"
 ]
-
-_MOST_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,31 +48,31 @@ class Preview:
     manifest: Manifest
     api: str
     run_key: str
-    prospects: tuple[PlannedJob, ...]
+    jobs: tuple[PlannedJob, ...]
     spent: int = 0
     limit: int | None = None
-    priced: bool = False
-    unpriced: Mapping[str, str] | None = None
+    has_estimates: bool = False
+    unknown_costs: Mapping[str, str] | None = None
     remedies: Mapping[str, str] = field(default_factory=dict)
 
     def count(self, action: Action) -> int:
         """How many jobs a run would do this with."""
-        return sum(one.action == action for one in self.prospects)
+        return sum(one.action == action for one in self.jobs)
 
     @property
-    def estimate(self) -> int:
+    def estimated_cost(self) -> int:
         """What the jobs that would be submitted are expected to cost, as far as that is known."""
-        return sum(one.estimate or 0 for one in self.prospects if one.action == "submit")
+        return sum(one.estimate or 0 for one in self.jobs if one.action == "submit")
 
     @property
-    def is_above_limit(self) -> bool:
+    def exceeds_limit(self) -> bool:
         """Whether a run would be refused for its cost; one that sends nothing costs nothing."""
-        if self.limit is None or not self.priced or not self.count("submit"):
+        if self.limit is None or not self.has_estimates or not self.count("submit"):
             return False
-        return self.spent + self.estimate > self.limit
+        return self.spent + self.estimated_cost > self.limit
 
 
-def make(
+def build_preview(
     manifest: Manifest,
     api: str,
     run_key: str,
@@ -104,7 +100,7 @@ def make(
         prospects = tuple(
             replace(one, estimate=_cost(one, told), problem=found.get(one.job.pair, "")) for one in prospects
         )
-    needed = {one.job.workflow_id for one in plan.sends}
+    needed = {one.job.workflow_id for one in plan.to_send}
     needed |= {one.workflow_id for one in standings if one.may_exist and one.budgeted_cost is None}
     unpriced = {name: one.problem for name, one in told.items() if one.cost is None and name in needed}
     return Preview(
@@ -112,81 +108,11 @@ def make(
         api,
         run_key,
         prospects,
-        spent(standings, told),
+        spent_tokens(standings, told),
         limit,
         estimates is not None,
         unpriced or None,
     )
-
-
-def check_cost(forecast: Preview, *, allow_unknown: bool) -> None:
-    """See that a run stays within its limit, if it has one.
-
-    Raises:
-        RefusedError: what it would cost is above the limit, or is not known and may not be.
-    """
-    if forecast.limit is None or not forecast.priced:
-        return
-    if forecast.unpriced and not allow_unknown:
-        raise unknown_cost(forecast, f", and max_cost is {forecast.limit}: nothing was sent")
-    if forecast.is_above_limit:
-        before = f", after {forecast.spent} spent for {periods.describe(forecast.run_key)}" if forecast.spent else ""
-        raise RefusedError(
-            f"the estimate for {_jobs(forecast.count('submit'))} is {forecast.estimate} tokens{before}: above max_cost "
-            f"{forecast.limit}, so nothing was sent",
-            f"The dearest: {', '.join(_dearest(forecast))}. Submit fewer with --only, or raise the limit.",
-        )
-
-
-def unknown_cost(forecast: Preview, why: str = "") -> RefusedError:
-    """What is said when the cost of something is not known. `why` that matters goes after it."""
-    reasons: dict[str, list[str]] = {}
-    for workflow_id, reason in (forecast.unpriced or {}).items():
-        reasons.setdefault(reason, []).append(workflow_id)
-    told = [f"{_some(ids)}: {reason}" for reason, ids in list(reasons.items())[:_MOST_SHOWN]]
-    count, first = len(forecast.unpriced or {}), next(iter(reasons), "")
-    remedy = forecast.remedies.get(first) or "Check the ids, and what the key may see: pixxel-runner plan --check."
-    return RefusedError(
-        f"what {_jobs(count, 'workflow')} would cost is not known{why} ({'; '.join(told)})",
-        f"{remedy} Jobs of unknown cost are sent with --allow-unknown-cost.",
-    )
-
-
-def _some(ids: Sequence[str]) -> str:
-    more = len(ids) - _MOST_SHOWN
-    return f"{', '.join(ids[:_MOST_SHOWN])}{f' and {more} more' if more > 0 else ''}"
-
-
-def _dearest(forecast: Preview) -> list[str]:
-    submitted = [one for one in forecast.prospects if one.action == "submit" and one.estimate]
-    submitted.sort(key=lambda one: one.estimate or 0, reverse=True)
-    return [f"{one.job.name} {one.estimate}" for one in submitted[:_MOST_SHOWN]] or ["what was bought before"]
-
-
-def _jobs(count: int, what: str = "job") -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
-def spent(standings: Sequence[SubmissionRow], estimates: Mapping[str, Estimate]) -> int:
-    """The tokens that a run key has used: for each job that exists or may exist, the larger of estimate and cost."""
-    return sum(_expense(one, estimates) for one in standings if one.may_exist)
-
-
-def priced(sends: Sequence[Submission], estimates: Mapping[str, Estimate]) -> tuple[Submission, ...]:
-    """The submissions, with what each is expected to cost."""
-    return tuple(replace(one, estimate=estimates[one.job.workflow_id].cost) for one in sends)
-
-
-def workflows(plan: Plan, standings: Sequence[SubmissionRow]) -> list[str]:
-    """The workflows whose estimates a run needs: of what it sends, and of what was bought when none was asked for."""
-    unpriced = [one.workflow_id for one in standings if one.may_exist and one.estimate is None]
-    return [*(one.job.workflow_id for one in plan.sends), *unpriced]
-
-
-def _expense(standing: SubmissionRow, estimates: Mapping[str, Estimate]) -> int:
-    told = estimates.get(standing.workflow_id)
-    estimate = standing.estimate if standing.estimate is not None else (told.cost if told else None)
-    return max(estimate or 0, standing.cost or 0)
 
 
 def _cost(prospect: PlannedJob, estimates: Mapping[str, Estimate]) -> int | None:
@@ -196,17 +122,17 @@ def _cost(prospect: PlannedJob, estimates: Mapping[str, Estimate]) -> int | None
 
 
 def _prospects(manifest: Manifest, plan: Plan, standings: Sequence[SubmissionRow]) -> Iterator[PlannedJob]:
-    sends = {one.job.name: one for one in plan.sends if not one.again}
+    sends = {one.job.name: one for one in plan.to_send if not one.again}
     bought = Counter(one.pair for one in standings if one.consumes_slot)
     for job in manifest.jobs:
-        standing = plan.match.of.get(job.name)
+        standing = plan.match.by_name.get(job.name)
         if job.name in sends:
             yield _to_send(job, standing, bought[job.pair])
         elif standing is not None and standing.consumes_slot:
             yield _bought(job, standing)
         else:
             yield _left(job, standing, plan)
-    for one in plan.sends:
+    for one in plan.to_send:
         if one.again:
             yield PlannedJob(one.job, "submit", "again", "asked for with --again")
 
