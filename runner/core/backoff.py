@@ -1,4 +1,4 @@
-"""How long to wait before a request is sent again: the backoff between retries, and the pauses a server asks for."""
+"""The waits before a request is sent again: the backoff between retries, and the pauses that the server asks for."""
 
 from __future__ import annotations
 

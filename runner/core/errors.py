@@ -1,4 +1,4 @@
-"""What can go wrong, in words for a person, and the exit code that each kind of end has."""
+"""The exceptions that end a command: a message, a hint and an exit code each."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ from runner.core.exit_codes import Exit
 
 
 class Terminated(BaseException):
-    """SIGTERM came while nothing was in flight."""
+    """SIGTERM arrived while no request was in flight."""
 
 
 class RunnerError(Exception):
-    """An end that the program foresaw: what is wrong, what to do next, and the exit code.
-
-    `message` says what is wrong and where; `hint` says what to do and may be empty.
-    """
+    """An expected failure. `message` says what is wrong and where; `hint` says what to do, and may be empty."""
 
     exit_code: ClassVar[Exit] = Exit.REFUSED
 
@@ -27,38 +24,38 @@ class RunnerError(Exception):
 
     @property
     def one_line(self) -> str:
-        """All of it for one line, as a mail from cron has it."""
+        """The message and the hint on one line, for cron's mail."""
         return f"{self.message}. {self.hint}" if self.hint else self.message
 
 
 class UsageError(RunnerError):
-    """The command line, the environment or a setting cannot be used as given."""
+    """The command line, the environment or a setting is invalid."""
 
     exit_code = Exit.USAGE
 
 
 class RefusedError(RunnerError):
-    """Nothing was sent, or nothing more will be: the program will not go on as things are."""
+    """The program refuses to start, or to send anything more."""
 
     exit_code = Exit.REFUSED
 
 
 class ThreadLimitError(RefusedError):
-    """The system lets the program have no thread that it needs."""
+    """The system allows no thread that the program cannot do without."""
 
     def __init__(self) -> None:
         super().__init__(
-            "the system allows no further thread (ulimit -u, ulimit -v, the container's limits)",
-            "Raise that limit, or end what uses it up.",
+            "the system does not allow another thread (ulimit -u, ulimit -v, the container's limits)",
+            "Raise that limit, or stop other processes.",
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with a manifest, at a place.
+    """A problem in a manifest, and its position.
 
-    `line` and `column` count from 1; 0 means that the problem is with the file as a whole. `field` is the
-    field's path as a person writes it (`jobs[3].workflow_id`), empty for the file. `hint` says how to mend it.
+    `line` and `column` count from 1; 0 means that the problem concerns the file as a whole. `field` is the path of the
+    field (`jobs[3].workflow_id`), empty for the file. `hint` says how to fix it.
     """
 
     file: str
@@ -70,13 +67,13 @@ class Problem:
 
 
 class ManifestError(RunnerError):
-    """Manifests with problems: all of them, in the order of their places."""
+    """All the problems of one or more manifests, ordered by position."""
 
     exit_code = Exit.USAGE
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         count = len(problems)
         files = len({problem.file for problem in problems})
-        where = f"{files} manifests" if files > 1 else "the manifest"
-        super().__init__(f"{count} problem{'s' if count > 1 else ''} in {where}; nothing was sent")
+        place = f"{files} manifests" if files > 1 else "the manifest"
+        super().__init__(f"{count} problem{'s' if count > 1 else ''} in {place}; nothing was sent")
         self.problems = problems

@@ -1,56 +1,40 @@
-"""The program's exit codes: what each means, and which one wins when several apply."""
+"""The program's exit codes: what each means, and which one counts when several apply."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import IntEnum
+from typing import Self
 
 
 class Exit(IntEnum):
-    """An exit code; `meaning` says what it tells the caller."""
+    """An exit code, and what it means."""
 
-    OK = 0
-    NOT_CREATED = 1
-    USAGE = 2
-    IN_DOUBT = 3
-    REFUSED = 4
-    LOCKED = 5
-    TIMED_OUT = 6
-    BUG = 70
-    SIGINT = 130
-    SIGTERM = 143
+    meaning: str
 
-    @property
-    def meaning(self) -> str:
-        """The code's meaning, as `--help` and the docs give it."""
-        return _MEANINGS[self]
+    OK = 0, "Every job that was to be submitted has been created, or there was nothing to do"
+    NOT_CREATED = 1, "At least one job was not created"
+    USAGE = 2, "The command line, an environment variable or the manifest is invalid"
+    IN_DOUBT = 3, "At least one job is in doubt"
+    REFUSED = 4, "The program refused to start or stopped early"
+    LOCKED = 5, "Another run of this manifest is in progress"
+    TIMED_OUT = 6, "--wait-timeout expired before all jobs were final"
+    BUG = 70, "A bug in pixxel-runner"
+    SIGINT = 130, "Interrupted by SIGINT (Ctrl-C)"
+    SIGTERM = 143, "Terminated by SIGTERM"
+
+    def __new__(cls, code: int, meaning: str = "") -> Self:
+        """Give each member its number as value; the meaning is an attribute."""
+        exit_code = int.__new__(cls, code)
+        exit_code._value_ = code
+        exit_code.meaning = meaning
+        return exit_code
 
 
-_MEANINGS = {
-    Exit.OK: "every job was created, or there was nothing to do",
-    Exit.NOT_CREATED: "at least one job was not created",
-    Exit.USAGE: "the command line or the manifest is invalid",
-    Exit.IN_DOUBT: "at least one job may or may not have been created",
-    Exit.REFUSED: "the run was refused, or stopped before it was complete",
-    Exit.LOCKED: "another run of the manifest holds the lock",
-    Exit.TIMED_OUT: "timed out waiting; jobs are still running",
-    Exit.BUG: "a bug in this program",
-    Exit.SIGINT: "interrupted by SIGINT (Ctrl-C)",
-    Exit.SIGTERM: "terminated by SIGTERM",
-}
-
-# Weakest first: a job in doubt outranks a refusal, and an interrupt outranks everything.
+# Weakest first. A job in doubt outranks a refusal, since it may cost money; an interrupt outranks everything.
 _RANKED = (
-    Exit.OK,
-    Exit.NOT_CREATED,
-    Exit.TIMED_OUT,
-    Exit.LOCKED,
-    Exit.REFUSED,
-    Exit.USAGE,
-    Exit.IN_DOUBT,
-    Exit.BUG,
-    Exit.SIGTERM,
-    Exit.SIGINT,
+    *(Exit.OK, Exit.NOT_CREATED, Exit.TIMED_OUT, Exit.LOCKED, Exit.REFUSED, Exit.USAGE),
+    *(Exit.IN_DOUBT, Exit.BUG, Exit.SIGTERM, Exit.SIGINT),
 )
 
 

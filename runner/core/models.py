@@ -1,20 +1,22 @@
-"""The program's nouns as frozen dataclasses: Job, Manifest, the outcomes of a job, and the record of a run."""
+"""The program's data types: jobs and manifests, submissions and their outcomes, and the record of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, NamedTuple, Protocol, assert_never
+from typing import Any, Literal, NamedTuple, Protocol
 
 OncePer = Literal["run", "hour", "day", "week", "month", "forever"]
 OnUnfinished = Literal["refuse", "resume", "new"]
 RunState = Literal["completed", "stopped", "interrupted"]
 
+STDIN = "-"  # the path of a manifest that is read from standard input
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One entry of a manifest, defaults applied: a workflow/project pair with a name. `line` counts from 1."""
+    """An entry of a manifest with the defaults applied: a named workflow/project pair. `line` counts from 1."""
 
     name: str
     workflow_id: str
@@ -25,13 +27,13 @@ class Job:
 
     @property
     def pair(self) -> tuple[str, str]:
-        """What is bought: the workflow and the project. Names are labels."""
+        """The workflow and the project, which identify what is submitted; the name is only a label."""
         return (self.workflow_id, self.project_id)
 
 
 @dataclass(frozen=True, slots=True)
 class SubmitSettings:
-    """The manifest's `submit` section, as written: None where it is silent. `timeout` is in seconds."""
+    """The manifest's `submit` section; None for what it does not set. `timeout` is in seconds."""
 
     concurrency: int | None = None
     rate: str | None = None
@@ -40,14 +42,11 @@ class SubmitSettings:
     stop_after: int | None = None
 
 
-STDIN = "-"  # the path of a manifest that is read from standard input
-
-
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A valid manifest. `path` is as it was given (STDIN for standard input); `sha256` is of its bytes.
+    """A valid manifest. `path` is as given (or STDIN), `sha256` that of its bytes.
 
-    `named`: its name is written in it, and not taken from the file's.
+    `has_explicit_name`: the name is set in the manifest, not derived from the file's.
     """
 
     name: str
@@ -66,9 +65,9 @@ class Manifest:
 class ErrorInfo:
     """Why a job was not created, or may not have been.
 
-    `kind` is one word of DESIGN, section 4 (`unreachable`, `rejected`, `timeout`, …); `message` is for a person;
-    `api_error` is the `error` member of the API's answer as it came; `request_id`, `date` and `retry_after` are
-    the answer's headers, which support asks for; `body` is the start of an answer that could not be used.
+    `kind` classifies the error (`unreachable`, `rejected`, `timeout`, …), `message` describes it. `api_error` is the
+    unchanged `error` field of the response; `request_id`, `date` and `retry_after` are headers of it, which support
+    asks for; `body` is the start of a response without such a field.
     """
 
     kind: str
@@ -85,10 +84,10 @@ class ErrorInfo:
 class Created:
     """The job exists.
 
-    `body` is the API's answer as it came; `attempts` counts sends and `sent_at` is the last one's. `recovered`: it was
-    in doubt and then found at the API. Not `assigned`: it is one of the `candidates`, and which is anyone's guess.
-    `estimate` is what it was expected to cost, in tokens, where that was asked for. `body` is of a later time than the
-    answer where there is a `seen_at`: the job was final then.
+    `body` is the API's unchanged job object: that of the response, or of `seen_at`, when the job was final. `attempts`
+    counts requests, `sent_at` is when the last one began. `recovered`: the job was in doubt, and found by a lookup.
+    Not `assigned`: it is one of the `candidates`, but not certainly this one. `estimate` is the expected cost in
+    tokens, if known.
     """
 
     job_id: str
@@ -104,7 +103,7 @@ class Created:
 
 @dataclass(frozen=True, slots=True)
 class NotCreated:
-    """The job certainly does not exist. `sent_at` is when the last send began."""
+    """The job certainly does not exist. `attempts` counts requests, `sent_at` is when the last one began."""
 
     error: ErrorInfo
     attempts: int
@@ -113,9 +112,9 @@ class NotCreated:
 
 @dataclass(frozen=True, slots=True)
 class InDoubt:
-    """The job may or may not exist. `candidates` are ids of jobs at the API that may be this one.
+    """The job may or may not exist. `candidates` are the ids of jobs at the API that may be this one.
 
-    `estimate` is what it was expected to cost, in tokens, where that was asked for.
+    `estimate` is the expected cost in tokens, if known.
     """
 
     error: ErrorInfo
@@ -127,7 +126,7 @@ class InDoubt:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """The job was deliberately not sent. `reason` is one word, `detail` is for a person."""
+    """The job was deliberately not sent. `reason` is a keyword, `detail` an explanation."""
 
     reason: str
     detail: str
@@ -137,29 +136,27 @@ Outcome = Created | NotCreated | InDoubt | Skipped
 OutcomeName = Literal["created", "not_created", "in_doubt", "skipped"]
 
 
+_OUTCOME_NAMES: dict[type[Outcome], OutcomeName] = {
+    Created: "created",
+    NotCreated: "not_created",
+    InDoubt: "in_doubt",
+    Skipped: "skipped",
+}
+
+
 def outcome_name(outcome: Outcome) -> OutcomeName:
-    """The name of an outcome in data: the ledger, the results file, every machine-readable report."""
-    match outcome:
-        case Created():
-            return "created"
-        case NotCreated():
-            return "not_created"
-        case InDoubt():
-            return "in_doubt"
-        case Skipped():
-            return "skipped"
-        case _:
-            assert_never(outcome)
+    """Return an outcome's name in data: the ledger, the results file and machine-readable reports."""
+    return _OUTCOME_NAMES[type(outcome)]
 
 
 def describe_outcome(outcome: Outcome) -> str:
-    """The same for a person: `not created`."""
+    """Return an outcome's name in prose: `not created`."""
     return outcome_name(outcome).replace("_", " ")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of a run's record: a job, what became of it, and the run that decided it."""
+    """An entry of a run's record: a job, its outcome, and the run that decided it."""
 
     job: Job
     outcome: Outcome
@@ -167,9 +164,9 @@ class Entry:
 
 
 class CostEntry(NamedTuple):
-    """What counting and adding up needs of an entry whose job exists: tokens, and how many validation errors it has.
+    """What totals need to know of an entry whose job exists. Costs are in tokens, `validation_errors` is a count.
 
-    It is for records of a hundred thousand jobs: an Entry and its outcome take five times as long to make.
+    Building an Entry and its outcome takes five times as long, which matters for 100,000 jobs.
     """
 
     project_id: str
@@ -181,7 +178,7 @@ class CostEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One execution of a manifest. `base_url` is `sandbox` for a rehearsal; `settings` is what applied, but the key."""
+    """An execution of a manifest. `base_url` may be `sandbox`; `settings` are those that applied, without the key."""
 
     id: str
     key: str
@@ -198,14 +195,14 @@ class Run:
 
 
 class Entries(Sized, Iterable[Entry], Protocol):
-    """The entries of a record, which may be gone through again and again; not necessarily held in memory."""
+    """The entries of a record. They can be iterated over repeatedly, and need not be in memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What results and reports are made of: the run, and an entry for each job of its run key, in manifest order.
+    """The source of results and reports: a run, and an entry for each job of its run key, in manifest order.
 
-    `outline` goes through the same entries quickly: in place of those that are created there may be Boughts.
+    `compact_entries` iterates faster over the same entries; those of created jobs may be CostEntry objects.
     """
 
     run: Run
@@ -215,10 +212,9 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One job that is to be sent. `ordinal` counts those of its pair under the run key, from 1.
+    """A job to submit. `ordinal` counts the submissions of its pair under the run key, from 1.
 
-    `again`: a person asked for one more of a job that exists. `estimate` is what it is expected to cost, in tokens,
-    where that was asked for.
+    `again`: one more of a job that exists, on request. `estimate` is the expected cost in tokens, if known.
     """
 
     job: Job

@@ -1,20 +1,17 @@
-"""The settings of a run: what the user chooses for it, and its limits (flag, else environment, manifest, default)."""
+"""The settings of a run and their defaults: what the user chooses, and the limits that result."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import TypeVar
 
 from runner.core.errors import UsageError
 from runner.core.models import Manifest
 from runner.core.rate_limit import Rate
 
 MAX_CONCURRENCY = 64
-MAX_SECONDS = 10.0**9  # seconds: 30 years, which nobody waits
+MAX_SECONDS = 10.0**9  # about 30 years; longer times overflow in the standard library
 DEFAULT_SETTLE = timedelta(minutes=15)
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +50,11 @@ class LimitOverrides:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How a run sends: all that the engine is told. Times are in seconds, `max_cost` in tokens."""
+    """How the engine sends. Times are in seconds, `max_cost` is in tokens.
+
+    `stop_after` is the number of consecutive failures of one kind that stops a run; `max_pause` limits the pauses that
+    the server asks for, in total.
+    """
 
     concurrency: int = 8
     rate: str | None = None
@@ -65,49 +66,39 @@ class Limits:
 
     @property
     def parsed_rate(self) -> Rate | None:
-        """The rate, read."""
+        """The rate as an object."""
         return None if self.rate is None else Rate.parse(self.rate)
 
 
-def validate_limits(options: LimitOverrides) -> None:
-    """See that a program's options are such as the command would take. Raises UsageError."""
-    for name, kind, least in (
-        ("concurrency", int, 1),
-        ("attempts", int, 1),
-        ("timeout", int | float, 0),
-        ("stop_after", int, 0),
-        ("max_pause", int | float, 0),
-        ("max_cost", int, 0),
-    ):
-        value = getattr(options, name)
-        if value is not None and not (isinstance(value, kind) and not isinstance(value, bool) and value >= least):
-            raise UsageError(f"{name} is {value!r}", f"Give a number from {least} up.")
-    if options.concurrency is not None and options.concurrency > MAX_CONCURRENCY:
-        raise UsageError(f"concurrency is {options.concurrency}", f"Give a number from 1 to {MAX_CONCURRENCY}.")
-    if options.timeout is not None and not 0 < options.timeout < MAX_SECONDS:
-        raise UsageError(f"timeout is {options.timeout!r}", "Give the seconds that an exchange may take.")
-    if options.rate is not None:
+_NUMBERS = {  # of each limit: its type, and its least and greatest value
+    "concurrency": (int, 1, MAX_CONCURRENCY),
+    "attempts": (int, 1, None),
+    "timeout": (int | float, 0, MAX_SECONDS),
+    "stop_after": (int, 0, None),
+    "max_pause": (int | float, 0, None),
+    "max_cost": (int, 0, None),
+}
+
+
+def validate_limits(overrides: LimitOverrides) -> None:
+    """Check the limits that a program passes, by the rules of the command line. Raises UsageError."""
+    for name, (kind, minimum, maximum) in _NUMBERS.items():
+        value = getattr(overrides, name)
+        if value is None:
+            continue
+        is_valid = isinstance(value, kind) and not isinstance(value, bool) and value >= minimum
+        if not is_valid or (maximum is not None and value > maximum) or (name == "timeout" and value == 0):
+            upper = "" if maximum is None else f" and at most {maximum:g}"
+            raise UsageError(f"invalid {name}: {value!r}", f"Use a number of at least {minimum}{upper}.")
+    if overrides.rate is not None:
         try:
-            Rate.parse(options.rate)
+            Rate.parse(overrides.rate)
         except (TypeError, ValueError):
-            raise UsageError(f"rate is {options.rate!r}", "Give it as N/s, N/min or N/h, such as 5/s.") from None
+            raise UsageError(f"invalid rate: {overrides.rate!r}", "Use N/s, N/min or N/h, such as 5/s.") from None
 
 
-def resolve_limits(options: LimitOverrides, manifest: Manifest) -> Limits:
-    """Settle each limit: flag or environment, else the manifest, else the default."""
-    default, written = Limits(), manifest.submit
-    return Limits(
-        concurrency=_first(options.concurrency, written.concurrency, default.concurrency),
-        rate=_first(options.rate, written.rate, default.rate),
-        attempts=_first(options.attempts, written.attempts, default.attempts),
-        timeout=_first(options.timeout, written.timeout, default.timeout),
-        stop_after=_first(options.stop_after, written.stop_after, default.stop_after),
-        max_pause=_first(options.max_pause, None, default.max_pause),
-        max_cost=_first(options.max_cost, manifest.max_cost, default.max_cost),
-    )
-
-
-def _first(flag: _T | None, written: _T | None, default: _T) -> _T:
-    if flag is not None:
-        return flag
-    return default if written is None else written
+def resolve_limits(overrides: LimitOverrides, manifest: Manifest) -> Limits:
+    """Return the limits that apply: the override, else the manifest's, else the default."""
+    limits = asdict(manifest.submit) | {"max_cost": manifest.max_cost}
+    limits |= {name: value for name, value in asdict(overrides).items() if value is not None}
+    return Limits(**{name: value for name, value in limits.items() if value is not None})

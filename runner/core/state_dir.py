@@ -1,4 +1,4 @@
-"""The folder `.pixxel-runner` beside a manifest, where the program keeps what is its own. It ignores itself in git."""
+"""The directory `.pixxel-runner` beside a manifest, which holds the program's own files and is hidden from git."""
 
 from __future__ import annotations
 
@@ -14,70 +14,70 @@ _ROOT = 0
 
 
 def locate_state_dir(manifest_path: str) -> Path:
-    """The folder for a manifest; the working directory's for standard input. It need not exist."""
+    """Return a manifest's directory; for standard input, the one in the working directory. It need not exist."""
     return (Path() if manifest_path == STDIN else Path(manifest_path).parent) / STATE_DIR_NAME
 
 
-def create_state_dir(folder: Path) -> None:
-    """Make the folder, private to the person, with a `.gitignore` that hides all of it.
+def create_state_dir(directory: Path) -> None:
+    """Create the directory, readable by this user only, with a `.gitignore` that hides everything in it.
 
     Raises:
-        RefusedError: it cannot be made, or another user has put one there.
+        RefusedError: it cannot be created, or it belongs to another user.
     """
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        check_directory_owner(folder)
-        # Through a link the folder is another, which may be a repository's own: that one stays as it is.
-        if not folder.is_symlink() and _is_unwritten(folder / ".gitignore"):
-            _write(folder / ".gitignore", b"*\n")
+        directory.mkdir(mode=0o700, exist_ok=True)
+        check_directory_owner(directory)
+        # A link may lead to a directory of the repository, which git must go on seeing.
+        if not directory.is_symlink() and _is_missing_or_empty(directory / ".gitignore"):
+            _write_private(directory / ".gitignore", b"*\n")
     except OSError as error:
         raise RefusedError(
-            f"the folder {folder} cannot be made: {error.strerror}",
-            "The program keeps its record there: make it possible to write beside the manifest.",
+            f"the directory {directory} cannot be created: {error.strerror}",
+            "The ledger is stored there: make the manifest's directory writable.",
         ) from None
 
 
-def create_subdirectory(folder: Path) -> None:
-    """Make a folder inside of that one. Raises RefusedError when it cannot be made."""
+def create_subdirectory(directory: Path) -> None:
+    """Create a directory inside the state directory. Raises RefusedError when that fails."""
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
+        directory.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise RefusedError(
-            f"the folder {folder} cannot be made: {error.strerror}",
-            "Look at what is there, and at who may write there.",
+            f"the directory {directory} cannot be created: {error.strerror}",
+            "Check what exists at that path, and who may write there.",
         ) from None
 
 
-def check_directory_owner(folder: Path) -> None:
-    """Refuse a folder of a user who could not have made the manifest's own: a record in it may be made up, or watched.
+def check_directory_owner(directory: Path) -> None:
+    """Refuse a directory of a user who could forge or read the ledger in it.
 
-    It may belong to the person, to root, or to the owner of the folder in which it is. One that is not there is none.
+    It may belong to this user, to root, or to the owner of its parent. A missing directory is fine.
 
     Raises:
-        RefusedError: it is another user's, or a link that is.
+        RefusedError: it, or the link to it, belongs to someone else.
     """
     try:
-        trusted = {os.geteuid(), _ROOT, folder.parent.stat().st_uid}
-        owners = {folder.lstat().st_uid, folder.stat().st_uid}
+        trusted = {os.geteuid(), _ROOT, directory.parent.stat().st_uid}
+        owners = {directory.lstat().st_uid, directory.stat().st_uid}
     except OSError:
-        return  # whoever uses it says so
+        return  # reported when the directory is used
     if not owners <= trusted:
         raise RefusedError(
-            f"the folder {folder} belongs to another user (uid {min(owners - trusted)})",
-            "Others may write where the manifest is, and one of them made it: keep manifests in a folder of your own.",
+            f"the directory {directory} belongs to another user (uid {min(owners - trusted)})",
+            "Move the manifest to a directory that only you can write to.",
         )
 
 
-def _write(path: Path, text: bytes) -> None:
-    """Write a small file, private to the person whatever the umask; a link in its place is not followed."""
+def _write_private(path: Path, data: bytes) -> None:
+    """Write a small file with mode 600 whatever the umask, without following a link."""
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb") as file:  # noqa: PTH123 - of a descriptor
-        file.write(text)
+        file.write(data)
 
 
-def _is_unwritten(path: Path) -> bool:
-    """Whether there is no file, or an empty one, as a killed run may have left it; a link is not followed."""
+def _is_missing_or_empty(path: Path) -> bool:
+    """Whether there is no file, or an empty one as a killed run leaves it; links are not followed."""
     try:
-        found = path.lstat()
+        status = path.lstat()
     except FileNotFoundError:
         return True
-    return stat.S_ISREG(found.st_mode) and not found.st_size
+    return stat.S_ISREG(status.st_mode) and not status.st_size

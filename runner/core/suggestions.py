@@ -1,20 +1,20 @@
-"""What was probably meant by a word that is not known: one rule for keys, commands, values and names."""
+"""Suggestions for a misspelled word: one rule for manifest keys, commands, values and names."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
-_NEAR = 0.7  # of 1, as difflib measures: takes `daily` for `day`, but not `owner` for `once_per`
-_MOST_LOOKED_AT = 100  # characters: each costs time with each choice, and what is much longer is near to none
+_CUTOFF = 0.7  # difflib's similarity, up to 1: matches `daily` to `day`, but not `owner` to `once_per`
+_MAX_LENGTH = 100  # characters; comparing more is slow, and a much longer word matches nothing
 
 
-def closest_matches(word: str, choices: Iterable[str], most: int = 1) -> list[str]:
-    """The choices that a word is near to, the nearest first, at most so many. Upper and lower case are one."""
-    folded: dict[str, list[str]] = {}
+def closest_matches(word: str, choices: Iterable[str], limit: int = 1) -> list[str]:
+    """Return up to `limit` choices that are similar to a word, best first, ignoring case."""
+    by_folded: dict[str, list[str]] = {}
     for choice in dict.fromkeys(choices):
-        folded.setdefault(choice.casefold(), []).append(choice)
-    if word.casefold() in folded:
-        return folded[word.casefold()][:most]
-    matches = difflib.get_close_matches(word[:_MOST_LOOKED_AT].casefold(), folded, n=most, cutoff=_NEAR)
-    return [choice for match in matches for choice in folded[match]][:most]
+        by_folded.setdefault(choice.casefold(), []).append(choice)
+    if word.casefold() in by_folded:
+        return by_folded[word.casefold()][:limit]
+    matches = difflib.get_close_matches(word[:_MAX_LENGTH].casefold(), by_folded, n=limit, cutoff=_CUTOFF)
+    return [choice for match in matches for choice in by_folded[match]][:limit]

@@ -1,7 +1,7 @@
-r"""Text from outside, made fit to show: what a terminal or a CI log would act on becomes a visible escape.
+r"""Untrusted text made safe to print: what a terminal or a CI log would act on becomes a visible escape.
 
-A name, an id or a message may hold anything. Shown as it is, it could move the cursor, recolour or reorder what stands
-beside it, or give GitHub Actions a command. The escapes are those of Python: `\x1b`, `\u202e`, `\n`.
+A name, an id or a message may contain anything. Printed unchanged, it could move the cursor, change colours, reorder
+the text around it, or give GitHub Actions a command. The escapes are Python's: `\x1b`, `\u202e`, `\n`.
 """
 
 from __future__ import annotations
@@ -12,53 +12,53 @@ from collections.abc import Iterator
 
 _ELLIPSIS = "…"
 
-# A base and its marks share a cell, but no script needs as many marks as it takes to paint over other lines.
-_MOST_MARKS = 4
+# Combining marks share a cell with their base. No script needs as many as it takes to paint over other lines.
+_MAX_MARKS = 4
 
-# What is not simply ASCII, with the letter on which marks may stand: only that is gone through letter by letter.
-_ODD = re.compile(r"[ -~]?[^ -~]+")
+# Text beyond printable ASCII, with the letter its marks may belong to: only this is checked character by character.
+_NOT_ASCII = re.compile(r"[ -~]?[^ -~]+")
 
-# GitHub Actions takes `::command::` at the start of a line and `##[command]` anywhere, Azure `##vso[command]`.
+# GitHub Actions obeys `::command::` at the start of a line and `##[command]` anywhere, Azure `##vso[command]`.
 _COMMAND = re.compile(r"##(?=\[|vso\[)")
 _LEADING_COMMAND = re.compile(r"(\s*):(?=:)")
 
 
 def escape_unprintable(text: str) -> str:
-    """The text with visible escapes in place of all that is not simply shown.
+    """Return text with visible escapes for everything that does more than print itself.
 
-    That is what Python calls unprintable (control and format characters such as bidi overrides and zero-width spaces,
-    lone surrogates, line separators, private use, the unassigned), marks that have no letter to stand on, and the
-    start of a CI log's command. Spaces of any width stay.
+    That is whatever Python calls unprintable (control and format characters such as bidi overrides and zero-width
+    spaces, lone surrogates, line separators, private use, unassigned), combining marks without a base, and the start
+    of a CI command. Spaces of any width stay.
     """
     if not (text.isascii() and text.isprintable()):
-        text = _ODD.sub(_escaped, text)
+        text = _NOT_ASCII.sub(lambda match: "".join(_escape_characters(match[0])), text)
     text = _COMMAND.sub(r"\\x23#", text)
     return _LEADING_COMMAND.sub(r"\1\\x3a", text, count=1) if text.lstrip().startswith("::") else text
 
 
 def display_width(text: str) -> int:
-    """How many columns of a terminal the text takes, for text that `visible` has been over."""
+    """Return how many terminal columns escaped text occupies."""
     return len(text) if text.isascii() else sum(map(_columns, text))
 
 
 def truncate(text: str, columns: int) -> str:
-    """The text in at most `columns` columns (at least 1), with an ellipsis where some of it is missing."""
+    """Shorten escaped text to at most `columns` columns (at least 1), with an ellipsis for what is missing."""
     if display_width(text) <= columns:
         return text
     if text.isascii():
         return text[: columns - 1] + _ELLIPSIS
-    kept: list[str] = []
-    left = columns - 1
+    clusters: list[str] = []
+    room = columns - 1
     for cluster in grapheme_clusters(text):
-        left -= display_width(cluster)
-        if left < 0:
+        room -= display_width(cluster)
+        if room < 0:
             break
-        kept.append(cluster)
-    return "".join(kept) + _ELLIPSIS
+        clusters.append(cluster)
+    return "".join(clusters) + _ELLIPSIS
 
 
 def grapheme_clusters(text: str) -> Iterator[str]:
-    """The text in pieces that must not be parted: a character with the marks that stand on it."""
+    """Split text into characters with the combining marks that belong to them."""
     start = 0
     for end in range(1, len(text)):
         if _columns(text[end]):
@@ -68,23 +68,12 @@ def grapheme_clusters(text: str) -> Iterator[str]:
         yield text[start:]
 
 
-def _escaped(run: re.Match[str]) -> str:
-    return "".join(_shown(run[0]))
-
-
-def _shown(text: str) -> Iterator[str]:
-    marks = _MOST_MARKS  # at the start there is nothing to stand on
+def _escape_characters(text: str) -> Iterator[str]:
+    marks = _MAX_MARKS  # the first character has no base before it
     for character in text:
         marks = marks + 1 if _is_mark(character) else 0
-        yield character if _is_plain(character) and marks <= _MOST_MARKS else _escape(character)
-
-
-def _is_plain(character: str) -> bool:
-    return character.isprintable() or unicodedata.category(character) == "Zs"
-
-
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
+        printable = character.isprintable() or unicodedata.category(character) == "Zs"
+        yield character if printable and marks <= _MAX_MARKS else character.encode("unicode_escape").decode("ascii")
 
 
 def _is_mark(character: str) -> bool:
@@ -92,7 +81,7 @@ def _is_mark(character: str) -> bool:
 
 
 def _columns(character: str) -> int:
-    if character.isascii():  # as nearly all are: the database of characters is slow to ask
+    if character.isascii():  # most characters; looking them up in the Unicode database is slow
         return 1
     if _is_mark(character):
         return 0

@@ -321,7 +321,7 @@ def test_everything_on_a_full_disk(shell: Shell, server: WireServer, disk: Disk,
     shell.folder = disk.root
     shell.manifest(*JOBS, once_per="forever")
     disk.fill()
-    check_refusal(run(shell), "nightly.results.json", "No space left", "free some space")
+    check_refusal(run(shell), "nightly.results.json", "No space left", "Free some disk space")
     assert server.log.connections == 0
     disk.free()
     assert run(shell).code == 0

@@ -78,6 +78,12 @@ def test_each_exit_code_is_there() -> None:
     assert list(map(int, codes)) == sorted(Exit)
 
 
+@pytest.mark.parametrize("code", Exit)
+def test_the_page_gives_each_exit_code_the_meaning_that_the_program_gives(code: Exit) -> None:
+    [meaning] = re.findall(rf"^\| {code} \| (.+?) \|", section("Exit codes"), re.MULTILINE)
+    assert meaning.replace("`", "").startswith(code.meaning)
+
+
 def test_of_several_exit_codes_the_page_says_which_counts() -> None:
     [told] = re.findall(r"the exit code is the first of ([\d, ]+)", section("Exit codes"))
     order = [Exit(int(code)) for code in told.split(",")]

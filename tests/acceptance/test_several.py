@@ -370,4 +370,4 @@ def test_a_sandbox_whose_folder_cannot_be_made_is_said(shell: Shell) -> None:
     shell.write("jobs/.pixxel-runner/sandbox", "a file")
     done = shell.call("run", "jobs/a.yaml", "--sandbox")
     assert done.code == 4
-    assert "the folder jobs/.pixxel-runner/sandbox cannot be made" in done.err
+    assert "the directory jobs/.pixxel-runner/sandbox cannot be created" in done.err

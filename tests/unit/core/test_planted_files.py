@@ -296,7 +296,7 @@ def test_what_nobody_else_can_replace_is_told_before_anything_is_sent(
     else:
         target.symlink_to(tmp_path / "victim")
     with being(NOBODY):
-        with pytest.raises(RefusedError, match="another user's") as caught:
+        with pytest.raises(RefusedError, match="belongs to another user") as caught:
             FILE.check_writable(target)
         assert "--results PATH" in caught.value.hint
         FILE.check_writable(shared / "mine.json")

@@ -58,7 +58,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "dangling").symlink_to("nowhere")
     (tmp_path / "full" / ".gitignore").parent.mkdir()
     for path in ("file", "dangling", "missing/folder", "file/folder"):
-        with pytest.raises(RefusedError, match="cannot be made") as caught:
+        with pytest.raises(RefusedError, match="cannot be created") as caught:
             create_state_dir(tmp_path / path)
         assert str(tmp_path / path) in caught.value.message
         assert caught.value.hint

@@ -458,7 +458,7 @@ for limit, use in uses:
 """
     refusal = (
         "the results file a.json cannot be written: File too large"
-        " / raise the limit on file sizes (ulimit -f), or name a file elsewhere with --results PATH\n"
+        " / Raise the limit on file sizes (ulimit -f), or choose another path with --results PATH.\n"
     )
     ended = child(code, tmp_path)
     assert (ended.stdout, ended.stderr) == (refusal * 2, "")
@@ -478,7 +478,7 @@ for use in (results_file.RESULTS_FILE.check_writable, lambda path: results_file.
 """
     refusal = (
         "the results file a.json cannot be written: Permission denied"
-        " / make the folder writable for this user, or name a file elsewhere with --results PATH\n"
+        " / Make the directory writable for this user, or choose another path with --results PATH.\n"
     )
     ended = child(code, tmp_path)
     tmp_path.chmod(0o755)
@@ -522,22 +522,22 @@ def a_link_to_itself(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("target", "message", "hint"),
     [
-        (missing, "cannot be written: No such file or directory", "make the folder first"),
-        (under_a_file, "cannot be written: Not a directory", "name a file in a folder"),
-        (a_folder, "would replace a folder", "name a plain file"),
-        (a_pipe, "would replace a pipe", "name a plain file"),
-        (a_link_to_a_pipe, "would replace a pipe", "name a plain file"),
-        (a_socket, "would replace a socket", "name a plain file"),
-        (a_link_to_itself, "cannot be written: Too many levels of symbolic links", "name a file elsewhere"),
-        (lambda _: Path("/dev/null"), "would replace a device", "name a plain file"),
-        (lambda _: Path("/dev/stdout"), "would replace a device", "name a plain file"),
+        (missing, "cannot be written: No such file or directory", "Create the directory, or"),
+        (under_a_file, "cannot be written: Not a directory", "Choose another path"),
+        (a_folder, "would replace a directory", "Choose another path"),
+        (a_pipe, "would replace a pipe", "Choose another path"),
+        (a_link_to_a_pipe, "would replace a pipe", "Choose another path"),
+        (a_socket, "would replace a socket", "Choose another path"),
+        (a_link_to_itself, "cannot be written: Too many levels of symbolic links", "Choose another path"),
+        (lambda _: Path("/dev/null"), "would replace a device", "Choose another path"),
+        (lambda _: Path("/dev/stdout"), "would replace a device", "Choose another path"),
         pytest.param(
             lambda _: Path("/proc/a.json"),
             "cannot be written: No such file or directory",
-            "name a file in one that",
+            "Create the directory, or",
             marks=pytest.mark.skipif(not Path("/proc").exists(), reason="this system has no /proc"),
         ),
-        (lambda folder: folder / ("n" * 256), "cannot be written: File name too long", "a shorter name"),
+        (lambda folder: folder / ("n" * 256), "cannot be written: File name too long", "Choose another path"),
     ],
 )
 def test_what_cannot_be_written_is_refused_before_and_after(
