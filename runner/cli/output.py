@@ -129,14 +129,16 @@ class OutputOptions:
         done = True
         for name, path in self.reports:
             what = [*made, *before()] if name == "prometheus" else made
-            style = Style(every=True, several=self.several)
+            style = Style(list_all=True, several_manifests=self.several)
             done = _tried(_write, path, table[name], what, style) and done
         if not quiet:
             style = Style(console.stdout_width(), console.is_stdout_colored(), self.every, self.several)
             done = _tried(_print, table[self.format], made, style) and done
         target = os.environ.get(_SUMMARY)
         if target and "github" in (self.format, *(name for name, _ in self.reports)):
-            done = _tried(_append, Path(target), table["markdown"], made, Style(several=self.several)) and done
+            done = (
+                _tried(_append, Path(target), table["markdown"], made, Style(several_manifests=self.several)) and done
+            )
         return done
 
 
@@ -163,7 +165,7 @@ def _append(path: Path, make: Report[_T], made: _T, style: Style) -> None:
     try:
         # A pipe that nobody reads is an error, and is not waited for: the record is written, and the run to end.
         with open(path, "a", encoding="utf-8", opener=_without_waiting) as file:
-            file.write(github.summary(make(made, style), file.tell()) + "\n")
+            file.write(github.truncate_summary(make(made, style), file.tell()) + "\n")
     except OSError as error:
         raise RefusedError(f"{_SUMMARY} {path} cannot be written: {error.strerror}") from error
 

@@ -22,11 +22,11 @@ def format_line(problem: Problem) -> str:
 
 def format_github(problem: Problem, severity: Severity) -> str:
     """A workflow command that GitHub Actions shows at the line of the file in a pull request."""
-    from runner.reports.formats.github import Annotation, command  # noqa: PLC0415 - slow to import, and rarely needed
+    from runner.reports.formats.github import Annotation, format_command  # noqa: PLC0415 - slow to import, and rarely needed
 
     text = f"{problem.message} ({problem.hint})" if problem.hint else problem.message
     title = problem.field or "manifest"
-    return command(Annotation(severity, title, text, problem.file, problem.line, problem.column))
+    return format_command(Annotation(severity, title, text, problem.file, problem.line, problem.column))
 
 
 def format_json(problems: Iterable[tuple[Problem, Severity]]) -> str:

@@ -33,7 +33,7 @@ def print_summary(
     if made and not wanted.write(reports.RUN_FORMATS, made, quiet=quiet, before=lambda: _last_told(missed)):
         codes.append(Exit.REFUSED)
         if not quiet:  # what is counted is known, also where the ledger can't be read any more
-            console.info(reports.totals(made))
+            console.info(reports.run_totals(made))
     for ran, code in zip(every, codes, strict=False):
         where = "results: not written" if ran.unwritten else f"results: {escape_unprintable(str(ran.task.results))}"
         remarks = list(_remarks(ran))
@@ -42,7 +42,7 @@ def print_summary(
             for remark in remarks:
                 remark.say()
         elif code != Exit.OK or remarks:
-            totals = f"{escape_unprintable(ran.run.manifest)}: {reports.totals([ran.made])}"
+            totals = f"{escape_unprintable(ran.run.manifest)}: {reports.run_totals([ran.made])}"
             console.info("; ".join([totals, *(remark.text for remark in remarks), where]))
     return worst_exit(codes)
 

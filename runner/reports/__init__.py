@@ -14,8 +14,8 @@ from runner.planning.planned_jobs import Preview
 from runner.reports.formats import csv, github, html, json, junit, markdown, prometheus, text_table
 from runner.reports.style import Style
 from runner.reports.views import plan, run, status
-from runner.reports.views.run import totals
-from runner.reports.views.status import StatusReport, others
+from runner.reports.views.run import run_totals
+from runner.reports.views.status import StatusReport, describe_without_job
 from runner.reports.views.table import Table
 from runner.runs.job_status import summarize_statuses as status_totals
 from runner.runs.summary import RunSummary
@@ -27,9 +27,9 @@ __all__ = [
     "Report",
     "StatusReport",
     "Style",
-    "others",
+    "describe_without_job",
+    "run_totals",
     "status_totals",
-    "totals",
 ]
 
 _T = TypeVar("_T")
@@ -56,27 +56,27 @@ RUN_FORMATS: Mapping[str, Report[Sequence[RunSummary]]] = _formats(
     run.sheet,
     run.FIELDS,
     run.rows,
-    json=json.records,
-    junit=junit.runs,
-    github=github.runs,
-    html=html.runs,
-    prometheus=prometheus.runs,
+    json=json.render_runs,
+    junit=junit.render_runs,
+    github=github.render_runs,
+    html=html.render_runs,
+    prometheus=prometheus.render_runs,
 )
 PLAN_FORMATS: Mapping[str, Report[Sequence[Preview]]] = _formats(
     plan.sheet,
     plan.FIELDS,
     plan.rows,
-    json=json.plans,
-    github=github.plans,
-    html=html.plans,
+    json=json.render_plans,
+    github=github.render_plans,
+    html=html.render_plans,
 )
 STATUS_FORMATS: Mapping[str, Report[Sequence[StatusReport]]] = _formats(
     status.sheet,
     status.FIELDS,
     status.rows,
-    json=json.statuses,
-    junit=junit.statuses,
-    github=github.statuses,
-    html=html.statuses,
-    prometheus=prometheus.statuses,
+    json=json.render_statuses,
+    junit=junit.render_statuses,
+    github=github.render_statuses,
+    html=html.render_statuses,
+    prometheus=prometheus.render_statuses,
 )

@@ -16,5 +16,5 @@ class Style:
 
     width: int | None = None
     color: bool = False
-    every: bool = False
-    several: bool = False
+    list_all: bool = False
+    several_manifests: bool = False

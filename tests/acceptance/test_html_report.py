@@ -76,7 +76,7 @@ def page(window: Browser, tmp_path: Path) -> Callable[[str], Browser]:
 
 
 def run(*entries: Entry) -> str:
-    return html.runs([summarize(record(*entries))], Style())
+    return html.render_runs([summarize(record(*entries))], Style())
 
 
 def final(job_id: str, seconds: float, status: str = "completed", cost: int = 40) -> Created:
@@ -92,7 +92,7 @@ FIVE = run(
     entry("soil", in_doubt()),
     entry("off", Skipped("disabled", "enabled: false in the manifest")),
 )
-PLAN = html.plans(
+PLAN = html.render_plans(
     [
         Preview(
             Manifest("nightly", "nightly.yaml", "ab" * 32, ()),
@@ -107,7 +107,7 @@ PLAN = html.plans(
     ],
     Style(),
 )
-STATUS = html.statuses(
+STATUS = html.render_statuses(
     [
         StatusReport(
             "run-1",

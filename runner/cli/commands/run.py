@@ -173,7 +173,7 @@ def _confirm(request: Request, one: Execution) -> None:
     """Show the plan and ask, where that was asked for. Raises RefusedError for a no."""
     if not request.confirm or one.preview is None or not one.plan.to_send:
         return
-    style = reports.Style(width=console.stderr_width(), color=console.is_stderr_colored(), every=request.every)
+    style = reports.Style(width=console.stderr_width(), color=console.is_stderr_colored(), list_all=request.every)
     console.info(reports.PLAN_FORMATS["table"]([one.preview], style))
     name = escape_unprintable(one.request.manifest.name)
     if not _ask(

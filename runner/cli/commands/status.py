@@ -145,7 +145,7 @@ def _tell(
             f"run {followed.run_id} of {escape_unprintable(followed.manifest)} at {escape_unprintable(followed.api)}"
         )
     elif code is not Exit.OK:
-        rest = f"; {reports.others(followed.others)}" if followed.others else ""
+        rest = f"; {reports.describe_without_job(followed.others)}" if followed.others else ""
         console.info(
             f"{escape_unprintable(followed.manifest)}: {escape_unprintable(reports.status_totals(sightings))}{rest}"
         )

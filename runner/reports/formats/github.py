@@ -18,7 +18,7 @@ from runner.core.text import escape_unprintable
 from runner.planning.planned_jobs import Preview
 from runner.reports.style import Style
 from runner.reports.views import plan, run
-from runner.reports.views.status import StatusReport, others
+from runner.reports.views.status import StatusReport, describe_without_job
 from runner.reports.views.table import count
 from runner.runs.job_status import JobStatus
 from runner.runs.job_status import summarize_statuses as status_totals
@@ -58,7 +58,7 @@ class Annotation:
     column: int = 0
 
 
-def command(one: Annotation) -> str:
+def format_command(one: Annotation) -> str:
     """The workflow command for an annotation, in one line.
 
     Its properties and its escapes are those of
@@ -70,7 +70,7 @@ def command(one: Annotation) -> str:
     return f"::{one.severity} {listed}::{_data(_cut(one.message, _LONGEST_MESSAGE))}"
 
 
-def runs(made: Sequence[RunSummary], _style: Style) -> str:
+def render_runs(made: Sequence[RunSummary], _style: Style) -> str:
     """Records: an error for each job that is not created or in doubt, warnings for invalid jobs and what was not sent.
 
     One notice for each manifest has its totals.
@@ -80,38 +80,38 @@ def runs(made: Sequence[RunSummary], _style: Style) -> str:
     unsent = [each for one in made for each in _unsent(one)]
     invalid = (each for one in made if one.invalid_jobs for each in _invalid(one))
     totals = (
-        Annotation("notice", f"{escape_unprintable(one.run.manifest_name)}: {one.run.state}", run.totals([one]))
+        Annotation("notice", f"{escape_unprintable(one.run.manifest_name)}: {one.run.state}", run.run_totals([one]))
         for one in made
     )
     return _commands(
         _within("error", errors, sum(one.summary.not_created + one.summary.in_doubt for one in made)),
         _within("warning", chain(unsent, invalid), len(unsent) + sum(one.invalid_jobs for one in made)),
-        _within("notice", totals, len(made), f": {run.totals(made)}"),
+        _within("notice", totals, len(made), f": {run.run_totals(made)}"),
     )
 
 
-def plans(made: Sequence[Preview], _style: Style) -> str:
+def render_plans(made: Sequence[Preview], _style: Style) -> str:
     """Forecasts: errors for what a run would be refused or fail for, warnings for what is not known, and the totals."""
     errors = [each for one in made for each in _wrong(one)]
     warnings = [each for one in made for each in _uncertain(one)]
     totals = (
-        Annotation("notice", f"{escape_unprintable(one.manifest.name)}: plan", plan.totals([one])) for one in made
+        Annotation("notice", f"{escape_unprintable(one.manifest.name)}: plan", plan.plan_totals([one])) for one in made
     )
     return _commands(
         _within("error", errors, len(errors)),
         _within("warning", warnings, len(warnings)),
-        _within("notice", totals, len(made), f": {plan.totals(made)}"),
+        _within("notice", totals, len(made), f": {plan.plan_totals(made)}"),
     )
 
 
-def statuses(made: Sequence[StatusReport], _style: Style) -> str:
+def render_statuses(made: Sequence[StatusReport], _style: Style) -> str:
     """Jobs at the API: an error for each that failed, was cancelled or can't be told, and the totals."""
     errors = [each for one in made for each in _troubled(one)]
     totals = (Annotation("notice", f"{escape_unprintable(one.manifest)}: status", _totals(one)) for one in made)
     return _commands(_within("error", errors, len(errors)), _within("notice", totals, len(made)))
 
 
-def summary(markdown: str, taken: int = 0) -> str:
+def truncate_summary(markdown: str, taken: int = 0) -> str:
     """The Markdown of a step's summary, without the last line's end, as far as GitHub takes it.
 
     Where it is too long, lines are left out before the last blank line (rows of a table, that is, and not the totals
@@ -141,7 +141,7 @@ def _with_rest(kept: Sequence[str], notes: str, left_out: int) -> str:
 
 
 def _commands(*annotations: Iterable[Annotation]) -> str:
-    return "\n".join(map(command, chain(*annotations)))
+    return "\n".join(map(format_command, chain(*annotations)))
 
 
 def _within(severity: Severity, annotations: Iterable[Annotation], number: int, rest: str = "") -> Iterator[Annotation]:
@@ -221,16 +221,16 @@ def _uncertain(made: Preview) -> Iterator[Annotation]:
 
 
 def _troubled(made: StatusReport) -> Iterator[Annotation]:
-    for one in made.sightings:
+    for one in made.jobs:
         what = _trouble(one)
         if what is not None:
             line = made.lines.get(one.name, 0)
-            yield _at(made.path, line, "error", f"{one.name}: {what[0]}", f"job {one.job_id}: {what[1]}")
+            yield _at(made.manifest_path, line, "error", f"{one.name}: {what[0]}", f"job {one.job_id}: {what[1]}")
     advice: Mapping[str, str] = {"not created": "pixxel-runner show says why", "in doubt": _ADVICE}
-    for word, number in made.others.items():
+    for word, number in made.without_job.items():
         if word in advice:
             title = f"{made.manifest}: {count(number, 'job', 'jobs')} {word}"
-            yield _at(made.path, 0, "error", title, f"run {made.run_id}: {advice[word]}")
+            yield _at(made.manifest_path, 0, "error", title, f"run {made.run_id}: {advice[word]}")
 
 
 def _trouble(one: JobStatus) -> tuple[str, str] | None:
@@ -245,8 +245,8 @@ def _trouble(one: JobStatus) -> tuple[str, str] | None:
 
 
 def _totals(made: StatusReport) -> str:
-    words = escape_unprintable(status_totals(made.sightings))
-    return f"{words}; {others(made.others)}" if made.others else words
+    words = escape_unprintable(status_totals(made.jobs))
+    return f"{words}; {describe_without_job(made.without_job)}" if made.without_job else words
 
 
 def _at(path: str, line: int, severity: Severity, title: str, message: str) -> Annotation:

@@ -56,12 +56,12 @@ class _Suite:
     output: str
 
 
-def runs(made: Sequence[RunSummary], _style: Style) -> str:
+def render_runs(made: Sequence[RunSummary], _style: Style) -> str:
     """Records: not created is a failure, in doubt an error, skipped is skipped, and created has passed."""
     return _document(line for number, one in enumerate(made) for line in _run(number, one))
 
 
-def statuses(made: Sequence[StatusReport], _style: Style) -> str:
+def render_statuses(made: Sequence[StatusReport], _style: Style) -> str:
     """Jobs at the API: failed and cancelled are failures, what can't be told is an error, what goes on is skipped.
 
     What the run has without a job there is a test of its own for each outcome.
@@ -81,7 +81,7 @@ def _run(number: int, made: RunSummary) -> Iterator[str]:
         about.started_at,
         (about.finished_at - about.started_at).total_seconds(),
         _properties(made),
-        run.totals([made]),
+        run.run_totals([made]),
     )
     counts = {"failure": total.not_created, "error": total.in_doubt, "skipped": total.skipped}
     yield _opening(number, suite, made.entry_count, counts)
@@ -91,15 +91,15 @@ def _run(number: int, made: RunSummary) -> Iterator[str]:
 
 
 def _status(number: int, made: StatusReport) -> Iterator[str]:
-    cases = [_of_sighting(one, made) for one in made.sightings] + [_of_others(*one) for one in made.others.items()]
-    seen = [one.seen_at for one in made.sightings if one.seen_at is not None]
+    cases = [_of_sighting(one, made) for one in made.jobs] + [_of_others(*one) for one in made.without_job.items()]
+    seen = [one.seen_at for one in made.jobs if one.seen_at is not None]
     suite = _Suite(
         made.manifest,
-        made.path,
+        made.manifest_path,
         max(seen, default=None),
         sum(one.seconds for one in cases),
-        {"run_id": made.run_id, "manifest_path": made.path or None, "base_url": made.api},
-        summarize_statuses(made.sightings),
+        {"run_id": made.run_id, "manifest_path": made.manifest_path or None, "base_url": made.api},
+        summarize_statuses(made.jobs),
     )
     yield from _whole(number, suite, cases)
 
@@ -154,7 +154,7 @@ def _details(entry: Entry, about: Run, outcome: NotCreated | InDoubt, word: str)
 
 
 def _of_sighting(one: JobStatus, standing: StatusReport) -> _Case:
-    place = _place(standing.path, standing.lines.get(one.name, 0))
+    place = _place(standing.manifest_path, standing.lines.get(one.name, 0))
     status = one.status or "status unknown"
     ids = (f"job: {one.job_id}", f"workflow: {one.workflow_id}", f"project: {one.project_id}")
     if one.problem or (one.is_final and one.kind == "unknown"):

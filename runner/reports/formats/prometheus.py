@@ -38,16 +38,16 @@ class _Metric(Generic[_T]):
     label: str = ""
 
 
-def runs(made: Sequence[RunSummary], _style: Style) -> str:
+def render_runs(made: Sequence[RunSummary], _style: Style) -> str:
     """Records: jobs by outcome, when the run began and ended, how it ended, and what the jobs cost."""
     return _exposition(
         _RUN, {_labels(one.run.manifest_name, one.run.manifest_path, one.run.base_url): one for one in made}
     )
 
 
-def statuses(made: Sequence[StatusReport], _style: Style) -> str:
+def render_statuses(made: Sequence[StatusReport], _style: Style) -> str:
     """Jobs at the API: how many there are of each kind of status, and what they cost."""
-    return _exposition(_STATUS, {_labels(one.manifest, one.path, one.api): one for one in made})
+    return _exposition(_STATUS, {_labels(one.manifest, one.manifest_path, one.api): one for one in made})
 
 
 def _labels(name: str, path: str, api: str) -> _Labels:
@@ -98,13 +98,13 @@ def _one(number: float | None) -> _Values:
 
 
 def _latest(made: StatusReport) -> _Values:
-    seen: list[datetime] = [one.seen_at for one in made.sightings if one.seen_at is not None]
+    seen: list[datetime] = [one.seen_at for one in made.jobs if one.seen_at is not None]
     return _one(max(seen).timestamp() if seen else None)
 
 
 def _kinds(made: StatusReport) -> _Values:
     # The kind and not the word, which is the API's and may be any.
-    counts = Counter(one.current_kind for one in made.sightings)
+    counts = Counter(one.current_kind for one in made.jobs)
     return {kind: counts[kind] for kind in get_args(StatusKind)}
 
 
@@ -158,18 +158,18 @@ _STATUS: tuple[_Metric[StatusReport], ...] = (
     _Metric(
         "pixxel_runner_status_problem_jobs",
         "Jobs of which nothing newer could be learned.",
-        lambda one: _one(sum(bool(each.problem) for each in one.sightings)),
+        lambda one: _one(sum(bool(each.problem) for each in one.jobs)),
     ),
     _Metric(
         "pixxel_runner_status_other_jobs",
         "Jobs of the run that are not known to exist at the API, by outcome.",
-        lambda one: {outcome: one.others.get(outcome.replace("_", " "), 0) for outcome in _OUTCOMES[1:]},
+        lambda one: {outcome: one.without_job.get(outcome.replace("_", " "), 0) for outcome in _OUTCOMES[1:]},
         "outcome",
     ),
     _Metric(
         "pixxel_runner_status_cost_tokens",
         "What the jobs cost, as far as the API told.",
-        lambda one: _one(sum(max(0, each.cost or 0) for each in one.sightings)),
+        lambda one: _one(sum(max(0, each.cost or 0) for each in one.jobs)),
     ),
     _Metric(
         "pixxel_runner_status_seen_timestamp_seconds",

@@ -45,11 +45,11 @@ FIELDS = (
 def sheet(made: Sequence[Preview], style: Style) -> Table:
     """The jobs (all of them, or, where those are very many, the ones that something would be done with) and totals."""
     prospects = [(escape_unprintable(forecast.manifest.name), one) for forecast in made for one in forecast.jobs]
-    every = style.every or len(prospects) <= MOST_LISTED
+    every = style.list_all or len(prospects) <= MOST_LISTED
     kept = [pair for pair in prospects if every or pair[1].action != "nothing" or pair[1].problem]
     listed = [one for _, one in kept]
     columns = [
-        *([column("manifest", (name for name, _ in kept), least=8, rank=3)] if style.several else []),
+        *([column("manifest", (name for name, _ in kept), least=8, rank=3)] if style.several_manifests else []),
         column("job", (escape_unprintable(one.job.name) for one in listed), least=8, rank=0),
         column("workflow", (escape_unprintable(one.job.workflow_id) for one in listed), least=9, rank=4),
         column("project", (escape_unprintable(one.job.project_id) for one in listed), least=9, rank=5),
@@ -60,8 +60,8 @@ def sheet(made: Sequence[Preview], style: Style) -> Table:
     ]
     shown = tuple(one for one in columns if one.title not in ("problem", "estimate") or any(one.cells[1:]))
     notes = [note for forecast in made for note in _notes(forecast, style)]
-    if style.several:
-        notes.append(totals(made))
+    if style.several_manifests:
+        notes.append(plan_totals(made))
     if len(listed) < len(prospects):
         notes.append("jobs with nothing to do are not listed, as there are very many: --all lists every job")
     return Table(shown, "would", tuple(_COLORS[one.action] for one in listed), tuple(notes))
@@ -96,7 +96,7 @@ def document(forecast: Preview) -> dict[str, Any]:
     }
 
 
-def totals(made: Sequence[Preview]) -> str:
+def plan_totals(made: Sequence[Preview]) -> str:
     """The line that counts what would be done."""
     submit, look_up, nothing = (sum(one.count(action) for one in made) for action in ("submit", "look up", "nothing"))
     words = (
@@ -132,7 +132,11 @@ def _why(one: PlannedJob) -> str:
 
 
 def _notes(forecast: Preview, style: Style) -> Iterator[str]:
-    yield f"{escape_unprintable(forecast.manifest.name)}: {totals([forecast])}" if style.several else totals([forecast])
+    yield (
+        f"{escape_unprintable(forecast.manifest.name)}: {plan_totals([forecast])}"
+        if style.several_manifests
+        else plan_totals([forecast])
+    )
     if not _is_new(forecast):
         yield f"for {escape_unprintable(periods.describe_run_key(forecast.run_key))}"
     if forecast.has_estimates and forecast.limit is not None:

@@ -73,14 +73,14 @@ class _Row:
 
 def sheet(made: Sequence[RunSummary], style: Style) -> Table:
     """The entries to list (all of them, or, where those are very many, the ones that were not created) and totals."""
-    every = style.every or _jobs(made) <= MOST_LISTED
+    every = style.list_all or _jobs(made) <= MOST_LISTED
     rows = [
         _row(escape_unprintable(one.run.manifest_name), entry)
         for one in made
         for entry in (one.record.entries if every else one.others)
     ]
     columns = [
-        *([column("manifest", (row.manifest for row in rows), least=8, rank=3)] if style.several else []),
+        *([column("manifest", (row.manifest for row in rows), least=8, rank=3)] if style.several_manifests else []),
         column("job", (row.name for row in rows), least=8, rank=0),
         column("workflow", (row.workflow for row in rows), least=9, rank=5),
         column("project", (row.project for row in rows), least=9, rank=7),
@@ -113,7 +113,7 @@ def rows(made: Sequence[RunSummary]) -> Iterator[dict[str, Any]]:
             }
 
 
-def totals(made: Sequence[RunSummary]) -> str:
+def run_totals(made: Sequence[RunSummary]) -> str:
     """The line that counts the outcomes and adds up the cost."""
     total = summary.combine(one.summary for one in made)
     earlier = f" ({total.created_earlier} by an earlier run)" if total.created_earlier else ""
@@ -133,10 +133,10 @@ def _money(cost: int, estimate: int | None) -> str:
 
 def _notes(made: Sequence[RunSummary], style: Style, *, listed: int) -> Iterator[str]:
     """What stands under the list: the totals, of each project too, validation errors, what the list leaves out."""
-    if style.several:
+    if style.several_manifests:
         for one in made:
-            yield f"{escape_unprintable(one.run.manifest_name)}: {totals([one])}"
-    yield totals(made)
+            yield f"{escape_unprintable(one.run.manifest_name)}: {run_totals([one])}"
+    yield run_totals(made)
     projects = summary.combine(one.summary for one in made).projects
     if len(projects) > 1:
         for project in projects[:_MOST_PROJECTS]:

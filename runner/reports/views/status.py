@@ -50,20 +50,20 @@ class StatusReport:
     run_id: str
     manifest: str
     api: str
-    sightings: Sequence[JobStatus]
-    others: Mapping[str, int] = field(default_factory=dict)
-    path: str = ""
+    jobs: Sequence[JobStatus]
+    without_job: Mapping[str, int] = field(default_factory=dict)
+    manifest_path: str = ""
     lines: Mapping[str, int] = field(default_factory=dict)
 
 
 def sheet(made: Sequence[StatusReport], style: Style) -> Table:
     """The jobs (all of them, or, where those are very many, the ones that are not completed) and totals."""
-    sightings = [(escape_unprintable(standing.manifest), one) for standing in made for one in standing.sightings]
-    every = style.every or len(sightings) <= MOST_LISTED
+    sightings = [(escape_unprintable(standing.manifest), one) for standing in made for one in standing.jobs]
+    every = style.list_all or len(sightings) <= MOST_LISTED
     kept = [pair for pair in sightings if every or pair[1].current_kind != "completed"]
     listed = [one for _, one in kept]
     columns = [
-        *([column("manifest", (name for name, _ in kept), least=8, rank=3)] if style.several else []),
+        *([column("manifest", (name for name, _ in kept), least=8, rank=3)] if style.several_manifests else []),
         column("job", (escape_unprintable(one.name) for one in listed), least=8, rank=0),
         job_ids("job id", (escape_unprintable(one.job_id) for one in listed), rank=3),
         column("workflow", (escape_unprintable(one.workflow_id) for one in listed), least=9, rank=6),
@@ -83,13 +83,13 @@ def sheet(made: Sequence[StatusReport], style: Style) -> Table:
 
 
 def _notes(standing: StatusReport, style: Style) -> Iterator[str]:
-    whose = f"{escape_unprintable(standing.manifest)}: " if style.several else ""
-    yield f"{whose}{escape_unprintable(summarize_statuses(standing.sightings))}"
-    if standing.others:
-        yield others(standing.others)
+    whose = f"{escape_unprintable(standing.manifest)}: " if style.several_manifests else ""
+    yield f"{whose}{escape_unprintable(summarize_statuses(standing.jobs))}"
+    if standing.without_job:
+        yield describe_without_job(standing.without_job)
 
 
-def others(counts: Mapping[str, int]) -> str:
+def describe_without_job(counts: Mapping[str, int]) -> str:
     """What a run has without a job at the API, in words."""
     words = ", ".join(f"{count} {word}" for word, count in counts.items())
     return f"without a job to follow: {words} (pixxel-runner show has them)"
@@ -98,7 +98,7 @@ def others(counts: Mapping[str, int]) -> str:
 def rows(made: Sequence[StatusReport]) -> Iterator[dict[str, Any]]:
     """Every job with the values of FIELDS."""
     for standing in made:
-        for one in standing.sightings:
+        for one in standing.jobs:
             final, errors = json_cell(one.is_final), "; ".join(one.errors)
             yield {"manifest": standing.manifest, **_values(one), "final": final, "errors": errors}
 
@@ -106,14 +106,14 @@ def rows(made: Sequence[StatusReport]) -> Iterator[dict[str, Any]]:
 def document(standing: StatusReport) -> dict[str, Any]:
     """The jobs as JSON has them."""
     counts: dict[str, int] = {}
-    for one in standing.sightings:
+    for one in standing.jobs:
         counts[one.current_status or "unknown"] = counts.get(one.current_status or "unknown", 0) + 1
     return {
         "version": 1,
         "run": {"id": standing.run_id, "manifest": standing.manifest, "base_url": standing.api},
-        "summary": {"statuses": counts, "cost": sum(max(0, one.cost or 0) for one in standing.sightings)},
-        "without_job": {word.replace(" ", "_"): count for word, count in standing.others.items()},
-        "jobs": [_values(one) for one in standing.sightings],
+        "summary": {"statuses": counts, "cost": sum(max(0, one.cost or 0) for one in standing.jobs)},
+        "without_job": {word.replace(" ", "_"): count for word, count in standing.without_job.items()},
+        "jobs": [_values(one) for one in standing.jobs],
     }
 
 

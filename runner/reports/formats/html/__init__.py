@@ -15,19 +15,19 @@ from runner.reports.style import Style
 from runner.reports.views.status import StatusReport
 from runner.runs.summary import RunSummary
 
-__all__ = ["plans", "runs", "statuses"]
+__all__ = ["render_plans", "render_runs", "render_statuses"]
 
 
-def runs(made: Sequence[RunSummary], style: Style) -> str:
+def render_runs(made: Sequence[RunSummary], style: Style) -> str:
     """What was submitted, and what it came to: a digest a manifest. Without the last line's end."""
     return document(run_page.page(made, style))
 
 
-def plans(made: Sequence[Preview], style: Style) -> str:
+def render_plans(made: Sequence[Preview], style: Style) -> str:
     """What runs would do: a forecast a manifest. Without the last line's end."""
     return document(plan_page.page(made, style))
 
 
-def statuses(made: Sequence[StatusReport], style: Style) -> str:
+def render_statuses(made: Sequence[StatusReport], style: Style) -> str:
     """What became of jobs at the API: a standing a run. Without the last line's end."""
     return document(status_page.page(made, style))

@@ -10,7 +10,7 @@ from runner.planning.planned_jobs import Action, PlannedJob, Preview
 from runner.reports.formats.html.formatting import count, number
 from runner.reports.formats.html.model import About, Choice, Column, Figure, Mark, Page, PageTable, Tone, Value, table
 from runner.reports.style import Style
-from runner.reports.views.plan import totals
+from runner.reports.views.plan import plan_totals
 
 _TONES: Mapping[Action, Tone] = {"submit": "busy", "look up": "warn", "nothing": "off"}
 _PLACES = {action: place for place, action in enumerate(_TONES)}
@@ -27,7 +27,7 @@ def page(made: Sequence[Preview], style: Style) -> Page:
         _verdict(counts),
         tuple(_figures(made, counts)),
         tuple(_about(one) for one in made),
-        _jobs(made, counts, several=style.several or len(made) > 1),
+        _jobs(made, counts, several=style.several_manifests or len(made) > 1),
         notes=tuple(_notes(made)),
         made_by=f"pixxel-runner {VERSION}",
     )
@@ -95,7 +95,7 @@ def _about(forecast: Preview) -> About:
     manifest, limited = forecast.manifest, forecast.has_estimates and forecast.limit is not None
     return About(
         manifest.name,
-        totals([forecast]),
+        plan_totals([forecast]),
         (
             (
                 "for",

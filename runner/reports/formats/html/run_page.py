@@ -31,7 +31,7 @@ from runner.reports.formats.html.model import (
     table,
 )
 from runner.reports.style import Style
-from runner.reports.views.run import Word, totals
+from runner.reports.views.run import Word, run_totals
 from runner.runs import summary
 from runner.runs.job_status import JobStatus
 from runner.runs.summary import RunSummary, Summary
@@ -78,7 +78,7 @@ def page(made: Sequence[RunSummary], style: Style) -> Page:
         _verdict(total, len(lines)),
         tuple(_figures(total, runs)),
         tuple(_about(one) for one in made),
-        _jobs(lines, total, several=style.several or len(made) > 1),
+        _jobs(lines, total, several=style.several_manifests or len(made) > 1),
         tuple(_charts(lines, total)),
         tuple(_tables(lines, total)),
         tuple(_notes(made, lines)),
@@ -243,7 +243,7 @@ def _about(made: RunSummary) -> About:
     run = made.run
     return About(
         run.manifest_name,
-        totals([made]),
+        run_totals([made]),
         (
             ("state", Mark(run.state, _STATES[run.state])),
             ("run", run.id),

@@ -18,7 +18,7 @@ _ALWAYS = ("failed", "completed")  # what is told even if there is none
 
 def page(made: Sequence[StatusReport], style: Style) -> Page:
     """Make the page."""
-    jobs = [one for standing in made for one in standing.sightings]
+    jobs = [one for standing in made for one in standing.jobs]
     chart = job_status.chart(jobs)
     return Page(
         "What became of the jobs",
@@ -27,7 +27,7 @@ def page(made: Sequence[StatusReport], style: Style) -> Page:
         _verdict(jobs),
         tuple(_figures(made, jobs)),
         tuple(_about(one) for one in made),
-        _jobs(made, jobs, several=style.several or len(made) > 1),
+        _jobs(made, jobs, several=style.several_manifests or len(made) > 1),
         () if chart is None else (chart,),
         notes=tuple(_notes(made)),
         made_by=f"pixxel-runner {VERSION}",
@@ -54,7 +54,7 @@ def _figures(made: Sequence[StatusReport], jobs: Sequence[JobStatus]) -> Iterato
     if began and ended and max(ended) >= min(began):
         seconds = (micros(max(ended)) - micros(min(began))) / SECOND
         yield Figure("first to last", length(seconds), period(min(began), max(ended)))
-    without = sum(many for one in made for many in one.others.values())
+    without = sum(many for one in made for many in one.without_job.values())
     if without:
         yield Figure("without a job", number(without), "nothing to follow", "off")
 
@@ -62,14 +62,14 @@ def _figures(made: Sequence[StatusReport], jobs: Sequence[JobStatus]) -> Iterato
 def _notes(made: Sequence[StatusReport]) -> Iterator[str]:
     others: Counter[str] = Counter()
     for one in made:
-        others.update(one.others)
+        others.update(one.without_job)
     if others:
         words = ", ".join(f"{number(many)} {word}" for word, many in others.items())
         yield f"Without a job to follow: {words}. The report of the run has them."
 
 
 def _jobs(made: Sequence[StatusReport], jobs: Sequence[JobStatus], *, several: bool) -> PageTable:
-    manifests = [one.manifest for one in made for _ in one.sightings]
+    manifests = [one.manifest for one in made for _ in one.jobs]
     columns: dict[Column, Sequence[Value]] = {
         Column("job", "name"): [one.name for one in jobs],
         **({Column("manifest", "text"): manifests} if several else {}),
@@ -88,13 +88,13 @@ def _jobs(made: Sequence[StatusReport], jobs: Sequence[JobStatus], *, several: b
 
 
 def _about(standing: StatusReport) -> About:
-    seen = [one.seen_at for one in standing.sightings if one.seen_at]
+    seen = [one.seen_at for one in standing.jobs if one.seen_at]
     return About(
         standing.manifest,
-        summarize_statuses(standing.sightings),
+        summarize_statuses(standing.jobs),
         (
             ("run", standing.run_id),
-            ("manifest", standing.path or None),
+            ("manifest", standing.manifest_path or None),
             ("API", standing.api),
             ("last seen", max(seen, default=None)),
         ),

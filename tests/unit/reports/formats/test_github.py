@@ -31,7 +31,7 @@ def at(line: int, one: Entry) -> Entry:
 
 
 def runs(*made: RunSummary) -> list[str]:
-    return lines(github.runs(made, Style()))
+    return lines(github.render_runs(made, Style()))
 
 
 def lines(text: str) -> list[str]:
@@ -106,7 +106,7 @@ def test_a_job_without_a_line_is_shown_at_the_file() -> None:
     [("./a//b.yaml", "a/b.yaml"), ("../a.yaml", "../a.yaml"), ("/srv/a.yaml", "/srv/a.yaml"), ("a.yaml", "a.yaml")],
 )
 def test_a_path_is_written_as_the_repository_has_it(path: str, file: str) -> None:
-    assert read(github.command(Annotation("error", "t", "m", path)))[1]["file"] == file
+    assert read(github.format_command(Annotation("error", "t", "m", path)))[1]["file"] == file
 
 
 def test_a_plan() -> None:
@@ -119,7 +119,7 @@ def test_a_plan() -> None:
         spent=2,
         unknown_costs={"w-1": "HTTP 500", "w-2": "HTTP 500"},
     )
-    assert lines(github.plans([made], Style())) == [
+    assert lines(github.render_plans([made], Style())) == [
         "::error file=nightly.yaml,line=4,title=a%3A cannot be submitted::HTTP 404 Not Found",
         "::error file=nightly.yaml,title=nightly%3A above max_cost::the estimate 0, after 2 spent, is above max_cost 1",
         f"::warning file=nightly.yaml,line=5,title=b%3A in doubt::no answer in time. {ADVICE}",
@@ -144,7 +144,7 @@ def test_jobs_at_the_api() -> None:
         others={"not created": 2, "in doubt": 1, "skipped": 3},
         lines={"b": 6},
     )
-    assert lines(github.statuses([made], Style())) == [
+    assert lines(github.render_statuses([made], Style())) == [
         "::error file=nightly.yaml,line=6,title=b%3A failed::job j-b: Analyse: no imagery",
         "::error file=nightly.yaml,title=d%3A not known::job j-d: HTTP 404 Not Found",
         (
@@ -196,17 +196,21 @@ def test_the_limit_is_that_of_all_manifests_together() -> None:
 
 
 def test_a_title_and_a_message_are_cut_to_what_github_takes() -> None:
-    _, properties, message = read(github.command(Annotation("error", "t" * 256, "m" * 4097)))
+    _, properties, message = read(github.format_command(Annotation("error", "t" * 256, "m" * 4097)))
     assert properties["title"] == "t" * 254 + "…"
     assert message == "m" * 4095 + "…"
-    assert read(github.command(Annotation("error", "t" * 255, "m" * 4096)))[2] == "m" * 4096
+    assert read(github.format_command(Annotation("error", "t" * 255, "m" * 4096)))[2] == "m" * 4096
 
 
 @settings(max_examples=30)
 @given(st.lists(digests, max_size=4), st.lists(forecasts, max_size=4), st.lists(standings, max_size=4))
 def test_no_text_from_outside_is_a_command_or_leaves_its_place(run: Any, plan: Any, status: Any) -> None:
     style = Style()
-    for text in (github.runs(run, style), github.plans(plan, style), github.statuses(status, style)):
+    for text in (
+        github.render_runs(run, style),
+        github.render_plans(plan, style),
+        github.render_statuses(status, style),
+    ):
         found = lines(text)
         assert max(severities(found).values()) <= 10
         for line in found:
@@ -219,7 +223,7 @@ def test_no_text_from_outside_is_a_command_or_leaves_its_place(run: Any, plan: A
 
 @given(st.text(max_size=9), st.text(min_size=1, max_size=9), words)
 def test_what_is_escaped_reads_back(title: str, message: str, file: str) -> None:
-    line = github.command(Annotation("notice", title or "t", message, file, 3, 4))
+    line = github.format_command(Annotation("notice", title or "t", message, file, 3, 4))
     assert "\n" not in line
     assert "\r" not in line
     severity, rest = line.removeprefix("::").split(" ", 1)
@@ -259,14 +263,16 @@ def table(rows: int) -> str:
 
 
 def test_a_summary_that_fits_is_left_alone() -> None:
-    assert github.summary(table(3)) == table(3)
+    assert github.truncate_summary(table(3)) == table(3)
     whole = "x" * (github.SUMMARY_LIMIT - 1)
-    assert github.summary(whole) == whole
-    assert github.summary(whole + "x").startswith("1 line is left out")  # with its end it would be a byte too long
+    assert github.truncate_summary(whole) == whole
+    assert github.truncate_summary(whole + "x").startswith(
+        "1 line is left out"
+    )  # with its end it would be a byte too long
 
 
 def test_a_summary_that_is_too_long_loses_rows_and_not_the_totals() -> None:
-    text = github.summary(table(150_000))
+    text = github.truncate_summary(table(150_000))
     assert github.SUMMARY_LIMIT - 20 < len(text.encode()) + 1 <= github.SUMMARY_LIMIT
     head, notes, rest = text.rsplit("\n\n", 2)
     kept = head.split("\n")
@@ -279,19 +285,19 @@ def test_a_summary_that_is_too_long_loses_rows_and_not_the_totals() -> None:
 
 def test_what_the_step_has_written_already_counts() -> None:
     taken = github.SUMMARY_LIMIT - 1000
-    assert github.summary(table(3), taken) == table(3)
-    cut = github.summary("\n".join(["x" * 49] * 30), taken)
+    assert github.truncate_summary(table(3), taken) == table(3)
+    cut = github.truncate_summary("\n".join(["x" * 49] * 30), taken)
     assert 950 < len(cut) + 1 <= 1000
     assert re.fullmatch(r"(x{49}\n)+\n1\d lines are left out, .+", cut)
 
 
 def test_one_line_that_is_too_long_is_left_out() -> None:
-    assert github.summary("x" * 2**21).startswith("1 line is left out")
+    assert github.truncate_summary("x" * 2**21).startswith("1 line is left out")
 
 
 @given(st.text(max_size=400), st.integers(0, 300))
 def test_no_summary_is_above_the_limit(text: str, room: int) -> None:
-    cut = github.summary(text, github.SUMMARY_LIMIT - 200 - room)
+    cut = github.truncate_summary(text, github.SUMMARY_LIMIT - 200 - room)
     assert len(cut.encode()) + 1 <= 200 + room
     if cut != text:
         assert "left out, as GitHub takes" in cut.split("\n")[-1]

@@ -70,7 +70,7 @@ def check_as_ant(suite: Any, number: int) -> None:
 
 
 def runs(*made: RunSummary) -> str:
-    return junit.runs(made, Style())
+    return junit.render_runs(made, Style())
 
 
 def at(line: int, one: Entry) -> Entry:
@@ -233,7 +233,7 @@ def test_jobs_at_the_api() -> None:
         others={"not created": 2, "in doubt": 1, "skipped": 3},
         lines={"b": 6},
     )
-    suite = check(junit.statuses([made], Style()))[0]
+    suite = check(junit.render_statuses([made], Style()))[0]
     assert suite.get("timestamp") == "2026-10-20T02:00:00"
     assert (suite.get("time"), suite[1].get("time")) == ("7.500", "7.500")
     assert [(test.get("name"), *[(one.tag, one.get("message")) for one in test]) for test in suite[1:-2]] == [
@@ -254,7 +254,7 @@ def test_jobs_at_the_api() -> None:
 @settings(max_examples=30)
 @given(st.lists(standings, max_size=2))
 def test_any_statuses_are_valid(made: list[Any]) -> None:
-    check(junit.statuses(made, Style()))
+    check(junit.render_statuses(made, Style()))
 
 
 # Every report: nothing that a log would act on.
@@ -264,7 +264,7 @@ def test_any_statuses_are_valid(made: list[Any]) -> None:
 @given(digests, standings)
 def test_no_line_is_a_command_to_a_ci_log(run: Any, status: Any) -> None:
     style = Style()
-    for text in (junit.runs([run], style), junit.statuses([status], style)):
+    for text in (junit.render_runs([run], style), junit.render_statuses([status], style)):
         lines = text.split("\n")
         assert not [line for line in lines if line.lstrip().startswith("::") or "##[" in line or "##vso[" in line]
         assert not [char for char in text.replace("\n", "") if not (char.isprintable() or char.isspace())]

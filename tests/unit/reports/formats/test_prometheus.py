@@ -28,7 +28,7 @@ PROMTOOL = shutil.which("promtool")
 
 
 def runs(*made: RunSummary) -> str:
-    return prometheus.runs(made, Style())
+    return prometheus.render_runs(made, Style())
 
 
 def check(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -117,7 +117,7 @@ def test_every_outcome_is_there_when_there_is_none_of_it() -> None:
 
 def test_nothing_is_nothing() -> None:
     style = Style()
-    assert prometheus.runs([], style) == prometheus.statuses([], style) == ""
+    assert prometheus.render_runs([], style) == prometheus.render_statuses([], style) == ""
 
 
 def test_an_estimate_is_told_where_there_is_one() -> None:
@@ -167,7 +167,7 @@ def test_jobs_at_the_api() -> None:
         sighting("c", status="running", cost=-1, problem="HTTP 500"),
         others={"in doubt": 2},
     )
-    text = prometheus.statuses([made], Style())
+    text = prometheus.render_statuses([made], Style())
     assert by_label(text, "pixxel_runner_status_jobs", "status") == {
         "completed": 1,
         "failed": 0,
@@ -192,7 +192,7 @@ def test_jobs_at_the_api() -> None:
 @given(st.lists(digests, max_size=3), st.lists(standings, max_size=3))
 def test_any_report_can_be_read(run: Any, status: Any) -> None:
     style = Style()
-    for text in (prometheus.runs(run, style), prometheus.statuses(status, style)):
+    for text in (prometheus.render_runs(run, style), prometheus.render_statuses(status, style)):
         check(text)
         assert not [char for char in text.replace("\n", "") if not (char.isprintable() or char.isspace())]
 
@@ -202,7 +202,7 @@ def _samples() -> Sequence[str]:
     return (
         runs(summarize(made), summarize(record(base_url="sandbox"))),
         runs(summarize(record(entry("a", created("j", cost=10**400))))),
-        prometheus.statuses([standing(sighting("a", status="completed"))], Style()),
+        prometheus.render_statuses([standing(sighting("a", status="completed"))], Style()),
     )
 
 

@@ -231,7 +231,7 @@ def test_no_table_holds_what_a_terminal_or_a_ci_log_acts_on(made: StatusReport, 
     for lines in (text("table", made, columns).split("\n"), text("markdown", made).split("\n")):
         assert not ACTED_ON & set("".join(lines))
         assert not [line for line in lines if line.lstrip().startswith("::") or "##[" in line or "##vso[" in line]
-    rows = len(made.sightings)
+    rows = len(made.jobs)
     lines = text("table", made, columns).split("\n")
     assert lines[rows + 2] == ""
     assert max(map(display_width, lines[: rows + 2])) <= (columns or 10**9)
@@ -242,8 +242,8 @@ def test_csv_reads_back(made: StatusReport) -> None:
     written = text("csv", made)
     assert not ACTED_ON & set(written.replace("\r\n", ""))
     read = list(csv.DictReader(io.StringIO(written, newline=""), strict=True))
-    assert len(read) == len(made.sightings)
-    for row, one in zip(read, made.sightings, strict=True):
+    assert len(read) == len(made.jobs)
+    for row, one in zip(read, made.jobs, strict=True):
         assert None not in row
         assert row["final"] == json.dumps(one.is_final)
         assert not [cell for cell in row.values() if cell[:1] in ("=", "@", "\t", "\r")]
@@ -254,5 +254,5 @@ def test_json_reads_back_and_is_kept_as_it_came(made: StatusReport) -> None:
     written = text("json", made)
     assert not ACTED_ON & set(written.replace("\n", ""))
     read = loads_strictly(written)
-    assert [one["name"] for one in read["jobs"]] == [one.name for one in made.sightings]
-    assert [one["status"] or "" for one in read["jobs"]] == [one.status for one in made.sightings]
+    assert [one["name"] for one in read["jobs"]] == [one.name for one in made.jobs]
+    assert [one["status"] or "" for one in read["jobs"]] == [one.status for one in made.jobs]

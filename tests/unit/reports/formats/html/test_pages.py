@@ -82,7 +82,7 @@ class Document:
 
 
 def of(*entries: Entry, **run: Any) -> Document:
-    return Document(html.runs([summarize(record(*entries, **run))], Style()))
+    return Document(html.render_runs([summarize(record(*entries, **run))], Style()))
 
 
 def at(outcome: Any, seconds: float) -> Any:
@@ -200,7 +200,7 @@ def test_what_no_job_has_gets_no_column() -> None:
 
 
 def test_very_many_jobs_are_all_there() -> None:
-    text = html.runs(
+    text = html.render_runs(
         [summarize(record(*(entry(f"n{number}", created(f"j-{number}")) for number in range(3000))))], Style()
     )
     assert text.count("<tr data-choice=") == 3000
@@ -228,7 +228,7 @@ def test_several_manifests() -> None:
     later = summarize(
         record(entry("a", failed()), manifest_name="coast", finished_at=RUN.finished_at + timedelta(hours=1))
     )
-    page = Document(html.runs([summarize(record(*FOUR)), later], Style()))
+    page = Document(html.render_runs([summarize(record(*FOUR)), later], Style()))
     assert page.said("./body/header/h1") == ["2 manifests"]
     assert [row["manifest"] for row in page.rows] == ["nightly"] * 4 + ["coast"]
     assert page.figures["not created"] == "2 / certainly not created"
@@ -237,7 +237,7 @@ def test_several_manifests() -> None:
 
 
 def test_one_of_several_is_named_in_the_table() -> None:
-    page = Document(html.runs([summarize(record(*FOUR))], Style(several=True)))
+    page = Document(html.render_runs([summarize(record(*FOUR))], Style(several_manifests=True)))
     assert page.rows[0]["manifest"] == "nightly"
 
 
@@ -249,7 +249,7 @@ def test_a_record_without_jobs() -> None:
 
 
 def test_nothing_at_all() -> None:
-    for text in (html.runs([], Style()), html.plans([], Style()), html.statuses([], Style())):
+    for text in (html.render_runs([], Style()), html.render_plans([], Style()), html.render_statuses([], Style())):
         page = Document(text)
         assert not page.errors
         assert page.rows == []
@@ -335,7 +335,7 @@ def test_work_began_with_the_first_task_and_a_time_that_is_not_set_is_none() -> 
 @pytest.mark.parametrize(("progress", "drawn"), [("0", ["wait"]), ("5", ["busy"]), (None, ["wait"])])
 def test_a_job_that_has_not_begun_only_waits(progress: str | None, drawn: list[str]) -> None:
     job = sighting("a", status="running", progress=progress, created_at="2026-10-20T01:00:00Z")
-    page = Document(html.statuses([standing(job)], Style()))
+    page = Document(html.render_statuses([standing(job)], Style()))
     assert [one.attrib["class"] for one in page.all(".//table[@class='spans']//rect")] == drawn
 
 
@@ -395,7 +395,7 @@ def test_lengths_of_time(seconds: float, said: str) -> None:
 def test_a_plan() -> None:
     job = Job("a", "w-1", "p-1", {"team": "agri"})
     page = Document(
-        html.plans(
+        html.render_plans(
             [
                 forecast(
                     PlannedJob(
@@ -449,7 +449,7 @@ def test_a_plan() -> None:
 
 def test_a_run_that_is_yet_to_be_named_is_not_named() -> None:
     page = Document(
-        html.plans([forecast(PlannedJob(Job("a", "w", "p"), "submit", "new"), key="run:20261020T")], Style())
+        html.render_plans([forecast(PlannedJob(Job("a", "w", "p"), "submit", "new"), key="run:20261020T")], Style())
     )
     assert "for" not in page.facts
 
@@ -467,7 +467,7 @@ def test_statuses() -> None:
         sighting("b", status="failed", cost=3, tasks=[{"name": "Analyse", "err_msg": "no imagery"}]),
         sighting("c", "HTTP 503", status="running", created_at="2026-10-20T01:10:00Z"),
     )
-    page = Document(html.statuses([standing(*jobs, skipped=2)], Style()))
+    page = Document(html.render_statuses([standing(*jobs, skipped=2)], Style()))
     assert page.said(".//p[@class='verdict']") == ["1 of 3 jobs completed, 1 failed, 1 unknown."]
     assert page.figures == {
         "failed": "1",
@@ -543,10 +543,10 @@ def seen(made: RunRecord) -> RunRecord:
 
 texts = st.one_of(
     st.lists(records | records.map(seen), max_size=2).map(
-        lambda made: html.runs([summarize(one) for one in made], Style())
+        lambda made: html.render_runs([summarize(one) for one in made], Style())
     ),
-    st.lists(forecasts, max_size=2).map(lambda made: html.plans(made, Style())),
-    st.lists(standings, max_size=2).map(lambda made: html.statuses(made, Style())),
+    st.lists(forecasts, max_size=2).map(lambda made: html.render_plans(made, Style())),
+    st.lists(standings, max_size=2).map(lambda made: html.render_statuses(made, Style())),
 )
 
 ALLOWED = {
@@ -593,9 +593,9 @@ def test_whatever_names_hold_stays_text_and_asks_for_nothing(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        html.runs([summarize(record(*FOUR))], Style()),
-        html.plans([forecast()], Style()),
-        html.statuses([standing()], Style()),
+        html.render_runs([summarize(record(*FOUR))], Style()),
+        html.render_plans([forecast()], Style()),
+        html.render_statuses([standing()], Style()),
     ],
     ids=["run", "plan", "status"],
 )
@@ -620,7 +620,7 @@ def hashed(text: str) -> str:
 def test_the_same_makes_the_same() -> None:
     def text() -> str:
         ended = final("e", "2026-10-20T01:00:10Z", "2026-10-20T01:01:10Z")
-        return html.runs([summarize(record(*FOUR, ended))], Style())
+        return html.render_runs([summarize(record(*FOUR, ended))], Style())
 
     assert text() == text()
     assert not text().endswith("\n")
