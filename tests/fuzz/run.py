@@ -2,7 +2,7 @@
 
 It is coverage-guided (atheris), begins with the cases of the tests, and stops at the first find, which it writes to a
 file. `python -m fuzz.run --example FILE manifests` shows it again. What is found becomes an example of
-`tests/unit/test_fuzz_*.py`, which try the same checks on examples by chance.
+`tests/unit/**/test_fuzz_*.py`, which try the same checks on examples by chance.
 """
 
 from __future__ import annotations
