@@ -1,4 +1,4 @@
-"""Which ledger a command reads, and whose record in it: what the commands about the past share."""
+"""Finds the ledger, the manifest and the run that a command is about."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tabulate import tabulate
 
 from runner.cli import options
 from runner.core.errors import ManifestError, RefusedError, UsageError
+from runner.core.models import STDIN
 from runner.core.state_dir import locate_state_dir
 from runner.core.suggestions import closest_matches
 from runner.core.text import display_width, escape_unprintable
@@ -24,46 +25,45 @@ from runner.ledger.store import Ledger
 from runner.planning import manifest_identity
 
 LAST = "last"
-_MOST_LISTED = 10
+_MAX_LISTED = 10
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def location_options(command: _Command) -> _Command:
-    """Add `--ledger` and `--sandbox` to a command that asks no API."""
-    sandbox = click.option("--sandbox", is_flag=True, help="Read what was rehearsed with --sandbox.")
+    """Add `--ledger` and `--sandbox` to a command that does not call the API."""
+    sandbox = click.option("--sandbox", is_flag=True, help="Use the ledger of the sandbox.")
     return options.ledger(sandbox(command))
 
 
-def find_base_path(given: str | None) -> str:
-    """The path beside which the folder for a manifest is; `-` for the working directory's.
+def find_base_path(manifest: str | None) -> str:
+    """The path next to which the state directory of a manifest is; STDIN for the working directory.
 
-    A name has no folder of its own, but the path of a manifest that is gone may have.
+    `manifest` is a path or a name. A path counts even if the file was deleted, as long as its state directory exists.
 
     Raises:
-        UsageError: it is a folder.
+        UsageError: it is a directory.
     """
-    if given is None:
-        return "-"
-    if os.path.isdir(given):  # noqa: PTH112 - as `_is_file`
-        raise UsageError(
-            f"{given} is a folder, and this is about one manifest", f"Name it: {Path(given) / 'NAME.yaml'}"
-        )
-    return given if _is_file(given) or os.path.isdir(locate_state_dir(given)) else "-"  # noqa: PTH112 - as `_is_file`
+    if manifest is None:
+        return STDIN
+    if os.path.isdir(manifest):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
+        raise UsageError(f"{manifest} is a directory", f"Name one manifest in it: {Path(manifest) / 'NAME.yaml'}")
+    has_state = os.path.isdir(locate_state_dir(manifest))  # noqa: PTH112 - likewise
+    return manifest if _is_file(manifest) or has_state else STDIN
 
 
-def locate(given: str | None, named: Path | None, *, sandbox: bool) -> LedgerLocation:
-    """The ledger: the one named, else the one beside a manifest's file, else the working directory's."""
-    return options.locate_ledger(find_base_path(given), named, sandbox=sandbox)
+def locate(manifest: str | None, ledger: Path | None, *, sandbox: bool) -> LedgerLocation:
+    """The ledger given by its path, else the one next to the manifest, else the one in the working directory."""
+    return options.locate_ledger(find_base_path(manifest), ledger, sandbox=sandbox)
 
 
 @contextmanager
 def open_ledger(path: Path, *, read_only: bool = False) -> Iterator[Ledger]:
-    """Open a ledger that is there, which never makes one. `read_only`: it may be where nothing can be written.
+    """Open a ledger that exists. With `read_only` its directory need not be writable.
 
     Raises:
-        RefusedError: there is none.
-        LedgerError: it can't be read.
+        RefusedError: it does not exist.
+        LedgerError: it cannot be read.
     """
     require_ledger(path)
     with Ledger(path, read_only=read_only) as ledger:
@@ -71,115 +71,116 @@ def open_ledger(path: Path, *, read_only: bool = False) -> Iterator[Ledger]:
 
 
 def require_ledger(path: Path) -> None:
-    """Raise RefusedError, with what to do, when a path is no ledger's, or may not be looked at."""
-    there = path_exists(path)
+    """Raise RefusedError if there is no file at the path of a ledger, or it cannot be accessed."""
+    exists = path_exists(path)
     if path.is_dir():
-        raise RefusedError(f"{path} is a folder", f"Name the ledger's file in it, such as {path / 'ledger.db'}.")
+        raise RefusedError(f"{path} is a directory", f"Name the ledger's file in it, such as {path / 'ledger.db'}.")
     if path.is_fifo():
         raise RefusedError(f"{path} is a pipe", "Name the ledger's file.")
-    if not there:
+    if not exists:
         raise RefusedError(
             f"there is no ledger at {path}",
-            "`pixxel-runner run MANIFEST` makes one beside the manifest. One that is elsewhere is named with --ledger "
-            "PATH or PIXXEL_RUNNER_LEDGER, the manifest's by its path; that of rehearsals is read with --sandbox.",
+            "`pixxel-runner run MANIFEST` creates one next to the manifest. To use another one, name the manifest's "
+            "path, or set --ledger PATH or PIXXEL_RUNNER_LEDGER. For runs with --sandbox, add --sandbox.",
         )
 
 
-def resolve_name(ledger: Ledger, given: str, api: str | None = None) -> str:
-    """The name of a manifest that a person gives by its path or by its name.
+def resolve_name(ledger: Ledger, manifest: str, api: str | None = None) -> str:
+    """The name of a manifest that is given by its path or by its name.
 
     Args:
-        ledger: where it may be known.
-        given: what the person wrote.
-        api: look among the manifests of this API only.
+        ledger: the ledger to find it in.
+        manifest: the path or the name.
+        api: consider only the manifests of this API.
 
     Raises:
-        UsageError: it is neither a file nor a name that the ledger knows.
-        ManifestError: it is the file of a manifest that can't be read, and the ledger does not know the file.
+        UsageError: it is neither a file nor a name in the ledger.
+        ManifestError: it is an invalid manifest whose path is not in the ledger.
     """
-    known = {name: path for at, name, path in ledger.manifests() if api in (None, at)}
-    if _is_file(given):
-        return _name_in(given, known)
-    name = given if given in known else _name_by_path(given, known)
+    known = {name: path for identity, name, path in ledger.manifests() if api in (None, identity)}
+    if _is_file(manifest):
+        return _read_name(manifest, known)
+    name = manifest if manifest in known else _find_name(manifest, known)
     if name is None:
-        near = closest_matches(given, known, 3) or list(known)[:3]
-        hint = f"It knows {', '.join(map(repr, near))}." if near else "It knows no manifest there yet."
-        raise UsageError(f"{given!r} is no file, and no manifest's name in the ledger {ledger.path}", hint)
+        names = closest_matches(manifest, known, 3) or list(known)[:3]
+        hint = f"It contains {', '.join(map(repr, names))}." if names else "It contains no manifest yet."
+        raise UsageError(f"{manifest!r} is neither a file nor a manifest in the ledger {ledger.path}", hint)
     return name
 
 
-def _name_in(path: str, known: dict[str, str]) -> str:
-    """The name that a manifest's file gives; while the file is broken, the one that it had when it was run last."""
+def _read_name(path: str, known: dict[str, str]) -> str:
+    """The name in a manifest's file; if the file is invalid, the name it had in its last run."""
     from runner.manifest import loader  # noqa: PLC0415 - YAML and JSON Schema are slow to import
 
     try:
         return loader.parse(loader.read_source(path, io.BytesIO()), path).name
     except ManifestError:
-        name = _name_by_path(path, known)
+        name = _find_name(path, known)
         if name is None:
             raise
         return name
 
 
-def _name_by_path(path: str, known: dict[str, str]) -> str | None:
+def _find_name(path: str, known: dict[str, str]) -> str | None:
     absolute = manifest_identity.resolve_path(path)
-    return next((name for name, at in known.items() if at == absolute), None)
+    return next((name for name, known_path in known.items() if known_path == absolute), None)
 
 
 def _is_file(path: str) -> bool:
-    # Not standard input, which has no record of its own: its manifest is known by name.
-    return path != "-" and os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for a name too long to be one
+    """Whether it is a file. Standard input is not: a manifest that was read from it is known by its name."""
+    return path != STDIN and os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for a name that is too long
 
 
-def find_run(ledger: Ledger, wanted: str, manifest: str | None) -> RunRow:
-    """The run that is meant.
+def find_run(ledger: Ledger, prefix: str, manifest: str | None) -> RunRow:
+    """The run whose id starts with `prefix`, or the latest one for LAST; of one manifest, or of all.
 
     Raises:
         RefusedError: there is no run at all.
-        UsageError: none begins so, or several do.
+        UsageError: no run matches, or several do.
     """
     runs = list(ledger.runs(manifest=manifest))
     if not runs:
-        whose = f" of {escape_unprintable(manifest)}" if manifest else ""
-        raise RefusedError(f"the ledger {ledger.path} has no run{whose} yet", "`pixxel-runner run MANIFEST` makes one.")
-    if wanted == LAST:
-        return runs[0]
-    found = [run for run in runs if run.id.startswith(wanted)]
-    exact = [run for run in found if run.id == wanted]
-    if len(exact or found) == 1:
-        return (exact or found)[0]
-    raise _ambiguous(wanted, found) if found else _unknown(ledger, wanted)
-
-
-def _ambiguous(wanted: str, found: list[RunRow]) -> UsageError:
-    listed = [f"{run.id} ({escape_unprintable(run.manifest)})" for run in found[:_MOST_LISTED]]
-    more = [f"{len(found) - _MOST_LISTED} more"] if len(found) > _MOST_LISTED else []
-    return UsageError(f"{len(found)} runs begin with {wanted!r}", f"Give more of it: {', '.join(listed + more)}.")
-
-
-def _unknown(ledger: Ledger, wanted: str) -> UsageError:
-    names = {name for _, name, _ in ledger.manifests()}
-    if wanted in names or os.path.exists(wanted):  # noqa: PTH110 - Path.exists raises for a name that is too long
-        return UsageError(
-            f"{wanted!r} is no run's id", f"For a manifest's last run: show --manifest {escape_unprintable(wanted)}"
+        of_manifest = f" of {escape_unprintable(manifest)}" if manifest else ""
+        raise RefusedError(
+            f"the ledger {ledger.path} contains no runs{of_manifest} yet", "Start one: pixxel-runner run MANIFEST"
         )
-    if wanted.endswith((".yaml", ".yml", ".json")) or os.sep in wanted:
-        return UsageError(f"there is no file {wanted!r}, and no run begins so", "Check the path.")
-    return UsageError(f"no run begins with {wanted!r}", "`pixxel-runner runs` lists them; `last` is the newest.")
+    if prefix == LAST:
+        return runs[0]
+    matches = [run for run in runs if run.id.startswith(prefix)]
+    exact = [run for run in matches if run.id == prefix]
+    if len(exact or matches) == 1:
+        return (exact or matches)[0]
+    raise _ambiguous(prefix, matches) if matches else _unknown(ledger, prefix)
+
+
+def _ambiguous(prefix: str, matches: list[RunRow]) -> UsageError:
+    listed = [f"{run.id} ({escape_unprintable(run.manifest)})" for run in matches[:_MAX_LISTED]]
+    more = [f"{len(matches) - _MAX_LISTED} more"] if len(matches) > _MAX_LISTED else []
+    return UsageError(f"{len(matches)} runs start with {prefix!r}", f"Give more of the id: {', '.join(listed + more)}.")
+
+
+def _unknown(ledger: Ledger, prefix: str) -> UsageError:
+    names = {name for _, name, _ in ledger.manifests()}
+    if prefix in names or os.path.exists(prefix):  # noqa: PTH110 - Path.exists raises for a name that is too long
+        option = f"--manifest {escape_unprintable(prefix)}"
+        return UsageError(f"{prefix!r} is not the id of a run", f"For the last run of a manifest: show {option}")
+    if prefix.endswith((".yaml", ".yml", ".json")) or os.sep in prefix:
+        return UsageError(f"there is no file {prefix!r}, and no run with that id", "Check the path.")
+    return UsageError(f"no run starts with {prefix!r}", "`pixxel-runner runs` lists them; `last` is the latest.")
 
 
 def refresh_run(ledger: Ledger, run: RunRow) -> tuple[RunRow, str | None]:
-    """A run as it is now, and who holds its lock, in words, if it has not ended and its process may be alive."""
+    """The run as it is now, and a description of its process if it may still be running."""
     if run.state != "running":
         return run, None
     holder = lock.describe_holder(ledger.path, run.api, run.manifest)
-    if holder is None:  # either its process is gone, or it has ended since it was read: then its end is on record
-        run = next(one for one in ledger.runs(run.api, run.manifest) if one.id == run.id)
+    if holder is None:  # the process died, or it finished the run after we read it
+        run = next(row for row in ledger.runs(run.api, run.manifest) if row.id == run.id)
     return run, holder
 
 
 def format_table(titles: Sequence[str], rows: Sequence[Sequence[str]], align: Sequence[str]) -> str:
-    """Rows under titles, aligned as the table of a run's record is. The cells are fit to show already."""
-    # Titles and rule are lines like any other: `tabulate` makes a column two wider than a title that it knows of.
+    """A table like those of the reports. The cells must be escaped already."""
+    # Titles and rule are passed as rows: `tabulate` makes a column two characters wider than a title that it knows of.
     rule = ["-" * max(map(display_width, column)) for column in zip(titles, *rows, strict=True)]
     return tabulate([titles, rule, *rows], tablefmt="plain", disable_numparse=True, colalign=align)

@@ -65,7 +65,7 @@ def test_init_makes_one_and_says_what_to_do_next(shell: Shell) -> None:
     assert f"export PIXXEL_RUNNER_LEDGER={path}" in done.err
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     shell.environment["PIXXEL_RUNNER_LEDGER"] = str(path)
-    assert "nothing was submitted yet" in shell("ledger", "check").out
+    assert "no submissions yet" in shell("ledger", "check").out
 
 
 def test_init_never_overwrites(shell: Shell, ledger: Path) -> None:
@@ -99,10 +99,10 @@ def test_check_says_what_is_in_it(shell: Shell, ledger: Path) -> None:
         done = shell("ledger", "check")
     head, whose, doubts, unfinished, locked = done.out.split("\n\n")
     assert done.code == 0
-    assert head.startswith(".pixxel-runner/ledger.db: whole, version 1, ")
+    assert head.startswith(".pixxel-runner/ledger.db: intact, version 1, ")
     assert [line.split()[0] for line in whose.splitlines()[2:]] == ["here", "gone"]
     assert whose.splitlines()[2].split()[1:] == [past.API, str(here), "1", "1", "1"]
-    assert "/no/such.yaml (gone)" in whose
+    assert "/no/such.yaml (missing)" in whose
     assert "b of here at https://api.example, run run-1: sent 2026-10-20 01:00:00 UTC, no answer in time" in doubts
     assert "here at https://api.example, run run-1 (completed): 1 of 3 jobs not created" in unfinished
     assert "here at https://api.example: run run-3 (pid " in locked

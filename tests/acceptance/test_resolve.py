@@ -412,7 +412,7 @@ def test_a_manifest_is_given_by_its_file_or_by_its_name(shell: Shell) -> None:
     assert {done.out.splitlines()[0].partition(" (run")[0] for done in given} == {"other: x"}
     assert {len(done.out.splitlines()) for done in given} == {1}
     assert nobody.code == 2
-    assert "It knows 'other'." in nobody.err
+    assert "It contains 'other'." in nobody.err
 
 
 def test_doubts_at_another_api_are_mentioned_and_not_touched(shell: Shell) -> None:

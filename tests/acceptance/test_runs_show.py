@@ -72,7 +72,7 @@ def test_the_limit_says_what_it_leaves_out(shell: Shell) -> None:
     with_past(shell, write_two_runs)
     one, every = shell("runs", "--limit", "1"), shell("runs", "--limit", "0")
     assert len(one.out.splitlines()) == 3
-    assert "the newest 1 of 2 runs" in one.err
+    assert "the latest 1 of 2 runs" in one.err
     assert len(every.out.splitlines()) == 4
 
 
@@ -87,7 +87,7 @@ def test_runs_of_one_manifest(shell: Shell) -> None:
     assert len(by_name.out.splitlines()) == 3
     assert len(by_file.out.splitlines()) == 4
     assert (unknown.code, unknown.out) == (2, "")
-    assert "It knows 'nightly'." in unknown.err
+    assert "It contains 'nightly'." in unknown.err
 
 
 def test_a_manifest_that_never_ran_has_no_runs(shell: Shell) -> None:
@@ -95,14 +95,14 @@ def test_a_manifest_that_never_ran_has_no_runs(shell: Shell) -> None:
     shell.manifest(*PAIRS, path="new.yaml")
     done = shell("runs", "new.yaml")
     assert (done.code, done.out) == (0, "")
-    assert "has no run of new yet" in done.err
+    assert "contains no runs of new yet" in done.err
 
 
 def test_an_empty_ledger_says_so(shell: Shell) -> None:
     with_past(shell, lambda _: None)
     done, as_json = shell("runs"), shell("runs", "--format", "json")
     assert (done.code, done.out, as_json.out) == (0, "", "[]\n")
-    assert "has no run yet" in done.err
+    assert "contains no runs yet" in done.err
 
 
 @pytest.mark.parametrize("command", [["runs"], ["show"], ["runs", "--sandbox"], ["show", "--sandbox"]])
@@ -116,7 +116,7 @@ def test_reading_never_makes_a_ledger(shell: Shell, command: list[str]) -> None:
 def test_a_folder_is_no_ledger(shell: Shell) -> None:
     done = shell("runs", "--ledger", ".")
     assert done.code == 4
-    assert "is a folder" in done.err
+    assert "is a directory" in done.err
 
 
 def test_costs_that_no_integer_of_sqlite_holds_are_added_up(shell: Shell) -> None:
@@ -164,7 +164,7 @@ def test_the_last_run_of_all_or_of_a_manifest_or_one_by_its_id(shell: Shell) -> 
     assert "run 20261020T020000Z-bbbbbb of nightly at https://api.example, for the day 2026-10-20: stopped" in named.err
     assert "run 20261020T010000Z-aaaaaa of nightly" in one.err
     assert "3 jobs: 1 created, 1 not created, 1 in doubt" in one.out
-    assert "1 job is in doubt: pixxel-runner resolve" in one.err
+    assert "1 job is in doubt; look it up with: pixxel-runner resolve" in one.err
 
 
 def test_a_run_that_is_not_certain_or_not_there(shell: Shell) -> None:
@@ -174,7 +174,7 @@ def test_a_run_that_is_not_certain_or_not_there(shell: Shell) -> None:
     assert {done.code for done in (many, none, manifest)} == {2}
     assert "20261020T010000Z-aaaaaa" in many.err
     assert "20261020T020000Z-bbbbbb" in many.err
-    assert "no run begins with '1999'" in none.err
+    assert "no run starts with '1999'" in none.err
     assert "show --manifest nightly.yaml" in manifest.err
 
 
@@ -182,7 +182,7 @@ def test_an_empty_ledger_has_nothing_to_show(shell: Shell) -> None:
     with_past(shell, lambda _: None)
     done = shell("show")
     assert (done.code, done.out) == (4, "")
-    assert "has no run yet" in done.err
+    assert "contains no runs yet" in done.err
 
 
 def test_json_is_the_results_file_and_can_be_written_again(shell: Shell) -> None:
@@ -226,9 +226,9 @@ def test_a_run_that_is_going_on_is_shown_with_what_it_has_so_far(shell: Shell) -
             assert run.wait(60) == 0
         ended = shell("show")
     assert (shown.code, ended.code) == (0, 0)
-    assert "has not ended, this is what it has so far; locked by run " in shown.err
+    assert "still in progress, this is what it has done so far; locked by run " in shown.err
     assert "resolve" not in shown.err
-    assert "sending: it is being sent at this moment" in shown.out
+    assert "sending: the request is in progress" in shown.out
     assert "1 created" in shown.out
     assert (listed[0]["state"], listed[0]["created"], listed[0]["in_doubt"]) == ("running", 1, 0)
     assert "3 created" in ended.out
@@ -241,7 +241,7 @@ def test_a_run_whose_process_is_gone_is_interrupted_and_its_sends_are_in_doubt(s
 
     with_past(shell, write)
     shown, [listed] = shell("show"), json.loads(shell("runs", "--format", "json").out)
-    assert "interrupted, its process ended without a word" in shown.err
+    assert "interrupted; its process ended unexpectedly" in shown.err
     assert "1 in doubt, 1 skipped" in shown.out
     assert (listed["state"], listed["in_doubt"]) == ("interrupted", 1)
 

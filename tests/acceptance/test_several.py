@@ -348,7 +348,7 @@ def test_what_is_about_one_manifest_takes_no_folder(desk: Desk, arguments: tuple
     assert desk("run", "jobs").code == 0
     done = desk(*arguments)
     assert done.code == 2
-    assert "jobs is a folder, and this is about one manifest" in done.err
+    assert "jobs is a directory" in done.err
     assert "Name it: jobs/NAME.yaml" in done.err
 
 

@@ -204,9 +204,9 @@ def test_a_manifest_s_last_run_is_meant(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("target", "code", "said"),
     [
-        ("20261020T", 2, "2 runs begin with '20261020T'"),
-        ("20991231", 2, "no run begins with '20991231'"),
-        ("none.yaml", 2, "there is no file 'none.yaml', and no run begins so"),
+        ("20261020T", 2, "2 runs start with '20261020T'"),
+        ("20991231", 2, "no run starts with '20991231'"),
+        ("none.yaml", 2, "there is no file 'none.yaml', and no run with that id"),
         ("broken.json", 2, "the results file broken.json cannot be read"),
         ("list.json", 2, "list.json"),
     ],

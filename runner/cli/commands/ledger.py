@@ -1,4 +1,4 @@
-"""The command `ledger`: makes, checks and exports the record of what was submitted."""
+"""The command `ledger`: creates, checks and exports ledgers."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from runner.cli import console, ledger_access
 from runner.client.job import decode_lossless, is_embeddable
 from runner.core.errors import UsageError
 from runner.core.exit_codes import Exit
+from runner.core.models import STDIN
 from runner.core.text import escape_unprintable
 from runner.ledger import connect, lock, salvage
 from runner.ledger.location import path_exists
@@ -26,72 +27,71 @@ from runner.ledger.store import Ledger
 from runner.planning import plan
 from runner.runs.reconcile import describe_doubt
 
-_STDIN = "-"
 _STATES = ("created", "not_created", "in_doubt", "sending", "released")
-_MOST_LISTED = 20
+_MAX_LISTED = 20
 
-# What JSON may hold raw within strings and between tokens, and a line of ASCII may not.
-_NOT_PLAIN = re.compile(r"[^ -~]|##(?=\[|vso\[)")
+# What valid JSON may contain as it is, and a line of printable ASCII that is safe in a CI log may not.
+_UNSAFE = re.compile(r"[^ -~]|##(?=\[|vso\[)")
 
 
 @click.group("ledger")
 def command() -> None:
-    """Make, check or export the record of what was submitted.
+    """Create, check or export the ledger, which records every submission.
 
-    Without it nobody knows what was bought: keep it where it lasts, and in a backup.
+    Without it, the program cannot tell which jobs exist already: keep it on durable storage, and back it up.
     """
 
 
 @command.command("init")
 @click.argument("path", type=click.Path(path_type=Path))
 def init(path: Path) -> Exit:
-    """Make a new, empty ledger at PATH. One that exists is never overwritten."""
+    """Create an empty ledger at PATH. An existing file is never overwritten."""
     if path_exists(path) and path.is_dir():
-        raise UsageError(f"{path} is a folder", f"Name the ledger's file in it: {path / 'ledger.db'}")
+        raise UsageError(f"{path} is a directory", f"Name a file in it: {path / 'ledger.db'}")
     connect.create_ledger(path)
-    console.info(f"made the ledger {path}")
     setting = f"PIXXEL_RUNNER_LEDGER={shlex.quote(str(path.absolute()))}"
-    console.info(f"next: have every run use it, with --ledger or by: export {setting}")
-    console.info("  Keep it between runs, on a local disk, and in a backup: it says what must not be bought again.")
+    console.info(f"created the ledger {path}")
+    console.info(f"next: use it for every run, with --ledger or: export {setting}")
+    console.info("  Keep it between runs, on a local disk, and back it up: it prevents jobs from being created twice.")
     return Exit.OK
 
 
 @command.command("check")
 @ledger_access.location_options
 def check(ledger: Path | None, sandbox: bool) -> Exit:
-    """Look through the whole ledger, and say what is in it.
+    """Check the ledger's integrity, and summarize what it contains.
 
-    The exit code is 0 if it is whole, else 4.
+    The exit code is 0 if it is intact, and 4 otherwise.
     """
     with ledger_access.open_ledger(ledger_access.locate(None, ledger, sandbox=sandbox).path, read_only=True) as opened:
         opened.check_integrity()
-        console.output("\n\n".join(_sections(opened)))
+        console.output("\n\n".join(_format_sections(opened)))
     return Exit.OK
 
 
-@command.command("export", short_help="Print every submission, a line of JSON each.")
+@command.command("export", short_help="Print every submission as a line of JSON.")
 @ledger_access.location_options
 def export(ledger: Path | None, sandbox: bool) -> Exit:
-    """Print every submission with all that is known of it, as a line of JSON each.
+    """Print every submission with all its fields, each as a line of JSON.
 
-    It reads what can be read of a damaged ledger, says on stderr what cannot, and then exits with 4.
+    It exports what can be read of a damaged ledger, reports on stderr what cannot, and then exits with code 4.
     """
     path = ledger_access.locate(None, ledger, sandbox=sandbox).path
     ledger_access.require_ledger(path)
     with salvage.open_ledger(path) as opened:
-        for found in opened.submissions():
-            console.output(_exported(found))
+        for submission in opened.submissions():
+            console.output(_format_submission(submission))
         for loss in opened.losses:
             console.warn(f"cannot be read: {escape_unprintable(loss)}")
     return Exit.REFUSED if opened.losses else Exit.OK
 
 
-# The check.
+# check
 
 
 @dataclass(frozen=True, slots=True)
-class _Whose:
-    """A manifest that was run: its API, its name, the path of its file, its runs (newest first), what they came to."""
+class _Manifest:
+    """A manifest in the ledger, with its runs (newest first) and its submissions counted by state."""
 
     api: str
     name: str
@@ -99,107 +99,106 @@ class _Whose:
     runs: Sequence[RunRow]
     states: Mapping[str, int]
 
-
-def _sections(ledger: Ledger) -> Iterator[str]:
-    """What is said of a ledger that is whole, with a blank line between."""
-    known = _known(ledger)
-    yield f"{ledger.path}: whole, version {connect.VERSION}, {_size(ledger.path)}"
-    yield _manifests(known) if known else "nothing was submitted yet"
-    yield from _listed("in doubt", [_doubt(one) for one in ledger.unresolved()])
-    yield from _listed("last runs that are unfinished", [line for one in known for line in _unfinished(ledger, one)])
-    yield from _listed("locked now", [line for one in known for line in _lock(ledger, one)])
+    def __str__(self) -> str:
+        return escape_unprintable(f"{self.name} at {self.api}")
 
 
-def _known(ledger: Ledger) -> list[_Whose]:
+def _format_sections(ledger: Ledger) -> Iterator[str]:
+    manifests = _read_manifests(ledger)
+    yield f"{ledger.path}: intact, version {connect.VERSION}, {_format_size(ledger.path.stat().st_size)}"
+    yield _format_manifests(manifests) if manifests else "no submissions yet"
+    yield from _format_list("in doubt", [_describe_doubt(row) for row in ledger.unresolved()])
+    yield from _format_list("unfinished", [line for one in manifests for line in _describe_unfinished(ledger, one)])
+    yield from _format_list("locked", [line for one in manifests for line in _describe_lock(ledger, one)])
+
+
+def _read_manifests(ledger: Ledger) -> list[_Manifest]:
     runs: defaultdict[tuple[str, str], list[RunRow]] = defaultdict(list)
-    whose: dict[str, tuple[str, str]] = {}
+    keys: dict[str, tuple[str, str]] = {}
     for run in ledger.runs():
-        runs[run.api, run.manifest].append(run)
-        whose[run.id] = (run.api, run.manifest)
+        keys[run.id] = (run.api, run.manifest)
+        runs[keys[run.id]].append(run)
     states: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for run_id, state, _cost, count in ledger.submission_counts():
-        states[whose[run_id]][state] += count
-    return [_Whose(api, name, path, runs[api, name], states[api, name]) for api, name, path in ledger.manifests()]
+        states[keys[run_id]][state] += count
+    return [_Manifest(api, name, path, runs[api, name], states[api, name]) for api, name, path in ledger.manifests()]
 
 
-def _manifests(known: Sequence[_Whose]) -> str:
-    used = [state for state in _STATES if any(one.states.get(state) for one in known)]
-    titles = ("manifest", "API", "file", "runs", *(state.replace("_", " ") for state in used))
-    align = ("left", "left", "left", *("right" for _ in titles[3:]))
-    return ledger_access.format_table(titles, [_row(one, used) for one in known], align)
+def _format_manifests(manifests: Sequence[_Manifest]) -> str:
+    states = [state for state in _STATES if any(manifest.states.get(state) for manifest in manifests)]
+    titles = ("manifest", "API", "file", "runs", *(state.replace("_", " ") for state in states))
+    rows = []
+    for manifest in manifests:
+        counts = (len(manifest.runs), *(manifest.states.get(state, 0) for state in states))
+        name, api = escape_unprintable(manifest.name), escape_unprintable(manifest.api)
+        rows.append((name, api, _format_path(manifest.path), *map(str, counts)))
+    return ledger_access.format_table(titles, rows, ("left",) * 3 + ("right",) * (len(titles) - 3))
 
 
-def _row(whose: _Whose, used: Sequence[str]) -> tuple[str, ...]:
-    counts = (len(whose.runs), *(whose.states.get(state, 0) for state in used))
-    return (escape_unprintable(whose.name), escape_unprintable(whose.api), _file(whose.path), *map(str, counts))
-
-
-def _file(path: str) -> str:
-    if path == _STDIN:
+def _format_path(path: str) -> str:
+    if path == STDIN:
         return "standard input"
-    is_there = os.path.exists(path)  # noqa: PTH110 - Path.exists raises for a name too long to be one
-    return escape_unprintable(path) if is_there else f"{escape_unprintable(path)} (gone)"
+    exists = os.path.exists(path)  # noqa: PTH110 - Path.exists raises for a name that is too long
+    return escape_unprintable(path) if exists else f"{escape_unprintable(path)} (missing)"
 
 
-def _size(path: Path) -> str:
-    size = path.stat().st_size
+def _format_size(size: int) -> str:
     return f"{size / 1024:,.0f} KiB" if size < 2**20 else f"{size / 2**20:,.1f} MiB"
 
 
-def _listed(title: str, lines: Sequence[str]) -> Iterator[str]:
+def _format_list(title: str, lines: Sequence[str]) -> Iterator[str]:
     if lines:
-        more = [f"and {len(lines) - _MOST_LISTED} more"] if len(lines) > _MOST_LISTED else []
-        yield "\n".join([f"{title}:", *(f"  {line}" for line in [*lines[:_MOST_LISTED], *more])])
+        more = [f"and {len(lines) - _MAX_LISTED} more"] if len(lines) > _MAX_LISTED else []
+        yield "\n".join([f"{title}:", *(f"  {line}" for line in [*lines[:_MAX_LISTED], *more])])
 
 
-def _doubt(doubt: SubmissionRow) -> str:
-    """A submission in doubt, or an intent: only its manifest's lock tells whether that is a live send."""
-    whose = f"{doubt.name} of {doubt.manifest} at {doubt.api}, run {doubt.run_id}"
-    why = "no outcome yet" if doubt.state == "sending" else describe_doubt(doubt)
-    return f"{escape_unprintable(whose)}: sent {doubt.claimed_at:%Y-%m-%d %H:%M:%S} UTC, {escape_unprintable(why)}"
+def _describe_doubt(row: SubmissionRow) -> str:
+    """Describe a submission in doubt, or an intent, which may be a request in progress."""
+    reason = "no outcome yet" if row.state == "sending" else describe_doubt(row)
+    subject = f"{row.name} of {row.manifest} at {row.api}, run {row.run_id}"
+    return escape_unprintable(f"{subject}: sent {row.claimed_at:%Y-%m-%d %H:%M:%S} UTC, {reason}")
 
 
-def _unfinished(ledger: Ledger, whose: _Whose) -> Iterator[str]:
-    """What is missing of a manifest's last run, counting all that share its run key."""
-    if not whose.runs:
+def _describe_unfinished(ledger: Ledger, manifest: _Manifest) -> Iterator[str]:
+    """How many jobs of a manifest's last run are missing, counting all runs that share its run key."""
+    if not manifest.runs:
         return
-    last, holder = ledger_access.refresh_run(ledger, whose.runs[0])
+    last, holder = ledger_access.refresh_run(ledger, manifest.runs[0])
     jobs = [job for job in ledger.manifest_jobs(last) if plan.skip_reason(job, last.settings.get("only", ())) is None]
-    of = plan.match_submissions(jobs, ledger.submissions(last.api, last.manifest, last.run_key)).by_name
-    missing = sum(job.name not in of or not of[job.name].consumes_slot for job in jobs)
+    submissions = plan.match_submissions(jobs, ledger.submissions(last.api, last.manifest, last.run_key)).by_name
+    missing = sum(job.name not in submissions or not submissions[job.name].consumes_slot for job in jobs)
     if missing and holder is None:
         state = "interrupted" if last.state == "running" else last.state
-        about = f"{escape_unprintable(whose.name)} at {escape_unprintable(whose.api)}, run {last.id} ({state})"
-        yield f"{about}: {missing} of {len(jobs)} jobs not created"
+        yield f"{manifest}, run {last.id} ({state}): {missing} of {len(jobs)} jobs not created"
 
 
-def _lock(ledger: Ledger, whose: _Whose) -> Iterator[str]:
-    holder = lock.describe_holder(ledger.path, whose.api, whose.name)
+def _describe_lock(ledger: Ledger, manifest: _Manifest) -> Iterator[str]:
+    holder = lock.describe_holder(ledger.path, manifest.api, manifest.name)
     if holder is not None:
-        yield f"{escape_unprintable(whose.name)} at {escape_unprintable(whose.api)}: {escape_unprintable(holder)}"
+        yield f"{manifest}: {escape_unprintable(holder)}"
 
 
-# The export.
+# export
 
 
-def _exported(found: SalvagedSubmission) -> str:
-    """A submission as one line of JSON in ASCII. The API's object stands in it as it came, or as text."""
-    line = json.dumps({**found.fields, "decisions": found.decisions})
-    if not found.body:
-        return _plain(f'{line[:-1]}, "job": null}}')
-    if is_embeddable(found.body):
-        return _plain(f'{line[:-1]}, "job": {found.body.decode()}}}')
-    return _plain(f'{line[:-1]}, "job": null, "job_text": {json.dumps(decode_lossless(found.body))}}}')
+def _format_submission(submission: SalvagedSubmission) -> str:
+    """One line of JSON in ASCII. The API's object is embedded unchanged, or as text if it is not valid JSON."""
+    line = json.dumps({**submission.fields, "decisions": submission.decisions})
+    if not submission.body:
+        return _to_ascii(f'{line[:-1]}, "job": null}}')
+    if is_embeddable(submission.body):
+        return _to_ascii(f'{line[:-1]}, "job": {submission.body.decode()}}}')
+    return _to_ascii(f'{line[:-1]}, "job": null, "job_text": {json.dumps(decode_lossless(submission.body))}}}')
 
 
-def _plain(text: str) -> str:
-    """The same JSON in one line of ASCII, with nothing that a terminal or a CI log would act on."""
-    return _NOT_PLAIN.sub(_escaped, text)
+def _to_ascii(text: str) -> str:
+    """The same JSON in one line of ASCII, without anything that a terminal or a CI log would act on."""
+    return _UNSAFE.sub(_escape, text)
 
 
-def _escaped(match: re.Match[str]) -> str:
+def _escape(match: re.Match[str]) -> str:
     match match[0]:
-        case "\t" | "\r" | "\n":  # JSON has these raw between tokens only
+        case "\t" | "\r" | "\n":  # in JSON only between tokens
             return " "
         case "##":
             return "\\u0023#"

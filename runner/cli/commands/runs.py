@@ -1,10 +1,9 @@
-"""The command `runs`: lists what was run, newest first."""
+"""The command `runs`: lists runs, newest first."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,16 +24,11 @@ _ALIGN = ("left",) * 6 + ("right",) * 4
 
 
 @dataclass(frozen=True, slots=True)
-class _Tally:
-    """How many submissions a run was the last to send, by their state now; the cost, in tokens, of those created."""
-
-    states: Mapping[str, int]
-    cost: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Line:
-    """One run with what became of what it sent. `state` is the ledger's, but for a run whose process is gone."""
+    """A run, and the submissions that it was the last to send: how many are in which state now, and their cost.
+
+    `state` is `interrupted` if the process of the run is gone.
+    """
 
     run: RunRow
     state: str
@@ -48,92 +42,79 @@ class _Line:
 @click.argument("manifest", metavar="[MANIFEST]", required=False, shell_complete=completers.complete_files)
 @ledger_access.location_options
 @click.option(
-    "--limit", type=click.IntRange(0), default=20, show_default=True, metavar="N", help="How many at most; 0: all."
+    "--limit",
+    type=click.IntRange(0),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="List at most N runs; 0 means all.",
 )
 @click.option(
     "--format",
-    "style",
+    "output_format",
     type=click.Choice(["table", "json"]),
     default="table",
     show_default=True,
-    help="How they are printed.",
+    help="Output format.",
 )
-def command(manifest: str | None, ledger: Path | None, sandbox: bool, limit: int, style: str) -> Exit:
-    """List what was run, newest first: of MANIFEST (its file, or its name in the ledger), or of every manifest.
+def command(manifest: str | None, ledger: Path | None, sandbox: bool, limit: int, output_format: str) -> Exit:
+    """List the runs of MANIFEST (a file, or a name in the ledger) or of all manifests, newest first.
 
-    The counts are of the jobs that a run itself sent, as they stand now: a later look-up, or a retry by another run,
-    shows there.
+    The counts are of the jobs that a run sent itself, in their present state: they include what a later lookup or run
+    found out about them.
     """
-    with ledger_access.open_ledger(
-        ledger_access.locate(manifest, ledger, sandbox=sandbox).path, read_only=True
-    ) as opened:
+    path = ledger_access.locate(manifest, ledger, sandbox=sandbox).path
+    with ledger_access.open_ledger(path, read_only=True) as opened:
         name = None if manifest is None else ledger_access.resolve_name(opened, manifest)
-        lines, total = _lines(opened, name, limit)
-    if style == "json":
-        console.output(json.dumps([_as_json(line) for line in lines], indent=2))
+        lines, total = _read_lines(opened, name, limit)
+    if output_format == "json":
+        console.output(json.dumps([_to_json(line) for line in lines], indent=2))
     elif lines:
-        console.output(_table(lines))
+        console.output(ledger_access.format_table(_TITLES, [_to_cells(line) for line in lines], _ALIGN))
     if not total:
-        console.info(f"the ledger {opened.path} has no run{f' of {escape_unprintable(name)}' if name else ''} yet")
+        of_manifest = f" of {escape_unprintable(name)}" if name else ""
+        console.info(f"the ledger {path} contains no runs{of_manifest} yet")
     elif total > len(lines):
-        console.info(f"the newest {len(lines)} of {total} runs: --limit 0 lists all")
+        console.info(f"the latest {len(lines)} of {total} runs; --limit 0 lists all")
     return Exit.OK
 
 
-def _lines(ledger: Ledger, name: str | None, limit: int) -> tuple[list[_Line], int]:
-    """The newest runs, and how many there are."""
-    runs = list(ledger.runs(manifest=name))
-    tallies = _tallies(ledger.submission_counts())
-    nothing = _Tally({}, 0)
-    return [_line(ledger, run, tallies.get(run.id, nothing)) for run in islice(runs, limit or None)], len(runs)
+def _read_lines(ledger: Ledger, manifest: str | None, limit: int) -> tuple[list[_Line], int]:
+    """The latest runs, and how many there are."""
+    runs = list(ledger.runs(manifest=manifest))
+    tallies: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for run_id, state, cost, count in ledger.submission_counts():
+        tallies[run_id][state] += count
+        tallies[run_id]["cost"] += (cost or 0) * count
+    return [_read_line(ledger, run, tallies[run.id]) for run in islice(runs, limit or None)], len(runs)
 
 
-def _tallies(counts: Iterable[tuple[str, str, int | None, int]]) -> dict[str, _Tally]:
-    states: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    costs: Counter[str] = Counter()
-    for run_id, state, cost, count in counts:
-        states[run_id][state] += count
-        costs[run_id] += (cost or 0) * count
-    return {run_id: _Tally(counted, costs[run_id]) for run_id, counted in states.items()}
-
-
-def _line(ledger: Ledger, run: RunRow, tally: _Tally) -> _Line:
+def _read_line(ledger: Ledger, run: RunRow, tally: Counter[str]) -> _Line:
     run, holder = ledger_access.refresh_run(ledger, run)
-    gone = run.state == "running" and holder is None
-    of = Counter(tally.states)
+    is_dead = run.state == "running" and holder is None
     return _Line(
         run=run,
-        state="interrupted" if gone else run.state,
-        created=of["created"],
-        not_created=of["not_created"],
-        in_doubt=of["in_doubt"] + (0 if holder else of["sending"]),  # an intent of a dead process is a doubt
-        cost=tally.cost,
+        state="interrupted" if is_dead else run.state,
+        created=tally["created"],
+        not_created=tally["not_created"],
+        in_doubt=tally["in_doubt"] + (0 if holder else tally["sending"]),  # an intent of a dead process is a doubt
+        cost=tally["cost"],
     )
 
 
-def _table(lines: Sequence[_Line]) -> str:
-    return ledger_access.format_table(_TITLES, [_row(line) for line in lines], _ALIGN)
-
-
-def _row(line: _Line) -> tuple[str, ...]:
+def _to_cells(line: _Line) -> tuple[str, ...]:
     run = line.run
+    is_own_key = run.run_key == f"run:{run.id}"
+    period = "this run" if is_own_key else periods.describe_run_key(run.run_key)
     return (
         f"{run.started_at:%Y-%m-%d %H:%M:%S}",
-        escape_unprintable(run.id),
-        escape_unprintable(run.manifest),
-        escape_unprintable(run.api),
-        escape_unprintable(_for(run)),
+        *map(escape_unprintable, (run.id, run.manifest, run.api, period)),
         line.state,
-        *(str(count) for count in (line.created, line.not_created, line.in_doubt, line.cost)),
+        *map(str, (line.created, line.not_created, line.in_doubt, line.cost)),
     )
 
 
-def _for(run: RunRow) -> str:
-    """The run key in words; a run of its own says so in its id, unless it finished another's."""
-    return "itself" if run.run_key == f"run:{run.id}" else periods.describe_run_key(run.run_key)
-
-
-def _as_json(line: _Line) -> dict[str, Any]:
+def _to_json(line: _Line) -> dict[str, Any]:
     run = line.run
     return {
         "id": run.id,

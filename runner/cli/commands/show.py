@@ -1,4 +1,4 @@
-"""The command `show`: prints the record of a run again, as the ledger has it now."""
+"""The command `show`: prints a run as it is in the ledger now."""
 
 from __future__ import annotations
 
@@ -28,50 +28,50 @@ from runner.runs import record, results_file, summary
     "--manifest",
     metavar="MANIFEST",
     shell_complete=completers.complete_files,
-    help="Whose last run: a manifest's file, or its name in the ledger.",
+    help="Consider only the runs of this manifest: a file, or a name in the ledger.",
 )
 @output.options(reports.RUN_FORMATS)
 @click.option(
     "--results",
-    "target",
+    "results_path",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Write the results file again, there.",
+    help="Write the results file again, to PATH.",
 )
 @options.colors
 def command(
-    run: str, ledger: Path | None, sandbox: bool, manifest: str | None, target: Path | None, **given: Any
+    run: str, ledger: Path | None, sandbox: bool, manifest: str | None, results_path: Path | None, **parameters: Any
 ) -> Exit:
-    """Print the record of RUN (the start of a run's id, or `last`) as the ledger has it now.
+    """Print the jobs of RUN (the start of a run's id, or `last`) as they are in the ledger now.
 
-    What was settled since then shows: a job that was in doubt and found, say. Where runs count as one, as on one day
-    with once_per: day, the record is of all of them.
+    That includes what was found out after the run, such as a job in doubt that a later lookup settled. Runs that share
+    a run key, such as those of one day with `once_per: day`, are shown together.
     """
-    wanted = OutputOptions(**given)
-    place = ledger_access.locate(manifest, ledger, sandbox=sandbox)
-    wanted.check_targets([target] if target else [], [*place.files, Path(manifest or "")])
-    with ledger_access.open_ledger(place.path, read_only=True) as opened:
+    output_options = OutputOptions(**parameters)
+    location = ledger_access.locate(manifest, ledger, sandbox=sandbox)
+    output_options.check_targets([results_path] if results_path else [], [*location.files, Path(manifest or "")])
+    with ledger_access.open_ledger(location.path, read_only=True) as opened:
         name = None if manifest is None else ledger_access.resolve_name(opened, manifest)
-        found, holder = ledger_access.refresh_run(opened, ledger_access.find_run(opened, run, name))
-        shown = summary.summarize(_record(opened, found, going=holder is not None))
-        done = wanted.write(reports.RUN_FORMATS, [shown])
-        console.info(_about(found, holder))
-        if target is not None:
-            results_file.write(shown, target)
-            console.info(f"results: {target}")
-        _advise(opened, found, going=holder is not None)
-    return Exit.OK if done else Exit.REFUSED
+        row, holder = ledger_access.refresh_run(opened, ledger_access.find_run(opened, run, name))
+        is_running = holder is not None
+        run_summary = summary.summarize(_read_record(opened, row, is_running=is_running))
+        is_written = output_options.write(reports.RUN_FORMATS, [run_summary])
+        console.info(_describe(row, holder))
+        if results_path is not None:
+            results_file.write(run_summary, results_path)
+            console.info(f"results: {results_path}")
+        _warn_of_doubts(opened, row, is_running=is_running)
+    return Exit.OK if is_written else Exit.REFUSED
 
 
-def _record(ledger: Ledger, run: RunRow, *, going: bool) -> RunRecord:
-    """The record of a run; of one that is still going on, as far as it has come."""
-    made = record.load_record(ledger, run)
-    return RunRecord(made.run, _SoFar(made.entries)) if going else made
+def _read_record(ledger: Ledger, run: RunRow, *, is_running: bool) -> RunRecord:
+    run_record = record.load_record(ledger, run)
+    return RunRecord(run_record.run, _RunningEntries(run_record.entries)) if is_running else run_record
 
 
 @dataclass(frozen=True, slots=True)
-class _SoFar:
-    """The entries of a run that is still going on: nothing is interrupted or in doubt as its process is alive."""
+class _RunningEntries:
+    """The entries of a run in progress: what would be interrupted or in doubt is only not done yet."""
 
     entries: Entries
 
@@ -81,30 +81,30 @@ class _SoFar:
     def __iter__(self) -> Iterator[Entry]:
         for entry in self.entries:
             match entry.outcome:
-                # The very one: it stands for an intent without an outcome. Real doubts have their own, from the ledger.
+                # That very object stands for an intent without an outcome; real doubts have errors from the ledger.
                 case InDoubt(error=error, attempts=attempts, sent_at=sent_at) if error is record.KILLED:
-                    sending = ErrorInfo("sending", "it is being sent at this moment")
+                    sending = ErrorInfo("sending", "the request is in progress")
                     yield Entry(entry.job, InDoubt(sending, attempts, sent_at), entry.run_id)
                 case Skipped(reason="interrupted"):
-                    yield Entry(entry.job, Skipped("waiting", "the run is still going on"), entry.run_id)
+                    yield Entry(entry.job, Skipped("waiting", "the run is still in progress"), entry.run_id)
                 case _:
                     yield entry
 
 
-def _about(run: RunRow, holder: str | None) -> str:
-    whose = f"run {run.id} of {escape_unprintable(run.manifest)} at {escape_unprintable(run.api)}"
-    period = (
-        "" if run.run_key == f"run:{run.id}" else f", for {escape_unprintable(periods.describe_run_key(run.run_key))}"
-    )
+def _describe(run: RunRow, holder: str | None) -> str:
+    period = "" if run.run_key == f"run:{run.id}" else f", for {periods.describe_run_key(run.run_key)}"
     if holder is not None:
-        return f"{whose}{period}: has not ended, this is what it has so far; locked by {escape_unprintable(holder)}"
-    if run.state == "running":
-        return f"{whose}{period}: interrupted, its process ended without a word"
-    return f"{whose}{period}: {run.state}{f', {escape_unprintable(run.detail)}' if run.detail else ''}"
+        state = f"still in progress, this is what it has done so far; locked by {holder}"
+    elif run.state == "running":
+        state = "interrupted; its process ended unexpectedly"
+    else:
+        state = f"{run.state}, {run.detail}" if run.detail else run.state
+    return escape_unprintable(f"run {run.id} of {run.manifest} at {run.api}{period}: {state}")
 
 
-def _advise(ledger: Ledger, run: RunRow, *, going: bool) -> None:
-    unsettled = [one for one in ledger.unresolved(run.api, run.manifest) if one.run_key == run.run_key]
-    doubts = sum(one.state == "in_doubt" or not going for one in unsettled)
+def _warn_of_doubts(ledger: Ledger, run: RunRow, *, is_running: bool) -> None:
+    unresolved = [row for row in ledger.unresolved(run.api, run.manifest) if row.run_key == run.run_key]
+    doubts = sum(row.state == "in_doubt" or not is_running for row in unresolved)
     if doubts:
-        console.warn(f"{doubts} job{' is' if doubts == 1 else 's are'} in doubt: pixxel-runner resolve looks them up")
+        jobs, pronoun = ("job is", "it") if doubts == 1 else ("jobs are", "them")
+        console.warn(f"{doubts} {jobs} in doubt; look {pronoun} up with: pixxel-runner resolve")
