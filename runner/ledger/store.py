@@ -188,8 +188,8 @@ class Ledger(Writes):
         Only the holder of their manifests' locks may call this: an intent of another run is a live send.
         """
         with self._one_job_a_submission(), self.transaction():
-            self.save_outcomes([(one.submission, one.outcome, one.ended_at) for one in decisions])
-            for one in decisions:
+            for one in decisions:  # in their order, as two may be of one submission
+                self.save_outcomes([(one.submission, one.outcome, one.ended_at)])
                 self.execute(
                     "INSERT INTO decisions (submission, decided_at, decided_by, what, detail) VALUES (?, ?, ?, ?, ?)",
                     *(one.submission, one.decided_at.isoformat(), one.decided_by, one.action, one.detail),

@@ -21,6 +21,7 @@ import pytest
 from support import past
 from support.past import API, THEN, begin, job, lost, made, refused, send
 
+from runner.core.errors import RefusedError
 from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated, Submission
 from runner.ledger import connect, schema
 from runner.ledger.connect import LedgerError
@@ -389,6 +390,22 @@ def test_doubts_are_settled_all_or_none(ledger: Ledger) -> None:
     assert ledger.decisions(numbers[0]) == []
     ledger.resolve(decisions[:1])
     assert ledger.decisions(numbers[0]) == [(THEN.isoformat(), "me", "adopted", "j-1")]
+
+
+@pytest.mark.parametrize("found_first", [True, False])
+def test_two_decisions_about_one_submission_are_made_in_their_order(ledger: Ledger, *, found_first: bool) -> None:
+    """What was found exists, whatever is said of it later; what is said to be absent may be found after all."""
+    number = send(ledger, begin(ledger, "r-1", [A]), A, lost())
+    found = Decision(number, replace(made("j-1"), recovered=True), None, "lookup", THEN, "found", "j-1")
+    absent = Decision(number, SAID, None, "me", THEN, "absent", "")
+    if found_first:
+        with pytest.raises(RefusedError):
+            ledger.resolve([found, absent])
+    else:
+        ledger.resolve([absent, found])
+    [submission] = ledger.all_submissions()
+    assert submission.state == ("in_doubt" if found_first else "created")
+    assert len(ledger.decisions(number)) == (0 if found_first else 2)
 
 
 # The book: outcomes, releases and intents in one transaction.
