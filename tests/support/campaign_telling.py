@@ -19,7 +19,7 @@ REPORTS = ("csv", "json", "junit", "markdown", "prometheus")
 _WORDS = ("created", "not_created", "in_doubt", "skipped")
 _TOTALS = re.compile(
     r"^(?:(?P<manifest>\w+): )?(?P<jobs>\d+) jobs?: (?P<created>\d+) created(?: \(\d+ by an earlier run\))?, "
-    r"(?P<failed>\d+) failed, (?P<in_doubt>\d+) in doubt, (?P<skipped>\d+) skipped",
+    r"(?P<not_created>\d+) not created, (?P<in_doubt>\d+) in doubt, (?P<skipped>\d+) skipped",
     re.MULTILINE,
 )
 _METRIC = re.compile(r'^pixxel_runner_run_jobs\{manifest="(\w+)",.*outcome="(\w+)"\} (\d+)$', re.MULTILINE)
