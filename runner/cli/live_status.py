@@ -14,6 +14,7 @@ import click
 from runner.cli import console, options, terminal
 from runner.core.errors import RefusedError
 from runner.core.exit_codes import Exit
+from runner.core.models import OutcomeName
 from runner.core.text import display_width, escape_unprintable, truncate
 from runner.ledger.store import Ledger
 from runner.runs import job_status, tracking
@@ -82,14 +83,14 @@ def wait_until_final(watch: StatusPoller, *, timeout: float | None, again: str, 
     return code
 
 
-def exit_code(sightings: Sequence[JobStatus], others: Mapping[str, int] = MappingProxyType({})) -> Exit:
+def exit_code(sightings: Sequence[JobStatus], others: Mapping[OutcomeName, int] = MappingProxyType({})) -> Exit:
     """0: nothing is wrong; 1: a job failed or was cancelled; 4: it could not be told what became of one.
 
     `others` counts what a run has without a job at the API.
     """
-    if others.get("in doubt") or any(one.problem or (one.is_final and one.kind == "unknown") for one in sightings):
+    if others.get("in_doubt") or any(one.problem or (one.is_final and one.kind == "unknown") for one in sightings):
         return Exit.REFUSED
-    failed = others.get("not created") or any(one.kind in ("failed", "cancelled") for one in sightings)
+    failed = others.get("not_created") or any(one.kind in ("failed", "cancelled") for one in sightings)
     return Exit.NOT_CREATED if failed else Exit.OK
 
 

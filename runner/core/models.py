@@ -149,9 +149,10 @@ def outcome_name(outcome: Outcome) -> OutcomeName:
     return _OUTCOME_NAMES[type(outcome)]
 
 
-def describe_outcome(outcome: Outcome) -> str:
+def describe_outcome(outcome: Outcome | OutcomeName) -> str:
     """Return an outcome's name in prose: `not created`."""
-    return outcome_name(outcome).replace("_", " ")
+    name = outcome if isinstance(outcome, str) else outcome_name(outcome)
+    return name.replace("_", " ")
 
 
 @dataclass(frozen=True, slots=True)

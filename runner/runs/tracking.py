@@ -11,7 +11,7 @@ from typing import Any
 
 from runner.client.job import encode_job, parse_timestamp
 from runner.core.errors import RefusedError, UsageError
-from runner.core.models import Created, RunRecord, describe_outcome
+from runner.core.models import Created, OutcomeName, RunRecord, outcome_name
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
 from runner.runs import record
@@ -25,7 +25,7 @@ _TASKS = b'"tasks"'  # of an object that has them; a list's has none
 class TrackedRun:
     """A run whose jobs are looked at: its id, its manifest's name, its API identity, the jobs, and how many it has not.
 
-    `others` counts, by word, what the run has that is no job at the API: failed, in doubt, skipped.
+    `others` counts, by outcome, the entries that are no job at the API: not created, in doubt, skipped.
     """
 
     run_id: str
@@ -33,7 +33,7 @@ class TrackedRun:
     manifest_path: str
     api: str
     jobs: tuple[JobStatus, ...]
-    others: dict[str, int]
+    others: dict[OutcomeName, int]
 
 
 def track_run(ledger: Ledger, run: RunRow) -> TrackedRun:
@@ -43,7 +43,7 @@ def track_run(ledger: Ledger, run: RunRow) -> TrackedRun:
 
 def _of_record(made: RunRecord) -> TrackedRun:
     jobs: list[JobStatus] = []
-    others: dict[str, int] = {}
+    others: dict[OutcomeName, int] = {}
     for entry in made.entries:
         outcome = entry.outcome
         if isinstance(outcome, Created):
@@ -59,8 +59,8 @@ def _of_record(made: RunRecord) -> TrackedRun:
                 )
             )
         else:
-            word = describe_outcome(outcome)
-            others[word] = others.get(word, 0) + 1
+            name = outcome_name(outcome)
+            others[name] = others.get(name, 0) + 1
     run = made.run
     return TrackedRun(run.id, run.manifest_name, run.manifest_path, run.base_url, tuple(jobs), others)
 
@@ -123,9 +123,9 @@ def _read(document: dict[str, Any]) -> TrackedRun:
         )
         for one in document["created"]
     )
-    others = {"not created": 0, "in doubt": 0, "skipped": len(document.get("skipped", ()))}
+    others: dict[OutcomeName, int] = {"not_created": 0, "in_doubt": 0, "skipped": len(document.get("skipped", ()))}
     for one in document["errors"]:
-        others["in doubt" if one["outcome"] == "in_doubt" else "not created"] += 1
+        others["in_doubt" if one["outcome"] == "in_doubt" else "not_created"] += 1
     manifest = run["manifest"]
     return TrackedRun(
         _text(run["id"]),

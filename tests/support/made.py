@@ -9,7 +9,7 @@ from typing import Any, get_args
 from hypothesis import strategies as st
 from support.records import HOSTILE, bodies, entries, json_values, labels, record, texts, times, words
 
-from runner.core.models import Job, Manifest
+from runner.core.models import Job, Manifest, OutcomeName
 from runner.planning.planned_jobs import Action, PlannedJob, Preview, Reason
 from runner.reports.views.status import StatusReport
 from runner.runs.job_status import JobStatus
@@ -37,7 +37,7 @@ def sighting(name: str, problem: str = "", **members: Any) -> JobStatus:
 
 def standing(
     *jobs: JobStatus,
-    others: dict[str, int] | None = None,
+    others: dict[OutcomeName, int] | None = None,
     manifest: str = "nightly",
     path: str = "nightly.yaml",
     lines: dict[str, int] | None = None,
@@ -100,7 +100,7 @@ standings = st.builds(
         ),
         max_size=3,
     ),
-    st.dictionaries(st.sampled_from(["not created", "in doubt", "skipped"]), st.integers(1, 99)),
+    st.dictionaries(st.sampled_from(["not_created", "in_doubt", "skipped"]), st.integers(1, 99)),
     st.just("") | _paths,
     st.dictionaries(words, st.integers(0, 9), max_size=2),
 )

@@ -13,7 +13,7 @@ from itertools import chain, islice
 from typing import Literal
 
 from runner.client.job import parse_job
-from runner.core.models import STDIN, Created, Entry, InDoubt, NotCreated, Skipped
+from runner.core.models import STDIN, Created, Entry, InDoubt, NotCreated, Skipped, describe_outcome
 from runner.core.text import escape_unprintable
 from runner.planning.planned_jobs import Preview
 from runner.reports.style import Style
@@ -226,10 +226,10 @@ def _troubled(made: StatusReport) -> Iterator[Annotation]:
         if what is not None:
             line = made.lines.get(one.name, 0)
             yield _at(made.manifest_path, line, "error", f"{one.name}: {what[0]}", f"job {one.job_id}: {what[1]}")
-    advice: Mapping[str, str] = {"not created": "pixxel-runner show says why", "in doubt": _ADVICE}
+    advice: Mapping[str, str] = {"not_created": "pixxel-runner show says why", "in_doubt": _ADVICE}
     for word, number in made.without_job.items():
         if word in advice:
-            title = f"{made.manifest}: {count(number, 'job', 'jobs')} {word}"
+            title = f"{made.manifest}: {count(number, 'job', 'jobs')} {describe_outcome(word)}"
             yield _at(made.manifest_path, 0, "error", title, f"run {made.run_id}: {advice[word]}")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, assert_never
 
-from runner.core.models import Created, Entry, InDoubt, NotCreated, Run, Skipped
+from runner.core.models import Created, Entry, InDoubt, NotCreated, OutcomeName, Run, Skipped, describe_outcome
 from runner.core.text import escape_unprintable
 from runner.manifest import loader
 from runner.reports.style import Style
@@ -170,11 +170,12 @@ def _of_sighting(one: JobStatus, standing: StatusReport) -> _Case:
     return _Case(one.name, "skipped", message=words)
 
 
-def _of_others(word: str, number: int) -> _Case:
+def _of_others(outcome: OutcomeName, number: int) -> _Case:
     """What a run has without a job at the API: by its word for the outcome."""
-    results: Mapping[str, _Result] = {"not created": "failure", "in doubt": "error"}
+    results: Mapping[OutcomeName, _Result] = {"not_created": "failure", "in_doubt": "error"}
+    word = describe_outcome(outcome)
     words = f"{count(number, 'job', 'jobs')} {word}: pixxel-runner show has them"
-    return _Case(f"without a job to follow: {word}", results.get(word, "skipped"), word, words, (words,))
+    return _Case(f"without a job to follow: {word}", results.get(outcome, "skipped"), word, words, (words,))
 
 
 def _seconds(one: JobStatus) -> float:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeVar, get_args
 
-from runner.core.models import RunState
+from runner.core.models import OutcomeName, RunState
 from runner.core.text import escape_unprintable
 from runner.reports.style import Style
 from runner.reports.views.status import StatusReport
@@ -25,7 +25,7 @@ _Labels = tuple[tuple[str, str], ...]
 # By the value of the metric's own label; None where there is nothing to tell.
 _Values = Mapping[str, float | None]
 
-_OUTCOMES = ("created", "not_created", "in_doubt", "skipped")
+_OUTCOMES: tuple[OutcomeName, ...] = ("created", "not_created", "in_doubt", "skipped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ _STATUS: tuple[_Metric[StatusReport], ...] = (
     _Metric(
         "pixxel_runner_status_other_jobs",
         "Jobs of the run that are not known to exist at the API, by outcome.",
-        lambda one: {outcome: one.without_job.get(outcome.replace("_", " "), 0) for outcome in _OUTCOMES[1:]},
+        lambda one: {outcome: one.without_job.get(outcome, 0) for outcome in _OUTCOMES[1:]},
         "outcome",
     ),
     _Metric(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from runner.core.models import OutcomeName, describe_outcome
 from runner.core.text import escape_unprintable
 from runner.reports.style import Style
 from runner.reports.views.table import Table, column, job_ids, json_cell, numbers, times
@@ -51,7 +52,7 @@ class StatusReport:
     manifest: str
     api: str
     jobs: Sequence[JobStatus]
-    without_job: Mapping[str, int] = field(default_factory=dict)
+    without_job: Mapping[OutcomeName, int] = field(default_factory=dict)
     manifest_path: str = ""
     lines: Mapping[str, int] = field(default_factory=dict)
 
@@ -89,9 +90,9 @@ def _notes(standing: StatusReport, style: Style) -> Iterator[str]:
         yield describe_without_job(standing.without_job)
 
 
-def describe_without_job(counts: Mapping[str, int]) -> str:
+def describe_without_job(counts: Mapping[OutcomeName, int]) -> str:
     """What a run has without a job at the API, in words."""
-    words = ", ".join(f"{count} {word}" for word, count in counts.items())
+    words = ", ".join(f"{count} {describe_outcome(outcome)}" for outcome, count in counts.items())
     return f"without a job to follow: {words} (pixxel-runner show has them)"
 
 
@@ -112,7 +113,7 @@ def document(standing: StatusReport) -> dict[str, Any]:
         "version": 1,
         "run": {"id": standing.run_id, "manifest": standing.manifest, "base_url": standing.api},
         "summary": {"statuses": counts, "cost": sum(max(0, one.cost or 0) for one in standing.jobs)},
-        "without_job": {word.replace(" ", "_"): count for word, count in standing.without_job.items()},
+        "without_job": dict(standing.without_job),
         "jobs": [_values(one) for one in standing.jobs],
     }
 

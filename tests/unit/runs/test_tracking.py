@@ -63,7 +63,7 @@ FOLLOWED = TrackedRun(
     "nightly.yaml",
     past.API,
     (named("a", ANSWER_A), named("b", ANSWER_B)),
-    {"not created": 1, "in doubt": 1, "skipped": 1},
+    {"not_created": 1, "in_doubt": 1, "skipped": 1},
 )
 
 
@@ -87,7 +87,7 @@ def test_a_run_without_jobs(ledger: Ledger) -> None:
     run = past.begin(ledger, "run-1", JOBS[:1])
     past.send(ledger, run, JOBS[0], past.refused())
     followed = tracking.track_run(ledger, run)
-    assert (followed.jobs, followed.others) == ((), {"not created": 1})
+    assert (followed.jobs, followed.others) == ((), {"not_created": 1})
 
 
 # What is kept.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from runner.core.models import OutcomeName, describe_outcome
 from runner.core.version import VERSION
 from runner.reports.formats.html import job_status
 from runner.reports.formats.html.formatting import SECOND, count, length, micros, number, period
@@ -60,11 +61,11 @@ def _figures(made: Sequence[StatusReport], jobs: Sequence[JobStatus]) -> Iterato
 
 
 def _notes(made: Sequence[StatusReport]) -> Iterator[str]:
-    others: Counter[str] = Counter()
+    others: Counter[OutcomeName] = Counter()
     for one in made:
         others.update(one.without_job)
     if others:
-        words = ", ".join(f"{number(many)} {word}" for word, many in others.items())
+        words = ", ".join(f"{number(many)} {describe_outcome(word)}" for word, many in others.items())
         yield f"Without a job to follow: {words}. The report of the run has them."
 
 

@@ -141,7 +141,7 @@ def test_jobs_at_the_api() -> None:
         sighting("c", status="running"),
         sighting("d", problem="HTTP 404 Not Found"),
         sighting("e", status="odd", finished_at="2026-10-20T01:00:07Z"),
-        others={"not created": 2, "in doubt": 1, "skipped": 3},
+        others={"not_created": 2, "in_doubt": 1, "skipped": 3},
         lines={"b": 6},
     )
     assert lines(github.render_statuses([made], Style())) == [

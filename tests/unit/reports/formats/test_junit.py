@@ -230,7 +230,7 @@ def test_jobs_at_the_api() -> None:
         sighting("e", status="running", problem="HTTP 404 Not Found"),
         sighting("f", status="odd", finished_at="2026-10-20T01:00:07Z"),
         sighting("g", status="odd"),
-        others={"not created": 2, "in doubt": 1, "skipped": 3},
+        others={"not_created": 2, "in_doubt": 1, "skipped": 3},
         lines={"b": 6},
     )
     suite = check(junit.render_statuses([made], Style()))[0]

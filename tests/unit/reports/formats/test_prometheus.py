@@ -165,7 +165,7 @@ def test_jobs_at_the_api() -> None:
         sighting("a", status="completed", cost=12),
         sighting("b", status="weird"),
         sighting("c", status="running", cost=-1, problem="HTTP 500"),
-        others={"in doubt": 2},
+        others={"in_doubt": 2},
     )
     text = prometheus.render_statuses([made], Style())
     assert by_label(text, "pixxel_runner_status_jobs", "status") == {

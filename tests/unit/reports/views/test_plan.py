@@ -129,7 +129,7 @@ def test_of_very_many_jobs_those_are_listed_that_something_would_be_done_with() 
     lines = shown(made).split("\n")
     assert [line.split()[0] for line in lines[2:5]] == ["new", "doubt", "odd"]
     assert lines[-1] == "jobs with nothing to do are not listed, as there are very many: --all lists every job"
-    assert len(shown(made, every=True).split("\n")) == 2 + 1003 + 3
+    assert len(shown(made, list_all=True).split("\n")) == 2 + 1003 + 3
     assert len(shown(forecast(*made.jobs[:1000])).split("\n")) == 2 + 1000 + 3
 
 

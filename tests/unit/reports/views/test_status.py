@@ -7,7 +7,7 @@ import io
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import click
 import pytest
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from support.records import HOSTILE, bodies, json_values, times, words
 from support.schemas import loads_strictly
 
+from runner.core.models import OutcomeName
 from runner.core.text import display_width
 from runner.reports import STATUS_FORMATS, StatusReport, Style
 from runner.runs.job_status import JobStatus
@@ -38,7 +39,7 @@ FOUR = (
 
 
 def standing(*jobs: JobStatus, **others: int) -> StatusReport:
-    return StatusReport("run-1", "nightly", API, jobs, others)
+    return StatusReport("run-1", "nightly", API, jobs, cast("dict[OutcomeName, int]", others))
 
 
 def text(name: str, made: StatusReport, width: int | None = None, *, color: bool = False, every: bool = False) -> str:
@@ -55,7 +56,7 @@ def body(made: StatusReport, width: int | None = None, *, every: bool = False) -
 
 
 def test_a_table() -> None:
-    assert text("table", standing(*FOUR, **{"not created": 1, "skipped": 2})) == (
+    assert text("table", standing(*FOUR, not_created=1, skipped=2)) == (
         "job   job id  workflow  project  status     progress  cost  time taken  finished (UTC)  errors\n"
         "----  ------  --------  -------  ---------  --------  ----  ----------  --------------  -------------------\n"
         "a     j-a     w-a       p-1      completed  100 %       12  5s          01:00:00\n"

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from xml.etree.ElementTree import Element
 
 import pytest
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from support.records import RUN, SENT, bodies, created, entry, failed, in_doubt, labels, record, records, times, words
 from tinyhtml5.parser import HTMLParser  # type: ignore[import-untyped] # it has no types
 
-from runner.core.models import Created, Entry, InDoubt, Job, Manifest, Outcome, RunRecord, Skipped
+from runner.core.models import Created, Entry, InDoubt, Job, Manifest, Outcome, OutcomeName, RunRecord, Skipped
 from runner.planning.planned_jobs import PlannedJob, Preview
 from runner.reports.formats import html
 from runner.reports.formats.html import time_buckets
@@ -95,7 +95,7 @@ def sighting(name: str, problem: str = "", **members: Any) -> JobStatus:
 
 
 def standing(*jobs: JobStatus, **others: int) -> StatusReport:
-    return StatusReport("run-1", "nightly", API, jobs, others)
+    return StatusReport("run-1", "nightly", API, jobs, cast("dict[OutcomeName, int]", others))
 
 
 def forecast(*prospects: PlannedJob, key: str = "day:2026-10-20", **values: Any) -> Preview:
