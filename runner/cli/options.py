@@ -1,24 +1,33 @@
-"""Options that several commands share, and the values that they are given as."""
+"""Options that several commands share, and what they stand for."""
 
 from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from runner.cli import api_endpoint, completers, console
-from runner.client.endpoint import PRODUCTION_URL, SANDBOX_IDENTITY, Endpoint, parse_base_url
+from runner.cli import completers, console
+from runner.client.endpoint import (
+    PRODUCTION_URL,
+    SANDBOX_IDENTITY,
+    Endpoint,
+    find_proxy,
+    load_api_key,
+    load_ca_bundle,
+    parse_base_url,
+)
 from runner.core.errors import UsageError
 from runner.core.models import Manifest
 from runner.core.rate_limit import Rate
-from runner.core.settings import DEFAULT_SETTLE, MAX_CONCURRENCY, MAX_SECONDS
+from runner.core.settings import DEFAULT_SETTLE, MAX_CONCURRENCY, MAX_SECONDS, Limits
 from runner.core.state_dir import locate_state_dir
 from runner.core.text import escape_unprintable
 from runner.ledger.location import LedgerLocation, is_ci
@@ -26,7 +35,10 @@ from runner.ledger.location import LedgerLocation, is_ci
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-_WHERE = ("sandbox", "base_url", "api_key_file", "ca_bundle", "allow_http", "ledger")
+    from runner.client.api import ReadOnlyClient
+
+_LOCATION_OPTIONS = ("sandbox", "base_url", "api_key_file", "ca_bundle", "allow_http", "ledger")
+_DEFAULTS = Limits()
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Fields = TypeVar("_Fields", bound="DataclassInstance")
@@ -39,7 +51,7 @@ def take(kind: type[_Fields], parameters: dict[str, Any]) -> _Fields:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where the API is and how it is reached, as the person has it."""
+    """How to reach the API, as the options say."""
 
     sandbox: bool
     base_url: str
@@ -48,297 +60,302 @@ class Connection:
     allow_http: bool
 
     @property
-    def ca_file(self) -> Path | None:
-        """The file of certificates, if there is one."""
-        return None if self.ca_bundle is None else Path(self.ca_bundle)
-
-    def endpoint_factory(self) -> Callable[[Manifest], AbstractContextManager[Endpoint]]:
-        """For each manifest, the API, reachable while the context lasts.
-
-        Raises:
-            UsageError: the URL, the key, the CA bundle or the proxy cannot be used.
-            RefusedError: there is no key.
-        """
-        if self.sandbox:
-            from runner.sandbox import embedded  # noqa: PLC0415 - of no use to most runs, and 10 ms of their start
-
-            return embedded.serve
-        reject_empty_variables("PIXXEL_RUNNER_API_KEY_FILE", "PIXXEL_RUNNER_CA_BUNDLE")
-        reached = api_endpoint.real(self.base_url, self.api_key_file, self.ca_bundle, allow_http=self.allow_http)
-        return lambda _manifest: nullcontext(reached)
+    def files(self) -> list[Path]:
+        """The files that the options name."""
+        return [Path(path) for path in (self.api_key_file, self.ca_bundle) if path is not None]
 
     @property
     def api_identity(self) -> str:
-        """What the ledger knows this API by.
+        """The name of this API in the ledger.
 
         Raises:
-            UsageError: the base URL is none, or a variable that should name one is set and empty.
+            UsageError: the base URL is invalid, or its variable is empty.
         """
         reject_empty_variables("PIXXEL_BASE_URL")
         if self.sandbox:
             return SANDBOX_IDENTITY
         return parse_base_url(self.base_url, allow_http=self.allow_http)
 
+    def endpoint_factory(self) -> Callable[[Manifest], AbstractContextManager[Endpoint]]:
+        """Return a function that makes the API reachable for a manifest, within a context.
 
-def locate_ledger(manifest_path: str, named: Path | None, *, sandbox: bool) -> LedgerLocation:
-    """The ledger for a manifest.
+        Raises:
+            UsageError: the base URL, the key, the CA bundle or the proxy is invalid.
+            RefusedError: there is no key.
+        """
+        if self.sandbox:
+            from runner.sandbox import embedded  # noqa: PLC0415 - most runs do not need it, and it takes 10 ms
+
+            return embedded.serve
+        reject_empty_variables("PIXXEL_RUNNER_API_KEY_FILE", "PIXXEL_RUNNER_CA_BUNDLE")
+        endpoint = self._load_endpoint()
+        return lambda _manifest: nullcontext(endpoint)
+
+    def _load_endpoint(self) -> Endpoint:
+        origin = parse_base_url(self.base_url, allow_http=self.allow_http)
+        tls_context = load_ca_bundle(self.ca_bundle)
+        key, warnings = load_api_key(os.environ.get("PIXXEL_API_KEY"), self.api_key_file)
+        for warning in warnings:
+            console.warn(warning)
+        return Endpoint(origin, key, self.ca_bundle, find_proxy(origin), tls_context)
+
+    @contextmanager
+    def open_client(self, manifest: Manifest, connections: int = 1) -> Iterator[ReadOnlyClient]:
+        """Connect to the API for reading. Raises what `endpoint_factory` does."""
+        from runner.client.api import ReadOnlyClient  # noqa: PLC0415 - urllib3 is slow to import
+
+        with self.endpoint_factory()(manifest) as endpoint, ReadOnlyClient(endpoint, connections) as client:
+            yield client
+
+
+def locate_ledger(manifest_path: str, ledger: Path | None, *, sandbox: bool) -> LedgerLocation:
+    """The ledger for a manifest: the one given, or the one in its default place.
 
     Raises:
-        UsageError: a ledger is named for the sandbox, which has its own; or its variable is set and empty.
+        UsageError: one is given for the sandbox, which has its own; or the variable for it is empty.
     """
     reject_empty_variables("PIXXEL_RUNNER_LEDGER")
     source = click.get_current_context().get_parameter_source("ledger")
-    if sandbox and source is click.core.ParameterSource.COMMANDLINE:
-        home = locate_state_dir(manifest_path) / "sandbox"
-        raise UsageError("--ledger goes with the real API", f"The sandbox has its own, in {home}.")
-    return LedgerLocation.for_manifest(manifest_path, named, sandbox=sandbox)
+    if sandbox and source is ParameterSource.COMMANDLINE:
+        directory = locate_state_dir(manifest_path) / "sandbox"
+        raise UsageError("--ledger cannot be used with --sandbox", f"The sandbox has its own ledger in {directory}.")
+    return LedgerLocation.for_manifest(manifest_path, ledger, sandbox=sandbox)
 
 
-def format_command(command: str, *arguments: str, keep: Sequence[str] = _WHERE) -> str:
-    """A command that a person may paste to go on, with what this one's command line says of where things are."""
+def locate_run_ledger(manifest: Manifest, ledger: Path | None, *, sandbox: bool) -> LedgerLocation:
+    """The ledger for a run of a manifest.
+
+    Raises:
+        UsageError: see `locate_ledger`.
+        RefusedError: a CI system would delete it after the run.
+    """
+    location = locate_ledger(manifest.path, ledger, sandbox=sandbox)
+    location.require_explicit_in_ci(manifest, ci=is_ci(os.environ) and not sandbox)
+    return location
+
+
+def format_command(command: str, *arguments: str, keep: Sequence[str] = _LOCATION_OPTIONS) -> str:
+    """A command line to run next, with the options of this one that say which API and ledger to use."""
     context = click.get_current_context()
     words = ["pixxel-runner", command, *arguments]
     for name in keep:
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             value = context.params[name]
             words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     return escape_unprintable(shlex.join(words))
 
 
 def reject_empty_variables(*variables: str) -> None:
-    """A variable that a script failed to fill must not quietly mean the default: that may be another API or record."""
+    """Raise UsageError if an environment variable is empty where the default would mean another API or ledger.
+
+    click takes an empty variable for one that is not set.
+    """
     for variable in variables:
         if os.environ.get(variable) == "":
-            raise UsageError(f"{variable} is set and empty", "Give it a value, or unset it to mean the default.")
+            raise UsageError(f"{variable} is set to an empty string", "Set a value, or unset it to use the default.")
 
 
-def locate_run_ledger(manifest: Manifest, named: Path | None, *, sandbox: bool) -> LedgerLocation:
-    """The ledger for a run of a manifest.
-
-    Raises:
-        UsageError: as `ledger_place`.
-        RefusedError: it would not be kept, and must be.
-    """
-    place = locate_ledger(manifest.path, named, sandbox=sandbox)
-    place.require_explicit_in_ci(manifest, ci=is_ci(os.environ) and not sandbox)
-    return place
+def _check_seconds(_context: click.Context, _parameter: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 <= value <= MAX_SECONDS:  # NaN is in no range
+        raise click.BadParameter(f"expected a number of seconds, 0 to {MAX_SECONDS:.0f}")
+    return value
 
 
-class Seconds(click.FloatRange):
-    """A number of seconds that a clock can be set to: not NaN, not infinite."""
-
-    name = "seconds"
-
-    def __init__(self, least: float = 0.0, *, open_: bool = False) -> None:
-        super().__init__(min=least, min_open=open_)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read it, or fail in click's way."""
-        seconds = float(super().convert(value, param, ctx))
-        if not seconds <= MAX_SECONDS:
-            self.fail(f"{value} is not a time that anybody waits", param, ctx)
-        return seconds
+def _check_timeout(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    if value == 0:
+        raise click.BadParameter("expected more than 0 seconds")
+    return _check_seconds(context, parameter, value)
 
 
-def color(_context: click.Context, _parameter: click.Parameter, value: str) -> None:
-    """Settle colours for everything that the command prints."""
-    click.get_current_context().color = console.color_mode(value)
-
-
-def connection(command: _Command) -> _Command:
-    """Add the options of a Connection."""
-    for option in reversed(
-        (
-            click.option("--sandbox", is_flag=True, help="Use a server of its own: no account, no key, no cost."),
-            click.option(
-                "--base-url",
-                envvar="PIXXEL_BASE_URL",
-                default=PRODUCTION_URL,
-                show_default=True,
-                metavar="URL",
-                help="Where the API is.",
-            ),
-            click.option(
-                "--api-key-file",
-                envvar="PIXXEL_RUNNER_API_KEY_FILE",
-                type=click.Path(path_type=Path),
-                metavar="FILE",
-                help="Read the key from a file instead of PIXXEL_API_KEY.",
-            ),
-            click.option(
-                "--ca-bundle",
-                envvar="PIXXEL_RUNNER_CA_BUNDLE",
-                metavar="FILE",
-                shell_complete=completers.complete_files,
-                help="Trust the certificates of a PEM file instead of the system's.",
-            ),
-            click.option("--allow-http", is_flag=True, help="Allow a plain http base URL beyond this machine."),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-def ledger(command: _Command) -> _Command:
-    """Add `--ledger`."""
-    return click.option(
-        "--ledger",
-        envvar="PIXXEL_RUNNER_LEDGER",
-        type=click.Path(path_type=Path),
-        metavar="PATH",
-        help="The record of what was submitted.  [default: .pixxel-runner/ledger.db beside the manifest]",
-    )(command)
-
-
-def _seconds(_context: click.Context, _parameter: click.Parameter, value: float) -> timedelta:
+def _parse_timedelta(context: click.Context, parameter: click.Parameter, value: float) -> timedelta:
+    _check_seconds(context, parameter, value)
     return timedelta(seconds=value)
 
 
-def settle(command: _Command) -> _Command:
-    """Add `--settle`, a timedelta."""
-    return click.option(
-        "--settle",
-        envvar="PIXXEL_RUNNER_SETTLE",
-        type=Seconds(),
-        callback=_seconds,
-        default=DEFAULT_SETTLE // timedelta(seconds=1),
-        show_default=True,
-        metavar="SECONDS",
-        help="How long after a send a slow server may still create its job.",
-    )(command)
+def _set_color(context: click.Context, _parameter: click.Parameter, value: str) -> None:
+    context.color = console.color_mode(value)
 
 
-def lock_timeout(command: _Command) -> _Command:
-    """Add `--lock-timeout`, in seconds."""
-    return click.option(
-        "--lock-timeout",
-        envvar="PIXXEL_RUNNER_LOCK_TIMEOUT",
-        type=Seconds(),
-        default=0,
-        show_default=True,
-        metavar="SECONDS",
-        help="How long to wait for another run of this manifest.",
-    )(command)
-
-
-def _rate(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+def _check_rate(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
     if value is not None:
         try:
             Rate.parse(value)
         except ValueError:
-            raise click.BadParameter("give it as N/s, N/min or N/h, such as 5/s") from None
+            raise click.BadParameter("expected N/s, N/min or N/h, such as 5/s") from None
     return value
 
 
-def limits(command: _Command) -> _Command:
-    """Add what holds for every request: how many at a time, how often, how long."""
-    for option in reversed(
-        (
-            click.option(
-                "--concurrency",
-                envvar="PIXXEL_RUNNER_CONCURRENCY",
-                type=click.IntRange(1, MAX_CONCURRENCY),
-                help="Requests at a time.  [default: 8]",
-            ),
-            click.option(
-                "--rate",
-                envvar="PIXXEL_RUNNER_RATE",
-                callback=_rate,
-                metavar="N/s|N/min|N/h",
-                help="At most so many requests.  [default: no limit]",
-            ),
-            click.option(
-                "--attempts",
-                envvar="PIXXEL_RUNNER_ATTEMPTS",
-                type=click.IntRange(1),
-                help="Tries of a request that certainly was not sent, or only asks.  [default: 5]",
-            ),
-            click.option(
-                "--timeout",
-                envvar="PIXXEL_RUNNER_TIMEOUT",
-                type=Seconds(open_=True),
-                metavar="SECONDS",
-                help="For one whole exchange.  [default: 30]",
-            ),
-            click.option(
-                "--max-pause",
-                envvar="PIXXEL_RUNNER_MAX_PAUSE",
-                type=Seconds(),
-                metavar="SECONDS",
-                help="Stop when pauses that the server asks for add up to more.  [default: 900]",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-def _limit(context: click.Context, _parameter: click.Parameter, value: int | None) -> int | None:
-    """A budget; click takes a variable that is set and empty for one that is not set, and so for no limit."""
-    if not context.resilient_parsing:  # a shell only asks what could come next
+def _check_max_cost(context: click.Context, _parameter: click.Parameter, value: int | None) -> int | None:
+    if not context.resilient_parsing:  # that is, not for shell completion
         reject_empty_variables("PIXXEL_RUNNER_MAX_COST")
     return value
 
 
-def max_cost(command: _Command) -> _Command:
-    """Add `--max-cost`, in tokens."""
-    return click.option(
+def _combine(*options: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
+    """Make one decorator of several options, which `--help` lists in this order."""
+
+    def decorate(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+connection = _combine(
+    click.option("--sandbox", is_flag=True, help="Use the built-in local server: no account, key or cost."),
+    click.option(
+        "--base-url",
+        envvar="PIXXEL_BASE_URL",
+        default=PRODUCTION_URL,
+        show_default=True,
+        metavar="URL",
+        help="Base URL of the API.",
+    ),
+    click.option(
+        "--api-key-file",
+        envvar="PIXXEL_RUNNER_API_KEY_FILE",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Read the API key from a file instead of PIXXEL_API_KEY.",
+    ),
+    click.option(
+        "--ca-bundle",
+        envvar="PIXXEL_RUNNER_CA_BUNDLE",
+        metavar="FILE",
+        shell_complete=completers.complete_files,
+        help="Trust the certificates in a PEM file instead of the system's.",
+    ),
+    click.option("--allow-http", is_flag=True, help="Allow http for a base URL on another machine."),
+)
+
+ledger = _combine(
+    click.option(
+        "--ledger",
+        envvar="PIXXEL_RUNNER_LEDGER",
+        type=click.Path(path_type=Path),
+        metavar="PATH",
+        help="Path of an existing ledger.  [default: .pixxel-runner/ledger.db beside the manifest]",
+    )
+)
+
+settle = _combine(
+    click.option(
+        "--settle",
+        envvar="PIXXEL_RUNNER_SETTLE",
+        type=float,
+        callback=_parse_timedelta,
+        default=DEFAULT_SETTLE // timedelta(seconds=1),
+        show_default=True,
+        metavar="SECONDS",
+        help="How long after a request a slow server may still create its job.",
+    )
+)
+
+lock_timeout = _combine(
+    click.option(
+        "--lock-timeout",
+        envvar="PIXXEL_RUNNER_LOCK_TIMEOUT",
+        type=float,
+        callback=_check_seconds,
+        default=0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long to wait for another run of the same manifest.",
+    )
+)
+
+limits = _combine(
+    click.option(
+        "--concurrency",
+        envvar="PIXXEL_RUNNER_CONCURRENCY",
+        type=click.IntRange(1, MAX_CONCURRENCY),
+        metavar="N",
+        help=f"Number of requests in flight at a time.  [default: {_DEFAULTS.concurrency}]",
+    ),
+    click.option(
+        "--rate",
+        envvar="PIXXEL_RUNNER_RATE",
+        callback=_check_rate,
+        metavar="N/s|N/min|N/h",
+        help="Rate limit for requests.  [default: no limit]",
+    ),
+    click.option(
+        "--attempts",
+        envvar="PIXXEL_RUNNER_ATTEMPTS",
+        type=click.IntRange(1),
+        metavar="N",
+        help=f"Maximum attempts for requests that are safe to retry.  [default: {_DEFAULTS.attempts}]",
+    ),
+    click.option(
+        "--timeout",
+        envvar="PIXXEL_RUNNER_TIMEOUT",
+        type=float,
+        callback=_check_timeout,
+        metavar="SECONDS",
+        help=f"Total timeout per request.  [default: {_DEFAULTS.timeout:g}]",
+    ),
+    click.option(
+        "--max-pause",
+        envvar="PIXXEL_RUNNER_MAX_PAUSE",
+        type=float,
+        callback=_check_seconds,
+        metavar="SECONDS",
+        help=f"Stop if the server asks for longer pauses in total.  [default: {_DEFAULTS.max_pause:g}]",
+    ),
+)
+
+max_cost = _combine(
+    click.option(
         "--max-cost",
         envvar="PIXXEL_RUNNER_MAX_COST",
         type=click.IntRange(0),
-        callback=_limit,
+        callback=_check_max_cost,
         metavar="TOKENS",
-        help="For each manifest: submit nothing when its estimate is above it.  [default: no limit]",
-    )(command)
+        help="Submit no job of a manifest whose estimated cost is higher.  [default: no limit]",
+    )
+)
 
+selection = _combine(
+    click.option(
+        "--only",
+        multiple=True,
+        metavar="NAME-GLOB",
+        shell_complete=completers.complete_job_names,
+        help="Submit only jobs whose name matches. Can be repeated.",
+    ),
+    click.option(
+        "--again",
+        multiple=True,
+        metavar="NAME",
+        shell_complete=completers.complete_job_names,
+        help="Submit a job that was already created once more. Can be repeated.",
+    ),
+    click.option("--resume", is_flag=True, help="Resume the unfinished run: submit only what was not created."),
+    click.option("--new", is_flag=True, help="Start a new run, although the last one is unfinished."),
+)
 
-def selection(command: _Command) -> _Command:
-    """Add which jobs a run is about, and which run it is."""
-    for option in reversed(
-        (
-            click.option(
-                "--only",
-                multiple=True,
-                metavar="NAME-GLOB",
-                shell_complete=completers.complete_job_names,
-                help="Submit only jobs whose name matches. Repeatable.",
-            ),
-            click.option(
-                "--again",
-                multiple=True,
-                metavar="NAME",
-                shell_complete=completers.complete_job_names,
-                help="Send one more of a job that was created. Repeatable.",
-            ),
-            click.option("--resume", is_flag=True, help="Finish the last run: send only what was not created."),
-            click.option("--new", is_flag=True, help="Start a new run, although the last one is unfinished."),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-def wait(command: _Command) -> _Command:
-    """Add `--wait` and `--wait-timeout`."""
-    command = click.option(
+wait = _combine(
+    click.option("--wait", is_flag=True, help="Wait until all jobs are final, and show their status meanwhile."),
+    click.option(
         "--wait-timeout",
         envvar="PIXXEL_RUNNER_WAIT_TIMEOUT",
-        type=Seconds(),
+        type=float,
+        callback=_check_seconds,
         metavar="SECONDS",
-        help="Wait no longer than this; exit 6 then.  [default: no limit]",
-    )(command)
-    return click.option("--wait", is_flag=True, help="Follow the jobs until all of them are final.")(command)
+        help="With --wait: give up after this time, with exit code 6.  [default: no limit]",
+    ),
+)
 
-
-def colors(command: _Command) -> _Command:
-    """Add `--color`."""
-    return click.option(
+colors = _combine(
+    click.option(
         "--color",
         envvar="PIXXEL_RUNNER_COLOR",
         type=click.Choice(["auto", "always", "never"]),
         default="auto",
         show_default=True,
-        callback=color,
+        callback=_set_color,
         expose_value=False,
-        help="When to use colours; auto honours NO_COLOR.",
-    )(command)
+        help="When to use colors; auto respects NO_COLOR.",
+    )
+)

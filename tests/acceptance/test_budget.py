@@ -126,7 +126,7 @@ def test_a_limit_that_a_script_failed_to_fill_is_not_no_limit(shell: Shell) -> N
     with serving(shell, Api()) as server:
         done = run(shell)
         assert (done.code, sent(server), asked(server)) == (2, [], [])
-    assert "PIXXEL_RUNNER_MAX_COST is set and empty" in done.err
+    assert "PIXXEL_RUNNER_MAX_COST is set to an empty string" in done.err
 
 
 def test_up_to_the_limit_everything_is(shell: Shell) -> None:

@@ -201,6 +201,6 @@ def test_the_page_says_which_variables_may_not_be_empty(tmp_path: Path, variable
     shell.manifest(("j", "w", "p"))
     done = shell.call("run", "nightly.yaml")
     if f"`{variable}`" in refused:
-        assert (done.code, f"{variable} is set and empty" in done.err) == (Exit.USAGE, True)
+        assert (done.code, f"{variable} is set to an empty string" in done.err) == (Exit.USAGE, True)
     else:
         assert (done.code, "no API key" in done.err) == (Exit.REFUSED, True)

@@ -194,7 +194,7 @@ def test_the_manifest_may_answer_for_all_time(desk: Desk, says: str, posts: int)
         ("run", ("--again", "field-a"), "--again adds to a run that exists"),
         ("day", ("--only", "fields"), "--only 'fields' matches no job"),
         ("day", ("--again", "fields"), "Did you mean field-"),
-        ("day", ("--sandbox", "--ledger", "ledger.db"), "--ledger goes with the real API"),
+        ("day", ("--sandbox", "--ledger", "ledger.db"), "--ledger cannot be used with --sandbox"),
     ],
 )
 def test_what_makes_no_sense_is_refused(desk: Desk, once_per: str, arguments: tuple[str, ...], words: str) -> None:

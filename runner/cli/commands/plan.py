@@ -66,7 +66,7 @@ def _plan(request: Request, at: options.Connection, run_options: RunOptions, ove
     wanted = OutputOptions(request.format, request.reports, request.every, several)
     sources = manifests.load(request.manifests, run_options.only, run_options.again)
     runs = [requests.build(source, run_options, overrides, at, request.ledger) for source in sources]
-    needed = [at.api_key_file, at.ca_file, *(Path(run.manifest.path) for run in runs)]
+    needed = [*at.files, *(Path(run.manifest.path) for run in runs)]
     wanted.check_targets([], [*needed, *(file for run in runs for file in run.ledger.files)])
     made: list[Preview] = []
     codes: list[Exit] = []

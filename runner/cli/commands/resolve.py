@@ -1,4 +1,4 @@
-"""The command `resolve`: looks up jobs in doubt, or settles them by what a person says."""
+"""The command `resolve`: settles jobs in doubt, by a lookup at the API or by hand."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ import json
 import os
 import shlex
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, assert_never
 
 import click
 
 from runner.cli import completers, console, ledger_access, ledger_completers, options
-from runner.client.api import ReadOnlyClient
 from runner.core.errors import UsageError
 from runner.core.exit_codes import Exit
-from runner.core.models import Created, InDoubt, Job, Manifest, NotCreated
+from runner.core.models import Created, InDoubt, Job, Manifest, NotCreated, outcome_name
 from runner.core.text import escape_unprintable
 from runner.ledger.rows import SubmissionRow
 from runner.ledger.store import Ledger
@@ -30,14 +28,15 @@ from runner.runs.reconcile import Finding
 from runner.runs.resolve import Absence, Adoption, ManualDecision, ReconcileResult, Resolver, Scope
 from runner.runs.results_file import format_time
 
-_MOST_EXPLAINED = 3
-_SAID = ("sandbox", "base_url", "ledger", "run")  # of the command line, in a command to go on with
-_MINUTE = "%Y-%m-%d %H:%M"
+_MAX_EXPLAINED = 3
+_SCOPE_OPTIONS = ("sandbox", "base_url", "ledger", "run")
+_MINUTES = "%Y-%m-%d %H:%M"
+_MINUTE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the command line asks for beside the connection."""
+    """The command's own parameters."""
 
     manifest: str | None
     ledger: Path | None
@@ -56,21 +55,21 @@ class Request:
     multiple=True,
     metavar="NAME=JOB_ID",
     shell_complete=ledger_completers.complete_adoptions,
-    help="Settle a job by hand: it is this one at the API. Repeatable.",
+    help="Record that the job NAME was created as JOB_ID. Can be repeated.",
 )
 @click.option(
     "--absent",
     multiple=True,
     metavar="NAME",
     shell_complete=ledger_completers.complete_doubts,
-    help="Settle a job by hand: it was not created. Repeatable.",
+    help="Record that the job NAME was not created. Can be repeated.",
 )
 @click.option(
     "--run",
     default="",
     metavar="RUN",
     shell_complete=ledger_completers.complete_runs,
-    help="Only what is in doubt in this run (the start of its id).",
+    help="Consider only this run (the start of its id).",
 )
 @options.connection
 @options.ledger
@@ -81,205 +80,201 @@ class Request:
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="How it is said what became of each: a line, or one JSON list.",
+    help="Output format: a line per job, or a JSON array.",
 )
 @options.colors
-def command(**given: Any) -> Exit:
-    """Look up what is in doubt of MANIFEST (its file, or its name in the ledger), or of every manifest.
+def command(**parameters: Any) -> Exit:
+    """Look up the jobs in doubt of MANIFEST (a file, or a name in the ledger) or of all manifests.
 
-    What the API's list of jobs makes certain is settled; nothing is ever sent. The rest is for a person to settle,
-    with --adopt and --absent. The exit code is 0 when nothing is left in doubt, 3 when something is, 4 when the API
-    cannot be asked, and 5 when all of it belongs to manifests that are being run now.
+    A job is settled if the API's list of jobs leaves no other possibility. Settle the others by hand, with --adopt and
+    --absent. Nothing is submitted. The exit code is 0 if no job is left in doubt, 3 if one is, 4 if the API cannot be
+    called, and 5 if all jobs in doubt belong to manifests that are running.
     """
-    request = Request(**{name: given.pop(name) for name in Request.__dataclass_fields__})
-    return _resolve(request, options.Connection(**given))
+    request = options.take(Request, parameters)
+    return _resolve(request, options.Connection(**parameters))
 
 
-def _resolve(request: Request, at: options.Connection) -> Exit:
-    api = at.api_identity
-    with ledger_access.open_ledger(
-        ledger_access.locate(request.manifest, request.ledger, sandbox=at.sandbox).path
-    ) as ledger:
+def _resolve(request: Request, connection: options.Connection) -> Exit:
+    api = connection.api_identity
+    base_path = ledger_access.find_base_path(request.manifest)
+    location = options.locate_ledger(base_path, request.ledger, sandbox=connection.sandbox)
+    with ledger_access.open_ledger(location.path) as ledger:
         name = None if request.manifest is None else ledger_access.resolve_name(ledger, request.manifest, api)
         scope = Scope(api, name, request.run)
         resolver = Resolver(
             ledger=ledger,
             scope=scope,
-            user=_who(),
-            connect=lambda: _connected(
-                at, ledger_access.find_base_path(request.manifest), _concerned(ledger, scope, request)
-            ),
+            user=_current_user(),
+            connect=lambda: connection.open_client(_stand_in(base_path, ledger, scope, request)),
             settle=request.settle,
             lock_timeout=request.lock_timeout,
         )
-        code = _settle_by_hand(resolver, request) if request.adopt or request.absent else _look(resolver, request)
-        _mention_elsewhere(ledger, api)
+        code = _settle_by_hand(resolver, request) if request.adopt or request.absent else _look_up(resolver, request)
+        _mention_other_apis(ledger, api)
     return code
 
 
-@contextmanager
-def _connected(at: options.Connection, path: str, doubts: Sequence[SubmissionRow]) -> Iterator[ReadOnlyClient]:
-    # Not the manifest itself, which may be gone: its place, and what a sandbox must know to be asked for the doubts.
-    stand_in = Manifest("", path, "", tuple(Job(one.name, one.workflow_id, one.project_id) for one in doubts))
-    with at.endpoint_factory()(stand_in) as endpoint, ReadOnlyClient(endpoint, connections=1) as reader:
-        yield reader
+def _stand_in(path: str, ledger: Ledger, scope: Scope, request: Request) -> Manifest:
+    """Stands in for the manifest, which may be gone: the sandbox needs its path, and the jobs to be looked up."""
+    names = [name for text in request.adopt for name, _ in _split_adoption(text)]
+    rows = [*scope.unresolved(ledger), *scope.marked_absent(ledger, names)]
+    return Manifest("", path, "", tuple(Job(row.name, row.workflow_id, row.project_id) for row in rows))
 
 
-def _concerned(ledger: Ledger, scope: Scope, request: Request) -> list[SubmissionRow]:
-    """What the API may be asked about."""
-    named = [name for text in request.adopt for name, _ in _splits(text)]
-    return [*scope.unresolved(ledger), *scope.marked_absent(ledger, named)]
-
-
-def _who() -> str:
-    """Who settles by hand, for the record."""
+def _current_user() -> str:
+    """Who makes a manual decision, for the ledger."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container may run as a number that has no name
+    except (KeyError, OSError):  # in a container, the user id may have no name
         user = f"uid {os.getuid()}"
     return f"{user}@{socket.gethostname()}"
 
 
-def _mention_elsewhere(ledger: Ledger, api: str) -> None:
-    others = [one for one in ledger.unresolved() if one.api != api]
+def _mention_other_apis(ledger: Ledger, api: str) -> None:
+    others = [row for row in ledger.unresolved() if row.api != api]
     if others:
-        where = ", ".join(sorted({escape_unprintable(one.api) for one in others}))
-        console.info(f"not looked at: {len(others)} in doubt at {where} (--base-url names another API)")
+        apis = escape_unprintable(", ".join(sorted({row.api for row in others})))
+        console.info(f"{_count(len(others))} in doubt at {apis} (not looked up; select an API with --base-url)")
 
 
-# By a look at the API.
+def _count(number: int) -> str:
+    return f"{number} job" if number == 1 else f"{number} jobs"
 
 
-def _look(resolver: Resolver, request: Request) -> Exit:
-    looked = resolver.look_up()
-    _print(looked.findings, request)
-    for error in looked.locked:
-        console.warn(f"left alone: {escape_unprintable(error.message)}")
-    left = [one for one in looked.findings if isinstance(one.outcome, InDoubt)]
-    if left:
-        _explain(left, request)
-    if not (looked.findings or looked.locked):
-        console.info(f"nothing is in doubt{_whose(resolver.scope)}")
-    return _code(resolver, looked)
+# Lookup
 
 
-def _code(resolver: Resolver, looked: ReconcileResult) -> Exit:
-    if looked.locked and not looked.findings:
+def _look_up(resolver: Resolver, request: Request) -> Exit:
+    result = resolver.look_up()
+    _print(result.findings, request)
+    for error in result.locked:
+        console.warn(f"skipped: {escape_unprintable(error.message)}")
+    doubts = [finding.doubt for finding in result.findings if isinstance(finding.outcome, InDoubt)]
+    if doubts:
+        _explain(doubts, request)
+    if not (result.findings or result.locked):
+        console.info(f"no jobs{_describe_scope(resolver.scope)} are in doubt")
+    return _exit_code(resolver, result)
+
+
+def _exit_code(resolver: Resolver, result: ReconcileResult) -> Exit:
+    if result.locked and not result.findings:
         return Exit.LOCKED
-    # What is `sending` still belongs to a manifest that is being run: it is on its way, and nobody's doubt yet.
-    left = [one for one in resolver.scope.unresolved(resolver.ledger) if one.state == "in_doubt"]
-    return Exit.IN_DOUBT if left else Exit.OK
+    # What is still `sending` belongs to a manifest that is running, and is not in doubt yet.
+    doubts = [row for row in resolver.scope.unresolved(resolver.ledger) if row.state == "in_doubt"]
+    return Exit.IN_DOUBT if doubts else Exit.OK
 
 
-def _whose(scope: Scope) -> str:
-    manifest = f" of {escape_unprintable(scope.manifest)}" if scope.manifest else ""
-    run = f" in a run {escape_unprintable(scope.run)}" if scope.run else ""
-    return f"{manifest}{run} at {escape_unprintable(scope.api)}"
+def _describe_scope(scope: Scope) -> str:
+    manifest = f" of {scope.manifest}" if scope.manifest else ""
+    run = f" of run {scope.run}" if scope.run else ""
+    return escape_unprintable(f"{manifest}{run} at {scope.api}")
 
 
-def _explain(left: Sequence[Finding], request: Request) -> None:
-    """What a person can do about what no look can settle."""
-    for finding in left[:_MOST_EXPLAINED]:
-        console.info(f"{escape_unprintable(finding.doubt.name)}: {_place(finding.doubt, request.settle)}?")
-    if len(left) > _MOST_EXPLAINED:
-        console.info(f"and so for {len(left) - _MOST_EXPLAINED} more")
-    name = shlex.quote(escape_unprintable(left[0].doubt.name))
-    again = options.format_command("resolve", *filter(None, [request.manifest]), keep=_SAID)
-    console.info(f"  if there is:     {again} --adopt {name}=JOB_ID")
-    console.info(f"  if there is not: {again} --absent {name}")
-    console.info(f"  to look again:   {again}")
+def _explain(doubts: Sequence[SubmissionRow], request: Request) -> None:
+    """Say how to settle the jobs that a lookup cannot."""
+    for doubt in doubts[:_MAX_EXPLAINED]:
+        console.info(escape_unprintable(f"{doubt.name}: check if {_describe_job(doubt, request.settle)}"))
+    if len(doubts) > _MAX_EXPLAINED:
+        console.info(f"and likewise for {len(doubts) - _MAX_EXPLAINED} more")
+    name = shlex.quote(escape_unprintable(doubts[0].name))
+    command_line = options.format_command("resolve", *filter(None, [request.manifest]), keep=_SCOPE_OPTIONS)
+    console.info(f"  if so:      {command_line} --adopt {name}=JOB_ID")
+    console.info(f"  if not:     {command_line} --absent {name}")
+    console.info(f"  try again:  {command_line}")
 
 
-def _place(doubt: SubmissionRow, settle: timedelta) -> str:
+def _describe_job(doubt: SubmissionRow, settle: timedelta) -> str:
+    """Describe the job to search for. Its window is rounded to minutes, outwards."""
     start, end = resolve.creation_window(doubt, settle)
-    pair = f"workflow {escape_unprintable(doubt.workflow_id)} in project {escape_unprintable(doubt.project_id)}"
-    return f"is there, at the API, a job of {pair} created between {_utc(start)} and {_utc(end, up=True)} UTC"
+    window = f"{start.strftime(_MINUTES)} and {(end + _MINUTE).strftime(_MINUTES)} UTC"
+    return f"the API has a job of workflow {doubt.workflow_id} in project {doubt.project_id} created between {window}"
 
 
-def _utc(time: datetime, *, up: bool = False) -> str:
-    """A time to the minute, rounded away from the window that it bounds."""
-    return (time + timedelta(minutes=1) if up else time).strftime(_MINUTE)
-
-
-# By hand.
+# Manual decisions
 
 
 def _settle_by_hand(resolver: Resolver, request: Request) -> Exit:
     scope, ledger = resolver.scope, resolver.ledger
-    names = {one.name for one in ledger.unresolved(scope.api, scope.manifest)}
-    several = [name for text in request.adopt if len(_splits(text)) > 1 for name, _ in _splits(text)]
-    names |= {one.name for one in scope.marked_absent(ledger, several)}
-    words: list[ManualDecision] = [_adoption(text, names) for text in request.adopt]
-    words += [Absence(name) for name in request.absent]
-    findings = resolver.apply_decisions(words)
+    names = {row.name for row in ledger.unresolved(scope.api, scope.manifest)}
+    splits = [_split_adoption(text) for text in request.adopt]
+    ambiguous = [name for candidates in splits if len(candidates) > 1 for name, _ in candidates]
+    names |= {row.name for row in scope.marked_absent(ledger, ambiguous)}
+    decisions: list[ManualDecision] = [_parse_adoption(text, names) for text in request.adopt]
+    decisions += [Absence(name) for name in request.absent]
+    findings = resolver.apply_decisions(decisions)
     _print(findings, request)
     for finding in findings:
         _warn(finding, request.settle)
-    left = sum(one.state == "in_doubt" for one in scope.unresolved(ledger))
-    if left:
-        console.info(f"still in doubt{_whose(scope)}: {left}")
-    return Exit.IN_DOUBT if left else Exit.OK
+    doubts = sum(row.state == "in_doubt" for row in scope.unresolved(ledger))
+    if doubts:
+        console.info(f"{_count(doubts)}{_describe_scope(scope)} still in doubt")
+    return Exit.IN_DOUBT if doubts else Exit.OK
 
 
-def _adoption(text: str, names: set[str]) -> Adoption:
-    """Read NAME=JOB_ID. A name may hold `=`: it is split where that gives one of `names`, else at the first."""
-    splits = _splits(text)
+def _parse_adoption(text: str, names: set[str]) -> Adoption:
+    """Parse NAME=JOB_ID. A name may contain `=`: it is split so that it gives one of `names`, else at the first."""
+    splits = _split_adoption(text)
     name, job_id = next((split for split in splits if split[0] in names), splits[0] if splits else (text, ""))
     if not name or not job_id:
-        raise UsageError(f"--adopt {text!r}: give a job's name and its id at the API", "Such as --adopt field-a=0b5f…")
+        raise UsageError(f"--adopt {text!r}: expected NAME=JOB_ID", "For example: --adopt field-a=0b5f…")
     return Adoption(name, job_id)
 
 
-def _splits(text: str) -> list[tuple[str, str]]:
-    return [(text[:at], text[at + 1 :].strip()) for at, character in enumerate(text) if character == "="]
+def _split_adoption(text: str) -> list[tuple[str, str]]:
+    """Split it at each `=`."""
+    return [(text[:index], text[index + 1 :].strip()) for index, char in enumerate(text) if char == "="]
 
 
 def _warn(finding: Finding, settle: timedelta) -> None:
-    """What it takes for the person to be wrong."""
-    doubt, name = finding.doubt, escape_unprintable(finding.doubt.name)
+    """Warn of what would make the decision wrong."""
+    doubt = finding.doubt
     if isinstance(finding.outcome, NotCreated):
-        known = f" The last look found {escape_unprintable(', '.join(doubt.candidates))}." if doubt.candidates else ""
+        candidates = f" (candidates: {', '.join(doubt.candidates)})" if doubt.candidates else ""
+        period = periods.describe_run_key(doubt.run_key)
         console.warn(
-            f"{name}: {_place(doubt, settle)}?{known} Then it was created, and the next run for "
-            f"{escape_unprintable(periods.describe_run_key(doubt.run_key))} buys it a second time"
+            escape_unprintable(
+                f"{doubt.name}: if {_describe_job(doubt, settle)}{candidates}, it was created after all, and the next "
+                f"run for {period} will create it a second time"
+            )
         )
     created_at = resolve.implausible_creation_time(finding, settle)
     if created_at is not None:
-        sent = f"{doubt.claimed_at:%Y-%m-%d %H:%M:%S}"
-        console.warn(f"{name}: sent at {sent} UTC, and this job says that it was created at {format_time(created_at)}")
+        sent_at, created = (f"{time:%Y-%m-%d %H:%M:%S} UTC" for time in (doubt.claimed_at, created_at))
+        console.warn(
+            escape_unprintable(f"{doubt.name}: sent at {sent_at}, but the adopted job was created at {created}")
+        )
 
 
-# What became of each.
+# Output
 
 
 def _print(findings: Sequence[Finding], request: Request) -> None:
     if request.format == "json":
-        console.output(json.dumps([_as_json(finding, request.settle) for finding in findings], indent=2))
+        console.output(json.dumps([_to_json(finding, request.settle) for finding in findings], indent=2))
         return
     for finding in findings:
         doubt = finding.doubt
-        whose = escape_unprintable(f"{doubt.manifest}: {doubt.name} (run {doubt.run_id})")
-        console.output(f"{whose}: {escape_unprintable(_in_words(finding))}")
+        line = f"{doubt.manifest}: {doubt.name} (run {doubt.run_id}): {_describe(finding)}"
+        console.output(escape_unprintable(line))
 
 
-def _in_words(finding: Finding) -> str:
+def _describe(finding: Finding) -> str:
     match finding.outcome:
         case Created(job_id=job_id, assigned=True):
             return f"created as {job_id} ({finding.reason})"
         case Created(job_id=job_id, candidates=candidates):
-            return f"created as {job_id}, or as another of {', '.join(candidates)}: the API does not say which is whose"
+            return f"created as {job_id}; the API does not say which of {', '.join(candidates)} belongs to which job"
         case NotCreated(error=error):
-            return f"failed ({finding.reason}): {error.message}"
+            return f"not created ({finding.reason}): {error.message}"
         case InDoubt(candidates=candidates):
-            listed = f": {', '.join(candidates)}" if candidates else ""
-            return f"in doubt: {finding.reason}{listed}"
+            return f"in doubt: {': '.join(filter(None, (finding.reason, ', '.join(candidates))))}"
         case _:
             assert_never(finding.outcome)
 
 
-def _as_json(finding: Finding, settle: timedelta) -> dict[str, Any]:
+def _to_json(finding: Finding, settle: timedelta) -> dict[str, Any]:
     doubt, outcome = finding.doubt, finding.outcome
-    result = {Created: "created", NotCreated: "not_created", InDoubt: "in_doubt"}[type(outcome)]
     return {
         "manifest": doubt.manifest,
         "name": doubt.name,
@@ -287,7 +282,7 @@ def _as_json(finding: Finding, settle: timedelta) -> dict[str, Any]:
         "project_id": doubt.project_id,
         "run_id": doubt.run_id,
         "key": doubt.run_key,
-        "outcome": result,
+        "outcome": outcome_name(outcome),
         "what": finding.reason,
         "job_id": outcome.job_id if isinstance(outcome, Created) else None,
         "assigned": outcome.assigned if isinstance(outcome, Created) else None,

@@ -162,7 +162,7 @@ def _check_outputs(tasks: Sequence[Task], wanted: OutputOptions, at: options.Con
                 "Give each a `name:` of its own.",
             )
         known[whose] = path
-    needed = [at.api_key_file, at.ca_file, *(Path(task.request.manifest.path) for task in tasks)]
+    needed = [*at.files, *(Path(task.request.manifest.path) for task in tasks)]
     needed += [file for task in tasks for file in task.request.ledger.files]
     wanted.check_targets([task.results for task in tasks], needed)
     for task in tasks:

@@ -99,7 +99,7 @@ def _status(request: Request, at: options.Connection, limits: Limits) -> Exit:
         raise UsageError("--wait-timeout is for --wait", "Give both, or neither.")
     place = options.locate_ledger(home, request.ledger, sandbox=at.sandbox)
     named = None if target is None else Path(target)
-    request.wanted.check_targets([], [*place.files, named, at.api_key_file, at.ca_file])
+    request.wanted.check_targets([], [*place.files, named, *at.files])
     with _followed(request, place, found) as (followed, lines, keep):
         tell = partial(_tell, followed, lines, request)
         if all(

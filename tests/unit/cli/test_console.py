@@ -184,7 +184,7 @@ def test_an_empty_variable_that_names_a_place_is_refused(
     monkeypatch.setenv(variable, "")
     (tmp_path / "a.yaml").write_text("version: 1\njobs: [{workflow_id: w, project_id: p}]\n", encoding="ascii")
     assert main(["run", "a.yaml"]) == 2
-    assert f"{variable} is set and empty" in capsys.readouterr().err
+    assert f"{variable} is set to an empty string" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["a.yaml"]
 
 
