@@ -12,10 +12,10 @@ from runner import reports
 from runner.cli import console, problem_format
 from runner.cli.batch import FinishedRun, Task, last_told
 from runner.cli.output import OutputOptions
-from runner.client.response import certificate_hint
+from runner.client.failures import hint_for
 from runner.core.errors import ManifestError, RunnerError
 from runner.core.exit_codes import Exit, worst_exit
-from runner.core.models import Created, Entry, InDoubt, NotCreated, Outcome, Skipped
+from runner.core.models import Created, Entry, ErrorInfo, InDoubt, NotCreated, Outcome, Skipped
 from runner.core.text import escape_unprintable
 from runner.runs import execution
 from runner.runs.summary import RunSummary
@@ -118,25 +118,16 @@ def _remarks(ran: FinishedRun) -> Iterator[_Remark]:
         yield _Remark(f"{ran.earlier} of earlier runs of this manifest still in doubt: pixxel-runner resolve")
 
 
-# What to look at, for the kinds of failure that are not about a single job.
-_REMEDIES = {
-    "unreachable": "check the base URL, the proxy (HTTPS_PROXY, NO_PROXY) and the network",
-    "unauthorized": "set PIXXEL_API_KEY or --api-key-file to a key of this API",
-    "forbidden": "check the project, and what the key may do there",
-    "redirected": "check the base URL",
-}
-
-
 def _failures(entries: Iterable[Entry]) -> Iterator[_Remark]:
     """Say once for each kind why jobs failed, and what to look at."""
-    kinds: dict[str, list[str]] = {}
+    kinds: dict[str, list[ErrorInfo]] = {}
     for entry in entries:
         if isinstance(entry.outcome, NotCreated):
-            kinds.setdefault(entry.outcome.error.kind, []).append(entry.outcome.error.message)
-    for kind, messages in kinds.items():
-        remedy = certificate_hint(messages[0]) if kind == "untrusted" else _REMEDIES.get(kind)
-        aside = f" ({remedy})" if remedy else ""
-        yield _Remark(f"{len(messages)} failed as {kind}, the first with: {escape_unprintable(messages[0])}{aside}")
+            kinds.setdefault(entry.outcome.error.kind, []).append(entry.outcome.error)
+    for kind, errors in kinds.items():
+        hint = f". {hint_for(errors[0])}".rstrip(". ")
+        jobs = f"{len(errors)} job{'s' if len(errors) > 1 else ''} not created ({kind})"
+        yield _Remark(f"{jobs}; first error: {escape_unprintable(errors[0].message)}{hint}")
 
 
 def _is_done(outcome: Outcome) -> bool:

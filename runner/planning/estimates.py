@@ -9,9 +9,10 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 from runner.client.exchange import Exchange
+from runner.client.failures import error_from_read, hint_for
 from runner.client.fetcher import Fetcher
 from runner.client.job import parse_json_object
-from runner.client.response import ExchangeResult, NoResponse, Response, certificate_hint, describe_failure
+from runner.client.response import ExchangeResult, Response
 from runner.core.models import Submission
 from runner.ledger.rows import SubmissionRow
 from runner.planning.plan import Plan
@@ -69,10 +70,11 @@ def fetch_estimates(
         ]
     )
     bearer = reader.bearer
+    errors = [error_from_read(came, bearer=bearer) for came in told]
     return EstimateResponse(
         {one: _estimate(came, bearer=bearer) for one, came in zip(priced, told[len(seen) :], strict=True)},
         {pair: _problem(came, pair, bearer=bearer) for pair, came in zip(seen, told[: len(seen)], strict=True)},
-        {describe_failure(came, bearer=bearer): remedy for came in told if (remedy := _remedy(came))},
+        {error.message: hint for error in errors if (hint := hint_for(error))},
     )
 
 
@@ -98,28 +100,10 @@ def _expense(standing: SubmissionRow, estimates: Mapping[str, Estimate]) -> int:
     return max(estimate or 0, standing.cost or 0)
 
 
-def _remedy(happening: ExchangeResult) -> str:
-    """What to do when that is all that came of a question; empty where it is about what was asked for."""
-    match happening:
-        case NoResponse(cause="certificate", detail=detail):
-            remedy = certificate_hint(detail)
-            return f"{remedy[0].upper()}{remedy[1:]}."
-        case NoResponse():
-            return "Check the base URL, the proxy and the network, or try again later."
-        case Response(status=401):
-            return "Set PIXXEL_API_KEY or --api-key-file to a key of this API."
-        case Response(status=status) if 300 <= status < 400:  # noqa: PLR2004 - redirects
-            return "Check the base URL."
-        case Response(status=status) if status in (425, 429) or status >= 500:  # noqa: PLR2004 - the server's own trouble
-            return "Try again later."
-        case _:
-            return ""
-
-
 def _estimate(happening: ExchangeResult, *, bearer: bool) -> Estimate:
     members = _members(happening)
     if members is None:
-        return Estimate(None, describe_failure(happening, bearer=bearer))
+        return Estimate(None, error_from_read(happening, bearer=bearer).message)
     cost = members.get("estimated_cost")
     if isinstance(cost, bool) or not isinstance(cost, int) or not 0 <= cost <= _LARGEST:
         return Estimate(None, "the API tells no cost that could be one")
@@ -129,7 +113,7 @@ def _estimate(happening: ExchangeResult, *, bearer: bool) -> Estimate:
 def _problem(happening: ExchangeResult, pair: tuple[str, str], *, bearer: bool) -> str:
     members = _members(happening)
     if members is None:
-        return describe_failure(happening, bearer=bearer)
+        return error_from_read(happening, bearer=bearer).message
     workflow_id, project_id = (members.get(name) for name in ("id", "project_id"))
     if isinstance(workflow_id, str) and workflow_id not in ("", pair[0]):
         return f"the API answers with another workflow: {workflow_id}"

@@ -15,10 +15,11 @@ from http import HTTPStatus
 from typing import Any, Literal, Protocol
 
 from runner.client.exchange import Exchange
+from runner.client.failures import error_from_read
 from runner.client.fetcher import ApiCall, Fetcher
 from runner.client.job import JobObject, parse_job, parse_optional_timestamp, update_job
 from runner.client.job_list import parse_job_list
-from runner.client.response import ExchangeResult, NoResponse, Response, describe_failure
+from runner.client.response import ExchangeResult, NoResponse, Response
 
 StatusKind = Literal["completed", "failed", "cancelled", "active", "unknown"]
 
@@ -335,7 +336,7 @@ class StatusPoller:
         if isinstance(happening, NoResponse) and happening.cause == "interrupted":  # nobody waited for it: no news
             return
         status = happening.status if isinstance(happening, Response) else None
-        problem = describe_failure(happening, bearer=self._reader.bearer)
+        problem = error_from_read(happening, bearer=self._reader.bearer).message
         if status == HTTPStatus.UNAUTHORIZED:
             self.refused = problem
         for place in places:

@@ -15,7 +15,7 @@ from signal import Signals
 from typing import Protocol, assert_never
 
 from runner.client.exchange import Exchange
-from runner.client.response import ExchangeResult, NoResponse, Response, known_id
+from runner.client.response import ExchangeResult, NoResponse, Response
 from runner.core.backoff import Backoff, Pauses
 from runner.core.errors import RefusedError, ThreadLimitError
 from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated, Outcome, RunState, Skipped, Submission
@@ -24,7 +24,7 @@ from runner.core.settings import Limits
 from runner.ledger.journal import Claim, JobIdTakenError, Journal, RecordedOutcome
 from runner.submission.budget import Budget
 from runner.submission.queue import FailureStreak, QueuedJob, SubmissionQueue
-from runner.submission.verdict import Accepted, Ambiguous, NotSent, Rejected, Throttled, classify
+from runner.submission.verdict import Accepted, Ambiguous, NotSent, Rejected, Throttled, classify, known_id_error
 from runner.submission.workers import InFlightRequest, Sender, WorkerEvent, Workers
 
 GRACE_PERIOD = 4.0  # seconds for what is in flight, once interrupted: CI kills 10 s after it has asked
@@ -365,7 +365,7 @@ def _unless_held(one: RecordedOutcome, job_ids: Collection[str]) -> RecordedOutc
     outcome = one.outcome
     if not isinstance(outcome, Created) or outcome.job_id not in job_ids:
         return one
-    return replace(one, outcome=InDoubt(known_id(outcome.job_id), outcome.attempts, outcome.sent_at))
+    return replace(one, outcome=InDoubt(known_id_error(outcome.job_id), outcome.attempts, outcome.sent_at))
 
 
 def _outcome(flight: InFlightRequest, verdict: Accepted | Rejected | Ambiguous) -> Created | NotCreated | InDoubt:

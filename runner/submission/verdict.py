@@ -9,15 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from runner.client.response import (
-    ExchangeResult,
-    NoResponse,
-    Response,
-    describe_redirect,
-    describe_rejected_key,
-    error_from_response,
-    known_id,
-)
+from runner.client.failures import error_from_response, key_error, redirect_error, throttle_error
+from runner.client.response import ExchangeResult, NoResponse, Response
 from runner.core.models import ErrorInfo
 
 
@@ -76,6 +69,11 @@ def classify(result: ExchangeResult, ids_in_use: Callable[[str], bool], *, beare
     return _judge_answer(result, ids_in_use, bearer=bearer)
 
 
+def known_id_error(job_id: str) -> ErrorInfo:
+    """Return the error of a job whose response has the id of another job."""
+    return ErrorInfo("known_id", f"a successful response, but with the id of an earlier job: {job_id}")
+
+
 def _judge_silence(silence: NoResponse) -> Verdict:
     if silence.written:
         return Ambiguous(ErrorInfo(silence.cause, f"{silence.detail}; the job may have been created"))
@@ -91,13 +89,11 @@ def _judge_answer(  # noqa: PLR0911 - one return a row of the table
         case status if 200 <= status <= 299:
             return _judge_success(answer, held)
         case 301 | 302 | 307 | 308:
-            return Rejected(error_from_response(answer, "redirected", describe_redirect(answer)), stop=True)
+            return Rejected(redirect_error(answer), stop=True)
         case status if status < 400 or status > 599:
             return Ambiguous(error_from_response(answer, "unexpected", "not an answer that this API gives"), stop=True)
         case 401:
-            return Rejected(
-                error_from_response(answer, "unauthorized", describe_rejected_key(bearer=bearer)), stop=True
-            )
+            return Rejected(key_error(answer, bearer=bearer), stop=True)
         case 403:
             return Rejected(
                 error_from_response(answer, "forbidden", "the key may not run this workflow in this project")
@@ -109,7 +105,7 @@ def _judge_answer(  # noqa: PLR0911 - one return a row of the table
                 error_from_response(answer, "conflict", "the server reports a conflict, which leaves it open")
             )
         case 425 | 429:
-            return Throttled(error_from_response(answer, "throttled", "too many requests"), answer.retry_after)
+            return Throttled(throttle_error(answer), answer.retry_after)
         case status if status < 500:
             return Rejected(error_from_response(answer, "rejected", "the API rejected the request"))
         case _:
@@ -123,5 +119,5 @@ def _judge_success(answer: Response, held: Callable[[str], bool]) -> Verdict:
     if job is None:
         return Ambiguous(error_from_response(answer, "unreadable", "a success, but no job object with an id in it"))
     if held(job.id):
-        return Ambiguous(error_from_response(answer, "known_id", known_id(job.id).message))
+        return Ambiguous(error_from_response(answer, "known_id", known_id_error(job.id).message))
     return Accepted(job.id, answer.body)

@@ -199,7 +199,7 @@ def test_an_unknown_estimate_is_refused_and_may_be_allowed(shell: Shell) -> None
         (reply(401), "HTTP 401 Unauthorized: the API does not recognise the key"),
         (reply(429, headers=[("Retry-After", "60")]), "HTTP 429 Too Many Requests"),
         (reply(200, b'{"estimated_cost": 1e3}'), "the API tells no cost that could be one"),
-        (reply(200, b"<html>"), "an answer that cannot be read"),
+        (reply(200, b"<html>"), "the response cannot be read"),
         (reply(302, headers=[("Location", "/login")]), "the server redirects to /login"),
         (Reset(), "the connection ended before the answer"),
         (Stall(threading.Event()), "no complete answer within"),

@@ -281,7 +281,7 @@ def test_a_key_that_is_none(desk: Desk, key: str, code: int, words: str) -> None
     assert words in done.err
 
 
-@pytest.mark.parametrize(("key", "words"), [(KEY, "needs none"), (f"Bearer {KEY}", "wants the bare key")])
+@pytest.mark.parametrize(("key", "words"), [(KEY, "as it should"), (f"Bearer {KEY}", "must be the bare key")])
 def test_a_key_that_is_not_recognised(desk: Desk, key: str, words: str) -> None:
     desk.environment["PIXXEL_API_KEY"] = key
     with serving(desk, {f"j{number}": reply(401) for number in range(3)}):

@@ -45,9 +45,9 @@ def shell(tmp_path: Path) -> Shell:
 
 # What is wrong with a certificate: how it is said, and what to do about it.
 WRONG = {
-    "expired": ("certificate has expired", "check this machine's clock"),
-    "wrong_host": ("Hostname mismatch, certificate is not valid for 'localhost'", "check the host's name"),
-    "self_signed": ("unable to get local issuer certificate", "one that was given lacks the host's authority"),
+    "expired": ("certificate has expired", "Check this machine's clock"),
+    "wrong_host": ("Hostname mismatch, certificate is not valid for 'localhost'", "Check the host name"),
+    "self_signed": ("unable to get local issuer certificate", "the file lacks this host's authority"),
 }
 
 
@@ -61,7 +61,7 @@ def test_nothing_is_sent_to_who_is_not_trusted_and_it_says_why(
         assert done.code == 4
         assert words in done.err
         assert remedy in done.err
-        assert ("trusted with --ca-bundle FILE" in done.err) == (wrong == "self_signed")
+        assert ("authority with --ca-bundle FILE" in done.err) == (wrong == "self_signed")
         for command in ("plan", "status"):
             told = shell.call(command, "nightly.yaml", "--ca-bundle", certificates.bundle)
             assert command == "status" or words in told.out + told.err
@@ -77,7 +77,7 @@ def test_a_private_authority_is_trusted_as_the_message_says(shell: Shell, certif
         refused = shell.call("run", "nightly.yaml")
         assert (refused.code, server.requests) == (4, [])
         assert "unable to get local issuer certificate" in refused.err
-        assert "trusted with --ca-bundle FILE" in refused.err
+        assert "authority with --ca-bundle FILE" in refused.err
         assert shell.call("run", "nightly.yaml", "--ca-bundle", certificates.bundle).code == 0
         assert len(server.created) == len(JOBS)
 

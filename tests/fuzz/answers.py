@@ -16,8 +16,9 @@ from typing import Any, Literal
 
 from fuzz.bounds import soon
 
-from runner.client import api, response, transport
+from runner.client import api, transport
 from runner.client.exchange import Exchange
+from runner.client.failures import error_from_read, hint_for
 from runner.client.job import JobObject, is_embeddable, parse_job, update_job
 from runner.client.job_list import parse_job_list
 from runner.client.response import ExchangeResult, NoResponse, Response
@@ -174,7 +175,7 @@ def _refuse(constant: str) -> None:
 
 
 def _as_told_to_a_question(happening: ExchangeResult) -> None:
-    response.describe_failure(happening)
+    hint_for(error_from_read(happening))
     teller: Any = Teller(happening)
     asker: Any = Asked()
     fetch_estimates(asker, teller, ["w"], [("w", "p")])

@@ -92,8 +92,8 @@ def test_a_cost_is_a_whole_number_that_somebody_could_pay(body: bytes, cost: int
 @pytest.mark.parametrize("body", [b"", b"12", b"[12]", b"null", b'"x"', b"<html>", b"{", b"\xff\xfe", b"\x1f\x8b"])
 def test_what_is_no_object_tells_no_cost_and_nothing_of_a_workflow(body: bytes) -> None:
     assert ask(answer(body)) == (
-        Estimate(None, "HTTP 200 OK: an answer that cannot be read"),
-        "HTTP 200 OK: an answer that cannot be read",
+        Estimate(None, "HTTP 200 OK: the response cannot be read"),
+        "HTTP 200 OK: the response cannot be read",
     )
 
 
@@ -104,16 +104,16 @@ REFUSED = b'{"error": {"code": "not_found", "message": "no such workflow"}}'
     ("happening", "why"),
     [
         (answer(REFUSED, 404), "HTTP 404 Not Found: not_found: no such workflow"),
-        (answer(b'{"estimated_cost": 12}', 500), "HTTP 500 Internal Server Error: the API gives no answer to this"),
-        (answer(b'{"estimated_cost": 12}', 201), "HTTP 201 Created: an answer that cannot be read"),
+        (answer(b'{"estimated_cost": 12}', 500), "HTTP 500 Internal Server Error: the server failed"),
+        (answer(b'{"estimated_cost": 12}', 201), "HTTP 201 Created: the response cannot be read"),
         (NoResponse("timeout", written=True, detail="no answer in time"), "no answer in time"),
         (
             answer(b"", 401),
-            "HTTP 401 Unauthorized: the API does not recognise the key; it has no 'Bearer ' prefix, and needs none",
+            "HTTP 401 Unauthorized: the API does not recognise the key; it has no 'Bearer ' prefix, as it should",
         ),
         (
             Response(302, {"location": "/x"}, b"", datetime.now(UTC)),
-            "HTTP 302 Found: the server redirects to /x, which is never followed with a key: check the base URL",
+            "HTTP 302 Found: the server redirects to /x; redirects are not followed",
         ),
     ],
 )
@@ -130,7 +130,7 @@ def test_a_key_with_a_prefix_is_said_to_have_one() -> None:
 @pytest.mark.parametrize(
     ("happening", "remedy"),
     [
-        (NoResponse("certificate", written=False, detail="x"), "Have the host's certificate looked at."),
+        (NoResponse("certificate", written=False, detail="x"), "Have the host's certificate checked."),
         (NoResponse("certificate", written=False, detail="x: certificate is not yet valid"), "clock"),
         (NoResponse("certificate", written=False, detail="x: self-signed certificate"), "--ca-bundle FILE"),
         (NoResponse("connect", written=False, detail="x"), "the network, or try again later"),

@@ -446,7 +446,7 @@ def test_an_answer_for_another_job_is_none() -> None:
     api.instead["a/jobs/a-0"] = [reply(200, b'{"id": "a-1", "status": "completed"}')]
     with watching(api) as case:
         case.watch.poll()
-    assert (case.status("a-0"), case.one("a-0").problem) == ("accepted", "HTTP 200 OK: an answer that cannot be read")
+    assert (case.status("a-0"), case.one("a-0").problem) == ("accepted", "HTTP 200 OK: the response cannot be read")
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"jobs": 7}', b'{"jobs": [{"status": "running"}]}'])

@@ -175,13 +175,13 @@ def test_the_id_of_an_earlier_job_is_no_proof_of_a_new_one() -> None:
         (
             answer(307, b"", {"location": "https://elsewhere.example/v0"}),
             (
-                "HTTP 307 Temporary Redirect: the server redirects to https://elsewhere.example/v0, "
-                "which is never followed with a key: check the base URL"
+                "HTTP 307 Temporary Redirect: the server redirects to https://elsewhere.example/v0; "
+                "redirects are not followed"
             ),
         ),
         (
             answer(302),
-            "HTTP 302 Found: the server redirects to nowhere, which is never followed with a key: check the base URL",
+            "HTTP 302 Found: the server redirects to an unknown location; redirects are not followed",
         ),
         (
             answer(404, b'{"error": {"code": "NOT_FOUND", "message": "no workflow", "details": {"id": ["w"]}}}'),
