@@ -1,1 +1,1 @@
-"""The Pixxel API on loopback, for trying things out and for rehearsing faults. Nothing here costs anything."""
+"""A local server with the Pixxel API, for trying things out and rehearsing faults. Its jobs cost nothing."""

@@ -1,4 +1,4 @@
-"""The sandbox's state: its catalogue, its clock and every job created in it. Safe to use from many threads."""
+"""The sandbox's state: its catalog, its clock and every job created in it. Safe to use from many threads."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from typing import Self
 
 from runner.sandbox.catalog import EXAMPLE, Catalog
 from runner.sandbox.lifecycle import SandboxJob
-from runner.sandbox.store import Memory, Store
+from runner.sandbox.store import JobFile
 
 
 def utc_now() -> datetime:
-    """The time of this machine, in UTC."""
+    """The current time in UTC."""
     return datetime.now(UTC)
 
 
 class Backend:
-    """Projects, workflows and jobs. A job that was created stays, and only time changes it.
+    """Projects, workflows and jobs. Jobs are never removed, and only change with time.
 
-    `clock` tells the time in UTC. `store` is where jobs are kept; the jobs that are in it already belong to this world
-    from the start, and those that another process adds to it later join when somebody asks.
+    `clock` returns the time in UTC. With a `store`, jobs are saved in it: jobs that are already there are part of this
+    backend from the start, and those that another process adds later are found by the next query.
 
     Raises:
         RefusedError: the store cannot be read.
     """
 
     def __init__(
-        self, catalogue: Catalog = EXAMPLE, clock: Callable[[], datetime] = utc_now, store: Store | None = None
+        self, catalog: Catalog = EXAMPLE, clock: Callable[[], datetime] = utc_now, store: JobFile | None = None
     ) -> None:
         self._clock = clock
-        self._store: Store = store or Memory()
+        self._store = store
         self._lock = threading.Lock()
-        self._catalogue = catalogue
+        self._catalog = catalog
         self._jobs: dict[str, dict[str, SandboxJob]] = {}
         self._created = 0
         with self._lock:
-            self._take(self._store.read_new())
+            self._refresh()
 
     def __enter__(self) -> Self:
         return self
@@ -51,68 +51,31 @@ class Backend:
 
     @property
     def catalog(self) -> Catalog:
-        """The projects and workflows as they are now."""
-        return self._catalogue
+        """The current projects and workflows."""
+        return self._catalog
 
     @property
     def created(self) -> int:
-        """How many jobs were created through this object; those that the store held before are not counted."""
+        """The number of jobs created through this object, not counting those that were in the store."""
         return self._created
 
     def now(self) -> datetime:
-        """The time in this world, in UTC."""
+        """The sandbox's time, in UTC."""
         return self._clock()
 
     def add_pairs(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Let each (workflow id, project id) of `pairs` be run."""
+        """Allow every (workflow id, project id) of `pairs` to run."""
         with self._lock:
-            self._catalogue = self._catalogue.add_pairs(pairs)
+            self._catalog = self._catalog.add_pairs(pairs)
 
-    def create(self, workflow_id: str, project_id: str) -> SandboxJob:
-        """Create a job of a workflow that is in the catalogue. It is in the store before this returns.
+    def create(self, workflow_id: str, project_id: str, *, fails: bool = False) -> SandboxJob:
+        """Create a job. It is in the store before this returns. With `fails`, it fails even if its workflow does not.
 
         Raises:
-            KeyError: the catalogue doesn't have the workflow.
-            RefusedError: the store could not keep the job; it was not created.
+            KeyError: the workflow is not in the catalog.
+            RefusedError: the store could not save the job; it was not created.
         """
-        return self._create(workflow_id, project_id, fails=False)
-
-    def create_failing(self, workflow_id: str, project_id: str) -> SandboxJob:
-        """Create a job that fails, whatever becomes of the workflow's other jobs; else as `create`.
-
-        Raises:
-            KeyError: the catalogue doesn't have the workflow.
-            RefusedError: the store could not keep the job; it was not created.
-        """
-        return self._create(workflow_id, project_id, fails=True)
-
-    def jobs(self, workflow_id: str) -> list[SandboxJob]:
-        """The workflow's jobs, the oldest first.
-
-        Raises:
-            RefusedError: the store cannot be read.
-        """
-        with self._lock:
-            self._take(self._store.read_new())
-            return list(self._jobs.get(workflow_id, {}).values())
-
-    def job(self, workflow_id: str, job_id: str) -> SandboxJob | None:
-        """The workflow's job of that id, if it has one.
-
-        Raises:
-            RefusedError: the store cannot be read.
-        """
-        with self._lock:
-            self._take(self._store.read_new())
-            return self._jobs.get(workflow_id, {}).get(job_id)
-
-    def close(self) -> None:
-        """Let go of the store. A second call does nothing."""
-        with self._lock:
-            self._store.close()
-
-    def _create(self, workflow_id: str, project_id: str, *, fails: bool) -> SandboxJob:
-        workflow = self._catalogue.workflows[workflow_id]
+        workflow = self._catalog.workflows[workflow_id]
         with self._lock:
             job = SandboxJob(
                 id=str(uuid.uuid4()),
@@ -123,15 +86,46 @@ class Backend:
                 cost=workflow.cost,
                 fails=fails or workflow.fails,
             )
-            self._take(self._store.append(job))
+            if self._store is not None:
+                self._add(self._store.append(job))
             self._jobs.setdefault(workflow_id, {})[job.id] = job
             self._created += 1
         return job
 
-    def _take(self, jobs: list[SandboxJob]) -> None:
-        """Add jobs from the store. Where they were created their pairs were known, so they are known here too."""
-        if not jobs:
-            return
-        self._catalogue = self._catalogue.add_pairs((job.workflow_id, job.project_id) for job in jobs)
+    def jobs(self, workflow_id: str) -> list[SandboxJob]:
+        """The workflow's jobs, oldest first.
+
+        Raises:
+            RefusedError: the store cannot be read.
+        """
+        with self._lock:
+            self._refresh()
+            return list(self._jobs.get(workflow_id, {}).values())
+
+    def job(self, workflow_id: str, job_id: str) -> SandboxJob | None:
+        """The workflow's job with this id, if there is one.
+
+        Raises:
+            RefusedError: the store cannot be read.
+        """
+        with self._lock:
+            self._refresh()
+            return self._jobs.get(workflow_id, {}).get(job_id)
+
+    def close(self) -> None:
+        """Close the store. Calling it again has no effect."""
+        with self._lock:
+            if self._store is not None:
+                self._store.close()
+
+    def _refresh(self) -> None:
+        """Add the jobs that other processes saved since the last time."""
+        if self._store is not None:
+            self._add(self._store.read_new())
+
+    def _add(self, jobs: list[SandboxJob]) -> None:
+        """Add jobs from the store, and their pairs, which were known where the jobs were created."""
+        if jobs:
+            self._catalog = self._catalog.add_pairs((job.workflow_id, job.project_id) for job in jobs)
         for job in jobs:
             self._jobs.setdefault(job.workflow_id, {})[job.id] = job

@@ -1,4 +1,4 @@
-"""A sandbox beside a manifest, which knows the manifest's own workflows and keeps its jobs: for rehearsals."""
+"""A sandbox in this process that has the workflows of a manifest and saves its jobs next to it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from runner.sandbox.store import JobFile
 
 @contextmanager
 def serve(manifest: Manifest) -> Iterator[Endpoint]:
-    """The sandbox, reachable while the context lasts.
+    """Run a sandbox for a manifest while the context lasts.
 
     Raises:
-        RefusedError: its folder cannot be made or read.
+        RefusedError: its directory cannot be created or read.
     """
-    home = locate_state_dir(manifest.path)
-    create_state_dir(home)
+    directory = locate_state_dir(manifest.path)
+    create_state_dir(directory)
     key = secrets.token_hex(16)
-    with Backend(store=JobFile(home / "sandbox")) as world:
-        world.add_pairs(job.pair for job in manifest.jobs)
-        with Sandbox(world, key=key) as server:
+    with Backend(store=JobFile(directory / "sandbox")) as backend:
+        backend.add_pairs(job.pair for job in manifest.jobs)
+        with Sandbox(backend, key=key) as server:
             yield Endpoint(server.base_url, ApiKey(key))

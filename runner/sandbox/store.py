@@ -1,7 +1,8 @@
-"""Where a sandbox keeps its jobs: nowhere but in memory, or a line each in a file that only ever grows."""
+"""A file that keeps the sandbox's jobs, one JSON line each. It only ever grows."""
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import fcntl
 import json
@@ -11,168 +12,120 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from runner.core.errors import RefusedError
 from runner.sandbox.lifecycle import SandboxJob
 
-_FILE = "jobs.jsonl"
-
-
-class Store(Protocol):
-    """What a world asks of its store. A world calls it from one thread at a time."""
-
-    def read_new(self) -> list[SandboxJob]:
-        """The jobs that are in the store and were not told yet; all of them at the first call."""
-        ...
-
-    def append(self, job: SandboxJob) -> list[SandboxJob]:
-        """Keep `job` and return the news that came before it. A job that was not kept raises RefusedError."""
-        ...
-
-    def close(self) -> None:
-        """Let go of what the store holds. A second call does nothing."""
-        ...
-
-
-class Memory:
-    """Keeps nothing: the world's own memory is all there is."""
-
-    def read_new(self) -> list[SandboxJob]:
-        """Nobody else creates jobs here."""
-        return []
-
-    def append(self, job: SandboxJob) -> list[SandboxJob]:  # noqa: ARG002 - the store's interface
-        """The world remembers the job by itself."""
-        return []
-
-    def close(self) -> None:
-        """There is nothing to let go of."""
+_FILE_NAME = "jobs.jsonl"
+_FIELDS = tuple(field.name for field in dataclasses.fields(SandboxJob))
 
 
 class JobFile:
-    """One JSON line a job, in a file that several processes may append to.
+    """A file of jobs that several processes may append to. Use it from one thread at a time.
 
-    A line is written whole, under a lock on the file, before the job is told to anyone. It survives the end of the
-    process; it isn't synced to the disk, as the jobs are not real. A process that was killed while it wrote leaves a
-    last line without an end: readers pass over it, and the next to append cuts it off.
+    Every line is written completely, under a lock, before the job is returned to a client. It survives the process but
+    is not synced to disk, because the jobs are not real. A process that is killed while writing leaves an incomplete
+    last line: readers ignore it, and the next append removes it.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open or create `path`, which is the file, or the folder of a `jobs.jsonl`.
+        """Open or create `path`: the file itself, or the directory of a `jobs.jsonl`.
 
         Raises:
             RefusedError: the file cannot be opened.
         """
         self.path = path
-        self._told = 0  # bytes of the file that were read or written as whole lines
+        self._offset = 0  # bytes that were read or written as complete lines
         self._lines = 0
-        with self._explained():
-            self.path = path if _names_a_file(path) else path / _FILE
+        with self._errors_explained():
+            self.path = path if path.suffix == ".jsonl" or path.is_file() else path / _FILE_NAME
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # A link is followed where a person names it, and not where nobody but this program has put the file.
-            unfollowed = 0 if self.path == path else os.O_NOFOLLOW
-            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | unfollowed
-            self._handle: int | None = os.open(self.path, flags, 0o600)
-            if not stat.S_ISREG(os.fstat(self._handle).st_mode):  # a pipe's other end would be waited for
+            # A link is followed where you name it, but not where only this program should have put the file.
+            no_follow = 0 if self.path == path else os.O_NOFOLLOW
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | no_follow
+            self._fd: int | None = os.open(self.path, flags, 0o600)
+            if not stat.S_ISREG(os.fstat(self._fd).st_mode):  # opening a pipe would wait for its other end
                 self.close()
-                raise RefusedError(f"{self.path}: the sandbox keeps its jobs in a plain file", self._way_out())
+                raise RefusedError(f"{self.path}: not a regular file", self._hint())
 
     def read_new(self) -> list[SandboxJob]:
-        """The jobs that are in the file and were not told yet.
+        """The jobs in the file that were not returned before.
 
         Raises:
-            RefusedError: the file cannot be read, or a line of it is no job.
+            RefusedError: the file cannot be read, or has an invalid line.
         """
-        with self._explained():
-            return self._read(self._open_handle())
+        with self._errors_explained():
+            return self._read(self._open_fd())
 
     def append(self, job: SandboxJob) -> list[SandboxJob]:
-        """Append `job`, and return the jobs that other processes appended before it.
+        """Append a job, and return the jobs that other processes appended before it.
 
         Raises:
-            RefusedError: the file could not be written; then the job isn't in it.
+            RefusedError: the file could not be written; the job is not in it.
         """
-        line = json.dumps(_to_json(job)).encode() + b"\n"
-        handle = self._open_handle()
-        with self._explained(), _locked(handle):
-            others = self._read(handle)
-            os.ftruncate(handle, self._told)  # what is left is the line of a process that was killed
-            self._write(handle, line)
+        values = {name: getattr(job, name) for name in _FIELDS} | {"created_at": job.created_at.isoformat()}
+        line = json.dumps(values).encode() + b"\n"
+        fd = self._open_fd()
+        with self._errors_explained(), _locked(fd):
+            others = self._read(fd)
+            os.ftruncate(fd, self._offset)  # removes the incomplete line of a process that was killed
+            if os.write(fd, line) != len(line):  # the disk is full; the next append removes what was written
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._offset += len(line)
+            self._lines += 1
         return others
 
     def close(self) -> None:
-        """Close the file. A second call does nothing."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            os.close(handle)
+        """Close the file. Calling it again has no effect."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
 
-    def _open_handle(self) -> int:
-        if self._handle is None:
+    def _open_fd(self) -> int:
+        if self._fd is None:
             raise RefusedError(f"{self.path}: the sandbox is closed")
-        return self._handle
+        return self._fd
 
-    def _read(self, handle: int) -> list[SandboxJob]:
-        size = os.fstat(handle).st_size
-        if size < self._told:  # somebody emptied the file while we held it
-            self._told = self._lines = 0
-        text = os.pread(handle, size - self._told, self._told) if size > self._told else b""
-        whole = text[: text.rfind(b"\n") + 1]
-        jobs = [self._job(line, number) for number, line in enumerate(whole.splitlines(), self._lines + 1)]
-        self._told += len(whole)
+    def _read(self, fd: int) -> list[SandboxJob]:
+        size = os.fstat(fd).st_size
+        if size < self._offset:  # another process truncated the file
+            self._offset = self._lines = 0
+        data = os.pread(fd, size - self._offset, self._offset) if size > self._offset else b""
+        complete = data[: data.rfind(b"\n") + 1]
+        jobs = [self._parse(line, number) for number, line in enumerate(complete.splitlines(), self._lines + 1)]
+        self._offset += len(complete)
         self._lines += len(jobs)
         return jobs
 
-    def _job(self, line: bytes, number: int) -> SandboxJob:
+    def _parse(self, line: bytes, number: int) -> SandboxJob:
         try:
-            return _from_json(json.loads(line))
+            return _parse_job(json.loads(line))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise RefusedError(f"{self.path}:{number}: this line is no job of the sandbox", self._way_out()) from error
-
-    def _write(self, handle: int, line: bytes) -> None:
-        if os.write(handle, line) != len(line):  # the disk is full; the next append cuts off what did fit
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._told += len(line)
-        self._lines += 1
+            raise RefusedError(f"{self.path}:{number}: not a job of the sandbox", self._hint()) from error
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _errors_explained(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            message = f"{self.path}: the sandbox cannot keep its jobs here: {error.strerror or error}"
-            raise RefusedError(message, self._way_out()) from error
+            message = f"{self.path}: the sandbox cannot save its jobs here: {error.strerror or error}"
+            raise RefusedError(message, self._hint()) from error
 
-    def _way_out(self) -> str:
-        return f"Move {self.path} away to begin with an empty sandbox, or keep the jobs at another path."
+    def _hint(self) -> str:
+        return f"Move {self.path} away to start with an empty sandbox, or use another path."
 
 
 @contextmanager
-def _locked(handle: int) -> Iterator[None]:
-    fcntl.flock(handle, fcntl.LOCK_EX)
+def _locked(fd: int) -> Iterator[None]:
+    fcntl.flock(fd, fcntl.LOCK_EX)
     try:
         yield
     finally:
-        fcntl.flock(handle, fcntl.LOCK_UN)
+        fcntl.flock(fd, fcntl.LOCK_UN)
 
 
-def _names_a_file(path: Path) -> bool:
-    return path.suffix == ".jsonl" or path.is_file()
-
-
-def _to_json(job: SandboxJob) -> dict[str, Any]:
-    return {
-        "id": job.id,
-        "workflow_id": job.workflow_id,
-        "project_id": job.project_id,
-        "created_at": job.created_at.isoformat(),
-        "duration": job.duration,
-        "cost": job.cost,
-        "fails": job.fails,
-    }
-
-
-def _from_json(value: Any) -> SandboxJob:
+def _parse_job(value: Any) -> SandboxJob:
     created_at = datetime.fromisoformat(value["created_at"])
     if created_at.tzinfo is None:
         raise ValueError(created_at)
@@ -183,5 +136,5 @@ def _from_json(value: Any) -> SandboxJob:
         created_at=created_at,
         duration=int(value["duration"]),
         cost=int(value["cost"]),
-        fails=bool(value.get("fails", False)),  # a line from before jobs could fail says nothing of it
+        fails=bool(value.get("fails", False)),  # missing in lines of older versions
     )

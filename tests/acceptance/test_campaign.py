@@ -60,10 +60,10 @@ class Slow(Backend):
 
     scene: Scene
 
-    def create(self, workflow_id: str, project_id: str) -> SandboxJob:
+    def create(self, workflow_id: str, project_id: str, *, fails: bool = False) -> SandboxJob:
         if self.created == 2:
             self.scene.skew += 20.0
-        job = super().create(workflow_id, project_id)
+        job = super().create(workflow_id, project_id, fails=fails)
         if self.created == 2:
             self.scene.skew += 25.0
         return job

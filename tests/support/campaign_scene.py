@@ -39,8 +39,8 @@ class Shop(Sandbox):
         with self._gone:
             self.posts += line.startswith("POST ")
 
-    def _forget(self, thread: threading.Thread) -> None:
-        super()._forget(thread)
+    def _close_connection(self, thread: threading.Thread) -> None:
+        super()._close_connection(thread)
         with self._gone:
             self._gone.notify_all()
 

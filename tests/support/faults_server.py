@@ -91,12 +91,12 @@ class Rogue(Shop):
         self.is_open = False
         super().__exit__(kind, error, trace)
 
-    def _exchange(self, connection: socket.socket, reader: http.RequestReader) -> bool:
+    def _serve_request(self, connection: socket.socket, reader: http.RequestReader) -> bool:
         begun = connection.recv(_PEEKED, socket.MSG_PEEK)
         method, _, rest = begun.partition(b" ")
         target = rest.partition(b" ")[0].decode("latin-1")
         if not begun or target == "/ping":
-            return super()._exchange(connection, reader)
+            return super()._serve_request(connection, reader)
         fault, dice = self.dice_thrown.throw(method.decode("latin-1"), target)
         if fault is not None and fault.unread:
             self.dice_thrown.met(f"{method.decode()} {fault.kind}")
@@ -104,7 +104,7 @@ class Rogue(Shop):
         request = reader.read()
         if request is None:
             return False
-        self._tell(request, fault.kind if fault else "")
+        self._log_request(request, fault.kind if fault else "")
         if fault is None:
             response = self._answer(request)
             connection.sendall(self._render(response, close=False, head_only=False))

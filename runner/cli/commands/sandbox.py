@@ -45,9 +45,9 @@ _MOST_LISTED = 20
     "fault_texts",
     multiple=True,
     metavar="KIND=SHARE",
-    help="Let a share of the POSTs go wrong. KIND is rate-limit[:SECONDS], bad-gateway, reset, slow[:SECONDS] or "
-    "failure (the job fails half-way, whatever else the POST meets); SHARE is from 0 to 1, or a percentage. May be "
-    "given again.",
+    help="Make a share of the POSTs fail. KIND is rate-limit[:SECONDS], bad-gateway, reset, slow[:SECONDS] or failure "
+    "(the job fails halfway, in addition to any other fault); SHARE is a number from 0 to 1, or a percentage. "
+    "Repeatable.",
 )
 @click.option(
     "--seed", type=int, metavar="N", help="Draw the same faults as another sandbox with this seed.  [default: random]"

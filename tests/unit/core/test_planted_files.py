@@ -144,7 +144,7 @@ def test_a_link_in_the_place_of_the_sandbox_s_jobs_is_not_followed(tmp_path: Pat
 def test_a_pipe_in_the_place_of_the_sandbox_s_jobs_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "sandbox").mkdir()
     os.mkfifo(tmp_path / "sandbox" / "jobs.jsonl")
-    with pytest.raises(RefusedError, match="in a plain file"):
+    with pytest.raises(RefusedError, match="not a regular file"):
         JobFile(tmp_path / "sandbox")
 
 

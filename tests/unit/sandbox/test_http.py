@@ -1,4 +1,4 @@
-"""HTTP/1.1 as bytes: what is a request, where it ends, and what is turned away."""
+"""Reading requests and rendering responses as bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AT = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 
 
 def receiver(data: bytes, chunk: int) -> Callable[[int], bytes]:
-    """Tells `data` in pieces of `chunk` bytes, and then the end."""
+    """Returns `data` in pieces of `chunk` bytes, and then nothing."""
     pieces = [data[start : start + chunk] for start in range(0, len(data), chunk)]
     return lambda _size: pieces.pop(0) if pieces else b""
 
@@ -24,29 +24,26 @@ def read(data: bytes, chunk: int = 4096) -> Request | None:
 
 
 def request(text: str) -> Request:
-    found = read(text.replace("\n", "\r\n").encode("latin-1"))
-    assert found is not None
-    return found
+    parsed = read(text.replace("\n", "\r\n").encode("latin-1"))
+    assert parsed is not None
+    return parsed
 
 
-def test_a_request_is_read_with_its_path_query_and_headers() -> None:
-    found = request("POST /v0/a%20b%2Fc/d?x=1&y=%C3%A9+z&x=2&e= HTTP/1.1\nHost: 127.0.0.1:80\nAUTHORIZATION:  k \n\n")
-    assert found.method == "POST"
-    assert found.path == "/v0/a%20b%2Fc/d"
-    assert found.segments == ("v0", "a b/c", "d")
-    assert found.query == {"x": "1", "y": "é z", "e": ""}
-    assert found.headers == {"host": "127.0.0.1:80", "authorization": "k"}
+def test_path_query_and_headers() -> None:
+    parsed = request("POST /v0/a%20b%2Fc/d?x=1&y=%C3%A9+z&x=2&e= HTTP/1.1\nHost: 127.0.0.1:80\nAUTHORIZATION:  k \n\n")
+    assert parsed.method == "POST"
+    assert parsed.path == "/v0/a%20b%2Fc/d"
+    assert parsed.segments == ("v0", "a b/c", "d")
+    assert parsed.query == {"x": "1", "y": "é z", "e": ""}
+    assert parsed.headers == {"host": "127.0.0.1:80", "authorization": "k"}
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
-def test_requests_are_told_apart_however_their_bytes_arrive(chunk: int) -> None:
+def test_requests_are_separated_however_their_bytes_arrive(chunk: int) -> None:
     data = b"POST /a HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc\r\nGET /b HTTP/1.1\r\n\r\nGET /c HTTP/1.1\r\n\r\n"
     reader = RequestReader(receiver(data, chunk))
-    assert [found and found.path for found in (reader.read(), reader.read(), reader.read())] == [
-        "/a",
-        "/b",
-        "/c",
-    ]
+    requests = [reader.read(), reader.read(), reader.read()]
+    assert [parsed and parsed.path for parsed in requests] == ["/a", "/b", "/c"]
     assert reader.read() is None
 
 
@@ -60,7 +57,7 @@ def test_requests_are_told_apart_however_their_bytes_arrive(chunk: int) -> None:
         b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nab",
     ],
 )
-def test_half_a_request_is_no_request(data: bytes) -> None:
+def test_incomplete_requests_are_ignored(data: bytes) -> None:
     assert read(data) is None
 
 
@@ -74,25 +71,25 @@ def test_half_a_request_is_no_request(data: bytes) -> None:
         ("GET / HTTP/1.0\nConnection: Keep-Alive\n\n", True),
     ],
 )
-def test_a_connection_is_kept_as_the_client_wishes(text: str, keep_alive: bool) -> None:
+def test_keep_alive(text: str, keep_alive: bool) -> None:
     assert request(text).keep_alive is keep_alive
 
 
 @pytest.mark.parametrize("target", ["http://127.0.0.1:1/ping?a=1", "HTTP://localhost/ping?a=1", "/ping?a=1#part"])
-def test_a_target_may_be_a_whole_url(target: str) -> None:
-    found = request(f"GET {target} HTTP/1.1\n\n")
-    assert (found.path, found.query) == ("/ping", {"a": "1"})
+def test_target_may_be_a_complete_url(target: str) -> None:
+    parsed = request(f"GET {target} HTTP/1.1\n\n")
+    assert (parsed.path, parsed.query) == ("/ping", {"a": "1"})
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:8080", "127.9.9.9", "localhost:1", "LOCALHOST", "[::1]:80"])
-def test_loopback_is_served(host: str) -> None:
+def test_loopback_hosts_are_served(host: str) -> None:
     assert request(f"GET / HTTP/1.1\nHost: {host}\n\n").headers["host"] == host
 
 
 @pytest.mark.parametrize(
     "host", ["api.pixxel.space", "10.0.0.1", "127.0.0.1.evil.test", "localhost.evil.test", "", "0.0.0.0:80"]
 )
-def test_another_host_is_refused(host: str) -> None:
+def test_other_hosts_are_rejected(host: str) -> None:
     with pytest.raises(HttpError, match=r"127\.0\.0\.1") as caught:
         request(f"GET / HTTP/1.1\nHost: {host}\n\n")
     assert caught.value.status == HTTPStatus.MISDIRECTED_REQUEST
@@ -122,13 +119,13 @@ def test_another_host_is_refused(host: str) -> None:
         (b"x" * 200_000, 431),
     ],
 )
-def test_what_is_no_request_is_turned_away(data: bytes, status: int) -> None:
+def test_invalid_requests_are_rejected(data: bytes, status: int) -> None:
     with pytest.raises(HttpError) as caught:
         read(data)
     assert caught.value.status == status
 
 
-def test_an_answer_is_rendered_in_one_piece() -> None:
+def test_render_response() -> None:
     response = Response(HTTPStatus.NOT_FOUND, b"{}", {"Allow": "GET"})
     assert render_response(response, date=AT, request_id="r", close=True, head_only=False) == (
         b"HTTP/1.1 404 Not Found\r\nDate: Mon, 04 May 2026 03:02:01 GMT\r\nX-Request-Id: r\r\n"
@@ -136,7 +133,7 @@ def test_an_answer_is_rendered_in_one_piece() -> None:
     )
 
 
-def test_the_answer_to_head_has_no_body_and_its_length() -> None:
+def test_response_to_head_has_a_length_and_no_body() -> None:
     rendered = render_response(Response(HTTPStatus.OK, b"{}"), date=AT, request_id="r", close=False, head_only=True)
     assert b"Content-Length: 2\r\n" in rendered
     assert rendered.endswith(b"\r\n\r\n")

@@ -1,4 +1,4 @@
-"""The sandbox's job file: what was appended is there, whoever appended it and however they ended."""
+"""The sandbox's job file, shared by several processes that may be killed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from runner.sandbox.store import JobFile
 
 AT = datetime(2026, 5, 4, 3, 2, 1, 123456, tzinfo=UTC)
 
-# Appends jobs of its own to the file it is given, as another process would.
+# A process that appends jobs to the file that it is given.
 APPENDER = """
 import sys
 from datetime import UTC, datetime
@@ -42,53 +42,53 @@ def job(job_id: str) -> SandboxJob:
 def read(path: Path) -> list[str]:
     store = JobFile(path)
     try:
-        return [found.id for found in store.read_new()]
+        return [saved.id for saved in store.read_new()]
     finally:
         store.close()
 
 
-def test_a_job_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_jobs_are_read_back(tmp_path: Path) -> None:
     store = JobFile(tmp_path)
     store.append(job("a"))
     store.close()
-    again = JobFile(tmp_path)
-    assert again.read_new() == [job("a")]
-    assert again.read_new() == []
-    again.close()
+    reopened = JobFile(tmp_path)
+    assert reopened.read_new() == [job("a")]
+    assert reopened.read_new() == []
+    reopened.close()
 
 
-def test_that_a_job_fails_comes_back_too(tmp_path: Path) -> None:
+def test_failing_jobs_are_read_back(tmp_path: Path) -> None:
     jobs = [job("sound"), replace(job("failing"), fails=True)]
     with closing(JobFile(tmp_path)) as store:
-        for one in jobs:
-            store.append(one)
-    with closing(JobFile(tmp_path)) as again:
-        assert again.read_new() == jobs
+        for failing_or_not in jobs:
+            store.append(failing_or_not)
+    with closing(JobFile(tmp_path)) as reopened:
+        assert reopened.read_new() == jobs
 
 
-def test_a_line_from_before_jobs_could_fail_is_read(tmp_path: Path) -> None:
+def test_lines_of_older_versions_are_read(tmp_path: Path) -> None:
     line = f'{{"id": "a", "workflow_id": "w", "project_id": "p", "created_at": "{AT.isoformat()}"'
     (tmp_path / "jobs.jsonl").write_text(f'{line}, "duration": 30, "cost": 10}}\n', encoding="utf-8")
     with closing(JobFile(tmp_path)) as store:
         assert store.read_new() == [job("a")]
 
 
-def test_a_job_is_in_the_file_before_append_returns(tmp_path: Path) -> None:
+def test_append_writes_before_it_returns(tmp_path: Path) -> None:
     store = JobFile(tmp_path)
     store.append(job("a"))
     assert read(tmp_path) == ["a"]
     store.close()
 
 
-@pytest.mark.parametrize("name", ["jobs.jsonl", "folder", "deep/folder"])
-def test_folder_and_file_are_private(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["jobs.jsonl", "directory", "deep/directory"])
+def test_directory_and_file_are_private(tmp_path: Path, name: str) -> None:
     store = JobFile(tmp_path / "new" / name)
     store.close()
     assert stat.S_IMODE(store.path.stat().st_mode) == 0o600
     assert stat.S_IMODE(store.path.parent.stat().st_mode) == 0o700
 
 
-def test_an_existing_file_of_any_name_is_taken_as_the_file(tmp_path: Path) -> None:
+def test_an_existing_file_of_any_name_is_used(tmp_path: Path) -> None:
     path = tmp_path / "history"
     path.touch()
     store = JobFile(path)
@@ -97,7 +97,7 @@ def test_an_existing_file_of_any_name_is_taken_as_the_file(tmp_path: Path) -> No
     assert read(path) == ["a"]
 
 
-def test_two_holders_see_each_other(tmp_path: Path) -> None:
+def test_two_stores_see_each_other_s_jobs(tmp_path: Path) -> None:
     mine, theirs = JobFile(tmp_path), JobFile(tmp_path)
     assert mine.append(job("a")) == []
     assert theirs.append(job("b")) == [job("a")]
@@ -108,33 +108,33 @@ def test_two_holders_see_each_other(tmp_path: Path) -> None:
     theirs.close()
 
 
-def test_two_processes_append_at_once_and_no_line_is_lost_or_torn(tmp_path: Path) -> None:
+def test_no_line_is_lost_when_two_processes_append(tmp_path: Path) -> None:
     mine = JobFile(tmp_path)
     with subprocess.Popen([sys.executable, "-c", APPENDER, str(tmp_path), "300"]) as process:
-        seen = [found.id for number in range(300) for found in mine.append(job(f"mine-{number}"))]
+        seen = [saved.id for number in range(300) for saved in mine.append(job(f"mine-{number}"))]
         assert process.wait(60) == 0
-    seen += [found.id for found in mine.read_new()]
+    seen += [saved.id for saved in mine.read_new()]
     mine.close()
     assert seen == [f"theirs-{number}" for number in range(300)]
     assert sorted(read(tmp_path)) == sorted([*seen, *(f"mine-{number}" for number in range(300))])
 
 
-@pytest.mark.parametrize("torn", [b"{", b'{"id": "half', b'{"id": "\xc3'])
-def test_a_torn_last_line_is_passed_over_and_cut_by_the_next_append(tmp_path: Path, torn: bytes) -> None:
+@pytest.mark.parametrize("incomplete", [b"{", b'{"id": "half', b'{"id": "\xc3'])
+def test_an_incomplete_last_line_is_ignored_and_removed_by_the_next_append(tmp_path: Path, incomplete: bytes) -> None:
     store = JobFile(tmp_path)
     store.append(job("a"))
     store.close()
     with store.path.open("ab") as file:
-        file.write(torn)
+        file.write(incomplete)
     assert read(tmp_path) == ["a"]
-    again = JobFile(tmp_path)
-    again.append(job("b"))
-    again.close()
+    reopened = JobFile(tmp_path)
+    reopened.append(job("b"))
+    reopened.close()
     assert read(tmp_path) == ["a", "b"]
-    assert torn + b"\n" not in store.path.read_bytes()
+    assert incomplete + b"\n" not in store.path.read_bytes()
 
 
-def test_a_holder_cuts_what_another_process_left_torn(tmp_path: Path) -> None:
+def test_an_open_store_removes_the_incomplete_line_of_another_process(tmp_path: Path) -> None:
     store = JobFile(tmp_path)
     store.append(job("a"))
     with store.path.open("ab") as file:
@@ -144,7 +144,7 @@ def test_a_holder_cuts_what_another_process_left_torn(tmp_path: Path) -> None:
     assert read(tmp_path) == ["a", "b"]
 
 
-def test_a_file_that_was_emptied_is_read_anew(tmp_path: Path) -> None:
+def test_a_truncated_file_is_read_from_the_start(tmp_path: Path) -> None:
     store = JobFile(tmp_path)
     store.append(job("a"))
     os.truncate(store.path, 0)
@@ -167,7 +167,7 @@ def test_a_file_that_was_emptied_is_read_anew(tmp_path: Path) -> None:
         b'{"id": "a", "workflow_id": "w", "project_id": "p", "created_at": "2026-01-01", "duration": 1, "cost": 1}',
     ],
 )
-def test_a_line_that_is_no_job_is_refused_with_its_place_and_a_way_out(tmp_path: Path, line: bytes) -> None:
+def test_invalid_lines_are_reported_with_their_position(tmp_path: Path, line: bytes) -> None:
     store = JobFile(tmp_path)
     store.append(job("a"))
     store.close()
@@ -180,19 +180,19 @@ def test_a_line_that_is_no_job_is_refused_with_its_place_and_a_way_out(tmp_path:
     assert caught.value.exit_code is Exit.REFUSED
 
 
-def test_a_path_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
+def test_path_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(RefusedError, match="cannot keep its jobs"):
+    with pytest.raises(RefusedError, match="cannot save its jobs"):
         JobFile(tmp_path / "file" / "below")
 
 
-def test_a_folder_in_the_file_s_place_is_refused(tmp_path: Path) -> None:
+def test_directory_in_place_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "jobs.jsonl").mkdir()
-    with pytest.raises(RefusedError, match="cannot keep its jobs"):
+    with pytest.raises(RefusedError, match="cannot save its jobs"):
         JobFile(tmp_path)
 
 
-def test_a_bad_line_is_counted_from_the_file_s_start(tmp_path: Path) -> None:
+def test_line_numbers_count_from_the_start_of_the_file(tmp_path: Path) -> None:
     store = JobFile(tmp_path)
     store.append(job("a"))
     other = JobFile(tmp_path)
@@ -207,12 +207,12 @@ def test_a_bad_line_is_counted_from_the_file_s_start(tmp_path: Path) -> None:
     other.close()
 
 
-def test_a_line_is_written_under_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_are_written_under_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = JobFile(tmp_path)
     locked: list[bool] = []
     write = os.write
 
-    def watched(handle: int, data: bytes) -> int:
+    def check_lock(handle: int, data: bytes) -> int:
         with store.path.open("rb") as other:
             try:
                 fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -221,17 +221,17 @@ def test_a_line_is_written_under_the_lock(tmp_path: Path, monkeypatch: pytest.Mo
                 locked.append(True)
         return write(handle, data)
 
-    monkeypatch.setattr(os, "write", watched)
+    monkeypatch.setattr(os, "write", check_lock)
     store.append(job("a"))
     store.close()
     assert locked == [True]
 
 
-def test_a_job_that_does_not_fit_is_refused_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = JobFile(tmp_path)
     store.append(job("a"))
     write = os.write
-    with monkeypatch.context() as patch:  # a disk that is full after ten bytes: no real one is at hand
+    with monkeypatch.context() as patch:  # a disk that is full after ten bytes
         patch.setattr(os, "write", lambda handle, data: write(handle, data[:10]))
         with pytest.raises(RefusedError, match="No space left"):
             store.append(job("b"))
@@ -240,7 +240,7 @@ def test_a_job_that_does_not_fit_is_refused_and_leaves_nothing(tmp_path: Path, m
     assert read(tmp_path) == ["a", "c"]
 
 
-def test_a_closed_store_says_so_and_can_be_closed_again(tmp_path: Path) -> None:
+def test_closed_store(tmp_path: Path) -> None:
     store = JobFile(tmp_path)
     store.close()
     store.close()
