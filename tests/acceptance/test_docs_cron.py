@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support.pages import CHECKOUT, Page
 from support.schemas import check_results
-from support.shell import KEY, Done, unwatched
+from support.shell import KEY, Done, at_noon, unwatched
 from support.wire import Request, Reset, Script, Stall, WireServer, created, refusing_port, reply
 
 PAGE = Page("docs/cron.md")
@@ -79,6 +79,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program.chmod(0o755)
     done = night.sh(f"set -e\n{night.put(PAGE.block('set up'))}", unwatched(), f"{KEY}\n")
     assert done.code == 0, done.err
+    nightly = night.folder / "nightly.yaml"
+    nightly.write_text(at_noon(nightly.read_text("utf-8")), encoding="utf-8")
     assert (night.folder / "api-key").stat().st_mode & 0o777 == 0o600
     return night.folder
 

@@ -22,7 +22,7 @@ import pytest
 import yaml
 from support.pages import CHECKOUT, Page
 from support.schemas import check_results
-from support.shell import KEY, Done, unwatched
+from support.shell import KEY, Done, at_noon, unwatched
 from support.wire import Request, Script, Stall, WireServer, created
 
 from runner.core.version import VERSION
@@ -162,7 +162,8 @@ def job_of_workflow(request: Request) -> Script:
 
 def test_the_program_writes_nowhere_but_to_the_ledgers_folder(tmp_path: Path) -> None:
     container = Container(tmp_path / "data")
-    nightly = FOLDER / "nightly.yaml"
+    nightly = tmp_path / "nightly.yaml"
+    nightly.write_text(at_noon((FOLDER / "nightly.yaml").read_text("utf-8")), encoding="utf-8")
     with WireServer(choose=job_of_workflow) as server:
         reach = {
             "PIXXEL_BASE_URL": server.url,
@@ -363,7 +364,8 @@ class Node:
         (place / f"..{version}").mkdir(parents=True)
         (place / "..data").symlink_to(f"..{version}")
         for name in ("nightly.yaml",):
-            shutil.copy(FOLDER / name, place / f"..{version}" / name)
+            text = at_noon((FOLDER / name).read_text("utf-8"))
+            (place / f"..{version}" / name).write_text(text, encoding="utf-8")
             (place / name).symlink_to(f"..data/{name}")
 
     def run(self, name: str, base_url: str = "http://127.0.0.1:9", *, instead: Mapping[str, str] | None = None) -> Done:

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from support.pages import CHECKOUT, Page
-from support.shell import KEY, Done, Shell
+from support.shell import KEY, Done, Shell, at_noon
 from support.wire import Request, Reset, Script, WireServer, created, refusing_port, reply
 
 from runner.reports.formats import prometheus
@@ -78,7 +78,8 @@ def night(tmp_path: Path) -> Night:
     program.parent.mkdir(parents=True)
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m runner "$@"\n', encoding="ascii")
     program.chmod(0o755)
-    shutil.copy(CHECKOUT / "docs" / "cron" / "nightly.yaml", night.folder)
+    nightly = (CHECKOUT / "docs" / "cron" / "nightly.yaml").read_text("utf-8")
+    (night.folder / "nightly.yaml").write_text(at_noon(nightly), encoding="utf-8")
     key = night.folder / "api-key"
     key.touch(0o600)
     key.write_text(f"{KEY}\n", encoding="ascii")

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from support.pages import CHECKOUT
 from support.schemas import check_results
+from support.shell import ZONE
 from support.wire import Reset, Stall, WireServer, created, reply
 
 import runner
@@ -32,14 +33,14 @@ from runner import (
 )
 from runner.ledger.connect import create_ledger
 
-FIELDS = """\
+FIELDS = f"""\
 version: 1
 once_per: day
-timezone: UTC
-defaults: {project_id: p-1}
+timezone: {ZONE}
+defaults: {{project_id: p-1}}
 jobs:
-  - {name: north, workflow_id: w-1}
-  - {name: south, workflow_id: w-2}
+  - {{name: north, workflow_id: w-1}}
+  - {{name: south, workflow_id: w-2}}
 """
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,6 +21,8 @@ from support import canary
 from runner.cli.main import main
 
 KEY = canary.KEY
+# It is about noon there, so that no day, week or month ends while a test runs.
+ZONE = f"Etc/GMT{datetime.now(UTC).hour - 12:+d}"
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Shell:
     def manifest(self, *pairs: tuple[str, str, str], path: str = "nightly.yaml", once_per: str = "day") -> Path:
         """Write a manifest of (name, workflow, project)."""
         jobs = "".join(f"  - {{name: {name}, workflow_id: {w}, project_id: {p}}}\n" for name, w, p in pairs)
-        return self.write(path, f"version: 1\nonce_per: {once_per}\ntimezone: UTC\njobs:\n{jobs}")
+        return self.write(path, f"version: 1\nonce_per: {once_per}\ntimezone: {ZONE}\njobs:\n{jobs}")
 
     def at(self, base_url: str, key: str | None = KEY) -> None:
         """Work with an API from now on; without a key with None."""
@@ -100,6 +104,13 @@ class Shell:
 
 def command(arguments: Sequence[str | Path]) -> list[str]:
     return [sys.executable, "-m", "runner", *map(str, arguments)]
+
+
+def at_noon(manifest: str) -> str:
+    """A manifest with ZONE as its time zone."""
+    text, replaced = re.subn(r"(?m)^timezone: [\w/]+", f"timezone: {ZONE}", manifest)
+    assert replaced == 1
+    return text
 
 
 def unwatched() -> dict[str, str]:
