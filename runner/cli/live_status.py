@@ -1,4 +1,4 @@
-"""Following jobs until they are final: a table that is drawn anew on a terminal, one line for each change otherwise."""
+"""Waits for jobs to become final, and shows their status: a table redrawn on a terminal, or a line for each change."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from runner.runs.job_status import StatusPoller
 
 _SLICE = 0.2  # seconds
-_LONG = 5.0  # seconds of a pause that a person wants to know of
+_LONG_PAUSE = 5.0  # seconds: a shorter one is not shown
 _COLORS = {"completed": "green", "failed": "red", "cancelled": "red", "active": "cyan", "unknown": "yellow"}
-_LEAST_NAME = 16  # columns
-_LEAST_WORDS = 9  # columns
-_GAP = 2  # columns
+_MIN_NAME_WIDTH = 16
+_MIN_STATUS_WIDTH = 9
+_GAP = 2
 
-Keep = Callable[[Sequence[JobStatus]], None]
+SaveStatuses = Callable[[Sequence[JobStatus]], None]
 
 
 @contextmanager
 def open_run_ledger(path: Path) -> Iterator[Ledger]:
-    """A run's ledger; where that can't be written it is read, and what is final is only shown."""
+    """Open the ledger of a run; read-only if it cannot be written, and then final statuses are not saved."""
     try:
         ledger = Ledger(path)
     except RefusedError:
@@ -45,138 +45,137 @@ def open_run_ledger(path: Path) -> Iterator[Ledger]:
 
 
 @contextmanager
-def saving_final_states(ledger: Ledger, api: str) -> Iterator[Keep]:
-    """What keeps final states in the ledger. That it can't is said at the end: a table may be drawn until then."""
-    failed: list[RefusedError] = []
+def saving_final_statuses(ledger: Ledger, api: str) -> Iterator[SaveStatuses]:
+    """Yield a function that saves final statuses. At the end, warn if that failed: until then a table may be drawn."""
+    errors: list[RefusedError] = []
     try:
-        yield tracking.final_status_saver(ledger, api, failed.append)
+        yield tracking.final_status_saver(ledger, api, errors.append)
     finally:
-        if failed:
-            console.warn(f"what is final could not be kept on record: {escape_unprintable(failed[0].message)}")
+        if errors:
+            console.warn(f"final statuses could not be saved to the ledger: {escape_unprintable(errors[0].message)}")
 
 
 def format_status_command(target: str) -> str:
-    """The command that goes on following a run."""
+    """The command to wait for a run again."""
     return f"{options.format_command('status', target)} --wait"
 
 
-def wait_until_final(watch: StatusPoller, *, timeout: float | None, again: str, quiet: bool) -> Exit:
-    """Follow until every job is final, or the timeout is over; say how it goes on stderr, and return the exit code.
+def wait_until_final(poller: StatusPoller, *, timeout: float | None, next_command: str, quiet: bool) -> Exit:
+    """Wait until every job is final or the timeout expires, showing their status on stderr. Return the exit code.
 
-    A signal ends the following as it ends any command; then what to do is said, with `again`, the command to go on.
+    `next_command` is suggested if the wait ends early: by the timeout, by a signal, or as the status of a job cannot be
+    determined.
     """
-    display = _display(watch, quiet=quiet)
+    display = _make_display(poller, quiet=quiet)
     try:
-        for changed in watch.poll_until_final(sleep, timeout):
+        for changed in poller.poll_until_final(sleep, timeout):
             display(changed)
     except Exception:
         raise
-    except BaseException:  # a signal: the jobs are the API's, and nothing here could end them
-        console.info(f"not followed any more: the jobs go on at the API. To look again: {again}")
+    except BaseException:  # a signal
+        console.info(f"stopped waiting; the jobs continue at the API. To wait again: {next_command}")
         raise
-    if not watch.is_done:
-        console.warn(f"the time to wait is over, and the jobs go on. To look again: {again}")
+    if not poller.is_done:
+        console.warn(f"timed out waiting; jobs are still running. To wait again: {next_command}")
         return Exit.TIMED_OUT
-    code = exit_code(watch.statuses)
+    code = exit_code(poller.statuses)
     if code is Exit.REFUSED:
-        console.info(f"not followed any more. To look again: {again}")
+        console.info(f"stopped waiting. To wait again: {next_command}")
     return code
 
 
-def exit_code(sightings: Sequence[JobStatus], others: Mapping[OutcomeName, int] = MappingProxyType({})) -> Exit:
-    """0: nothing is wrong; 1: a job failed or was cancelled; 4: it could not be told what became of one.
-
-    `others` counts what a run has without a job at the API.
-    """
-    if others.get("in_doubt") or any(one.problem or (one.is_final and one.kind == "unknown") for one in sightings):
+def exit_code(statuses: Sequence[JobStatus], others: Mapping[OutcomeName, int] = MappingProxyType({})) -> Exit:
+    """The exit code for the statuses of a run's jobs. `others` counts its outcomes without a job at the API."""
+    if others.get("in_doubt") or any(job.problem or (job.is_final and job.kind == "unknown") for job in statuses):
         return Exit.REFUSED
-    failed = others.get("not_created") or any(one.kind in ("failed", "cancelled") for one in sightings)
+    failed = others.get("not_created") or any(job.kind in ("failed", "cancelled") for job in statuses)
     return Exit.NOT_CREATED if failed else Exit.OK
 
 
-def report_problems(watch: StatusPoller) -> None:
-    """Say what could not be learned, and why."""
-    if watch.refused:
-        console.error(RefusedError(watch.refused, "Set PIXXEL_API_KEY or --api-key-file to a key of this API."))
+def report_problems(poller: StatusPoller) -> None:
+    """Say which statuses could not be determined, and why."""
+    if poller.refused:
+        console.error(RefusedError(poller.refused, "Set PIXXEL_API_KEY or --api-key-file to a key of this API."))
         return
-    troubled = [one for one in watch.statuses if one.problem]
-    if troubled:
-        jobs = "1 job" if len(troubled) == 1 else f"{len(troubled)} jobs"
-        console.warn(f"what became of {jobs} is not known, the first with: {escape_unprintable(troubled[0].problem)}")
+    problems = [escape_unprintable(job.problem) for job in poller.statuses if job.problem]
+    if len(problems) == 1:
+        console.warn(f"the status of 1 job is unknown: {problems[0]}")
+    elif problems:
+        console.warn(f"the status of {len(problems)} jobs is unknown; first error: {problems[0]}")
 
 
 def sleep(seconds: float) -> bool:
-    """Wait; a signal ends it by the exception that it raises."""
-    # In slices: a signal that comes just before a sleep is seen by Python when the sleep is over.
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        time.sleep(min(left, _SLICE))
+    """Sleep. A signal ends it with the exception that its handler raises."""
+    # In slices: Python handles a signal that arrives just before a sleep only after it.
+    deadline = time.monotonic() + seconds
+    while (remaining := deadline - time.monotonic()) > 0:
+        time.sleep(min(remaining, _SLICE))
     return True
 
 
-def _display(watch: StatusPoller, *, quiet: bool) -> Callable[[Sequence[JobStatus]], None]:
+def _make_display(poller: StatusPoller, *, quiet: bool) -> Callable[[Sequence[JobStatus]], None]:
     if quiet:
         return lambda _changed: None
-    return _Live(watch).draw if terminal.can_redraw() else _Lines(watch).say
+    return _LiveTable(poller).draw if terminal.can_redraw() else _ChangeLog(poller).write
 
 
-class _Lines:
-    """One line for each change, and for a pause that the API asks for."""
-
-    def __init__(self, watch: StatusPoller) -> None:
-        self._watch = watch
-        self._paused_until = 0.0  # as far as it was said
-
-    def say(self, changed: Sequence[JobStatus]) -> None:
-        """Say what has changed."""
-        for one in changed:
-            console.info(escape_unprintable(f"{one.name}: {_in_words(one)}"))
-        pause = self._watch.paused_for
-        if pause > _LONG and time.monotonic() + pause > self._paused_until + _LONG:
-            self._paused_until = time.monotonic() + pause
-            console.info(_pause_in_words(pause))
+def _describe_pause(seconds: float) -> str:
+    return f"pausing for {seconds:.0f} s, as the API requested"
 
 
-def _pause_in_words(seconds: float) -> str:
-    return f"the API asks for a pause of {seconds:.0f} s"
+def _describe(job: JobStatus) -> str:
+    if job.problem:
+        return f"status unknown: {job.problem}"
+    progress = f", {job.progress}" if job.progress and not job.is_final else ""
+    errors = f": {'; '.join(job.errors)}" if job.errors else ""
+    return f"{job.status or 'status unknown'}{progress}{errors}"
 
 
-def _in_words(one: JobStatus) -> str:
-    if one.problem:
-        return f"not known now: {one.problem}"
-    progress = f", {one.progress}" if one.progress and not one.is_final else ""
-    reasons = f": {'; '.join(one.errors)}" if one.errors else ""
-    return f"{one.status or 'status unknown'}{progress}{reasons}"
+class _ChangeLog:
+    """Writes a line for each change, and for each long pause that the API requests."""
+
+    def __init__(self, poller: StatusPoller) -> None:
+        self._poller = poller
+        self._pause_end = 0.0  # of the pause last written
+
+    def write(self, changed: Sequence[JobStatus]) -> None:
+        """Write the jobs that have changed."""
+        for job in changed:
+            console.info(escape_unprintable(f"{job.name}: {_describe(job)}"))
+        pause = self._poller.paused_for
+        if pause > _LONG_PAUSE and time.monotonic() + pause > self._pause_end + _LONG_PAUSE:
+            self._pause_end = time.monotonic() + pause
+            console.info(_describe_pause(pause))
 
 
-class _Live:
-    """A table on a terminal that is drawn over itself: jobs that go on first, as many as there is room for."""
+class _LiveTable:
+    """Redraws a table on the terminal: as many jobs as fit, those that are not final first."""
 
-    def __init__(self, watch: StatusPoller) -> None:
-        self._watch = watch
-        self._drawing = terminal.LiveLines()
+    def __init__(self, poller: StatusPoller) -> None:
+        self._poller = poller
+        self._live_lines = terminal.LiveLines()
 
     def draw(self, _changed: Sequence[JobStatus]) -> None:
-        """Draw it as it is now, in the place where it was."""
+        """Redraw it with the present statuses."""
         size = terminal.size()
-        self._drawing.draw(self._lines(max(1, size.columns - 1), max(1, size.lines - 2)))
+        self._live_lines.draw(self._format(max(1, size.columns - 1), max(1, size.lines - 2)))
 
-    def _lines(self, columns: int, room: int) -> list[str]:
-        sightings = self._watch.statuses
-        going = sorted(sightings, key=lambda one: one.is_final)
-        shown = going[: room - 1]
-        widest = max((display_width(escape_unprintable(one.name)) for one in shown), default=0)
-        most = max(_LEAST_NAME, columns // 2)
-        name_width = min(widest, most, max(1, columns - _GAP - _LEAST_WORDS))
-        lines = [self._line(one, name_width, columns) for one in shown]
-        more = len(sightings) - len(shown)
-        rest = f" ({more} not shown)" if more else ""
-        pause = self._watch.paused_for
-        rest += f"; {_pause_in_words(pause)}" if pause > _LONG else ""
-        return [*lines, truncate(f"{escape_unprintable(job_status.summarize_statuses(sightings))}{rest}", columns)]
+    def _format(self, columns: int, max_lines: int) -> list[str]:
+        statuses = self._poller.statuses
+        shown = sorted(statuses, key=lambda job: job.is_final)[: max_lines - 1]
+        widest = max((display_width(escape_unprintable(job.name)) for job in shown), default=0)
+        max_width = max(_MIN_NAME_WIDTH, columns // 2)
+        name_width = min(widest, max_width, max(1, columns - _GAP - _MIN_STATUS_WIDTH))
+        lines = [self._format_job(job, name_width, columns) for job in shown]
+        hidden = len(statuses) - len(shown)
+        pause = self._poller.paused_for
+        total = escape_unprintable(job_status.summarize_statuses(statuses))
+        total += f" ({hidden} not shown)" if hidden else ""
+        total += f"; {_describe_pause(pause)}" if pause > _LONG_PAUSE else ""
+        return [*lines, truncate(total, columns)]
 
-    def _line(self, one: JobStatus, name_width: int, columns: int) -> str:
-        name = truncate(escape_unprintable(one.name), name_width)
-        text = truncate(escape_unprintable(_in_words(one)), max(1, columns - name_width - _GAP))
-        colored = click.style(text, fg=_COLORS[one.kind]) if console.is_stderr_colored() else text
+    def _format_job(self, job: JobStatus, name_width: int, columns: int) -> str:
+        name = truncate(escape_unprintable(job.name), name_width)
+        text = truncate(escape_unprintable(_describe(job)), max(1, columns - name_width - _GAP))
+        colored = click.style(text, fg=_COLORS[job.kind]) if console.is_stderr_colored() else text
         return f"{name}{' ' * (name_width - display_width(name) + _GAP)}{colored}"

@@ -349,7 +349,7 @@ def test_what_is_about_one_manifest_takes_no_folder(desk: Desk, arguments: tuple
     done = desk(*arguments)
     assert done.code == 2
     assert "jobs is a directory" in done.err
-    assert "Name it: jobs/NAME.yaml" in done.err
+    assert "Name one manifest in it: jobs/NAME.yaml" in done.err
 
 
 def test_very_many_need_no_more_open_files_than_one(desk: Desk) -> None:

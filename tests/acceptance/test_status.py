@@ -254,7 +254,7 @@ def test_of_a_run_that_goes_on_the_jobs_so_far_are_told(shell: Shell) -> None:
         gate.set()
         process.communicate(timeout=PATIENCE)
     assert statuses(done) == {"field-a": "running", "field-b": "running"}
-    assert "has not ended: these are its jobs so far; locked by" in done.err
+    assert "is in progress; these are its jobs so far; locked by" in done.err
     assert "in doubt" not in done.out
 
 
@@ -283,8 +283,8 @@ def test_the_address_in_a_results_file_is_never_contacted(shell: Shell) -> None:
         assert (theirs.log.connections, ours.log.connections) == (0, 0)
     for done in (known, unknown):
         assert (done.code, done.out) == (2, "")
-        assert f"was made at {theirs.url}, and {ours.url} is what would be asked" in done.err
-        assert f"If that is where to ask: --base-url {theirs.url}" in done.err
+        assert f"used {theirs.url}, but this command would call {ours.url}" in done.err
+        assert f"To call the API of the run: --base-url {theirs.url}" in done.err
 
 
 def test_a_results_file_that_lies_about_its_address_sends_the_key_nowhere_else(shell: Shell) -> None:
@@ -376,10 +376,10 @@ def test_a_record_that_cannot_be_written_is_read(shell: Shell) -> None:
             first, second = there("status"), there("status", "--wait", "--wait-timeout", "0.5")
         assert asked(server).count(LIST) == 2  # what was final the first time could not be kept
     assert (first.code, statuses(first)["field-a"]) == (0, "completed")
-    assert "warning: what is final could not be kept on record: " in first.err
+    assert "warning: final statuses could not be saved to the ledger: " in first.err
     # It is said once, and after all that may be drawn over.
-    assert (second.code, second.err.count("could not be kept on record")) == (6, 1)
-    assert "could not be kept on record" in second.err.splitlines()[-1]
+    assert (second.code, second.err.count("could not be saved to the ledger")) == (6, 1)
+    assert "could not be saved to the ledger" in second.err.splitlines()[-1]
 
 
 # What it comes to.
@@ -393,15 +393,15 @@ def test_a_record_that_cannot_be_written_is_read(shell: Shell) -> None:
         (("completed", "completed", "failed"), {}, 1, ""),
         (("running", "canceled", "running"), {}, 1, ""),
         (("running", "failed", "running"), {LIST: reply(200, b"?")}, 1, ""),
-        (("running", "running", ""), {C: reply(404)}, 4, "what became of 1 job is not known, the first with: HTTP 404"),
-        (("", "", "running"), {LIST: reply(500)}, 4, "what became of 2 jobs is not known, the first with: HTTP 500"),
+        (("running", "running", ""), {C: reply(404)}, 4, "the status of 1 job is unknown: HTTP 404"),
+        (("", "", "running"), {LIST: reply(500)}, 4, "the status of 2 jobs is unknown; first error: HTTP 500"),
         (
             ("", "", "running"),
             {LIST: reply(401)},
             4,
             "error: HTTP 401 Unauthorized: the API does not recognise the key",
         ),
-        (("", "", "failed"), {LIST: Reset()}, 4, "what became of 2 jobs is not known, the first with: the connection"),
+        (("", "", "failed"), {LIST: Reset()}, 4, "the status of 2 jobs is unknown; first error: the connection"),
         (("", "", "running"), {LIST: reply(429, headers=[("Retry-After", "200")])}, 4, "HTTP 429 Too Many Requests"),
     ],
     ids=["going", "completed", "failed", "cancelled", "unlisted", "denied", "broken", "key", "reset", "throttled"],
@@ -430,7 +430,7 @@ def test_nobody_there_could_not_be_told(shell: Shell) -> None:
         with_run(shell, server.url)
     done = shell("status", "--attempts", "1")
     assert (done.code, statuses(done)["field-a"]) == (4, "unknown")
-    assert "what became of 3 jobs is not known, the first with: no connection" in done.err
+    assert "the status of 3 jobs is unknown; first error: no connection" in done.err
 
 
 def test_without_a_key_nothing_is_asked(shell: Shell) -> None:
@@ -559,7 +559,7 @@ def test_a_job_that_the_api_does_not_know_is_given_up(shell: Shell) -> None:
         done = shell("status", "--wait")
         assert asked(server).count(f"w-2/jobs/{C}") == 12  # nothing else is left to ask for
     assert done.code == 4
-    assert "what became of 1 job is not known, the first with: HTTP 404" in done.err
+    assert "the status of 1 job is unknown: HTTP 404" in done.err
 
 
 def test_a_key_that_is_revoked_ends_it(shell: Shell) -> None:
@@ -584,7 +584,7 @@ def test_the_time_to_wait_is_over_first(shell: Shell) -> None:
         with_run(shell, server.url)
         late = shell("status", "nightly.yaml", "--wait", "--wait-timeout", "0.1", "--ledger", shell.ledger)
         assert (late.code, statuses(late)) == (6, {"field-a": "completed", "field-b": "running", "field-c": "running"})
-        said = re.search(r"the time to wait is over, and the jobs go on\. To look again: pixxel-runner (.*)", late.err)
+        said = re.search(r"timed out waiting; jobs are still running\. To wait again: pixxel-runner (.*)", late.err)
         assert said, late.err
         api.words = {one: ["completed"] for one in (A, B, C)}
         assert shell(*shlex.split(said[1])).code == 0
@@ -595,7 +595,7 @@ def test_a_wait_goes_on_as_its_command_says(shell: Shell) -> None:
     with serving(shell, api) as server:
         with_run(shell, server.url)
         late = shell("status", "--wait", "--wait-timeout", "0", "--base-url", server.url)
-        again = late.err.partition("To look again: pixxel-runner ")[2].splitlines()[0]
+        again = late.err.partition("To wait again: pixxel-runner ")[2].splitlines()[0]
         assert again == f"status {RUN} --base-url {server.url} --wait"
         api.words = {one: ["completed"] for one in (A, B, C)}
         assert shell(*shlex.split(again)).code == 0
@@ -609,7 +609,7 @@ def test_a_restart_of_the_server_is_survived(shell: Shell) -> None:
         with shell.started("status", "--wait", "--attempts", "1") as process:
             read_until(process, "field-c: running")
             up.close()
-            read_until(process, "field-c: not known now: no connection")
+            read_until(process, "field-c: status unknown: no connection")
             api.words = {one: ["completed"] for one in (A, B, C)}
             with serving(shell, api, port=server.port) as again:
                 out, err = process.communicate(timeout=PATIENCE)
@@ -658,7 +658,7 @@ def test_a_signal_leaves_the_jobs_and_says_so(shell: Shell, when: str, signum: i
         assert len(server.requests) == 2
     assert (process.returncode, out) == (code, "")
     assert "Traceback" not in said + err
-    assert f"the jobs go on at the API. To look again: pixxel-runner status {RUN} --wait" in err
+    assert f"the jobs continue at the API. To wait again: pixxel-runner status {RUN} --wait" in err
 
 
 # On a terminal.
@@ -827,7 +827,7 @@ def test_control_c_leaves_the_jobs(shell: Shell) -> None:
             text = seen(person)
             assert process.wait(PATIENCE) == 130
         assert asked(server) == ALL
-    assert f"not followed any more: the jobs go on at the API. To look again: pixxel-runner status {RUN} --wait" in text
+    assert f"stopped waiting; the jobs continue at the API. To wait again: pixxel-runner status {RUN} --wait" in text
     assert "Traceback" not in text
 
 
@@ -861,7 +861,7 @@ def test_run_and_wait(shell: Shell) -> None:
     ("words", "instead", "arguments", "code", "said"),
     [
         (("failed", "completed"), {}, (), 1, "nightly at the API: 3 jobs: 2 completed, 1 failed · cost 30"),
-        (("completed", "completed"), {C: reply(404)}, (), 4, "what became of 1 job is not known, the first with: HTTP"),
+        (("completed", "completed"), {C: reply(404)}, (), 4, "the status of 1 job is unknown: HTTP"),
         (("", ""), {LIST: reply(401)}, (), 4, "error: HTTP 401 Unauthorized: the API does not recognise the key"),
         (("running", "completed"), {}, ("--wait-timeout", "0"), 6, "again: pixxel-runner status nightly.yaml --wait"),
     ],
@@ -938,7 +938,7 @@ def test_a_signal_while_run_waits_leaves_the_jobs_and_the_record(shell: Shell, s
         assert time.monotonic() - since < SOON
         assert len(server.requests) == 5
     assert process.returncode == code
-    assert "the jobs go on at the API. To look again: pixxel-runner status nightly.yaml --wait" in err
+    assert "the jobs continue at the API. To wait again: pixxel-runner status nightly.yaml --wait" in err
     assert "3 jobs: 3 created, 0 not created, 0 in doubt, 0 skipped" in out
     made = check_results(shell.folder / "nightly.results.json")
     assert made["run"]["state"] == "completed"

@@ -103,7 +103,7 @@ def command(**given: Any) -> Exit:
 
 def _run(request: Request, at: options.Connection, run_options: RunOptions, overrides: LimitOverrides) -> Exit:
     if request.wait_timeout is not None and not request.wait:
-        raise UsageError("--wait-timeout is for --wait", "Give both, or neither.")
+        raise UsageError("--wait-timeout requires --wait", "Add --wait, or omit --wait-timeout.")
     if request.confirm and not console.can_prompt():
         raise RefusedError("--confirm asks, and there is no terminal to answer on", "Run it without --confirm there.")
     if request.verbose and not LIBYAML:
@@ -211,7 +211,7 @@ def _wait(ran: Batch, wanted: OutputOptions, request: Request) -> Exit:
             with _watch(one, ran.endpoints) as watch:
                 watches.append(watch)
                 again = live_status.format_status_command(one.run.id if one.run.path == "-" else one.run.path)
-                codes.append(live_status.wait_until_final(watch, timeout=left, again=again, quiet=request.quiet))
+                codes.append(live_status.wait_until_final(watch, timeout=left, next_command=again, quiet=request.quiet))
     finally:
         told = list(map(_again, ran.ran))
         codes.append(run_summary.print_summary(told, wanted, signum=None, quiet=request.quiet, missed=ran.missed))
@@ -228,7 +228,7 @@ def _watch(ran: FinishedRun, endpoints: batch.Endpoints) -> Iterator[StatusPolle
     request = ran.task.request
     with (
         live_status.open_run_ledger(request.ledger.path) as ledger,
-        live_status.saving_final_states(ledger, request.api) as keep,
+        live_status.saving_final_statuses(ledger, request.api) as keep,
         endpoints(request.manifest) as endpoint,
         ApiClient(endpoint, request.limits.concurrency) as api,
     ):

@@ -1,4 +1,4 @@
-"""The command `status`: what became of the jobs of a run at the API, now or until all of them are final."""
+"""The command `status`: shows the status of a run's jobs at the API, once or until all of them are final."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,13 @@ import click
 
 from runner import reports
 from runner.cli import console, ledger_access, ledger_completers, live_status, options, output
-from runner.cli.live_status import Keep
+from runner.cli.live_status import SaveStatuses
 from runner.cli.output import OutputOptions
-from runner.client.api import ReadOnlyClient
 from runner.client.endpoint import SANDBOX_IDENTITY
 from runner.client.fetcher import Fetcher
 from runner.core.errors import RefusedError, UsageError
 from runner.core.exit_codes import Exit, worst_exit
-from runner.core.models import Job, Manifest
+from runner.core.models import STDIN, Job, Manifest
 from runner.core.settings import LimitOverrides, Limits, resolve_limits
 from runner.core.text import escape_unprintable
 from runner.ledger.location import LedgerLocation, path_exists
@@ -32,12 +30,12 @@ from runner.runs import tracking
 from runner.runs.job_status import JobStatus, StatusPoller
 from runner.runs.tracking import TrackedRun
 
-_MOMENT = 1.0  # seconds between looks at a run that goes on
+_RUN_INTERVAL = 1.0  # seconds between checks whether a run has ended
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the command line asks for beside the connection and the limits."""
+    """The command's own parameters."""
 
     target: str | None
     ledger: Path | None
@@ -47,19 +45,28 @@ class Request:
     reports: tuple[tuple[str, Path], ...]
     every: bool
     quiet: bool
-    began_at: float = field(init=False, default_factory=time.monotonic)
+    started_at: float = field(init=False, default_factory=time.monotonic)
 
     @property
-    def wanted(self) -> OutputOptions:
-        """The reports that are wanted."""
+    def output_options(self) -> OutputOptions:
+        """What to print and write."""
         return OutputOptions(self.format, self.reports, self.every)
 
     @property
-    def left(self) -> float | None:
-        """The seconds that may still be waited; None without a limit."""
+    def remaining(self) -> float | None:
+        """The seconds until --wait-timeout expires; None without it."""
         if self.wait_timeout is None:
             return None
-        return max(0.0, self.wait_timeout - (time.monotonic() - self.began_at))
+        return max(0.0, self.wait_timeout - (time.monotonic() - self.started_at))
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A run, the line of each of its jobs in the manifest (none if unknown), and how to save final statuses."""
+
+    run: TrackedRun
+    lines: Mapping[str, int]
+    save: SaveStatuses
 
 
 @click.command("status")
@@ -74,161 +81,146 @@ class Request:
 @options.connection
 @options.ledger
 @options.limits
-@click.option("--quiet", "-q", is_flag=True, help="Print nothing unless something is wrong.")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing unless there is a problem.")
 @options.colors
-def command(**given: Any) -> Exit:
-    """Ask the API for the status of every job of a run.
+def command(**parameters: Any) -> Exit:
+    """Show the status of a run's jobs at the API.
 
-    That is the last run; or RUN (the start of its id), the one that wrote RESULTS-FILE, or the last one of MANIFEST (a
-    file, or a name in the ledger).
+    The run is the latest one; or RUN (the start of its id), the one that wrote RESULTS-FILE, or the latest of MANIFEST
+    (a file, or a name in the ledger). Final statuses are saved to the ledger, and not requested again.
 
-    What is final is kept in the ledger and not asked for again. The exit code is 0 when nothing is wrong (with --wait:
-    when all completed), 1 when a job failed or was cancelled, 4 when it could not be told, 6 when --wait-timeout
-    passed first.
+    The exit code is 0 if no job failed (with --wait: if all completed); 1 if a job failed, was cancelled or was not
+    created; 4 if the status of a job could not be determined; and 6 if --wait-timeout expired.
     """
-    request = Request(**{name: given.pop(name) for name in Request.__dataclass_fields__ if name in given})
-    at = options.Connection(**{name: given.pop(name) for name in options.Connection.__dataclass_fields__})
-    return _status(request, at, resolve_limits(LimitOverrides(**given), Manifest("", "", "", ())))
+    request, connection = options.take(Request, parameters), options.take(options.Connection, parameters)
+    return _status(request, connection, resolve_limits(LimitOverrides(**parameters), Manifest("", "", "", ())))
 
 
-def _status(request: Request, at: options.Connection, limits: Limits) -> Exit:
-    target = request.target
-    found = tracking.track_results_file(Path(target)) if target is not None and _is_file(target) else None
-    home = ledger_access.find_base_path(target) if target is None or found is None else _home_of_results(target, found)
+def _status(request: Request, connection: options.Connection, limits: Limits) -> Exit:
     if request.wait_timeout is not None and not request.wait:
-        raise UsageError("--wait-timeout is for --wait", "Give both, or neither.")
-    place = options.locate_ledger(home, request.ledger, sandbox=at.sandbox)
-    named = None if target is None else Path(target)
-    request.wanted.check_targets([], [*place.files, named, *at.files])
-    with _followed(request, place, found) as (followed, lines, keep):
-        tell = partial(_tell, followed, lines, request)
-        if all(
-            one.is_known_final and not one.needs_details for one in followed.jobs
-        ):  # no question, so no key is needed
-            return tell(followed.jobs, Exit.OK, None)
+        raise UsageError("--wait-timeout requires --wait", "Add --wait, or omit --wait-timeout.")
+    path = Path(request.target) if request.target is not None and _is_file(request.target) else None
+    results_run = None if path is None else tracking.track_results_file(path)
+    if path is None or results_run is None:
+        base_path = ledger_access.find_base_path(request.target)
+    else:
+        base_path = _find_base_path(path, results_run)
+    location = options.locate_ledger(base_path, request.ledger, sandbox=connection.sandbox)
+    request.output_options.check_targets([], [*location.files, path, *connection.files])
+    with _open_target(request, location, results_run) as target:
+        jobs = target.run.jobs
+        if all(job.is_known_final and not job.needs_details for job in jobs):  # no request, and so no key, is needed
+            return _show(target, request, jobs)
         try:
-            _refuse_other_api(followed, at)
-            with _connected(at, home, followed.jobs, limits) as reader:
-                watch = StatusPoller(followed.jobs, reader, Fetcher(limits), keep)
-                waited = _watch(watch, target or followed.run_id, request)
+            _check_api(target.run, connection)
+            with connection.open_client(_stand_in(base_path, jobs), limits.concurrency) as client:
+                poller = StatusPoller(jobs, client, Fetcher(limits), target.save)
+                code = _poll(poller, request.target or target.run.run_id, request)
         except (RefusedError, UsageError):
-            if any(not one.is_known_final for one in followed.jobs):
+            if any(not job.is_known_final for job in jobs):
                 raise
-            return tell(followed.jobs, Exit.OK, None)  # only why some failed is left to ask
-        return tell(watch.statuses, waited, watch)
+            return _show(target, request, jobs)  # only why some jobs failed is unknown
+        return _show(target, request, poller.statuses, poller, timed_out=code is Exit.TIMED_OUT)
 
 
-def _watch(watch: StatusPoller, target: str, request: Request) -> Exit:
+def _stand_in(path: str, jobs: Sequence[JobStatus]) -> Manifest:
+    """Stands in for the manifest, which may be gone: the sandbox needs its path, and the jobs to look up."""
+    return Manifest("", path, "", tuple(Job(job.name, job.workflow_id, job.project_id) for job in jobs))
+
+
+def _poll(poller: StatusPoller, target: str, request: Request) -> Exit:
     if not request.wait:
-        watch.poll()
+        poller.poll()
         return Exit.OK
-    again = live_status.format_status_command(target)
-    return live_status.wait_until_final(watch, timeout=request.left, again=again, quiet=request.quiet)
-
-
-def _tell(
-    followed: TrackedRun,
-    lines: Mapping[str, int],
-    request: Request,
-    sightings: Sequence[JobStatus],
-    waited: Exit,
-    watch: StatusPoller | None,
-) -> Exit:
-    code = waited if waited is Exit.TIMED_OUT else live_status.exit_code(sightings, followed.others)
-    standing = reports.StatusReport(
-        followed.run_id, followed.manifest, followed.api, sightings, followed.others, followed.manifest_path, lines
+    next_command = live_status.format_status_command(target)
+    return live_status.wait_until_final(
+        poller, timeout=request.remaining, next_command=next_command, quiet=request.quiet
     )
-    if not request.wanted.write(reports.STATUS_FORMATS, [standing], quiet=request.quiet):
+
+
+def _show(
+    target: _Target,
+    request: Request,
+    statuses: Sequence[JobStatus],
+    poller: StatusPoller | None = None,
+    *,
+    timed_out: bool = False,
+) -> Exit:
+    run = target.run
+    code = Exit.TIMED_OUT if timed_out else live_status.exit_code(statuses, run.others)
+    report = reports.StatusReport(
+        run.run_id, run.manifest, run.api, statuses, run.others, run.manifest_path, target.lines
+    )
+    if not request.output_options.write(reports.STATUS_FORMATS, [report], quiet=request.quiet):
         code = worst_exit((code, Exit.REFUSED))
     if not request.quiet:
-        console.info(
-            f"run {followed.run_id} of {escape_unprintable(followed.manifest)} at {escape_unprintable(followed.api)}"
-        )
+        console.info(escape_unprintable(f"run {run.run_id} of {run.manifest} at {run.api}"))
     elif code is not Exit.OK:
-        rest = f"; {reports.describe_without_job(followed.others)}" if followed.others else ""
-        console.info(
-            f"{escape_unprintable(followed.manifest)}: {escape_unprintable(reports.status_totals(sightings))}{rest}"
-        )
-    if watch is not None:
-        live_status.report_problems(watch)
+        others = f"; {reports.describe_without_job(run.others)}" if run.others else ""
+        console.info(escape_unprintable(f"{run.manifest}: {reports.status_totals(statuses)}{others}"))
+    if poller is not None:
+        live_status.report_problems(poller)
     return code
 
 
-def _refuse_other_api(followed: TrackedRun, at: options.Connection) -> None:
-    """The key goes where the person says, never where a file says."""
-    if followed.api == at.api_identity:
+def _check_api(run: TrackedRun, connection: options.Connection) -> None:
+    """Check that the run used the API of the options: the key must not go to a server that only a file names."""
+    if run.api == connection.api_identity:
         return
-    way = "--sandbox" if followed.api == SANDBOX_IDENTITY else f"--base-url {followed.api}"
+    option = "--sandbox" if run.api == SANDBOX_IDENTITY else f"--base-url {run.api}"
     raise UsageError(
-        f"run {followed.run_id} was made at {followed.api}, and {at.api_identity} is what would be asked",
-        f"If that is where to ask: {way}",
+        f"run {run.run_id} used {run.api}, but this command would call {connection.api_identity}",
+        f"To call the API of the run: {option}",
     )
 
 
 @contextmanager
-def _connected(
-    at: options.Connection, home: str, sightings: Sequence[JobStatus], limits: Limits
-) -> Iterator[ReadOnlyClient]:
-    # Not the manifest itself, which may be gone: its place, and what a sandbox must know to be asked for the jobs.
-    jobs = tuple(Job(one.name, one.workflow_id, one.project_id) for one in sightings)
-    with (
-        at.endpoint_factory()(Manifest("", home, "", jobs)) as endpoint,
-        ReadOnlyClient(endpoint, limits.concurrency) as reader,
-    ):
-        yield reader
-
-
-@contextmanager
-def _followed(
-    request: Request, place: LedgerLocation, found: TrackedRun | None
-) -> Iterator[tuple[TrackedRun, Mapping[str, int], Keep]]:
-    """What is meant, where its jobs stand in the manifest, and how what is final is kept.
-
-    `found` is what a results file says, which has no lines.
-    """
-    if found is not None and not place.explicit and not path_exists(place.path):
-        yield found, {}, lambda _final: None
+def _open_target(request: Request, location: LedgerLocation, results_run: TrackedRun | None) -> Iterator[_Target]:
+    """Find the run. `results_run` is the one of a results file, which does not need a ledger."""
+    if results_run is not None and not location.explicit and not path_exists(location.path):
+        yield _Target(results_run, {}, lambda _statuses: None)
         return
-    ledger_access.require_ledger(place.path)
-    with live_status.open_run_ledger(place.path) as ledger:
-        followed, lines = _of_target(ledger, request) if found is None else _of_results(ledger, found)
-        with live_status.saving_final_states(ledger, followed.api) as keep:
-            yield followed, lines, keep
+    ledger_access.require_ledger(location.path)
+    with live_status.open_run_ledger(location.path) as ledger:
+        run, lines = _find_run(ledger, request) if results_run is None else _refresh(ledger, results_run)
+        with live_status.saving_final_statuses(ledger, run.api) as save:
+            yield _Target(run, lines, save)
 
 
-def _home_of_results(path: str, found: TrackedRun) -> str:
-    """A manifest's path is as it was given to the run, which writes its results file where it runs, unless told."""
-    beside = ledger_access.find_base_path(str(Path(path).parent / found.manifest_path))
-    return ledger_access.find_base_path(found.manifest_path) if beside == "-" else beside
+def _find_base_path(results: Path, run: TrackedRun) -> str:
+    """The path of the manifest that a results file names, relative to that file or to the working directory."""
+    relative = ledger_access.find_base_path(str(results.parent / run.manifest_path))
+    return ledger_access.find_base_path(run.manifest_path) if relative == STDIN else relative
 
 
-def _of_results(ledger: Ledger, found: TrackedRun) -> tuple[TrackedRun, Mapping[str, int]]:
-    """What the ledger knows by now of the run that wrote a results file; else what the file says."""
-    run = next((run for run in ledger.runs(found.api, found.manifest) if run.id == found.run_id), None)
-    return (found, {}) if run is None else (tracking.track_run(ledger, run), _lines(ledger, run))
+def _refresh(ledger: Ledger, results_run: TrackedRun) -> tuple[TrackedRun, Mapping[str, int]]:
+    """The run of a results file as it is in the ledger now, if it is there."""
+    runs = ledger.runs(results_run.api, results_run.manifest)
+    run = next((run for run in runs if run.id == results_run.run_id), None)
+    return (results_run, {}) if run is None else (tracking.track_run(ledger, run), _read_lines(ledger, run))
 
 
-def _of_target(ledger: Ledger, request: Request) -> tuple[TrackedRun, Mapping[str, int]]:
-    run, holder = ledger_access.refresh_run(ledger, _find(ledger, request.target))
+def _find_run(ledger: Ledger, request: Request) -> tuple[TrackedRun, Mapping[str, int]]:
+    """The run of the command line. With --wait, it is waited for if it is in progress."""
+    run, holder = ledger_access.refresh_run(ledger, _find_row(ledger, request.target))
     if holder is not None and request.wait:
-        console.info(f"run {run.id} has not ended: waiting for it first; locked by {escape_unprintable(holder)}")
-        while holder is not None and request.left != 0:
-            live_status.sleep(_MOMENT)
+        console.info(f"run {run.id} is in progress; waiting for it to end; locked by {escape_unprintable(holder)}")
+        while holder is not None and request.remaining != 0:
+            live_status.sleep(_RUN_INTERVAL)
             run, holder = ledger_access.refresh_run(ledger, run)
-    followed, lines = tracking.track_run(ledger, run), _lines(ledger, run)
+    tracked, lines = tracking.track_run(ledger, run), _read_lines(ledger, run)
     if holder is None:
-        return followed, lines
-    console.warn(f"run {run.id} has not ended: these are its jobs so far; locked by {escape_unprintable(holder)}")
-    return replace(followed, others={}), lines
+        return tracked, lines
+    console.warn(f"run {run.id} is in progress; these are its jobs so far; locked by {escape_unprintable(holder)}")
+    return replace(tracked, others={}), lines
 
 
-def _lines(ledger: Ledger, run: RunRow) -> Mapping[str, int]:
-    """The line of each job in the manifest, as it was in a run."""
+def _read_lines(ledger: Ledger, run: RunRow) -> Mapping[str, int]:
     return {job.name: job.line for job in ledger.manifest_jobs(run)}
 
 
-def _find(ledger: Ledger, target: str | None) -> RunRow:
-    """The run that is meant: the last one, of a manifest that a file or a name says, or the one of an id."""
+def _find_row(ledger: Ledger, target: str | None) -> RunRow:
+    """The run of an id, or the latest one: of the manifest that is given, or of all."""
     if target is None:
         return ledger_access.find_run(ledger, ledger_access.LAST, None)
     if _is_file(target) or target in {name for _, name, _ in ledger.manifests()}:
