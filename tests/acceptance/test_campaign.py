@@ -19,6 +19,7 @@ from support.faults_ledger import DAMAGES
 from support.faults_table import GET_FAULTS, POST_FAULTS
 from support.schemas import check_results
 from support.systems import needs_sigtimedwait
+from support.wire import refusing_port
 
 from runner.ledger.store import Ledger
 from runner.sandbox.backend import Backend
@@ -46,9 +47,9 @@ def test_nothing_makes_a_job_be_created_twice_or_forgotten_or_made_up(tmp_path: 
 def test_the_folder_hides_itself_from_git_although_the_run_that_made_it_was_killed(tmp_path: Path) -> None:
     """A ledger that git takes for a file of the project is committed, and then brought back by a checkout."""
     (tmp_path / "m.yaml").write_text("version: 1\njobs:\n  - {workflow_id: w, project_id: p}\n", encoding="utf-8")
-    env = {"PIXXEL_API_KEY": KEY, "PIXXEL_BASE_URL": "http://127.0.0.1:1", "PIXXEL_RUNNER_ATTEMPTS": "1"}
     skew = (NOON - datetime.now(UTC)).total_seconds()
-    with Zygote() as zygote:
+    with refusing_port() as port, Zygote() as zygote:
+        env = {"PIXXEL_API_KEY": KEY, "PIXXEL_BASE_URL": f"http://127.0.0.1:{port}", "PIXXEL_RUNNER_ATTEMPTS": "1"}
         kill = {"at": "half a text", "nth": 1, "do": "kill"}
         assert zygote.run(tmp_path, env, ["run", "m.yaml"], skew=skew, events=[kill]).code in (-9, 1)
         assert zygote.run(tmp_path, env, ["run", "m.yaml"], skew=skew).code == 1

@@ -34,10 +34,10 @@ def shell(tmp_path: Path) -> Shell:
 
 
 @contextmanager
-def sandbox(shell: Shell, world: Backend, *faults: Fault) -> Iterator[Sandbox]:
-    """The sandbox with the workflows of the tests; the shell works with it, at one port as long as it is the same."""
+def sandbox(shell: Shell, world: Backend, *faults: Fault, port: int = 0) -> Iterator[Sandbox]:
+    """The sandbox with the workflows of the tests, which the shell works with."""
     world.add_pairs([(WORKFLOW, PROJECT), ("w-2", PROJECT)])
-    with Sandbox(world, key=KEY, faults=faults) as server:
+    with Sandbox(world, key=KEY, faults=faults, port=port) as server:
         shell.at(server.base_url)
         yield server
 
@@ -289,13 +289,11 @@ def test_a_job_of_another_workflow_is_refused(shell: Shell) -> None:
 
 
 def test_a_job_that_another_submission_has_is_refused(shell: Shell) -> None:
-    with Backend() as world:
-        with sandbox(shell, world) as server:
+    with Backend() as world, refusing_port() as port:
+        with sandbox(shell, world, port=port):
             shell.manifest(*TWO[:1], path="other.yaml")
             assert shell("run", "other.yaml").code == 0
-            port = server.port
-        world.add_pairs([(WORKFLOW, PROJECT)])
-        with Sandbox(world, key=KEY, faults=[LOSES], port=port):
+        with sandbox(shell, world, LOSES, port=port):
             in_doubt(shell)
             [theirs, *_] = world.jobs(WORKFLOW)
             done = shell("resolve", "--adopt", f"field-b={theirs.id}")
@@ -418,8 +416,8 @@ def test_a_manifest_is_given_by_its_file_or_by_its_name(shell: Shell) -> None:
 def test_doubts_at_another_api_are_mentioned_and_not_touched(shell: Shell) -> None:
     with scripted(shell, Reset()) as server:
         in_doubt(shell)
-    with Backend() as world, sandbox(shell, world):
-        done = shell("resolve", "--settle", "0")
+        with Backend() as world, sandbox(shell, world):
+            done = shell("resolve", "--settle", "0")
     assert (done.code, done.out) == (0, "")
     assert f"2 jobs in doubt at {server.url}" in done.err
     assert {line["state"] for line in exported(shell)} == {"in_doubt"}

@@ -155,13 +155,14 @@ def test_a_certificate_that_is_not_trusted(desk: Desk, certificates: Certificate
 
 
 def test_a_second_run_of_what_was_left_sends_only_that(desk: Desk) -> None:
-    with serving(desk, {"j1": reply(422)}):
-        assert desk.run().code == 1
-        refused = desk.run()
-        assert refused.code == 4
-        assert all(word in refused.err for word in ("--resume", "--new"))
-    with serving(desk, port=int(desk.environment["PIXXEL_BASE_URL"].rpartition(":")[2])) as server:
-        done = desk.run("--resume")
+    with refusing_port() as port:
+        with serving(desk, {"j1": reply(422)}, port=port):
+            assert desk.run().code == 1
+            refused = desk.run()
+            assert refused.code == 4
+            assert all(word in refused.err for word in ("--resume", "--new"))
+        with serving(desk, port=port) as server:
+            done = desk.run("--resume")
     assert (done.code, [request.project for request in server.requests]) == (0, ["j1"])
 
 

@@ -25,7 +25,7 @@ from support import shell as shells
 from support.schemas import check_results, loads_strictly
 from support.shell import KEY, Done, Shell
 from support.terminal import on_terminal, seen
-from support.wire import PATIENCE, Drip, Request, Reset, Script, Stall, WireServer, created, reply
+from support.wire import PATIENCE, Drip, Request, Reset, Script, Stall, WireServer, created, refusing_port, reply
 
 from runner.core.models import Job
 from runner.core.text import display_width
@@ -603,15 +603,15 @@ def test_a_wait_goes_on_as_its_command_says(shell: Shell) -> None:
 
 def test_a_restart_of_the_server_is_survived(shell: Shell) -> None:
     api = Api()
-    with ExitStack() as up:
-        server = up.enter_context(serving(shell, api))
+    with refusing_port() as port, ExitStack() as up:
+        server = up.enter_context(serving(shell, api, port))
         with_run(shell, server.url)
         with shell.started("status", "--wait", "--attempts", "1") as process:
             read_until(process, "field-c: running")
             up.close()
             read_until(process, "field-c: status unknown: no connection")
             api.words = {one: ["completed"] for one in (A, B, C)}
-            with serving(shell, api, port=server.port) as again:
+            with serving(shell, api, port) as again:
                 out, err = process.communicate(timeout=PATIENCE)
                 assert asked(again) == ALL
     assert (process.returncode, out.count("completed")) == (0, 4)

@@ -519,8 +519,9 @@ def chunked(*pieces: bytes, last: bytes = b"0\r\n\r\n") -> bytes:
 
 @contextmanager
 def refusing_port() -> Iterator[int]:
-    """A port on loopback that nobody listens on, and that nobody else is given meanwhile."""
+    """A port on loopback that nobody else is given meanwhile: it refuses while no server of the test listens there."""
     with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # which a server sets, too: then both may have it
         sock.bind(("127.0.0.1", 0))
         yield sock.getsockname()[1]
 

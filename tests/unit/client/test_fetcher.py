@@ -270,9 +270,8 @@ def test_one_that_fails_for_good_leaves_the_others_alone() -> None:
 
 def test_a_server_that_comes_back_is_asked_what_it_did_not_hear() -> None:
     told: list[ExchangeResult] = []
-    with refusing_port() as port:
-        pass
     with (
+        refusing_port() as port,
         asking(f"http://127.0.0.1:{port}", concurrency=2, attempts=1000) as desk,
         meanwhile(lambda: told.extend(desk.ask(6))),
     ):

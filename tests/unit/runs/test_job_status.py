@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import records
-from support.wire import Reply, Request, Reset, Script, WireServer, reply
+from support.wire import Reply, Request, Reset, Script, WireServer, refusing_port, reply
 
 from runner.client.api import ReadOnlyClient
 from runner.client.endpoint import ApiKey, Endpoint
@@ -327,8 +327,8 @@ def watching(api: Backend, limits: Limits = ONCE, jobs: Sequence[JobStatus] | No
         sighting(one, workflow, status="accepted") for workflow, there in api.jobs.items() for one in there
     ]
     clock, kept = Clock(), list[JobStatus]()
-    with ExitStack() as up:
-        server = up.enter_context(WireServer(choose=api))
+    with refusing_port() as port, ExitStack() as up:
+        server = up.enter_context(WireServer(choose=api, port=port))
         with ReadOnlyClient(Endpoint(server.url, ApiKey("a-key-of-tests")), 8) as reader:
             asker = Fetcher(limits, backoff=Backoff(base=0.001), clock=clock)
             watch = StatusPoller(known, reader, asker, kept.extend, clock=clock, now=lambda: THEN)

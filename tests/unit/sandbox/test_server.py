@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.wire import refusing_port
 
 from runner.core.errors import RefusedError, UsageError
 from runner.core.exit_codes import Exit
@@ -667,15 +668,13 @@ def test_port_in_use(sandbox: Sandbox, clock: Clock) -> None:
 
 
 def test_a_port_can_be_reused_at_once(clock: Clock) -> None:
-    with Sandbox(Backend(clock=clock)) as first:
-        port = first.port
-        connection = socket.create_connection(
-            ("127.0.0.1", port), timeout=30
-        )  # so that the sandbox is the first to close
-        create(first)
-    with connection, Sandbox(Backend(clock=clock), port=port) as second:
-        assert second.port == port
-        create(second)
+    with refusing_port() as port:
+        with Sandbox(Backend(clock=clock), port=port) as first:
+            connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+            create(first)  # the sandbox is the first to close
+        with connection, Sandbox(Backend(clock=clock), port=port) as second:
+            assert second.port == port
+            create(second)
 
 
 def test_closing_ends_all_threads_and_sockets(clock: Clock) -> None:

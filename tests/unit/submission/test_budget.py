@@ -211,16 +211,15 @@ def test_what_was_throttled_is_not_counted_twice() -> None:
 def test_what_could_not_be_sent_is_not_counted_twice() -> None:
     told, ends = Told(), list[EngineResult]()
     with refusing_port() as port:
-        pass
-    url = f"http://127.0.0.1:{port}"
-    thread = threading.Thread(
-        target=lambda: ends.append(send(url, [submission("a", 10)], 10, told, attempts=1000, concurrency=1))
-    )
-    thread.start()
-    assert told.retried.wait(PATIENCE)
-    with WireServer(port=port) as server:
-        server.wait_for_requests(1)
-        thread.join(PATIENCE)
+        url = f"http://127.0.0.1:{port}"
+        thread = threading.Thread(
+            target=lambda: ends.append(send(url, [submission("a", 10)], 10, told, attempts=1000, concurrency=1))
+        )
+        thread.start()
+        assert told.retried.wait(PATIENCE)
+        with WireServer(port=port) as server:
+            server.wait_for_requests(1)
+            thread.join(PATIENCE)
     assert ends == [EngineResult("completed")]
     assert words(told.outcomes["a"]) == "created"
 

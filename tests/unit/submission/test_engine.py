@@ -301,9 +301,10 @@ def test_jobs_that_take_long_to_be_refused_are_tried_as_often_as_told() -> None:
 
 
 def test_a_job_that_was_certainly_not_sent_is_sent_when_that_is_possible() -> None:
-    with refusing_port() as port:
-        pass
-    with running(f"http://127.0.0.1:{port}", jobs(6), concurrency=2, attempts=1000, stop_after=0) as sent:
+    with (
+        refusing_port() as port,
+        running(f"http://127.0.0.1:{port}", jobs(6), concurrency=2, attempts=1000, stop_after=0) as sent,
+    ):
         assert sent.told.retried.wait(PATIENCE)
         with WireServer(port=port) as server:
             server.wait_for_requests(6)
