@@ -27,13 +27,7 @@ MAX_BYTES = 64 * 1024 * 1024
 
 _PERIODS = ("hour", "day", "week", "month")
 _ID_FIELDS = ("workflow_id", "project_id")
-_NUMBER_FIELDS: tuple[FieldPath, ...] = (
-    ("max_cost",),
-    ("submit", "concurrency"),
-    ("submit", "attempts"),
-    ("submit", "timeout"),
-    ("submit", "stop_after"),
-)
+_SUBMIT_TYPES = {"concurrency": int, "rate": str, "attempts": int, "timeout": float, "stop_after": int}
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*", re.ASCII)
 _MAX_NAME = 200
 
@@ -64,8 +58,13 @@ def read_source(path: str, stdin: BinaryIO) -> bytes:
         UsageError: the file is missing, not a file, unreadable, or larger than `MAX_BYTES`.
     """
     name = display_name(path)
+    size = MAX_BYTES + 1  # one byte more than allowed shows that there is more
     try:
-        data = _read(path, stdin)
+        if path == STDIN:
+            data = stdin.read(size)
+        else:
+            with open(path, "rb") as file:  # noqa: PTH123 - Path("") is the current directory, not an empty name
+                data = file.read(size)
     except FileNotFoundError:
         raise UsageError(f"{name}: no such file", "Run `pixxel-runner init` to create a manifest.") from None
     except IsADirectoryError:
@@ -74,19 +73,9 @@ def read_source(path: str, stdin: BinaryIO) -> bytes:
         reason = error.strerror if isinstance(error, OSError) else "invalid file name"
         raise UsageError(f"{name}: cannot be read: {reason}", "Check the path and the file's permissions.") from None
     if len(data) > MAX_BYTES:
-        raise UsageError(
-            f"{name}: the manifest is larger than {MAX_BYTES // 2**20} MiB",
-            "Split it into several manifests, or put what the jobs share under `defaults`.",
-        )
+        hint = "Split it into several manifests, or put what the jobs share under `defaults`."
+        raise UsageError(f"{name}: the manifest is larger than {MAX_BYTES // 2**20} MiB", hint)
     return data
-
-
-def _read(path: str, stdin: BinaryIO) -> bytes:
-    # One byte more than allowed shows that there is more, and bounds what is read into memory.
-    if path == STDIN:
-        return stdin.read(MAX_BYTES + 1)
-    with open(path, "rb") as file:  # noqa: PTH123 - Path("") would read the directory and hide that the name is empty
-        return file.read(MAX_BYTES + 1)
 
 
 def display_name(path: str) -> str:
@@ -106,15 +95,6 @@ def parse(data: bytes, path: str) -> Manifest:
     return result.manifest
 
 
-def check(data: bytes, path: str, *, libyaml: bool = reader.LIBYAML) -> CheckResult:
-    """Check a manifest's bytes and collect all problems and warnings. Raises nothing.
-
-    `libyaml` says whether to try libyaml first; the result is the same without it.
-    """
-    with _gc_paused():
-        return _check(data, path, libyaml)
-
-
 @contextlib.contextmanager
 def _gc_paused() -> Iterator[None]:
     """Keep the garbage collector from scanning a growing tree without cycles: 100,000 jobs take 4.1 s, not 5.4 s."""
@@ -127,7 +107,12 @@ def _gc_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _check(data: bytes, path: str, libyaml: bool) -> CheckResult:
+@_gc_paused()
+def check(data: bytes, path: str, *, libyaml: bool = reader.LIBYAML) -> CheckResult:
+    """Check a manifest's bytes and collect all problems and warnings. Raises nothing.
+
+    `libyaml` says whether to try libyaml first; the result is the same without it.
+    """
     try:
         document = reader.read(data, display_name(path), libyaml=libyaml)
     except ManifestError as error:
@@ -194,14 +179,11 @@ def _check_timezone(document: Document) -> Iterator[Problem]:
     try:
         zoneinfo.ZoneInfo(zone)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        yield document.problem(("timezone",), f"unknown time zone {quote(zone)}", _timezone_hint(zone))
-
-
-def _timezone_hint(zone: str) -> str:
-    known = zoneinfo.available_timezones()
-    if not known:
-        return "install the package tzdata: this system has no time zone data"
-    return schema.suggest(zone, sorted(known)) or "use an IANA name, such as Europe/Berlin or Asia/Kolkata"
+        known = sorted(zoneinfo.available_timezones())
+        hint = schema.suggest(zone, known) or "use an IANA name, such as Europe/Berlin or Asia/Kolkata"
+        if not known:
+            hint = "install the package tzdata: this system has no time zone data"
+        yield document.problem(("timezone",), f"unknown time zone {quote(zone)}", hint)
 
 
 def _check_on_unfinished(document: Document) -> Iterator[Problem]:
@@ -212,7 +194,8 @@ def _check_on_unfinished(document: Document) -> Iterator[Problem]:
 
 
 def _check_numbers(document: Document) -> Iterator[Problem]:
-    for path in _NUMBER_FIELDS:
+    paths: list[FieldPath] = [("max_cost",), *(("submit", key) for key in _SUBMIT_TYPES)]
+    for path in paths:
         value = _value_at(document.value, path)
         raw = document.raw(path)
         if raw and isinstance(value, int | float) and not isinstance(value, bool) and not is_portable_number(raw):
@@ -246,12 +229,10 @@ def _id_defect(value: str) -> str:
     """What prevents a string from being one segment of a URL's path; empty if nothing."""
     if value in ("", ".", ".."):
         return "be empty, `.` or `..`"
-    invalid = (char for char in value if char == "/" or _is_invisible(char))
-    return next((f"contain the character U+{ord(char):04X}" for char in invalid), "")
-
-
-def _is_invisible(char: str) -> bool:
-    return char.isspace() or unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    for char in value:
+        if char == "/" or char.isspace() or unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+            return f"contain the character U+{ord(char):04X}"
+    return ""
 
 
 def _check_duplicates(document: Document, entries: Iterable[_JobEntry]) -> Iterator[Problem]:
@@ -300,21 +281,19 @@ def _job_entries(document: Document) -> Iterator[_JobEntry]:
     workflow, project = (_value_at(defaults, (field,)) for field in _ID_FIELDS)
     for index, job in enumerate(jobs if isinstance(jobs, list) else ()):
         if isinstance(job, dict):
-            yield _job_entry(index, job, job.get("workflow_id", workflow), job.get("project_id", project))
+            ids = job.get("workflow_id", workflow), job.get("project_id", project)
+            name = job.get("name")
+            if not isinstance(name, str):
+                name = "/".join(ids) if all(isinstance(part, str) for part in ids) else ""
+            yield _JobEntry(index, job, *ids, name)
 
 
-def _job_entry(index: int, fields: dict[str, Any], workflow: Any, project: Any) -> _JobEntry:
-    name = fields.get("name")
-    if not isinstance(name, str):
-        name = f"{workflow}/{project}" if isinstance(workflow, str) and isinstance(project, str) else ""
-    return _JobEntry(index, fields, workflow, project, name)
-
-
-# From here on there are no problems: each value has the type that the schema requires.
+# From here on there are no problems: each value has the type that the schema requires. To it, 8.0 is an integer too.
 
 
 def _build_manifest(document: Document, path: str, sha256: str, entries: tuple[_JobEntry, ...]) -> Manifest:
     value = document.value
+    submit = value.get("submit", {})
     return Manifest(
         name=value["name"] if "name" in value else str(_default_name(path)),
         path=path,
@@ -323,8 +302,8 @@ def _build_manifest(document: Document, path: str, sha256: str, entries: tuple[_
         once_per=value.get("once_per", "run"),
         timezone=value.get("timezone"),
         on_unfinished=value.get("on_unfinished", "refuse"),
-        max_cost=_to_int(value.get("max_cost")),
-        submit=_build_submit_settings(value.get("submit", {})),
+        max_cost=int(value["max_cost"]) if "max_cost" in value else None,
+        submit=SubmitSettings(**{key: _SUBMIT_TYPES[key](setting) for key, setting in submit.items()}),
         has_explicit_name="name" in value,
     )
 
@@ -343,19 +322,3 @@ def _build_jobs(document: Document, entries: Iterable[_JobEntry]) -> tuple[Job, 
         )
         for entry in entries
     )
-
-
-def _build_submit_settings(value: dict[str, Any]) -> SubmitSettings:
-    timeout = value.get("timeout")
-    return SubmitSettings(
-        concurrency=_to_int(value.get("concurrency")),
-        rate=value.get("rate"),
-        attempts=_to_int(value.get("attempts")),
-        timeout=None if timeout is None else float(timeout),
-        stop_after=_to_int(value.get("stop_after")),
-    )
-
-
-def _to_int(value: float | None) -> int | None:
-    """In JSON Schema, and so here, 8.0 is an integer too."""
-    return None if value is None else int(value)

@@ -7,9 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import jsonschema
 
@@ -20,6 +19,7 @@ from runner.manifest.yaml.messages import FieldPath, quote
 from runner.manifest.yaml.scalars import describe_value, format_number
 
 SchemaName = Literal["manifest", "results"]
+Finding = tuple[FieldPath, str, str]  # where, message, hint
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 _PLAIN_TEXT = re.compile(r"[A-Za-z0-9_-](?:[A-Za-z0-9 ./:_-]{0,198}[A-Za-z0-9_-])?")
@@ -32,6 +32,8 @@ _TYPES = {
     "object": ("a mapping", "write `key: value` lines, all indented the same"),
     "array": ("a list", "start each item with `- `"),
 }
+_TOP_LEVEL_HINTS = {"version": "start the file with `version: 1`", "jobs": "list the jobs under `jobs:`"}
+_CHARACTER_NAMES = {" ": "space", "/": "slash", "\n": "line break", "\r": "line break", "\t": "tab"}
 _LIMITS = {"minimum": "at least", "maximum": "at most", "exclusiveMinimum": "greater than"}
 # Keys that a manifest must never have. It is reviewed as data, so pulling a manifest from somewhere else must not be
 # able to send the API key elsewhere or to run anything.
@@ -59,15 +61,11 @@ _FORBIDDEN_KEYS = {
 
 
 def schema_text(name: SchemaName) -> str:
-    """The text of a JSON Schema, as shipped."""
-    return (_schemas_directory() / f"{name}.schema.json").read_text(encoding="utf-8")
-
-
-def _schemas_directory() -> Traversable:
-    """The directory of the schemas: packaged as `runner.schemas`, or beside the package in a checkout."""
+    """The text of a JSON Schema, as shipped: packaged as `runner.schemas`, or beside the package in a checkout."""
     package = files("runner")
     packaged = package / "schemas"
-    return packaged if packaged.is_dir() else Path(str(package)).parent / "schemas"
+    directory = packaged if packaged.is_dir() else Path(str(package)).parent / "schemas"
+    return (directory / f"{name}.schema.json").read_text(encoding="utf-8")
 
 
 @cache
@@ -79,10 +77,8 @@ def _manifest_schema() -> dict[str, Any]:
 def find_problems(document: Document) -> list[Problem]:
     """Find everything that violates the manifest's JSON Schema, in no particular order."""
     reduced, indices = _without_plain_jobs(document.value)
-    translator = _ErrorTranslator(document, indices)
-    validator = jsonschema.Draft7Validator(_manifest_schema())
-    problems = (problem for error in validator.iter_errors(reduced) for problem in translator.translate(error))
-    return list(dict.fromkeys(problems))
+    errors = jsonschema.Draft7Validator(_manifest_schema()).iter_errors(reduced)
+    return list(dict.fromkeys(problem for error in errors for problem in _translate(error, document, indices)))
 
 
 def _without_plain_jobs(manifest: Any) -> tuple[Any, list[int]]:
@@ -144,99 +140,103 @@ def _is_plain_label(item: tuple[str, Any]) -> bool:
     return all(isinstance(text, str) and _PLAIN_TEXT.fullmatch(text) is not None for text in item)
 
 
-class _ErrorTranslator:
-    """Translates jsonschema's errors into problems. `indices` maps the validated jobs to those of the document."""
-
-    def __init__(self, document: Document, indices: list[int]) -> None:
-        self._document = document
-        self._indices = indices
-
-    def translate(self, error: Any) -> Iterator[Problem]:
-        """The problems that one `jsonschema.ValidationError` stands for."""
-        return self._BY_KEYWORD[error.validator](self, error, self._path(error))
-
-    def _path(self, error: Any) -> FieldPath:
-        path = tuple(error.absolute_path)
-        if len(path) > 1 and path[0] == "jobs":
-            path = ("jobs", self._indices[path[1]], *path[2:])
-        return (*path, error.instance) if _is_about_key(error) else path
-
-    def _type(self, error: Any, path: FieldPath) -> Iterator[Problem]:
-        expected = error.validator_value
-        raw = self._document.raw(path)
-        if expected == "string" and raw:
-            yield self._document.problem(path, *_explain_misread(error.instance, raw, error.schema))
-        elif error.instance is None and not path:
-            yield self._document.problem(path, "the manifest is empty", "run `pixxel-runner init` to create a manifest")
-        else:
-            message = f"expected {_TYPES[expected][0]}, got {_describe(error.instance)}"
-            yield self._document.problem(path, message, _type_hint(expected, error.instance))
-
-    def _required(self, error: Any, path: FieldPath) -> Iterator[Problem]:
-        for key in error.validator_value:
-            if key not in error.instance:
-                yield self._document.problem(path, f"missing required key `{key}`", _required_hint(key, path))
-
-    def _additional_properties(self, error: Any, path: FieldPath) -> Iterator[Problem]:
-        known = list(error.schema["properties"])
-        for key in error.instance:
-            if key not in known:
-                yield self._document.key_problem((*path, key), *_explain_unknown_key(key, known, path))
-
-    def _const(self, error: Any, path: FieldPath) -> Iterator[Problem]:
-        if isinstance(error.instance, int | float) and not isinstance(error.instance, bool):
-            message = f"unsupported format version {format_number(error.instance)}"
-            yield self._document.problem(path, message, "write `version: 1`, or upgrade pixxel-runner")
-
-    def _enum(self, error: Any, path: FieldPath) -> Iterator[Problem]:
-        if isinstance(error.instance, str):
-            yield self._document.problem(path, *_explain_choice(error.instance, error.validator_value))
-
-    def _range(self, error: Any, path: FieldPath) -> Iterator[Problem]:
-        if error.schema["type"] == "integer" and error.instance % 1:
-            return  # reported as a wrong type
-        message = f"must be {_LIMITS[error.validator]} {error.validator_value}, got {format_number(error.instance)}"
-        yield self._document.problem(path, message, f"use a number {_describe_range(error.schema)}")
-
-    def _length(self, error: Any, path: FieldPath) -> Iterator[Problem]:
-        if error.instance:
-            message = f"must be at most {error.schema['maxLength']:,} characters, got {len(error.instance):,}"
-            yield self._text_problem(error, path, message, "shorten it")
-        else:
-            yield self._text_problem(error, path, "must not be empty", "write a value, or remove the key")
-
-    def _pattern(self, error: Any, path: FieldPath) -> Iterator[Problem]:
-        if error.instance:
-            message = f"invalid value {quote(error.instance)}: {error.schema['patternErrorMessage']}"
-            yield self._text_problem(error, path, message, _pattern_hint(error))
-        elif "minLength" not in error.schema:  # otherwise `_length` reports it
-            yield from self._length(error, path)
-
-    def _min_items(self, error: Any, path: FieldPath) -> Iterator[Problem]:  # noqa: ARG002 - one signature for all
-        yield self._document.problem(path, "must contain at least one job", "add a job: `- workflow_id: ...`")
-
-    def _text_problem(self, error: Any, path: FieldPath, message: str, hint: str) -> Problem:
-        report = self._document.key_problem if _is_about_key(error) else self._document.problem
-        return report(path, message, hint)
-
-    _BY_KEYWORD: ClassVar[dict[str, Callable[[_ErrorTranslator, Any, FieldPath], Iterator[Problem]]]] = {
-        "additionalProperties": _additional_properties,
-        "const": _const,
-        "enum": _enum,
-        "exclusiveMinimum": _range,
-        "maxLength": _length,
-        "maximum": _range,
-        "minItems": _min_items,
-        "minLength": _length,
-        "minimum": _range,
-        "pattern": _pattern,
-        "required": _required,
-        "type": _type,
-    }
+def _translate(error: Any, document: Document, indices: list[int]) -> Iterator[Problem]:
+    """The problems that one `jsonschema.ValidationError` stands for. `indices` has those of the jobs it knows."""
+    path = tuple(error.absolute_path)
+    if len(path) > 1 and path[0] == "jobs":
+        path = ("jobs", indices[path[1]], *path[2:])
+    create_problem = document.key_problem if error.validator == "additionalProperties" else document.problem
+    if "propertyNames" in error.absolute_schema_path:
+        path, create_problem = (*path, error.instance), document.key_problem
+    if error.validator == "type":
+        findings = _type(error, path, document.raw(path))
+    else:
+        findings = _KEYWORDS[error.validator](error, path)
+    for field, message, hint in findings:
+        yield create_problem(field, message, hint)
 
 
-def _is_about_key(error: Any) -> bool:
-    return "propertyNames" in error.absolute_schema_path
+def _type(error: Any, path: FieldPath, raw: str | None) -> Iterator[Finding]:
+    expected = error.validator_value
+    if expected == "string" and raw:
+        yield path, *_explain_misread(error.instance, raw, error.schema)
+    elif error.instance is None and not path:
+        yield path, "the manifest is empty", "run `pixxel-runner init` to create a manifest"
+    else:
+        message = f"expected {_TYPES[expected][0]}, got {_describe(error.instance)}"
+        yield path, message, _type_hint(expected, error.instance)
+
+
+def _required(error: Any, path: FieldPath) -> Iterator[Finding]:
+    for key in error.validator_value:
+        if key not in error.instance:
+            hint = _TOP_LEVEL_HINTS.get(key, f"add `{key}:` to this job, or to `defaults` for all jobs")
+            yield path, f"missing required key `{key}`", hint
+
+
+def _additional_properties(error: Any, path: FieldPath) -> Iterator[Finding]:
+    known = list(error.schema["properties"])
+    for key in error.instance:
+        if key not in known:
+            yield (*path, key), *_explain_unknown_key(key, known, path)
+
+
+def _const(error: Any, path: FieldPath) -> Iterator[Finding]:
+    if isinstance(error.instance, int | float) and not isinstance(error.instance, bool):
+        message = f"unsupported format version {format_number(error.instance)}"
+        yield path, message, "write `version: 1`, or upgrade pixxel-runner"
+
+
+def _enum(error: Any, path: FieldPath) -> Iterator[Finding]:
+    if isinstance(error.instance, str):
+        yield path, *_explain_choice(error.instance, error.validator_value)
+
+
+def _range(error: Any, path: FieldPath) -> Iterator[Finding]:
+    schema = error.schema
+    if schema["type"] == "integer" and error.instance % 1:
+        return  # reported as a wrong type
+    limits = f"from {schema.get('minimum')} to {schema['maximum']}"
+    if "exclusiveMinimum" in schema:
+        limits = f"greater than {schema['exclusiveMinimum']} and at most {schema['maximum']}"
+    message = f"must be {_LIMITS[error.validator]} {error.validator_value}, got {format_number(error.instance)}"
+    yield path, message, f"use a number {limits}"
+
+
+def _length(error: Any, path: FieldPath) -> Iterator[Finding]:
+    if error.instance:
+        message = f"must be at most {error.schema['maxLength']:,} characters, got {len(error.instance):,}"
+        yield path, message, "shorten it"
+    else:
+        yield path, "must not be empty", "write a value, or remove the key"
+
+
+def _pattern(error: Any, path: FieldPath) -> Iterator[Finding]:
+    if error.instance:
+        message = f"invalid value {quote(error.instance)}: {error.schema['patternErrorMessage']}"
+        yield path, message, _pattern_hint(error)
+    elif "minLength" not in error.schema:  # otherwise `_length` reports it
+        yield from _length(error, path)
+
+
+def _min_items(_error: Any, path: FieldPath) -> Iterator[Finding]:
+    yield path, "must contain at least one job", "add a job: `- workflow_id: ...`"
+
+
+# `_type` handles the keyword `type`.
+_KEYWORDS: dict[str, Callable[[Any, FieldPath], Iterator[Finding]]] = {
+    "additionalProperties": _additional_properties,
+    "const": _const,
+    "enum": _enum,
+    "exclusiveMinimum": _range,
+    "maxLength": _length,
+    "maximum": _range,
+    "minItems": _min_items,
+    "minLength": _length,
+    "minimum": _range,
+    "pattern": _pattern,
+    "required": _required,
+}
 
 
 def _explain_misread(value: Any, raw: str, schema: dict[str, Any]) -> tuple[str, str]:
@@ -293,30 +293,15 @@ def _type_hint(expected: str, value: Any) -> str:
     return _TYPES[expected][1] + (", without quotes" if without_quotes else "")
 
 
-def _required_hint(key: str, path: FieldPath) -> str:
-    if path:
-        return f"add `{key}:` to this job, or to `defaults` for all jobs"
-    return "start the file with `version: 1`" if key == "version" else "list the jobs under `jobs:`"
-
-
-def _describe_range(schema: dict[str, Any]) -> str:
-    if "exclusiveMinimum" in schema:
-        return f"greater than {schema['exclusiveMinimum']} and at most {schema['maximum']}"
-    return f"from {schema['minimum']} to {schema['maximum']}"
-
-
 def _pattern_hint(error: Any) -> str:
     value, pattern = error.instance, error.validator_value
     if value != value.strip() and re.search(pattern, value.strip()):
         return "remove the whitespace at its start or end"
-    invalid = (char for char in value if re.search(pattern, "aa") and not re.search(pattern, f"a{char}a"))
-    return next((f"remove the {_character_name(char)}" for char in invalid), _example_hint(error.schema))
+    for char in value if re.search(pattern, "aa") else "":
+        if not re.search(pattern, f"a{char}a"):
+            return f"remove the {_CHARACTER_NAMES.get(char, f'character U+{ord(char):04X}')}"
+    return _example_hint(error.schema)
 
 
 def _example_hint(schema: dict[str, Any]) -> str:
     return f"for example: {', '.join(map(str, schema['examples']))}"
-
-
-def _character_name(char: str) -> str:
-    names = {" ": "space", "/": "slash", "\n": "line break", "\r": "line break", "\t": "tab"}
-    return names.get(char, f"character U+{ord(char):04X}")

@@ -6,6 +6,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -13,31 +14,29 @@ from runner.sandbox.catalog import EXAMPLE, Catalog
 from runner.sandbox.lifecycle import SandboxJob
 from runner.sandbox.store import JobFile
 
-
-def utc_now() -> datetime:
-    """The current time in UTC."""
-    return datetime.now(UTC)
+_utc_now = partial(datetime.now, UTC)
 
 
 class Backend:
     """Projects, workflows and jobs. Jobs are never removed, and only change with time.
 
     `clock` returns the time in UTC. With a `store`, jobs are saved in it: jobs that are already there are part of this
-    backend from the start, and those that another process adds later are found by the next query.
+    backend from the start, and those that another process adds later are found by the next query. `created` counts the
+    jobs that this object created.
 
     Raises:
         RefusedError: the store cannot be read.
     """
 
     def __init__(
-        self, catalog: Catalog = EXAMPLE, clock: Callable[[], datetime] = utc_now, store: JobFile | None = None
+        self, catalog: Catalog = EXAMPLE, clock: Callable[[], datetime] = _utc_now, store: JobFile | None = None
     ) -> None:
         self._clock = clock
         self._store = store
         self._lock = threading.Lock()
-        self._catalog = catalog
+        self.catalog = catalog
         self._jobs: dict[str, dict[str, SandboxJob]] = {}
-        self._created = 0
+        self.created = 0
         with self._lock:
             self._refresh()
 
@@ -49,16 +48,6 @@ class Backend:
     ) -> None:
         self.close()
 
-    @property
-    def catalog(self) -> Catalog:
-        """The current projects and workflows."""
-        return self._catalog
-
-    @property
-    def created(self) -> int:
-        """The number of jobs created through this object, not counting those that were in the store."""
-        return self._created
-
     def now(self) -> datetime:
         """The sandbox's time, in UTC."""
         return self._clock()
@@ -66,7 +55,7 @@ class Backend:
     def add_pairs(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Allow every (workflow id, project id) of `pairs` to run."""
         with self._lock:
-            self._catalog = self._catalog.add_pairs(pairs)
+            self.catalog = self.catalog.add_pairs(pairs)
 
     def create(self, workflow_id: str, project_id: str, *, fails: bool = False) -> SandboxJob:
         """Create a job. It is in the store before this returns. With `fails`, it fails even if its workflow does not.
@@ -75,7 +64,7 @@ class Backend:
             KeyError: the workflow is not in the catalog.
             RefusedError: the store could not save the job; it was not created.
         """
-        workflow = self._catalog.workflows[workflow_id]
+        workflow = self.catalog.workflows[workflow_id]
         with self._lock:
             job = SandboxJob(
                 id=str(uuid.uuid4()),
@@ -89,7 +78,7 @@ class Backend:
             if self._store is not None:
                 self._add(self._store.append(job))
             self._jobs.setdefault(workflow_id, {})[job.id] = job
-            self._created += 1
+            self.created += 1
         return job
 
     def jobs(self, workflow_id: str) -> list[SandboxJob]:
@@ -126,6 +115,6 @@ class Backend:
     def _add(self, jobs: list[SandboxJob]) -> None:
         """Add jobs from the store, and their pairs, which were known where the jobs were created."""
         if jobs:
-            self._catalog = self._catalog.add_pairs((job.workflow_id, job.project_id) for job in jobs)
+            self.catalog = self.catalog.add_pairs((job.workflow_id, job.project_id) for job in jobs)
         for job in jobs:
             self._jobs.setdefault(job.workflow_id, {})[job.id] = job

@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-# For added workflows, of which only the ids are known.
-_DEFAULT_COST = 10
-_DEFAULT_DURATION = 5
-
 
 @dataclass(frozen=True, slots=True)
 class Project:
@@ -56,7 +52,7 @@ class Catalog:
 
 def _default_workflow(workflow_id: str) -> Workflow:
     name, description = f"Workflow {workflow_id}", "A workflow of a manifest."
-    return Workflow(workflow_id, name, description, _DEFAULT_COST, _DEFAULT_DURATION, ())
+    return Workflow(workflow_id, name, description, cost=10, duration=5, project_ids=())
 
 
 _AGRI = Project("1c6d7a52-0f3e-4b8a-9d21-5e7f30a4c611", "agri-watch", "Agri Watch")

@@ -98,10 +98,8 @@ def select_fault(faults: Sequence[Fault], number: float) -> Fault | None:
 def _split(faults: Iterable[Fault]) -> tuple[tuple[Fault, ...], tuple[Fault, ...]]:
     """Response faults and job failures. A request meets at most one of each."""
     faults = tuple(faults)
-    return (
-        tuple(fault for fault in faults if fault.kind != "failure"),
-        tuple(fault for fault in faults if fault.kind == "failure"),
-    )
+    failures = tuple(fault for fault in faults if fault.kind == "failure")
+    return tuple(fault for fault in faults if fault.kind != "failure"), failures
 
 
 def _parse_share(text: str, option: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
 from http import HTTPStatus
@@ -20,17 +21,14 @@ Query = Mapping[str, str]
 Handler = Callable[[Backend, Request], Any]
 
 
+@dataclass(eq=False)
 class ApiError(Exception):
     """An error response: its status, and headers to send with it."""
 
-    def __init__(
-        self, status: HTTPStatus, message: str, details: Any = None, headers: Mapping[str, str] | None = None
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.details = details
-        self.headers = headers
+    status: HTTPStatus
+    message: str
+    details: Any = None
+    headers: Mapping[str, str] | None = None
 
 
 def handle(backend: Backend, key: str, request: Request, *, job_fails: bool = False) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from runner.sandbox.catalog import Project, Workflow
@@ -21,10 +21,6 @@ _TASKS = (
     ("Analyse", "3f97c2e8-0b5d-4a61-9e74-c8d21f60b5a3"),
     ("Deliver", "8a45d1b7-6e3c-4f90-a2d8-15b7e9c4f026"),
 )
-
-# The error of every failed task.
-_FAILURE_TYPE = "INPUT"
-_FAILURE_MESSAGE = "no cloud-free imagery in the area of interest"
 
 
 def format_timestamp(time: datetime) -> str:
@@ -105,8 +101,8 @@ def _task(job: SandboxJob, index: int, span: Span, now: datetime) -> dict[str, A
         "id": f"{job.id}-{index + 1}",
         "depends_on": [previous for previous, _ in _TASKS[max(0, index - 1) : index]],
         "block_info": {"id": block_id, "name": name, "version": "1.0.0"},
-        "err_msg": _FAILURE_MESSAGE if failed else "",
-        "failure_type": _FAILURE_TYPE if failed else "",
+        "err_msg": "no cloud-free imagery in the area of interest" if failed else "",
+        "failure_type": "INPUT" if failed else "",
         "info_logs": [],
         "created_at": format_timestamp(span.created_at),
         "updated_at": format_timestamp(stage.updated_at),
@@ -135,11 +131,5 @@ def _start_times(stage: Stage) -> dict[str, str]:
 def _end_times(stage: Stage, started_at: datetime) -> dict[str, str]:
     if stage.finished_at is None:
         return {}
-    return {
-        "finished_at": format_timestamp(stage.finished_at),
-        "time_taken": _format_duration(stage.finished_at - started_at),
-    }
-
-
-def _format_duration(duration: timedelta) -> str:
-    return f"{duration.total_seconds():g}s"
+    duration = (stage.finished_at - started_at).total_seconds()
+    return {"finished_at": format_timestamp(stage.finished_at), "time_taken": f"{duration:g}s"}

@@ -42,8 +42,8 @@ class Sandbox:
     """Serves a backend on loopback while its context lasts. The backend stays open afterwards.
 
     `key` is the accepted API key. Only POSTs meet `faults`; the same `seed` and order of POSTs give the same faults.
-    `port` 0 selects any free port. `log` is called with a line for each request, from the connection's thread; lines
-    never contain headers or queries.
+    `port` 0 selects any free port, which the attribute `port` then has. `log` is called with a line for each request,
+    from the connection's thread; lines never contain headers or queries.
 
     Raises:
         UsageError: the shares of the faults sum to more than 1.
@@ -62,7 +62,7 @@ class Sandbox:
         self.backend = backend
         self._key = key
         self._sampler = FaultSampler(check_shares(faults), seed)
-        self._port = port
+        self.port = port
         self._log = log or (lambda _line: None)
         self._closing = threading.Event()
         self._lock = threading.Lock()
@@ -74,8 +74,8 @@ class Sandbox:
         Raises:
             RefusedError: the sandbox cannot listen on the port.
         """
-        self._listener = _listen(self._port)
-        self._port = self._listener.getsockname()[1]
+        self._listener = _listen(self.port)
+        self.port = self._listener.getsockname()[1]
         self._acceptor = threading.Thread(target=self._accept_connections, name="sandbox-accept", daemon=True)
         try:
             self._acceptor.start()
@@ -97,14 +97,9 @@ class Sandbox:
         self._shut_down_connections(socket.SHUT_RDWR, None)
 
     @property
-    def port(self) -> int:
-        """The port on which the sandbox listens."""
-        return self._port
-
-    @property
     def base_url(self) -> str:
         """The API's base URL, without a trailing slash."""
-        return f"http://{_HOST}:{self._port}"
+        return f"http://{_HOST}:{self.port}"
 
     def _accept_connections(self) -> None:
         while not self._closing.is_set():

@@ -17,7 +17,6 @@ from typing import Any
 from runner.core.errors import RefusedError
 from runner.sandbox.lifecycle import SandboxJob
 
-_FILE_NAME = "jobs.jsonl"
 _FIELDS = tuple(field.name for field in dataclasses.fields(SandboxJob))
 
 
@@ -39,7 +38,7 @@ class JobFile:
         self._offset = 0  # bytes that were read or written as complete lines
         self._lines = 0
         with self._errors_explained():
-            self.path = path if path.suffix == ".jsonl" or path.is_file() else path / _FILE_NAME
+            self.path = path if path.suffix == ".jsonl" or path.is_file() else path / "jobs.jsonl"
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # A link is followed where you name it, but not where only this program should have put the file.
             no_follow = 0 if self.path == path else os.O_NOFOLLOW
@@ -67,13 +66,17 @@ class JobFile:
         values = {name: getattr(job, name) for name in _FIELDS} | {"created_at": job.created_at.isoformat()}
         line = json.dumps(values).encode() + b"\n"
         fd = self._open_fd()
-        with self._errors_explained(), _locked(fd):
-            others = self._read(fd)
-            os.ftruncate(fd, self._offset)  # removes the incomplete line of a process that was killed
-            if os.write(fd, line) != len(line):  # the disk is full; the next append removes what was written
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self._offset += len(line)
-            self._lines += 1
+        with self._errors_explained():
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            try:
+                others = self._read(fd)
+                os.ftruncate(fd, self._offset)  # removes the incomplete line of a process that was killed
+                if os.write(fd, line) != len(line):  # the disk is full; the next append removes what was written
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            finally:
+                fcntl.flock(fd, fcntl.LOCK_UN)
+        self._offset += len(line)
+        self._lines += 1
         return others
 
     def close(self) -> None:
@@ -114,15 +117,6 @@ class JobFile:
 
     def _hint(self) -> str:
         return f"Move {self.path} away to start with an empty sandbox, or use another path."
-
-
-@contextmanager
-def _locked(fd: int) -> Iterator[None]:
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 def _parse_job(value: Any) -> SandboxJob:

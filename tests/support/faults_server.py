@@ -76,7 +76,7 @@ class Rogue(Shop):
 
     def __init__(self, world: Backend, dice: Dice, port: int) -> None:
         super().__init__(world)
-        self._port = port
+        self.port = port
         self.dice_thrown = dice
         self.is_open = False
 

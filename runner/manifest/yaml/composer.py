@@ -90,7 +90,10 @@ class Composer:
             raise self.fatal_error(0, "the file is empty", "run `pixxel-runner init` to create a manifest")
         value, location = self._compose_node(self._next())
         self._next()  # the document's end
-        self._expect_stream_end(self._next())
+        if type(event := self._next()) is not StreamEndEvent:
+            self._defer_to_reference()
+            message = "unexpected second document: a manifest is a single YAML document"
+            self._report(event.start_mark.index, message, "put each manifest in its own file, or remove this `---`")
         return Document(self._file, value, location, self._lines, tuple(self._problems))
 
     def fatal_error(self, offset: int, message: str, hint: str) -> ManifestError:
@@ -103,12 +106,6 @@ class Composer:
     def parser_offset(self) -> int:
         """How far the reference parser has read."""
         return int(self._parser.get_mark().index)
-
-    def _expect_stream_end(self, event: Event) -> None:
-        if type(event) is not StreamEndEvent:
-            self._defer_to_reference()
-            message = "unexpected second document: a manifest is a single YAML document"
-            self._report(event.start_mark.index, message, "put each manifest in its own file, or remove this `---`")
 
     def _compose_node(self, event: Event) -> tuple[Any, Location]:
         self._count += 1
@@ -178,7 +175,7 @@ class Composer:
             return text
         joined = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         if "\ufffd" in joined:
-            self._report(offset, "invalid escape sequence: a lone surrogate", "write the character itself")
+            self._report(offset, "invalid escape: a lone surrogate", "write the character itself")
         return joined
 
     def _compose_collection(self, start: Event) -> tuple[Any, Location]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple
 
 import yaml
 
@@ -14,7 +13,6 @@ FieldPath = tuple[str | int, ...]
 _MAX_QUOTED = 60  # characters
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _KEY_WITHOUT_SPACE = re.compile(r"[ -]*\w+:\S")
-_MISSING_SPACE_HINT = "put a space after the colon on the previous line"
 _SINGLE_QUOTED = re.compile(r"'(.*)'")
 
 
@@ -45,103 +43,43 @@ def _format_step(step: str | int) -> str:
     return f".{step}" if _PLAIN_KEY.fullmatch(step) else f'["{quote(step)[1:-1]}"]'
 
 
-class _Explanation(NamedTuple):
-    """What to say about a syntax error.
-
-    `pattern` matches PyYAML's error: its context, a colon, its problem. In `message`, `{found}` stands for what PyYAML
-    found and `{line}` for the line where the unfinished part starts; with `at_start` the error is reported there.
-    """
-
-    pattern: str
-    message: str
-    hint: str
-    at_start: bool = False
-
-
-# The first match applies. The last one matches everything.
+# Patterns of PyYAML's errors (context, colon, problem), each with a message and a hint. In a message, `{found}` stands
+# for what PyYAML found, and `{line}` for the line where the unfinished part starts. The first match applies.
 _EXPLANATIONS = (
-    _Explanation(
+    (
         r"scanning a directive|incompatible YAML document|duplicate YAML directive|duplicate tag handle",
         "unsupported YAML directive",
         "remove the line; to start a value with `%`, put it in quotes",
     ),
-    _Explanation(
-        r"found character '\\t'|expected .* but found '\\t'",
-        "unexpected tab: YAML allows only spaces for indentation and between values",
-        "replace the tab with spaces",
-    ),
-    _Explanation(r"found character", "a value cannot start with {found}", "put the value in quotes"),
-    _Explanation(
-        r"could not find expected ':'",
-        "missing colon: expected `key: value`",
-        "add the colon, or fix the indentation",
-        at_start=True,
-    ),
-    _Explanation(
-        r"mapping values are not allowed",
-        "unexpected colon",
-        "put a value that contains `: ` in quotes, or indent this line like the lines around it",
-    ),
-    _Explanation(
-        r"sequence entries are not allowed",
-        "unexpected list item",
-        "put the `- ` on its own line, below the key",
-    ),
-    _Explanation(r"mapping keys are not allowed", "unexpected `? `", "write the key as `key: value`"),
-    _Explanation(
-        r"found unexpected (?:end of stream|document separator)",
-        "missing closing quote",
-        "close the string with the same kind of quote",
-        at_start=True,
-    ),
-    _Explanation(
-        r"found unknown escape",
-        "invalid escape sequence: backslash followed by {found}",
-        "write two backslashes, or use single quotes",
-    ),
-    _Explanation(
-        r"expected escape sequence",
-        "incomplete escape sequence: missing hexadecimal digits",
-        r"use \x with 2, \u with 4 or \U with 8 digits, or use single quotes",
-    ),
-    _Explanation(
+    (r"found (?:character )?'\\t'", "unexpected tab: YAML allows only spaces here", "replace the tab with spaces"),
+    (r"found character", "a value cannot start with {found}", "put the value in quotes"),
+    (r"could not find expected ':'", "missing colon: expected `key: value`", "add the colon, or fix the indentation"),
+    (r"mapping values", "unexpected colon", "put a value that contains `: ` in quotes, or fix the indentation"),
+    (r"sequence entries are not allowed", "unexpected list item", "put the `- ` on its own line, below the key"),
+    (r"mapping keys are not allowed", "unexpected `? `", "write the key as `key: value`"),
+    (r"end of stream|document separator", "missing closing quote", "close the string with the same kind of quote"),
+    (r"unknown escape", "invalid escape: backslash and {found}", "write two backslashes, or use single quotes"),
+    (r"expected escape sequence", "incomplete escape", r"write 2 hex digits after \x, 4 after \u or 8 after \U"),
+    (
         r"expected ',' or '[\]}]'",
         "missing comma, or missing closing bracket for the bracket opened on line {line}",
         "add the comma or the closing bracket",
     ),
-    _Explanation(
-        r"expected <block end>, but found '-'|expected <block end>, but found '<block sequence start>'",
-        "inconsistent indentation of a list item",
-        "indent all items of the list the same",
-    ),
-    _Explanation(
+    (r"but found '(?:-|<block sequence start>)'", "wrong indentation of a list item", "indent all items the same"),
+    (
         r"expected <block end>",
         "unexpected content in the block that starts on line {line}",
         "indent all keys of a mapping the same, and put nothing after a closing quote",
     ),
-    _Explanation(
-        r"expected alphabetic or numeric character",
-        "missing name after `&` or `*`",
-        "put a value that starts with `&` or `*` in quotes",
-    ),
-    _Explanation(
-        r"expected chomping|expected indentation indicator|expected a comment or a line break",
-        "unexpected text after `|` or `>`",
-        "put the text on the next line",
-    ),
-    _Explanation(
-        r"scanning a tag|found undefined tag",
-        "tags are not supported: a manifest is plain data",
-        "put a value that starts with `!` in quotes",
-    ),
-    _Explanation(
-        r"expected '<document start>'",
-        "unexpected text after the end of the document",
-        "indent this line like the lines around it, or remove it",
-    ),
-    _Explanation(r"expected the node content", "missing key or value", "add it, or close the open bracket"),
-    _Explanation(r"", "invalid YAML", "check quotes, brackets, colons and indentation near here"),
+    (r"expected alphabetic", "missing name after `&` or `*`", "put a value that starts with `&` or `*` in quotes"),
+    (r"scanning a block scalar", "unexpected text after `|` or `>`", "put the text on the next line"),
+    (r"scanning a tag|undefined tag", "tags are not supported", "put a value that starts with `!` in quotes"),
+    (r"<document start>", "unexpected text after the end of the document", "fix the indentation, or remove the text"),
+    (r"expected the node content", "missing key or value", "add it, or close the open bracket"),
+    (r"", "invalid YAML", "check quotes, brackets, colons and indentation near here"),
 )
+# Errors that are reported where the unfinished part starts, not where PyYAML noticed.
+_REPORTED_AT_START = re.compile(r"could not find expected ':'|end of stream|document separator")
 
 
 def explain(error: yaml.MarkedYAMLError, text: str, position: Callable[[int], tuple[int, int]]) -> tuple[int, str, str]:
@@ -158,11 +96,12 @@ def explain(error: yaml.MarkedYAMLError, text: str, position: Callable[[int], tu
     description = f"{error.context}: {error.problem}"
     end = error.problem_mark.index if error.problem_mark else len(text)
     start = error.context_mark.index if error.context_mark else end
-    explanation = next(each for each in _EXPLANATIONS if re.search(each.pattern, description))
+    message, hint = next(rest for pattern, *rest in _EXPLANATIONS if re.search(pattern, description))
     found = _SINGLE_QUOTED.search(error.problem or "")
-    message = explanation.message.format(found=quote(found[1]) if found else "this", line=position(start)[0])
-    hint = _MISSING_SPACE_HINT if _lacks_space(description, text, end) else explanation.hint
-    return (start if explanation.at_start else end), message, hint
+    message = message.format(found=quote(found[1]) if found else "this", line=position(start)[0])
+    if _lacks_space(description, text, end):
+        hint = "put a space after the colon on the previous line"
+    return (start if _REPORTED_AT_START.search(description) else end), message, hint
 
 
 def _lacks_space(description: str, text: str, offset: int) -> bool:

@@ -46,7 +46,10 @@ def read(data: bytes, file: str, *, libyaml: bool = LIBYAML) -> Document:
     """
     text = _decode(data, file)
     lines = Lines(text)
-    if libyaml and not _has_structural_tab(text) and not _has_directive(text):
+    # libyaml takes such a tab for a space, and is less strict after a directive.
+    has_tab = "\t" in text and _TAB_OUTSIDE_COMMENT.search(text) is not None
+    has_directive = "%" in text and _DIRECTIVE.search(text) is not None
+    if libyaml and not has_tab and not has_directive:
         with contextlib.suppress(ParserDisagreementError, yaml.YAMLError):
             return Composer(text, file, lines, is_reference=False).compose()
     return _read_with_reference(text, file, lines)
@@ -61,18 +64,8 @@ def _read_with_reference(text: str, file: str, lines: Lines) -> Document:
     except (ValueError, OverflowError):
         # PyYAML passes the number of a `\U` escape to chr() unchecked.
         hint = "write the character itself, or an escape up to U+10FFFF"
-        message = "invalid escape sequence: no such character"
+        message = "invalid escape: no such character"
         raise composer.fatal_error(composer.parser_offset(), message, hint) from None
-
-
-def _has_structural_tab(text: str) -> bool:
-    """Whether there is a tab that libyaml takes for a space and the reference does not."""
-    return "\t" in text and _TAB_OUTSIDE_COMMENT.search(text) is not None
-
-
-def _has_directive(text: str) -> bool:
-    """Whether there is a directive such as `%YAML`, after which libyaml is less strict than the reference."""
-    return "%" in text and _DIRECTIVE.search(text) is not None
 
 
 def _decode(data: bytes, file: str) -> str:

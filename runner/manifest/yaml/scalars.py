@@ -33,10 +33,7 @@ _INTEGER = re.compile(
     re.VERBOSE | re.ASCII,
 )
 # https://yaml.org/type/float.html, and YAML 1.2, which needs neither the dot nor the exponent's sign.
-_FLOAT = re.compile(
-    r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?",
-    re.ASCII,
-)
+_FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?", re.ASCII)
 _BASE_60_FLOAT = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+\.[0-9_]*", re.ASCII)
 # https://yaml.org/type/timestamp.html
 _TIMESTAMP = re.compile(
