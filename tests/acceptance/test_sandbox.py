@@ -93,7 +93,7 @@ def test_it_serves_until_it_is_asked_to_stop(number: signal.Signals) -> None:
     lines = out.splitlines()
     assert f"# project {AGRI}  Agri Watch" in lines
     assert f"#   workflow {NDVI}  NDVI: 12 tokens, 3 s" in lines
-    assert f"#   workflow {CLOUDY}  Cloudy scene: 19 tokens, 8 s, fails half-way" in lines
+    assert f"#   workflow {CLOUDY}  Cloudy scene: 19 tokens, 8 s, fails halfway" in lines
     assert all(line.startswith("#") or not line for line in lines)
 
 
