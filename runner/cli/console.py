@@ -77,14 +77,14 @@ def usage_error(failure: click.ClickException) -> None:
         _discard(sys.stderr)
 
 
-def internal_error(failure: Exception, trace: str) -> None:
+def internal_error(failure: Exception) -> None:
     """Write a bug of the program to stderr; its traceback only if PIXXEL_RUNNER_DEBUG is set."""
     info(f"{click.style('bug:', fg='red')} {type(failure).__name__}: {escape_unprintable(str(failure))}")
     info("  This is a bug in pixxel-runner. Please report it with the command and PIXXEL_RUNNER_DEBUG=1 set.")
-    _write_trace(trace)
+    _write_traceback(failure)
 
 
-def system_error(failure: OSError, trace: str) -> None:
+def system_error(failure: OSError) -> None:
     """Write an error of the operating system to stderr; its traceback only if PIXXEL_RUNNER_DEBUG is set."""
     reason = failure.strerror or str(failure) or type(failure).__name__
     try:
@@ -97,12 +97,14 @@ def system_error(failure: OSError, trace: str) -> None:
         message = f"{subject}: {reason}"
         hint = "Check that the file exists and its permissions. Set PIXXEL_RUNNER_DEBUG=1 for a traceback."
     error(RefusedError(message, hint))
-    _write_trace(trace)
+    _write_traceback(failure)
 
 
-def _write_trace(trace: str) -> None:
+def _write_traceback(failure: Exception) -> None:
     if os.environ.get("PIXXEL_RUNNER_DEBUG"):
-        info("\n".join(map(escape_unprintable, trace.splitlines())))
+        import traceback  # noqa: PLC0415 - rarely needed
+
+        info("\n".join(map(escape_unprintable, "".join(traceback.format_exception(failure)).splitlines())))
 
 
 def color_mode(choice: str) -> bool | None:

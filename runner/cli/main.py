@@ -1,4 +1,4 @@
-"""The command `pixxel-runner`: finds the command's file, and turns every end into words and an exit code."""
+"""The command `pixxel-runner`: finds the module of a command, and turns errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 _NAME = "pixxel-runner"
-_COMPLETE = "_PIXXEL_RUNNER_COMPLETE"  # what click's completion scripts set
+_COMPLETION_VARIABLE = "_PIXXEL_RUNNER_COMPLETE"  # set by click's completion scripts
 
-# The name of each command's file in this package, so that `--help` and `--version` import none of them.
+# The name of each command's module, so that `--help` and `--version` need not import them.
 _COMMANDS = {
-    "run": "Submit the jobs of a manifest, and record what was created.",
-    "plan": "Say what run would do now, and what that would cost.",
-    "status": "Ask the API what became of the jobs of a run.",
+    "run": "Submit the jobs of manifests.",
+    "plan": "Show what `run` would do, and what it would cost.",
+    "status": "Show the status of a run's jobs at the API.",
     "resolve": "Look up jobs in doubt, or settle them by hand.",
-    "runs": "List what was run, newest first.",
-    "show": "Print the record of a run again, as the ledger has it now.",
-    "ledger": "Make, check or export the record of what was submitted.",
-    "validate": "Check manifests, and report every problem at once.",
+    "runs": "List runs, newest first.",
+    "show": "Show a run as it is in the ledger now.",
+    "ledger": "Create, check or export ledgers.",
+    "validate": "Check manifests and report all their problems.",
     "schema": "Print the JSON Schema of the manifest or of the results file.",
     "init": "Write a commented manifest to start from.",
-    "completion": "Print the script that completes commands in bash, zsh or fish.",
-    "sandbox": "Serve the API on loopback, to try things out.",
+    "completion": "Print the completion script for bash, zsh or fish.",
+    "sandbox": "Serve the API on loopback, for trials.",
 }
 
 
 class _Commands(click.Group):
-    """A group that imports a command's file when that command is asked for, and not before."""
+    """A group that imports the module of a command only when that command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(_COMMANDS)
@@ -56,111 +56,118 @@ class _Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in _COMMANDS and (args[0] == "-" or not args[0].startswith("-")) and not ctx.resilient_parsing:
-            from runner.cli import suggestions  # noqa: PLC0415 - there is hardly ever one
+        is_option = args[0].startswith("-") and len(args[0]) > 1
+        if args[0] not in _COMMANDS and not is_option and not ctx.resilient_parsing:
+            from runner.cli import suggestions  # noqa: PLC0415 - rarely needed
 
             raise click.UsageError(suggestions.describe_unknown_command(args, _COMMANDS), ctx)
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        from click.shell_completion import CompletionItem  # noqa: PLC0415 - for shells alone
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - only for shells
 
         if incomplete.startswith("-"):
             return click.Command.shell_complete(self, ctx, incomplete)  # click.Group's would import every command
-        return [CompletionItem(name, help=words) for name, words in _COMMANDS.items() if name.startswith(incomplete)]
+        return [CompletionItem(name, help=text) for name, text in _COMMANDS.items() if name.startswith(incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(int(code)), f"{code.meaning[0].upper()}{code.meaning[1:]}.") for code in Exit])
+
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(VERSION, prog_name=_NAME, message="%(prog)s %(version)s")
 def cli() -> None:
-    """Submit the jobs of a YAML manifest to the Pixxel API: each one once, and all on record."""
+    """Submit the jobs of a YAML manifest to the Pixxel API, without creating one twice or losing track of one."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return the exit code. Nothing that goes wrong leaves as a traceback."""
+    """Run the command line and return the exit code. Errors become messages, never tracebacks."""
     console.configure_streams()
-    # What is made here is trees without cycles, and the collector walks all of them each time: with 100,000 jobs it
-    # took a fifth of the time.
+    # The objects of a run form trees without cycles, which the collector would traverse again and again: with 100,000
+    # jobs it took a fifth of the time.
     gc.set_threshold(100_000, 50, 100)
-    before = signal.getsignal(signal.SIGTERM)
+    previous_handler = signal.getsignal(signal.SIGTERM)
     try:
-        _at_sigterm(_terminate)
+        _handle_sigterm(_terminate)
         code = _run(arguments)
         console.flush_stdout()
-    except RunnerError as error:
-        if isinstance(error, ManifestError):
-            from runner.cli import problem_format  # noqa: PLC0415 - `--help` has none
-
-            console.info("\n".join(map(problem_format.format_line, error.problems)))
-        console.error(error)
-        code = error.exit_code
-    except click.ClickException as error:
-        from runner.cli import suggestions  # noqa: PLC0415 - there is hardly ever one
-
-        console.usage_error(suggestions.explain(error))
-        code = Exit.USAGE
-    except (click.Abort, KeyboardInterrupt):
-        console.info("interrupted")
-        code = Exit.SIGINT
-    except Terminated:
-        console.info("terminated")
-        code = Exit.SIGTERM
-    except OSError as error:  # of a place that nobody thought of: the system is in the way, and no bug
-        import traceback  # noqa: PLC0415 - there is hardly ever one
-
-        console.system_error(error, traceback.format_exc())
-        code = Exit.REFUSED
-    except Exception as error:  # noqa: BLE001 - the last line of defence: a bug ends in words and in exit code 70
-        import traceback  # noqa: PLC0415 - there is hardly ever one
-
-        console.internal_error(error, traceback.format_exc())
-        code = Exit.BUG
+    except BaseException as error:  # noqa: BLE001 - the last resort, also for interrupts and bugs
+        code = _report(error)
     finally:
-        _at_sigterm(before)
+        _handle_sigterm(previous_handler)
     return int(code)
 
 
+def _report(error: BaseException) -> Exit:
+    """Write what went wrong to stderr, and return the exit code. Raises what is no error, such as SystemExit."""
+    match error:
+        case RunnerError():
+            if isinstance(error, ManifestError):
+                from runner.cli import problem_format  # noqa: PLC0415 - not for `--help`
+
+                console.info("\n".join(map(problem_format.format_line, error.problems)))
+            console.error(error)
+            return error.exit_code
+        case click.ClickException():
+            from runner.cli import suggestions  # noqa: PLC0415 - rarely needed
+
+            console.usage_error(suggestions.explain(error))
+            return Exit.USAGE
+        case click.Abort() | KeyboardInterrupt():
+            console.info("interrupted")
+            return Exit.SIGINT
+        case Terminated():
+            console.info("terminated")
+            return Exit.SIGTERM
+        case OSError():  # from a place that does not expect one: a problem of the system, not a bug
+            console.system_error(error)
+            return Exit.REFUSED
+        case Exception():
+            console.internal_error(error)
+            return Exit.BUG
+        case _:
+            raise error
+
+
 def _terminate(_signum: int, _frame: FrameType | None) -> None:
-    """End by a way that leaves locks and files in order. As process 1 of a container, SIGTERM would be ignored."""
+    """Exit by an exception, which cleans up locks and files. By default, process 1 of a container ignores SIGTERM."""
     raise Terminated
 
 
-def _at_sigterm(handler: Any) -> None:
+def _handle_sigterm(handler: Any) -> None:
     if handler is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
 
 
 def _run(arguments: list[str] | None) -> int:
-    """Find the command and run it. `click.Group.main` is not used: it answers a closed pipe with an exit of its own."""
-    completing = os.environ.get(_COMPLETE)
-    if completing:
-        from runner.cli.commands import completion  # noqa: PLC0415 - for shells alone
+    """Find the command and run it. Not by `click.Group.main`, which has an exit code of its own for a closed pipe."""
+    instruction = os.environ.get(_COMPLETION_VARIABLE)
+    if instruction:
+        from runner.cli.commands import completion  # noqa: PLC0415 - only for shells
 
-        return completion.complete(cli, _NAME, completing)
-    given = list(sys.argv[1:] if arguments is None else arguments)
+        return completion.complete(cli, _NAME, instruction)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        empty_values.reject(cli, given)
-        with cli.make_context(_NAME, given) as context:
+        empty_values.reject(cli, words)
+        with cli.make_context(_NAME, words) as context:
             return int(cli.invoke(context) or Exit.OK)
-    except click.exceptions.Exit as end:
-        return end.exit_code
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
     except OSError as error:
-        if not _is_of_echo(error):
+        if not _is_from_echo(error):
             raise
-        if isinstance(error, BrokenPipeError):  # of `--help | head`: it changes nothing
+        if isinstance(error, BrokenPipeError):  # `--help | head` changes nothing
             return Exit.OK
-        raise console.OutputError(error) from error  # of `--help` to a full disk, say
+        raise console.OutputError(error) from error
 
 
-def _is_of_echo(error: OSError) -> bool:
-    """Whether it came up while click wrote to stdout, as for `--help`. All other trouble has nothing to do with that.
-
-    The program's own data goes by `console.out`, and its talk to stderr by `console.say`, which let none through.
-    """
+def _is_from_echo(error: OSError) -> bool:
+    """Whether click failed to write to stdout, as for `--help`. Our own output goes through `console.output`."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
