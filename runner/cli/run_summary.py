@@ -139,6 +139,6 @@ def _in_short(outcome: Created | NotCreated | InDoubt) -> str:
         case Created(job_id=job_id):
             return f"created as {escape_unprintable(job_id)}"
         case NotCreated(error=error):
-            return f"failed: {escape_unprintable(error.message)}"
+            return f"not created: {escape_unprintable(error.message)}"
         case InDoubt(error=error):
             return f"in doubt: {escape_unprintable(error.message)}"

@@ -1,55 +1,37 @@
-"""An open ledger file: its transactions, its statements, and that it is the same file still."""
+"""An open ledger file: transactions, statements, and the check that it is still the same file."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from runner.ledger import rows
-from runner.ledger.connect import (
-    LedgerError,
-    check_integrity,
-    connect,
-    connect_read_only,
-    create_if_missing,
-    file_identity,
-    require_exists,
-    translate_errors,
-    wal_path,
-)
+from runner.ledger.connect import connect, connect_read_only
+from runner.ledger.errors import LedgerError, reject_invalid_values, translate_errors
+from runner.ledger.integrity import check_content, file_identity, wal_path
+from runner.ledger.rows import decode, to_sql
 
-_MOST_VALUES = 500  # in one statement
+_BATCH = 128  # rows of one statement; what an engine commits at once is rarely more
 
 _T = TypeVar("_T")
 
 
 class Database:
-    """An open ledger. A context manager; closing it folds the write-ahead log into the file.
+    """An open ledger. A context manager; closing it checkpoints the write-ahead log into the file.
 
     `read_only` opens it where nothing may be written, and writes nothing.
 
     Every method raises LedgerError when the file or the disk fails; what it was to write is then not written.
     """
 
-    def __init__(self, path: Path, *, make: bool = False, read_only: bool = False) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
-        self._connection = connect_read_only(path) if read_only else connect(path, make=make)
+        self._connection = connect_read_only(path) if read_only else connect(path)
         self._identity = file_identity(path)
         self._log = wal_path(path)
-        self._log_identity: tuple[int, int] | None = None  # there is one from the first commit on
-
-    @staticmethod
-    def require_exists(path: Path) -> None:
-        """Raise LedgerError when there is no ledger at a path."""
-        require_exists(path)
-
-    @staticmethod
-    def create_if_missing(path: Path) -> bool:
-        """Make a ledger where there is none, and say whether this was who made it. Raises LedgerError."""
-        return create_if_missing(path)
+        self._log_identity: tuple[int, int] | None = None  # there is a log from the first commit on
 
     def __enter__(self) -> Self:
         return self
@@ -64,15 +46,15 @@ class Database:
         self._connection.close()
 
     def check_integrity(self) -> None:
-        """Look through every page. Raises LedgerError when something is damaged."""
+        """Check every page, however large the file is. Raises LedgerError for damage."""
         with translate_errors(self.path):
-            check_integrity(self._connection, self.path, "integrity_check")
+            check_content(self._connection, self.path)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All that is written inside, or nothing. Durable when it ends."""
+        """Write all that is written inside, or nothing. It is durable when the context ends."""
         with translate_errors(self.path):
-            self._see_that_it_is_there()
+            self._refuse_replaced_file()
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -83,39 +65,44 @@ class Database:
                     self._connection.execute("ROLLBACK")
                 raise
 
-    def _see_that_it_is_there(self) -> None:
-        """SQLite goes on writing to a file that was deleted or replaced, and its record would be lost with it."""
-        gone = [
-            file
-            for file, was in ((self.path, self._identity), (self._log, self._log_identity))
-            if was is not None and file_identity(file) != was
-        ]
-        if gone:
-            raise LedgerError(
-                f"the ledger {self.path} was deleted or replaced while it was in use"
-                + (f": {gone[0]} is no longer what it was" if gone[0] != self.path else ""),
-                "Bring back the one that was there, if you can: it holds what was sent so far.",
-            )
+    def _refuse_replaced_file(self) -> None:
+        """Refuse to write to a file that was deleted or replaced: SQLite would go on, and what it writes be lost."""
+        for file, identity in ((self.path, self._identity), (self._log, self._log_identity)):
+            if identity is not None and file_identity(file) != identity:
+                raise LedgerError(
+                    f"the ledger {self.path} was deleted or replaced while in use"
+                    + ("" if file == self.path else f": {file} is not the same file"),
+                    "Restore the original if you can: it records what was sent so far.",
+                )
 
     def execute(self, statement: str, *values: Any) -> int:
-        """Run one statement of a transaction; how many rows it changed."""
-        cursor = self._connection.execute(
-            statement, [rows.to_sql(value) if isinstance(value, str) else value for value in values]
-        )
-        return cursor.rowcount
+        """Execute one statement of a transaction, and return how many rows it changed."""
+        return self._connection.execute(statement, to_sql(values)).rowcount
+
+    def insert(self, table: str, *rows: Mapping[str, Any], conflict: str = "") -> int:
+        """Insert rows of the same columns with one statement, and return how many rows it changed."""
+        statement = f"INSERT INTO {table} ({', '.join(rows[0])}) VALUES {marks(len(rows[0]), len(rows))} {conflict}"  # noqa: S608 - names
+        return self.execute(statement, *[value for row in rows for value in row.values()])
 
     def query(self, query: str, *values: Any) -> list[Any]:
         """All rows of a query."""
         with translate_errors(self.path):
-            return self._connection.execute(query, values).fetchall()
+            return self._connection.execute(query, to_sql(values)).fetchall()
+
+    def decode_all(self, row_type: type[_T], query: str, *values: Any) -> list[_T]:
+        """All rows of a query, decoded; an invalid value is damage of the ledger."""
+        found = self.query(query, *values)
+        with reject_invalid_values(self.path):
+            return [decode(row_type, row) for row in found]
 
 
-def batches(values: Sequence[_T], most: int = _MOST_VALUES) -> Iterator[Sequence[_T]]:
-    """Values in portions that a statement can take."""
-    for start in range(0, len(values), most):
-        yield values[start : start + most]
+def batches(values: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    """Values in portions that one statement can take."""
+    for start in range(0, len(values), _BATCH):
+        yield values[start : start + _BATCH]
 
 
-def marks(values: Sequence[Any]) -> str:
-    """A mark for each value of a statement."""
-    return ", ".join("?" * len(values))
+def marks(columns: int, rows: int | None = None) -> str:
+    """Placeholders for values: `?, ?`, or for rows of them: `(?, ?), (?, ?)`."""
+    row = ", ".join("?" * columns)
+    return row if rows is None else ", ".join([f"({row})"] * rows)

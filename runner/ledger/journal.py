@@ -1,4 +1,4 @@
-"""What the engine asks of the record: intents and outcomes, kept in turns. Pure types; the ledger meets them."""
+"""What the engine needs of the ledger: intents and outcomes, written in turns. Types only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runner.core.models import Created, InDoubt, NotCreated, Submission
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A submission that is about to be sent: which attempt this is, when, and the seconds that it may take."""
+    """A submission that is about to be sent. `timeout` is the maximum duration of its exchange, in seconds."""
 
     submission: Submission
     attempt: int
@@ -22,9 +22,9 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class RecordedOutcome:
-    """What became of a claimed submission, and when its exchange was over.
+    """The outcome of a claimed submission, and when its exchange ended.
 
-    Not `final`: it failed, and is to be tried again in this run.
+    Not `final`: it was not created, and this run will retry it.
     """
 
     submission: Submission
@@ -34,7 +34,7 @@ class RecordedOutcome:
 
 
 class JobIdTakenError(Exception):
-    """Job ids that were to be kept belong to other submissions by now: nothing was kept."""
+    """Job ids that were to be written belong to other submissions by now: nothing was written."""
 
     def __init__(self, job_ids: Collection[str]) -> None:
         super().__init__(f"{len(job_ids)} job ids")
@@ -42,18 +42,18 @@ class JobIdTakenError(Exception):
 
 
 class Journal(Protocol):
-    """Where submissions and outcomes are kept. Called by one thread only."""
+    """Where intents and outcomes are written. Called by one thread only."""
 
     def commit(
         self, outcomes: Sequence[RecordedOutcome], released: Sequence[Submission], claims: Sequence[Claim]
     ) -> None:
-        """Keep, in this order, what became of sends, what was claimed and certainly not created, and the next intents.
+        """Write, in this order, outcomes, claimed submissions that were certainly not sent, and the next intents.
 
         All of it is durable when this returns, and none of it when it raises.
 
         Raises:
-            HeldError: another manifest's run has taken ids since `held` was asked.
-            RefusedError: it cannot be kept.
+            JobIdTakenError: another manifest's run has taken job ids since `ids_in_use` was called.
+            RefusedError: it cannot be written.
         """
 
     def ids_in_use(self, job_ids: Collection[str]) -> set[str]:

@@ -1,4 +1,4 @@
-"""Where a manifest's ledger is, and whether a run may make it."""
+"""Where the ledger of a manifest is, and whether a run may create it."""
 
 from __future__ import annotations
 
@@ -13,69 +13,68 @@ from runner.core.state_dir import check_directory_owner, create_state_dir, creat
 
 @dataclass(frozen=True, slots=True)
 class LedgerLocation:
-    """Which ledger is used, and whether a person named it: only one in its default place may be made by a run."""
+    """The path of a ledger, and whether it was given explicitly: a run creates only one in its default place."""
 
     path: Path
     explicit: bool
 
     @classmethod
-    def for_manifest(cls, manifest_path: str, named: Path | None = None, *, sandbox: bool = False) -> LedgerLocation:
-        """The ledger for a manifest. The sandbox has its own, whatever is named.
+    def for_manifest(cls, manifest_path: str, ledger: Path | None = None, *, sandbox: bool = False) -> LedgerLocation:
+        """The ledger of a manifest: the given one, or the default. The sandbox always has its own.
 
         Raises:
-            RefusedError: it would be in a folder that another user has put beside the manifest.
+            RefusedError: the default is in a directory that another user created beside the manifest.
         """
-        home = locate_state_dir(manifest_path)
-        if sandbox or named is None:
-            check_directory_owner(home)
-        if sandbox:
-            return cls(home / "sandbox" / "ledger.db", explicit=False)
-        return cls(home / "ledger.db", explicit=False) if named is None else cls(named, explicit=True)
+        directory = locate_state_dir(manifest_path)
+        if ledger is not None and not sandbox:
+            return cls(ledger, explicit=True)
+        check_directory_owner(directory)
+        return cls(directory / "sandbox" / "ledger.db" if sandbox else directory / "ledger.db", explicit=False)
 
     @property
     def files(self) -> list[Path]:
-        """The files that the ledger consists of."""
+        """The files of the ledger."""
         return [Path(f"{self.path}{suffix}") for suffix in ("", "-wal", "-shm")]
 
     def create_directory(self, manifest_path: str) -> None:
-        """Make the folder of a ledger in its default place. Raises RefusedError."""
+        """Create the directory of a ledger in its default place. Raises RefusedError."""
         if not self.explicit:
             create_state_dir(locate_state_dir(manifest_path))
             create_subdirectory(self.path.parent)
 
     def require_explicit_in_ci(self, manifest: Manifest, *, ci: bool) -> None:
-        """CI cleans its checkouts, and with the ledger goes the knowledge of what was bought.
+        """Refuse a default ledger in CI, which deletes its checkouts: what was created would be forgotten.
 
         Raises:
-            RefusedError: in CI, with a `once_per` that lives by the record, and no ledger named.
+            RefusedError: in CI, with a `once_per` that relies on the ledger, and no explicit path.
         """
         if ci and manifest.once_per != "run" and not self.explicit:
             raise RefusedError(
-                f"CI is set, and {manifest.path} says once_per: {manifest.once_per}, which needs a ledger that is kept",
-                "Name one with --ledger or PIXXEL_RUNNER_LEDGER in a place that outlives the checkout (make it once "
-                "with `pixxel-runner ledger init PATH`), and keep it between runs: it says what must not be bought "
-                "again.",
+                f"{manifest.path} has once_per: {manifest.once_per}, which needs a persistent ledger in CI (CI is set)",
+                "Name one with --ledger or PIXXEL_RUNNER_LEDGER, at a path that outlives the checkout. Create it once "
+                "with `pixxel-runner ledger init PATH` and keep it between runs: it prevents jobs from being created "
+                "twice.",
             )
 
 
 def path_exists(path: Path) -> bool:
-    """Whether there is something at the path of a ledger, or of what is kept with it.
+    """Whether there is a file at the path of a ledger or of one of its locks.
 
     Raises:
-        RefusedError: that cannot be told: a folder on its way may not be entered, say.
+        RefusedError: this user may not look there.
     """
     try:
-        path.stat()  # Path.exists takes all for a no in some versions of Python
+        path.stat()  # Path.exists returns False for every error in some versions of Python
     except (FileNotFoundError, NotADirectoryError):
         return False
     except (OSError, ValueError) as error:
         raise RefusedError(
-            f"the ledger cannot be reached at {path}: {getattr(error, 'strerror', None) or error}",
-            "This user must be let into every folder on its way: ask whoever made them, or name another with --ledger.",
+            f"the ledger {path} cannot be accessed: {getattr(error, 'strerror', None) or error}",
+            "Give this user access to every directory of the path, or choose another ledger with --ledger.",
         ) from None
     return True
 
 
 def is_ci(environment: Mapping[str, str]) -> bool:
-    """Whether this is a CI system's job: nearly all of them set CI, most to `true`."""
+    """Whether this is a CI job: nearly all CI systems set CI, most of them to `true`."""
     return environment.get("CI", "").lower() not in ("", "false", "0", "no")

@@ -1,4 +1,4 @@
-"""The lock that keeps two runs of one manifest at one API apart: an advisory `flock`, and the words on who holds it."""
+"""The lock that keeps two runs of one manifest at one API apart: an advisory `flock`, and who holds it."""
 
 from __future__ import annotations
 
@@ -19,40 +19,41 @@ from pathlib import Path
 from runner.core.errors import RefusedError, RunnerError
 from runner.core.exit_codes import Exit
 
-_POLL = 0.2  # seconds between two tries while waiting
-_MOMENT = 0.01  # seconds until a look by `holder`, or a change of the file, is over
-_MOMENTS = 100
-_LARGEST_TEXT = 4096  # bytes
-_LONGEST_ABOUT = 200  # characters
-_LARGEST_PID = 2**31 - 1
-_LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe in its place is not waited for
+_POLL = 0.2  # seconds between attempts while waiting
+_RETRY_DELAY = 0.01  # seconds after which a check by `describe_holder`, or a replacement of the file, is over
+_MAX_RETRIES = 100
+_MAX_TEXT = 4096  # bytes
+_MAX_ACTIVITY = 200  # characters
+_MAX_PID = 2**31 - 1
+_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # never waits for a pipe in its place
 _UNSUPPORTED = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS})
 _NOT_PLAIN = re.compile(r"[^a-z0-9]+")
+_UNKNOWN_HOLDER = "another run (no details available)"
 
 
 class LockedError(RunnerError):
-    """Another run of the manifest at this API is going on."""
+    """Another run of the manifest at this API is active."""
 
     exit_code = Exit.LOCKED
 
 
 @dataclass(frozen=True, slots=True)
 class _Holder:
-    """Who holds a lock, as the holder wrote it. `pids` names the space that `pid` counts in, on `host`."""
+    """Who holds a lock, as the holder wrote it. `pid_namespace` is that of `pid` on `host`."""
 
     pid: int
     host: str
-    pids: str
+    pid_namespace: str
     since: str
-    about: str
+    activity: str
 
     def __str__(self) -> str:
-        return f"{self.about} (pid {self.pid} on {self.host}, since {self.since})"
+        return f"{self.activity} (pid {self.pid} on {self.host}, since {self.since})"
 
     @property
     def is_gone(self) -> bool:
-        """Whether the process is known to have ended: the text was left by a run that was killed."""
-        return (self.host, self.pids) == (socket.gethostname(), _pids()) and not _is_alive(self.pid)
+        """Whether the process is known to have ended: a killed run leaves its text behind."""
+        return (self.host, self.pid_namespace) == (socket.gethostname(), _pid_namespace()) and not _is_alive(self.pid)
 
 
 @contextmanager
@@ -66,116 +67,118 @@ def hold(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Iterator[None]:
-    """Hold the lock of a manifest at an API while the body runs. No other process, and no other thread, holds it then.
+    """Hold the lock of a manifest at an API while the body runs. No other process or thread holds it then.
 
-    The kernel gives the lock up when the process ends, however it ends: nothing is ever to be cleaned up.
+    The kernel releases the lock when the process ends, however it ends: nothing is ever to be cleaned up.
 
     Args:
-        ledger: the ledger's path; its folder must exist, the ledger need not.
+        ledger: the path of the ledger; its directory must exist, the ledger need not.
         api: the API identity, an origin or `sandbox`.
-        manifest: the manifest's name.
+        manifest: the name of the manifest.
         timeout: the seconds to wait for another holder; 0 tries once.
-        activity: what the holder is doing, told to those whom it keeps out: `run 20261124T…`.
-        clock: the seconds of a clock that never goes back.
+        activity: what the holder is doing, for those who find it locked: `run 20261124T…`.
+        clock: a monotonic clock, in seconds.
         sleep: waits for seconds. What it raises ends the waiting.
 
     Raises:
-        LockedError: another run still holds the lock when the time is over.
-        RefusedError: the lock cannot be had here, whoever holds it.
+        LockedError: another run still holds the lock after the timeout.
+        RefusedError: the lock cannot be used here, whoever holds it.
     """
     path = _path(ledger, api, manifest)
-    handle = _wait(path, timeout, clock, sleep)
-    if handle is None:
+    descriptor = _wait(path, timeout, clock, sleep)
+    if descriptor is None:
         raise _locked_error(path, api, manifest, timeout)
     owner = os.getpid()
     try:
-        _sign(handle, activity)
+        _write_holder(descriptor, activity)
         yield
     finally:
-        _release(handle, owner)
+        _release(descriptor, owner)
 
 
 def describe_holder(ledger: Path, api: str, manifest: str) -> str | None:
-    """Who holds the lock of a manifest at an API now, in words; None when nobody does. It does not wait.
+    """Who holds the lock of a manifest at an API now, for a person; None if nobody does. It does not wait.
 
     Raises:
-        RefusedError: it cannot be told.
+        RefusedError: the lock cannot be read.
     """
     path = _path(ledger, api, manifest)
     try:
-        handle = os.open(path, _LOOK)
+        descriptor = os.open(path, _READ_FLAGS)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError as error:
         raise RefusedError(
-            f"whether {manifest!r} is being run cannot be told: the lock {path} cannot be read: {error.strerror}",
-            "Be a user who may read what is kept beside the ledger.",
+            f"cannot tell whether {manifest!r} is locked: {path} cannot be read: {error.strerror}",
+            "Run this as a user who may read the files beside the ledger.",
         ) from None
     except OSError as error:
         raise _unusable(path, error) from None
     try:
-        # Shared, so that a look does not keep out another look; a run that meets one tries again (`_take`).
-        return None if _lock(handle, fcntl.LOCK_SH, path) else _words(handle)
+        # Shared, so that it keeps out no other check; a run that meets one tries again (`_take`).
+        return None if _lock(descriptor, fcntl.LOCK_SH, path) else _read_holder(descriptor)
     finally:
-        os.close(handle)
+        os.close(descriptor)
 
 
 def directory(ledger: Path) -> Path:
-    """The folder of a ledger's locks. It is made by the first run, and stays."""
-    real = Path(os.path.realpath(ledger))  # the ledger is one, by whatever path it is named
-    return real.with_name(f"{real.name}.locks")
+    """The directory of a ledger's locks. The first run creates it, and it is never removed."""
+    target = Path(os.path.realpath(ledger))  # the same for every path that leads to the ledger
+    return target.with_name(f"{target.name}.locks")
 
 
 def missing_ledger_error(path: Path) -> RefusedError:
-    """What is said of a ledger that is gone, and was there: its locks outlive it."""
+    """The error for a ledger that is missing while its locks, which outlive it, show that it existed."""
     return RefusedError(
-        f"the ledger {path} is gone, and there was one: its locks are still there",
-        "Without its record every job would be submitted again. Bring it back from a backup, or begin a new one on "
-        f"purpose: pixxel-runner ledger init {path}",
+        f"the ledger {path} is missing, but its locks show that it existed",
+        "Without it, every job would be submitted again. Restore it from a backup, or start a new one on purpose: "
+        f"pixxel-runner ledger init {path}",
     )
 
 
 def _path(ledger: Path, api: str, manifest: str) -> Path:
-    """The lock's file."""
     slug = _NOT_PLAIN.sub("-", f"{manifest} {api}".lower()).strip("-")[:60]
     identity = hashlib.sha256(json.dumps([api, manifest]).encode()).hexdigest()[:16]
     return directory(ledger) / f"{slug}-{identity}.lock"
 
 
+# Taking and releasing it.
+
+
 def _wait(path: Path, timeout: float, clock: Callable[[], float], sleep: Callable[[float], object]) -> int | None:
-    """Take the lock, or try until the time is over and return None. A last try is made at the very end."""
+    """Try until the timeout, the last time at its very end. Return the descriptor, or None."""
     deadline = clock() + timeout
-    while (handle := _take(path, sleep)) is None:
-        left = deadline - clock()
-        if left <= 0:
+    while (descriptor := _take(path, sleep)) is None:
+        remaining = deadline - clock()
+        if remaining <= 0:
             return None
-        sleep(min(_POLL, left))
-    return handle
+        sleep(min(_POLL, remaining))
+    return descriptor
 
 
 def _take(path: Path, sleep: Callable[[float], object]) -> int | None:
-    """Try once: the descriptor that has the lock, or None when another has it."""
+    """Try once: the descriptor that has the lock, or None if another has it."""
     locked = False
-    for _ in range(_MOMENTS):
-        with ExitStack() as undo:
-            handle = _open(path)
-            undo.callback(os.close, handle)
-            locked = _lock(handle, fcntl.LOCK_EX, path)
-            if locked and _is_at(handle, path):
-                undo.pop_all()
-                return handle
-            if not locked and not _lock(handle, fcntl.LOCK_SH, path):
+    for _ in range(_MAX_RETRIES):
+        with ExitStack() as stack:
+            descriptor = _open(path)
+            stack.callback(os.close, descriptor)
+            locked = _lock(descriptor, fcntl.LOCK_EX, path)
+            if locked and _is_same_file(descriptor, path):
+                stack.pop_all()
+                return descriptor
+            if not locked and not _lock(descriptor, fcntl.LOCK_SH, path):
                 return None
         # Either the file was replaced after it was opened, so that another run can hold the one that is there now,
-        # or the lock was shared a moment ago: someone was looking, and nobody holds it.
-        sleep(_MOMENT)
+        # or the lock was shared a moment ago: by a check, and nobody holds it.
+        sleep(_RETRY_DELAY)
     if locked:
         raise _unstable(path)
     return None
 
 
 def _open(path: Path) -> int:
-    """Open the lock's file, made where it is missing, private to the person. No program started later inherits it."""
+    """Open the lock's file, created if missing, private to the user. Programs started later do not inherit it."""
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -183,10 +186,10 @@ def _open(path: Path) -> int:
         raise _unusable(path, error) from None
 
 
-def _lock(handle: int, kind: int, path: Path) -> bool:
+def _lock(descriptor: int, kind: int, path: Path) -> bool:
     """Lock an open file unless another has it."""
     try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
@@ -194,88 +197,93 @@ def _lock(handle: int, kind: int, path: Path) -> bool:
     return True
 
 
-def _is_at(handle: int, path: Path) -> bool:
+def _is_same_file(descriptor: int, path: Path) -> bool:
     """Whether the open file is the one that others find at the path."""
     try:
-        return os.path.samestat(os.fstat(handle), path.stat(follow_symlinks=False))
+        return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False))
     except OSError:
         return False
 
 
-def _sign(handle: int, about: str) -> None:
-    """Write into the file who holds it. On a full disk the text alone is missing: that is no reason not to go on."""
-    since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    who = _Holder(os.getpid(), socket.gethostname(), _pids(), since, about[:_LONGEST_ABOUT])
-    with suppress(OSError):
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps(asdict(who)).encode() + b"\n", 0)
+def _release(descriptor: int, owner: int) -> None:
+    """Release the lock and close the file.
 
-
-def _release(handle: int, owner: int) -> None:
-    """Give the lock up and close the file.
-
-    A forked child that leaves the body shares the lock, and must not give up what its parent holds. Likewise the
-    owner unlocks rather than only closing: a child may have the file open still.
+    A forked child that leaves the body shares the lock, and must not release what its parent holds. For the same
+    reason the owner unlocks rather than only closing: a child may still have the file open.
     """
     if os.getpid() == owner:
         with suppress(OSError):
-            os.ftruncate(handle, 0)
+            os.ftruncate(descriptor, 0)
         with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_UN)
-    os.close(handle)
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
+
+
+# Who holds it.
+
+
+def _write_holder(descriptor: int, activity: str) -> None:
+    """Write who holds the lock. On a full disk only this text is missing, which is no reason to stop."""
+    since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    holder = _Holder(os.getpid(), socket.gethostname(), _pid_namespace(), since, activity[:_MAX_ACTIVITY])
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(asdict(holder)).encode() + b"\n", 0)
 
 
 def _locked_error(path: Path, api: str, manifest: str, timeout: float) -> LockedError:
     waited = f"; waited {timeout:g} s" if timeout > 0 else ""
-    who = _words_at(path)
-    for _ in range(_MOMENTS):  # it takes the lock a moment before it says who it is
-        if who != _words_of(b""):
+    holder = _read_holder_at(path)
+    for _ in range(_MAX_RETRIES):  # it takes the lock a moment before it writes who it is
+        if holder != _UNKNOWN_HOLDER:
             break
-        time.sleep(_MOMENT)
-        who = _words_at(path)
+        time.sleep(_RETRY_DELAY)
+        holder = _read_holder_at(path)
     return LockedError(
-        f"manifest {manifest!r} is locked at {api} by {who}{waited}",
-        "Wait for it with --lock-timeout SECONDS, or run again when it has ended.",
+        f"manifest {manifest!r} is locked at {api} by {holder}{waited}",
+        "Wait for it with --lock-timeout SECONDS, or run again once it has ended.",
     )
 
 
-def _words_at(path: Path) -> str:
+def _read_holder_at(path: Path) -> str:
     try:
-        handle = os.open(path, _LOOK)
+        descriptor = os.open(path, _READ_FLAGS)
     except OSError:
-        return _words_of(b"")
+        return _UNKNOWN_HOLDER
     try:
-        return _words(handle)
+        return _read_holder(descriptor)
     finally:
-        os.close(handle)
+        os.close(descriptor)
 
 
-def _words(handle: int) -> str:
+def _read_holder(descriptor: int) -> str:
+    """Who holds a lock that is held. A killed run leaves its text behind, and is not the one."""
     try:
-        return _words_of(os.pread(handle, _LARGEST_TEXT, 0))
+        holder = _parse_holder(os.pread(descriptor, _MAX_TEXT, 0))
     except OSError:
-        return _words_of(b"")
+        return _UNKNOWN_HOLDER
+    return _UNKNOWN_HOLDER if holder is None or holder.is_gone else str(holder)
 
 
-def _words_of(text: bytes) -> str:
-    """Who holds a lock that is held. A run that was killed leaves its text behind, and it is not that one."""
-    who = _read(text)
-    return "another run, which has not said who it is" if who is None or who.is_gone else str(who)
-
-
-def _read(text: bytes) -> _Holder | None:
-    """The holder's own text; None when it is not whole, or is not one."""
+def _parse_holder(text: bytes) -> _Holder | None:
+    """The holder as it wrote itself; None if the text is incomplete or something else."""
     try:
         match json.loads(text):
-            case {"pid": int(pid), "host": str(host), "pids": str(pids), "since": str(since), "about": str(about)}:
-                return _Holder(pid, host, pids, since, about)
+            case {
+                "pid": int(pid),
+                "host": str(host),
+                "pid_namespace": str(pid_namespace),
+                "since": str(since),
+                "activity": str(activity),
+            }:
+                return _Holder(pid, host, pid_namespace, since, activity)
     except (ValueError, RecursionError):
         pass
     return None
 
 
-def _pids() -> str:
-    """The space that process ids count in: containers may share a host's name and not its processes."""
+def _pid_namespace() -> str:
+    """The namespace that process ids belong to: containers may share a host name but not their processes."""
     try:
         return str(Path("/proc/self/ns/pid").readlink())
     except OSError:
@@ -283,33 +291,36 @@ def _pids() -> str:
 
 
 def _is_alive(pid: int) -> bool:
-    if not 0 < pid <= _LARGEST_PID:
+    if not 0 < pid <= _MAX_PID:
         return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # it is another person's
+    except PermissionError:  # another user's
         return True
     return True
+
+
+# Errors.
 
 
 def _unusable(path: Path, error: OSError) -> RefusedError:
     return RefusedError(
         f"the lock {path} cannot be used: {error.strerror}",
-        "The program locks beside the ledger: make it possible to write there.",
+        "Locks are kept beside the ledger: make its directory writable.",
     )
 
 
 def _unstable(path: Path) -> RefusedError:
     return RefusedError(
-        f"the lock {path} does not stay the same file",
-        "Something deletes or replaces it all the time, or its file system cannot be locked on. Try another folder.",
+        f"the lock {path} keeps being replaced by another file",
+        "Something deletes it over and over, or its filesystem does not support locks. Use another directory.",
     )
 
 
 def _unsupported(path: Path) -> RefusedError:
     return RefusedError(
-        f"the file system of {path} does not support locks",
-        "Network file systems are not supported: keep the ledger on a local disk.",
+        f"the filesystem of {path} does not support locks",
+        "Keep the ledger on a local disk: network filesystems are not supported.",
     )

@@ -1,30 +1,41 @@
-"""What the ledger holds, as frozen dataclasses, and how each gets into a row and out of it."""
+"""The ledger's rows as typed objects, and how their values are stored in SQLite and read back.
+
+The fields of a row type are its columns: what is selected, which SQLite types are accepted and how each value is
+decoded follows from their names and annotations.
+"""
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from functools import cache
-from typing import Any, Literal, NamedTuple, get_args
+from functools import cache, lru_cache
+from types import NoneType, UnionType
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
-from runner.core.models import Created, ErrorInfo, InDoubt, Job, NotCreated, OncePer, RunState
+from runner.core.models import Created, ErrorInfo, InDoubt, Job, NotCreated, OncePer
 
 State = Literal["sending", "released", "not_created", "in_doubt", "created"]
+StoredRunState = Literal["running", "completed", "stopped", "interrupted"]
 
+MAY_EXIST: frozenset[State] = frozenset(("created", "in_doubt", "sending"))
 
-MAY_EXIST: frozenset[State] = frozenset(("created", "in_doubt", "sending"))  # it exists, or may exist
+_MAX_SECONDS = 1e9
+_YEARS = range(1970, 9000)  # datetimes outside could overflow in arithmetic
+
+_RowT = TypeVar("_RowT", bound=Hashable)
+_Decoder = Callable[[Any], Any]
 
 
 class SubmissionRow(NamedTuple):
-    """Where one submission stands. The answer's body is read apart: there may be a hundred thousand of them.
+    """One submission. The response's body is read separately: a ledger may hold a hundred thousand of them.
 
-    That is also why it is no frozen dataclass, which takes nine times as long to make (9 µs, of so many fields).
+    A NamedTuple for the same reason: a frozen dataclass of so many fields takes nine times as long to create (9 µs).
 
-    `claimed_at` is when it was last claimed and `ended_at` when that exchange was over, None when that is not known;
-    `timeout` is in seconds, `estimate` and `cost` in tokens.
+    `claimed_at` is the time of the last claim and `ended_at` the end of that exchange, None if unknown. `timeout` is in
+    seconds, `estimate` and `cost` are in tokens.
     """
 
     id: int
@@ -54,35 +65,44 @@ class SubmissionRow(NamedTuple):
 
     @property
     def pair(self) -> tuple[str, str]:
-        """What was bought, or is to be: the workflow and the project."""
+        """The workflow and the project."""
         return (self.workflow_id, self.project_id)
 
     @property
     def consumes_slot(self) -> bool:
-        """Whether it is one of its pair that exists, or may exist: what is never bought again."""
+        """Whether it counts as one of its pair's jobs, which are never created twice."""
         return self.state in MAY_EXIST and not self.again
 
     @property
     def may_exist(self) -> bool:
-        """Whether it exists, or may exist."""
+        """Whether its job exists, or may exist."""
         return self.state in MAY_EXIST
 
     @property
     def budgeted_cost(self) -> int | None:
-        """The tokens to reckon with: the larger of what was expected and what the API told; None if neither is known.
+        """The larger of estimate and cost, in tokens; None if neither is known.
 
-        A cost may be 0 while the job is young, so that alone it tells nothing.
+        A cost may be 0 while the job is young, so that alone means unknown.
         """
         if self.estimate is None:
             return self.cost or None
         return max(self.estimate, self.cost or 0)
 
 
+class SubmissionCount(NamedTuple):
+    """How many submissions a run was the last to claim, in one state and of one cost."""
+
+    run_id: str
+    state: State
+    cost: int | None
+    total: int
+
+
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """One run, as far as the ledger knows. `state` is `running` until it has ended, and when its process was killed.
+    """One run. `state` stays `running` if its process was killed.
 
-    `reason` is a word for what kept it from sending everything, `why` the same for a person; empty where nothing did.
+    `reason` is one word for why it did not send everything, `detail` the same for a person; empty if it did.
     """
 
     id: str
@@ -90,7 +110,7 @@ class RunRow:
     manifest: str
     run_key: str
     once_per: OncePer
-    state: RunState | Literal["running"]
+    state: StoredRunState
     reason: str
     detail: str
     started_at: datetime
@@ -104,7 +124,7 @@ class RunRow:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a look-up or a person makes of a submission in doubt: by whom, when, what in a word, and the detail."""
+    """How a lookup or a person resolved a submission in doubt: the outcome, by whom, when, and the action taken."""
 
     submission: int
     outcome: Created | NotCreated | InDoubt
@@ -115,138 +135,177 @@ class Decision:
     detail: str
 
 
-# The columns of a Standing, in its order, from `submissions s JOIN manifests m`.
-STANDING_COLUMNS = (
-    "s.id, s.api, m.name, s.run_key, s.run_id, s.name, s.workflow_id, s.project_id, s.ordinal, s.again, s.labels, "
-    "s.state, s.attempts, s.claimed_at, s.ended_at, s.timeout, s.estimate, s.job_id, s.cost, s.val_errors, "
-    "s.recovered, s.assigned, s.error, s.candidates"
-)
-RUN_COLUMNS = (
-    "r.id, m.api, m.name, r.run_key, r.once_per, r.state, r.reason, r.why, r.started_at, r.finished_at, r.runner, "
-    "r.path, r.sha256, r.git_commit, r.settings"
-)
-
-_TEXT, _NUMBER, _NULL = (str,), (int,), type(None)
-_MAYBE_TEXT, _MAYBE_NUMBER = (str, _NULL), (int, _NULL)
-_ODD_TEXT = (str, bytes, _NULL)  # a blob where it is not valid Unicode
-# What SQLite may have in each of these columns; it would take anything else as well.
-_STANDING_TYPES = (
-    _NUMBER, _TEXT, _TEXT, _TEXT, _TEXT, _TEXT, _TEXT, _TEXT, _NUMBER, _NUMBER, _TEXT,
-    _TEXT, _NUMBER, _TEXT, _MAYBE_TEXT, (float,), _MAYBE_NUMBER, _ODD_TEXT, _MAYBE_NUMBER, _MAYBE_NUMBER,
-    _NUMBER, _NUMBER, _MAYBE_TEXT, _MAYBE_TEXT,
-)  # fmt: skip
-_RUN_TYPES = (
-    _TEXT, _TEXT, _TEXT, _TEXT, _TEXT, _TEXT, _TEXT, (str, bytes), _TEXT, _MAYBE_TEXT, _TEXT,
-    (str, bytes), _TEXT, _MAYBE_TEXT, _TEXT,
-)  # fmt: skip
-_STATES = frozenset(get_args(State))
-_LONGEST = 1e9  # seconds
-_YEARS = range(1970, 9000)  # that times can be reckoned with
+def column_names(row_type: type) -> tuple[str, ...]:
+    """The names of a row type's columns, in its order."""
+    return tuple(get_type_hints(row_type))
 
 
-def read_submission(row: Sequence[Any], labels: dict[str, Mapping[str, str]]) -> SubmissionRow:
-    """Read the columns of STANDING_COLUMNS. `labels` keeps what labels are read as: many jobs have the same.
+def columns_of_type(row_type: type, *types: Any) -> frozenset[str]:
+    """The names of a row type's columns of one of some types, or of one that may be None."""
+    hints = get_type_hints(row_type)
+    return frozenset(name for name, hint in hints.items() if {hint, *get_args(hint)} & set(types))
 
-    Raises ValueError or TypeError for a value that no ledger of this program holds.
+
+# From `submissions s` and `runs r`, each joined with `manifests m`.
+SUBMISSION_COLUMNS = ", ".join("m.name" if name == "manifest" else f"s.{name}" for name in column_names(SubmissionRow))
+RUN_COLUMNS = ", ".join({"api": "m.api", "manifest": "m.name"}.get(name, f"r.{name}") for name in column_names(RunRow))
+
+
+# From SQLite.
+
+
+def read_submission(values: Sequence[Any]) -> SubmissionRow:
+    """Decode the values of SUBMISSION_COLUMNS.
+
+    Raises ValueError, TypeError or KeyError for what this program never writes.
     """
-    values = list(row)
-    # The checks stand here and not in functions: for 100,000 rows each call takes a twentieth of the time of all.
-    if not (_is_standing(tuple(map(type, row))) and 0 <= values[15] <= _LONGEST):
-        raise ValueError("of a submission")
-    # The table says so as well, but SQLite does not look at that while a file is open for reading alone.
-    if values[11] not in _STATES or (values[11] == "created") != (values[17] is not None):
-        raise ValueError("of a state")
-    if values[10] not in labels:
-        labels[values[10]] = _labels(values[10])
-    values[9], values[20], values[21] = bool(values[9]), bool(values[20]), bool(values[21])
-    values[10] = labels[values[10]]
-    values[13] = _time(values[13])
-    if values[14] is not None:
-        values[14] = _time(values[14])
-    if type(values[17]) is bytes:
-        values[17] = from_sql(values[17])
-    values[19] = values[19] or 0
-    values[22] = _error(values[22]) if values[22] else None
-    values[23] = () if values[23] in (None, "", "[]") else tuple(_texts(json.loads(values[23])))
-    return SubmissionRow._make(values)
+    submission = SubmissionRow._make(_decode_values(SubmissionRow, values))
+    # A CHECK of the table, too, which SQLite does not evaluate in a file that is opened read-only.
+    if (submission.state == "created") != (submission.job_id is not None):
+        raise ValueError("state and job id do not match")
+    return submission
 
 
-def read_run(row: Sequence[Any]) -> RunRow:
-    """Read the columns of RUN_COLUMNS. Raises ValueError or TypeError as `standing` does."""
-    values = list(row)
-    known = values[4] in get_args(OncePer) and values[5] in ("running", *get_args(RunState))
-    _expect(known and _are(tuple(map(type, row)), _RUN_TYPES), "of a run")
-    values[7], values[11] = from_sql(values[7]), from_sql(values[11])
-    values[8] = _time(values[8])
-    values[9] = _moment(values[9])
-    values[14] = json.loads(values[14])
-    _expect(isinstance(values[14], dict), "of settings")
-    _texts(values[14]["only"])
-    return RunRow(*values)
+def decode(row_type: type[_RowT], values: Sequence[Any]) -> _RowT:
+    """Create a row of the values of its columns. Raises as `read_submission` does."""
+    return row_type(*_decode_values(row_type, values))
 
 
-def read_count(row: Sequence[Any]) -> tuple[str, str, int | None, int]:
-    """Read how many submissions a run was the last to claim, in a state and of a cost. Raises as `standing` does."""
-    run_id, state, cost, number = row
-    _expect(_are(tuple(map(type, row)), (_TEXT, _TEXT, _MAYBE_NUMBER, _NUMBER)), "of a count")
-    return run_id, state, cost, number
+def _decode_values(row_type: Hashable, values: Sequence[Any]) -> list[Any]:
+    decoded = list(values)
+    for index, decoder in _decoders(row_type, tuple(map(type, values))):
+        decoded[index] = decoder(decoded[index])
+    return decoded
 
 
-@cache  # there are few different rows in this respect
-def _is_standing(types: tuple[type, ...]) -> bool:
-    return _are(types, _STANDING_TYPES)
+@cache  # rows differ little in this respect, and each call takes as long as reading a whole row
+def _decoders(row_type: Hashable, sql_types: tuple[type, ...]) -> tuple[tuple[int, _Decoder], ...]:
+    """The decoders for values of these types, each with the index of its column."""
+    hints = get_type_hints(row_type).items()
+    found = [_decoder(name, hint, sql_type) for (name, hint), sql_type in zip(hints, sql_types, strict=True)]
+    return tuple((index, decoder) for index, decoder in enumerate(found) if decoder is not None)
 
 
-def _are(types: tuple[type, ...], wanted: tuple[tuple[type, ...], ...]) -> bool:
-    """Whether each type is one of those wanted there."""
-    return all(one in allowed for one, allowed in zip(types, wanted, strict=True))
+def _decoder(name: str, hint: Any, sql_type: type) -> _Decoder | None:
+    """The decoder for a column's value; None if it is used as it is. Raises ValueError for a type not allowed there."""
+    kinds = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+    if sql_type is NoneType and NoneType in kinds:
+        return None
+    if get_origin(kinds[0]) is Literal and sql_type is str:
+        return {word: word for word in get_args(kinds[0])}.__getitem__
+    if kinds[0] is Any:
+        return None
+    for accepted_type, decoder in _DECODERS.get(kinds[0], ()):
+        if sql_type is accepted_type:
+            return decoder
+    raise ValueError(f"unexpected type in column {name}")
 
 
-def _expect(met: bool, what: str) -> None:
-    if not met:
-        raise ValueError(what)
-
-
-def _moment(text: str | None) -> datetime | None:
-    return None if text is None else _time(text)
+def _seconds(value: float) -> float:
+    if not 0 <= value <= _MAX_SECONDS:
+        raise ValueError("number of seconds out of range")
+    return value
 
 
 def _time(text: str) -> datetime:
     time = datetime.fromisoformat(text)
     if time.tzinfo is None or time.year not in _YEARS:
-        raise ValueError("of a time")
+        raise ValueError("time out of range or without a timezone")
     return time
 
 
-def _labels(text: str) -> dict[str, str]:
+@lru_cache  # many jobs have the same
+def _labels(text: str) -> Mapping[str, str]:
     labels = json.loads(text)
-    _expect(isinstance(labels, dict), "of labels")
-    _texts(list(labels.values()))
-    return dict(labels)
+    if not isinstance(labels, dict):
+        raise ValueError("unexpected labels")  # noqa: TRY004 - a damaged value, and not a caller's mistake
+    _check_strings(list(labels.values()))
+    return labels
 
 
-def _texts(values: Any) -> list[str]:
-    _expect(isinstance(values, list) and all(isinstance(value, str) for value in values), "of a list of texts")
-    return list(values)
+@lru_cache
+def _candidates(text: str) -> tuple[str, ...]:
+    return tuple(_check_strings(json.loads(text)))
+
+
+def _settings(text: str) -> Mapping[str, Any]:
+    settings: dict[str, Any] = json.loads(text)
+    _check_strings(settings["only"])
+    return settings
 
 
 def _error(text: str) -> ErrorInfo:
     error = ErrorInfo(**json.loads(text))
-    words = (error.kind, error.message, error.request_id or "", error.date or "", error.retry_after or "")
-    _texts([*words, error.body or ""])
-    _expect(error.http_status is None or type(error.http_status) is int, "of an error")
+    _decoders(ErrorInfo, tuple(type(getattr(error, name)) for name in column_names(ErrorInfo)))  # only to check types
     return error
 
 
-def error_text(error: ErrorInfo) -> str:
-    """An error as JSON in ASCII, whatever the server put into it."""
-    return json.dumps({key: value for key, value in asdict(error).items() if value is not None})
+def _check_strings(values: Any) -> list[str]:
+    if not (isinstance(values, list) and all(isinstance(value, str) for value in values)):
+        raise ValueError("expected a list of strings")
+    return values
 
 
-def to_sql(text: str | None) -> str | bytes | None:
-    """Text from outside: a blob where it is not valid Unicode, which SQLite's text must be."""
-    if text is None:
-        return None
+def _text(blob: bytes) -> str:
+    return blob.decode("utf-8", "surrogatepass")
+
+
+# By annotation: the SQLite types that are accepted, and how each is decoded; None for the value itself.
+_DECODERS: Mapping[Any, Sequence[tuple[type, _Decoder | None]]] = {
+    int: [(int, None)],
+    str: [(str, None), (bytes, _text)],
+    bytes: [(bytes, None)],
+    bool: [(int, bool)],
+    float: [(float, _seconds)],
+    datetime: [(str, _time)],
+    Mapping[str, str]: [(str, _labels)],
+    Mapping[str, Any]: [(str, _settings)],
+    tuple[str, ...]: [(str, _candidates)],
+    ErrorInfo: [(str, _error)],
+}
+
+
+def from_sql(value: str | bytes | None) -> str | None:
+    """Decode text that `to_sql` may have stored as a blob."""
+    return _text(value) if isinstance(value, bytes) else value
+
+
+def unpack_jobs(snapshot: bytes) -> tuple[Job, ...]:
+    """Decode the jobs of a snapshot."""
+    return tuple(Job(*fields) for fields in json.loads(zlib.decompress(snapshot)))
+
+
+# To SQLite.
+
+
+def to_sql(values: Iterable[Any]) -> list[Any]:
+    """Encode values for a statement. Text that is not valid Unicode becomes a blob, as SQLite would refuse it."""
+    return [
+        value if (kind := type(value)) in _NATIVE or (kind is str and value.isascii()) else _encode(value)
+        for value in values
+    ]
+
+
+_NATIVE = frozenset((int, float, bool, bytes, NoneType))
+
+
+def _encode(value: Any) -> Any:
+    match value:
+        case datetime():
+            return value.isoformat()
+        case tuple():
+            return json.dumps(value) if value else "[]"
+        case dict():
+            return json.dumps(value) if value else "{}"
+        case ErrorInfo():
+            return json.dumps({name: member for name, member in asdict(value).items() if member is not None})
+        case str():
+            return _encode_text(value)
+        case _:
+            return value
+
+
+def _encode_text(text: str) -> str | bytes:
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -254,17 +313,7 @@ def to_sql(text: str | None) -> str | bytes | None:
     return text
 
 
-def from_sql(value: str | bytes | None) -> str | None:
-    """What `to_sql` made."""
-    return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
-
-
 def pack_jobs(jobs: Sequence[Job]) -> bytes:
-    """A manifest's jobs as a snapshot."""
-    listed = [[job.name, job.workflow_id, job.project_id, dict(job.labels), job.enabled, job.line] for job in jobs]
-    return zlib.compress(json.dumps(listed, separators=(",", ":")).encode())
-
-
-def unpack_jobs(snapshot: bytes) -> tuple[Job, ...]:
-    """The jobs of a snapshot."""
-    return tuple(Job(*fields) for fields in json.loads(zlib.decompress(snapshot)))
+    """Encode a manifest's jobs as a snapshot."""
+    fields = [[job.name, job.workflow_id, job.project_id, dict(job.labels), job.enabled, job.line] for job in jobs]
+    return zlib.compress(json.dumps(fields, separators=(",", ":")).encode())

@@ -1,4 +1,4 @@
-"""The journal of one run in the ledger: what the engine writes, by the manifest's lock holder."""
+"""The journal of one run in the ledger: what the engine writes, as the holder of the manifest's lock."""
 
 from __future__ import annotations
 
@@ -14,43 +14,37 @@ _Key = tuple[str, str, int]
 
 
 class RunJournal:
-    """Keeps the intents and outcomes of a run that has begun in the ledger."""
+    """Writes the intents and outcomes of a run that the ledger knows to have started."""
 
     def __init__(self, ledger: Ledger, run: RunRow) -> None:
         self._ledger = ledger
         self._run = run
         self._manifest = ledger.manifest_id(run.api, run.manifest)
-        self._numbers: dict[_Key, int] = {}  # in the ledger, of what this run has claimed and not decided
+        self._ids: dict[_Key, int] = {}  # in the ledger, of what is claimed and has no outcome yet
 
     def commit(
-        self, decided: Sequence[RecordedOutcome], released: Sequence[Submission], claimed: Sequence[Claim]
+        self, outcomes: Sequence[RecordedOutcome], released: Sequence[Submission], claims: Sequence[Claim]
     ) -> None:
-        """Keep outcomes, then what was certainly not sent, then the next intents, in one transaction."""
+        """Write outcomes, then releases, then the next intents, in one transaction."""
         try:
             with self._ledger.transaction():
-                if decided:
-                    self._ledger.save_outcomes(
-                        [(self._number(one.submission), one.outcome, one.ended_at) for one in decided]
-                    )
+                self._ledger.save_outcomes(
+                    [(self._ids[_key(row.submission)], row.outcome, row.ended_at) for row in outcomes]
+                )
                 for submission in released:
-                    self._ledger.release(self._number(submission))
-                numbers = self._ledger.claim(self._run, self._manifest, claimed) if claimed else []
+                    self._ledger.release(self._ids[_key(submission)])
+                ids = self._ledger.claim(self._run, self._manifest, claims) if claims else []
         except sqlite3.IntegrityError as error:
-            ids = [one.outcome.job_id for one in decided if isinstance(one.outcome, Created)]
-            taken = self.ids_in_use(ids)
+            taken = self.ids_in_use([row.outcome.job_id for row in outcomes if isinstance(row.outcome, Created)])
             if not taken:
                 raise
             raise JobIdTakenError(taken) from error
-        for submission in (*(one.submission for one in decided), *released):
-            self._numbers.pop(_key(submission), None)
-        for claim, number in zip(claimed, numbers, strict=True):
-            self._numbers[_key(claim.submission)] = number
-
-    def _number(self, submission: Submission) -> int:
-        return self._numbers[_key(submission)]
+        for submission in (*(row.submission for row in outcomes), *released):
+            self._ids.pop(_key(submission), None)
+        self._ids |= {_key(claim.submission): id_ for claim, id_ in zip(claims, ids, strict=True)}
 
     def ids_in_use(self, job_ids: Collection[str]) -> set[str]:
-        """Those of some job ids that submissions at this API have, of whichever manifest."""
+        """Those of some job ids that submissions at this API have, of every manifest."""
         return self._ledger.ids_in_use(self._run.api, job_ids)
 
 

@@ -1,10 +1,12 @@
-"""The ledger's tables, version by version, and the transitions that a submission may make."""
+"""The schema of the ledger, version by version, and the state transitions that it allows."""
 
 from __future__ import annotations
 
-APPLICATION_ID = 0x50495852  # "PIXR", so that another program's database is not taken for a ledger
+import sqlite3
 
-# What each state may turn into. A trigger enforces it where it is written, whoever writes.
+APPLICATION_ID = 0x50495852  # "PIXR": distinguishes a ledger from another program's database
+
+# From each state to the next. A trigger enforces them, whichever code writes.
 TRANSITIONS = (
     ("sending", "created"),
     ("sending", "not_created"),
@@ -12,25 +14,25 @@ TRANSITIONS = (
     ("sending", "released"),  # an intent that was never sent
     ("released", "sending"),
     ("not_created", "sending"),
-    ("not_created", "created"),  # said to be absent by a look or a person, and adopted after all
+    ("not_created", "created"),  # declared absent by a lookup or a person, and adopted after all
     ("in_doubt", "created"),  # found at the API, or adopted by a person
-    ("in_doubt", "not_created"),  # certainly not there, or a person says so
+    ("in_doubt", "not_created"),  # proved absent, or declared absent by a person
 )
 
 _VERSION_1 = (
     """
-    CREATE TABLE manifests (  -- whose: a manifest at an API
+    CREATE TABLE manifests (  -- each manifest at each API
         id INTEGER PRIMARY KEY,
         api TEXT NOT NULL,     -- the origin of the base URL, or 'sandbox'
         name TEXT NOT NULL,
-        path TEXT NOT NULL,    -- absolute, of the file that was last run under this name; '-' for standard input
+        path TEXT NOT NULL,    -- absolute, of the file last run under this name; '-' for standard input
         UNIQUE (api, name)
     )
     """,
     """
-    CREATE TABLE snapshots (  -- a manifest's jobs, kept once however often it is run
+    CREATE TABLE snapshots (  -- a manifest's jobs, stored once however often it is run
         sha256 TEXT PRIMARY KEY,
-        jobs BLOB NOT NULL     -- zlib of a JSON array: [name, workflow, project, labels, enabled, line] a job
+        jobs BLOB NOT NULL     -- zlib of a JSON array: [name, workflow, project, labels, enabled, line] per job
     )
     """,
     """
@@ -40,19 +42,19 @@ _VERSION_1 = (
         run_key TEXT NOT NULL,
         once_per TEXT NOT NULL,
         state TEXT NOT NULL CHECK (state IN ('running', 'completed', 'stopped', 'interrupted')),
-        reason TEXT NOT NULL DEFAULT '',  -- a word for what kept it from sending everything
-        why TEXT NOT NULL DEFAULT '',     -- the same for a person
+        reason TEXT NOT NULL DEFAULT '',  -- one word for why it did not send everything
+        detail TEXT NOT NULL DEFAULT '',  -- the same for a person
         started_at TEXT NOT NULL,
         finished_at TEXT,
         runner TEXT NOT NULL,
-        path TEXT NOT NULL,    -- as the person gave it
+        path TEXT NOT NULL,    -- as given on the command line
         sha256 TEXT NOT NULL REFERENCES snapshots,
         git_commit TEXT,
         settings TEXT NOT NULL -- JSON
     )
     """,
-    # What an index holds as well as its table is compared when a ledger is opened. So each of these has what decides
-    # whether a job is sent, and not only what is searched for: a bit that a disk flips there is noticed.
+    # When a ledger is opened, each index is compared with its table. So indexes include the columns that decide
+    # whether a job is sent, beyond those that are searched for: a flipped bit in them is noticed.
     "CREATE INDEX runs_by_manifest ON runs (manifest, started_at, run_key, once_per, state)",
     """
     CREATE TABLE submissions (
@@ -70,73 +72,86 @@ _VERSION_1 = (
         run_id TEXT NOT NULL REFERENCES runs,
         attempts INTEGER NOT NULL,
         claimed_at TEXT NOT NULL,
-        ended_at TEXT,         -- when the exchange was over; NULL while it goes, or when the process died
-        timeout REAL NOT NULL, -- seconds that the exchange could take
-        estimate INTEGER,      -- tokens that it was expected to cost, where that was asked for
-        job_id,                -- text; a blob where it is not valid Unicode
-        created_by,        -- likewise
+        ended_at TEXT,         -- end of the exchange; NULL while in flight, or if the process died
+        timeout REAL NOT NULL, -- maximum duration of the exchange, in seconds
+        estimate INTEGER,      -- expected cost in tokens, if it was requested
+        job_id,                -- text; a blob if it is not valid Unicode
+        created_by,            -- likewise
         cost INTEGER,
-        val_errors INTEGER,
+        val_errors INTEGER NOT NULL DEFAULT 0,
         recovered INTEGER NOT NULL DEFAULT 0,
         assigned INTEGER NOT NULL DEFAULT 1,
         error TEXT,            -- JSON
-        candidates TEXT,       -- JSON array of job ids
+        candidates TEXT NOT NULL DEFAULT '[]',  -- JSON array of job ids
         UNIQUE (manifest, run_key, workflow_id, project_id, ordinal),
         CHECK ((state = 'created') = (job_id IS NOT NULL)),
         CHECK (state NOT IN ('not_created', 'in_doubt') OR error IS NOT NULL)
     )
     """,
-    "CREATE UNIQUE INDEX one_submission_a_job ON submissions (api, job_id) WHERE job_id IS NOT NULL",
+    "CREATE UNIQUE INDEX submissions_by_job_id ON submissions (api, job_id) WHERE job_id IS NOT NULL",
     "CREATE INDEX submissions_by_workflow ON submissions (api, workflow_id, again)",
     """
-    CREATE INDEX unsettled ON submissions (state, claimed_at, ended_at, timeout) WHERE state IN ('sending', 'in_doubt')
+    CREATE INDEX unresolved_submissions ON submissions (state, claimed_at, ended_at, timeout)
+    WHERE state IN ('sending', 'in_doubt')
     """,
     """
-    CREATE TABLE answers (    -- beside the submissions, so that counting them reads no bodies
+    CREATE TABLE responses (  -- apart from submissions, so that counting those reads no bodies
         submission INTEGER PRIMARY KEY REFERENCES submissions,
-        body BLOB NOT NULL     -- the bytes that came
+        body BLOB NOT NULL     -- the bytes as received
     )
     """,
     """
-    CREATE TABLE endings (    -- what became of a job at the API, once that was final
+    CREATE TABLE final_jobs ( -- job objects once their status is final
         submission INTEGER PRIMARY KEY REFERENCES submissions,
         seen_at TEXT NOT NULL,
-        body BLOB NOT NULL     -- the job object
+        body BLOB NOT NULL
     )
     """,
     """
-    CREATE TABLE decisions (  -- what a person or a look-up settled: who, when, what
+    CREATE TABLE decisions (  -- how a lookup or a person resolved a submission in doubt
         id INTEGER PRIMARY KEY,
         submission INTEGER NOT NULL REFERENCES submissions,
         decided_at TEXT NOT NULL,
         decided_by TEXT NOT NULL,
-        what TEXT NOT NULL,
+        action TEXT NOT NULL,
         detail TEXT NOT NULL
     )
     """,
     "CREATE TABLE transitions (old TEXT NOT NULL, new TEXT NOT NULL, PRIMARY KEY (old, new)) WITHOUT ROWID",
-    "INSERT INTO transitions VALUES " + ", ".join(f"('{old}', '{new}')" for old, new in TRANSITIONS),  # noqa: S608 - our own words
+    "INSERT INTO transitions VALUES " + ", ".join(f"('{old}', '{new}')" for old, new in TRANSITIONS),  # noqa: S608 - constants
     """
-    CREATE TRIGGER only_allowed_transitions BEFORE UPDATE OF state ON submissions
+    CREATE TRIGGER check_transition BEFORE UPDATE OF state ON submissions
     WHEN NOT EXISTS (SELECT 1 FROM transitions WHERE old = OLD.state AND new = NEW.state)
     BEGIN SELECT RAISE(ABORT, 'transition not allowed'); END
     """,
     """
-    CREATE TRIGGER only_somebodys_word_is_taken_back BEFORE UPDATE OF state ON submissions
+    CREATE TRIGGER check_adoption BEFORE UPDATE OF state ON submissions
     WHEN OLD.state = 'not_created' AND NEW.state = 'created' AND NOT (NEW.recovered
         AND (OLD.error LIKE '{"kind": "absent"%' OR OLD.error LIKE '{"kind": "not_found"%'))
     BEGIN SELECT RAISE(ABORT, 'transition not allowed'); END
     """,
     """
-    CREATE TRIGGER every_submission_begins_with_an_intent BEFORE INSERT ON submissions
+    CREATE TRIGGER check_first_state BEFORE INSERT ON submissions
     WHEN NEW.state <> 'sending'
-    BEGIN SELECT RAISE(ABORT, 'a submission begins with an intent'); END
+    BEGIN SELECT RAISE(ABORT, 'the first state of a submission is sending'); END
     """,
     """
-    CREATE TRIGGER nothing_is_forgotten BEFORE DELETE ON submissions
+    CREATE TRIGGER refuse_deletion BEFORE DELETE ON submissions
     BEGIN SELECT RAISE(ABORT, 'submissions are never deleted'); END
     """,
 )
 
-# The statements that lead from each version to the next; the last one's number is the version of today.
+# The statements that lead from each version to the next.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (_VERSION_1,)
+
+
+def latest_version() -> int:
+    """The version of the ledgers that this program writes."""
+    return len(MIGRATIONS)
+
+
+def migrate(connection: sqlite3.Connection, old: int, new: int) -> None:
+    """Execute the statements that lead from one version to another."""
+    for statements in MIGRATIONS[old:new]:
+        for statement in statements:
+            connection.execute(statement)

@@ -1,153 +1,141 @@
-"""The writes that the promise rests on: intents, what was not sent, and outcomes. Each is part of a transaction."""
+"""The writes that the promise rests on: intents, releases and outcomes. Each is part of a transaction."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import groupby
 from typing import Any, assert_never
 
 from runner.client.job import JobObject, parse_job
-from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated
-from runner.ledger import rows
-from runner.ledger.connect import LedgerError
-from runner.ledger.database import Database, batches
+from runner.core.models import Created, InDoubt, NotCreated
+from runner.ledger.database import Database, batches, marks
+from runner.ledger.errors import LedgerError
 from runner.ledger.journal import Claim
-from runner.ledger.rows import RunRow, State
+from runner.ledger.rows import RunRow
 
-# Around the rows of values: many at once are one statement.
-_CLAIM = (
-    (
-        "INSERT INTO submissions (id, manifest, run_key, workflow_id, project_id, ordinal, again, api, state, name, "
-        "labels, run_id, attempts, claimed_at, timeout, estimate) VALUES"
-    ),
-    (
-        "ON CONFLICT (manifest, run_key, workflow_id, project_id, ordinal) DO UPDATE SET state = 'sending', "
-        "name = excluded.name, labels = excluded.labels, run_id = excluded.run_id, attempts = excluded.attempts, "
-        "claimed_at = excluded.claimed_at, timeout = excluded.timeout, estimate = excluded.estimate, "
-        "ended_at = NULL, error = NULL, candidates = NULL"
-    ),
-)
-_CREATE = (
-    (
-        "UPDATE submissions SET state = 'created', job_id = v.column2, created_by = v.column3, cost = v.column4, "
-        "val_errors = v.column5, recovered = v.column6, assigned = v.column7, candidates = v.column8, "
-        "ended_at = v.column9, error = NULL FROM (VALUES"
-    ),
-    ") AS v WHERE submissions.id = v.column1",
-)
-LARGEST_COST = 2**63 - 1  # SQLite has no larger integers: it stands for all that are
-_MOST_ROWS = 128  # what an engine decides at once, and what a statement's cache is good for
+LARGEST_COST = 2**63 - 1  # the largest integer of SQLite, which stands for all that are larger
+
+_KEY = ("manifest", "run_key", "workflow_id", "project_id", "ordinal")
+_FIXED = ("id", *_KEY, "again", "api")  # what a second claim leaves as it is
+_CLEARED = "ended_at = NULL, error = NULL, candidates = '[]'"  # and what it forgets
 
 
-class Writes(Database):
-    """A ledger that intents and outcomes are written to, inside `transaction`."""
+class SubmissionWriter(Database):
+    """A ledger to which intents and outcomes are written, inside `transaction`."""
 
     def claim(self, run: RunRow, manifest: int, claims: Sequence[Claim]) -> list[int]:
-        """Write intents and return their submissions' numbers; one that was there before keeps its own.
+        """Write intents and return the ids of their submissions; one that was there before keeps its id.
 
-        What exists, or may exist, can't be claimed. All of them are one statement: between any two, all threads take
-        a turn.
+        What exists, or may exist, can't be claimed. A batch is one statement, as all threads take a turn between two.
         """
         [(last,)] = self.query("SELECT coalesce(max(id), 0) FROM submissions")  # nobody else writes meanwhile
-        fresh = list(range(last + 1, last + 1 + len(claims)))
-        for some in batches(list(zip(fresh, claims, strict=True)), _MOST_ROWS):
-            values = [value for number, claim in some for value in _intent(run, manifest, number, claim)]
-            self.execute(f"{_CLAIM[0]} {_rows_of(values, len(some))} {_CLAIM[1]}", *values)
-        [(made,)] = self.query("SELECT count(*) FROM submissions WHERE id > ?", last)
-        return fresh if made == len(claims) else self._numbers_of(run, manifest, claims)
+        ids = range(last + 1, last + 1 + len(claims))
+        for batch in batches([_intent(run, manifest, id_, claim) for id_, claim in zip(ids, claims, strict=True)]):
+            updated = ", ".join(f"{column} = excluded.{column}" for column in batch[0] if column not in _FIXED)
+            conflict = f"ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET {updated}, {_CLEARED}"
+            self.insert("submissions", *batch, conflict=conflict)
+        [(inserted,)] = self.query("SELECT count(*) FROM submissions WHERE id > ?", last)
+        return list(ids) if inserted == len(claims) else self._find_ids(run, manifest, claims)
 
-    def _numbers_of(self, run: RunRow, manifest: int, claims: Sequence[Claim]) -> list[int]:
-        """The numbers of submissions that are claimed, as the ledger has them."""
+    def _find_ids(self, run: RunRow, manifest: int, claims: Sequence[Claim]) -> list[int]:
+        """The ids that claimed submissions have in the ledger."""
         keys = [(*claim.submission.job.pair, claim.submission.ordinal) for claim in claims]
-        known: dict[tuple[str, str, int], int] = {}
-        for some in batches(keys, _MOST_ROWS):
-            values = [value for key in some for value in key]
+        ids: dict[tuple[str, str, int], int] = {}
+        for batch in batches(keys):
             found = self.query(
-                f"SELECT v.column1, v.column2, v.column3, s.id FROM (VALUES {_rows_of(values, len(some))}) AS v "  # noqa: S608 - marks alone
+                f"SELECT v.column1, v.column2, v.column3, s.id FROM (VALUES {marks(3, len(batch))}) AS v "  # noqa: S608 - placeholders
                 "CROSS JOIN submissions s ON s.manifest = ? AND s.run_key = ? AND s.workflow_id = v.column1 "
-                "AND s.project_id = v.column2 AND s.ordinal = v.column3",  # CROSS: of the two, this order
-                *(*values, manifest, run.run_key),
+                "AND s.project_id = v.column2 AND s.ordinal = v.column3",  # CROSS: in this order of the tables
+                *(value for key in batch for value in key),
+                *(manifest, run.run_key),
             )
-            for workflow_id, project_id, ordinal, number in found:
-                known[workflow_id, project_id, ordinal] = number
-        self._see_that_all_are_there(len(known), len(claims))
-        return [known[key] for key in keys]
+            ids |= {(workflow_id, project_id, ordinal): id_ for workflow_id, project_id, ordinal, id_ in found}
+        self._check_count(len(ids), len(claims))
+        return [ids[key] for key in keys]
 
     def release(self, submission: int) -> None:
         """Write that an intent was never sent."""
         self.execute("UPDATE submissions SET state = 'released' WHERE id = ?", submission)
 
-    def save_outcomes(self, decided: Sequence[tuple[int, Created | NotCreated | InDoubt, datetime | None]]) -> None:
-        """Write outcomes: each a submission's number, what became of it, and when its exchange was over."""
-        created: list[tuple[int, Created, str | None]] = []
-        for submission, outcome, ended_at in decided:
-            ended = None if ended_at is None else ended_at.isoformat()
-            match outcome:
-                case Created():
-                    created.append((submission, outcome, ended))
-                case NotCreated(error=error):
-                    self._fail("not_created", submission, error, None, ended)
-                case InDoubt(error=error, candidates=candidates):
-                    self._fail("in_doubt", submission, error, candidates, ended)
-                case _:
-                    assert_never(outcome)
-        for some in batches(created, _MOST_ROWS):
-            self._create(some)
+    def save_outcomes(self, outcomes: Sequence[tuple[int, Created | NotCreated | InDoubt, datetime | None]]) -> None:
+        """Write outcomes: each the id of a submission, what became of it, and when its exchange ended."""
+        for _kind, group in groupby(outcomes, key=lambda row: type(row[1])):  # each kind changes other columns
+            for batch in batches(list(group)):
+                # The bytes as they came, before they are parsed: that may fail on anything but the id.
+                bodies = [
+                    {"submission": id_, "body": outcome.body}
+                    for id_, outcome, _ in batch
+                    if isinstance(outcome, Created)
+                ]
+                if bodies:
+                    conflict = "ON CONFLICT (submission) DO UPDATE SET body = excluded.body"
+                    self.insert("responses", *bodies, conflict=conflict)
+                self._update([_changes(*row) for row in batch])
 
-    def _fail(
-        self, state: State, submission: int, error: ErrorInfo, candidates: Sequence[str] | None, ended: str | None
-    ) -> None:
+    def _update(self, changes: Sequence[Mapping[str, Any]]) -> None:
+        """Change submissions by their ids, which come first; all change the same columns."""
+        id_, *columns = changes[0]
+        assignments = ", ".join(f"{column} = v.column{number}" for number, column in enumerate(columns, start=2))
         changed = self.execute(
-            "UPDATE submissions SET state = ?, error = ?, candidates = ?, ended_at = ? WHERE id = ?",
-            *(state, rows.error_text(error), None if candidates is None else json.dumps(candidates), ended, submission),
+            f"UPDATE submissions SET {assignments} FROM (VALUES {marks(1 + len(columns), len(changes))}) AS v "  # noqa: S608 - names
+            f"WHERE submissions.{id_} = v.column1",
+            *[value for row in changes for value in row.values()],
         )
-        self._see_that_all_are_there(changed, 1)
+        self._check_count(changed, len(changes))
 
-    def _create(self, created: Sequence[tuple[int, Created, str | None]]) -> None:
-        # The bytes first, as they came: what is read of them below may fail on anything but the id.
-        bodies = [value for submission, one, _ in created for value in (submission, one.body)]
-        self.execute(f"INSERT OR REPLACE INTO answers VALUES {_rows_of(bodies, len(created))}", *bodies)  # noqa: S608 - marks alone
-        values = [value for submission, one, ended in created for value in _told(submission, one, ended)]
-        changed = self.execute(f"{_CREATE[0]} {_rows_of(values, len(created))} {_CREATE[1]}", *values)
-        self._see_that_all_are_there(changed, len(created))
-
-    def _see_that_all_are_there(self, changed: int, wanted: int) -> None:
-        if changed != wanted:  # an outcome would be forgotten, or be another's
-            raise LedgerError(f"the ledger {self.path} has not the submissions that this run claimed in it", "")
+    def _check_count(self, actual: int, expected: int) -> None:
+        if actual != expected:  # an outcome would be forgotten, or be another's
+            raise LedgerError(f"the ledger {self.path} lacks submissions that this run claimed in it", "")
 
 
-def _rows_of(values: Sequence[Any], count: int) -> str:
-    """Marks for so many rows that these are the values of."""
-    row = f"({', '.join('?' * (len(values) // count))})"
-    return ", ".join([row] * count)
-
-
-def _intent(run: RunRow, manifest: int, number: int, claim: Claim) -> tuple[Any, ...]:
+def _intent(run: RunRow, manifest: int, id_: int, claim: Claim) -> dict[str, Any]:
     submission, job = claim.submission, claim.submission.job
-    return (
-        *(number, manifest, run.run_key, job.workflow_id, job.project_id),
-        *(submission.ordinal, submission.again, run.api),
-        *("sending", job.name, json.dumps(dict(job.labels)) if job.labels else "{}", run.id, claim.attempt),
-        *(claim.claimed_at.isoformat(), claim.timeout, submission.estimate),
-    )
+    return {
+        "id": id_,
+        "manifest": manifest,
+        "run_key": run.run_key,
+        "workflow_id": job.workflow_id,
+        "project_id": job.project_id,
+        "ordinal": submission.ordinal,
+        "again": submission.again,
+        "api": run.api,
+        "state": "sending",
+        "name": job.name,
+        "labels": dict(job.labels),
+        "run_id": run.id,
+        "attempts": claim.attempt,
+        "claimed_at": claim.claimed_at,
+        "timeout": claim.timeout,
+        "estimate": submission.estimate,
+    }
 
 
-def _told(submission: int, created: Created, ended: str | None) -> tuple[Any, ...]:
-    """The values of _CREATE."""
-    job = parse_job(created.body)
-    return (
-        *(
-            submission,
-            created.job_id,
-            job.created_by if job else None,
-            known_cost(job),
-            len(job.val_errors) if job else 0,
-        ),
-        *(created.recovered, created.assigned, json.dumps(created.candidates) if created.candidates else "[]", ended),
-    )
+def _changes(id_: int, outcome: Created | NotCreated | InDoubt, ended_at: datetime | None) -> dict[str, Any]:
+    match outcome:
+        case Created(job_id=job_id, body=body, candidates=candidates):
+            job = parse_job(body)
+            return {
+                "id": id_,
+                "state": "created",
+                "job_id": job_id,
+                "created_by": job.created_by if job else None,
+                "cost": bounded_cost(job),
+                "val_errors": len(job.val_errors) if job else 0,
+                "recovered": outcome.recovered,
+                "assigned": outcome.assigned,
+                "candidates": candidates,
+                "ended_at": ended_at,
+                "error": None,
+            }
+        case NotCreated(error=error):
+            return {"id": id_, "state": "not_created", "error": error, "candidates": (), "ended_at": ended_at}
+        case InDoubt(error=error, candidates=candidates):
+            return {"id": id_, "state": "in_doubt", "error": error, "candidates": candidates, "ended_at": ended_at}
+        case _:
+            assert_never(outcome)
 
 
-def known_cost(job: JobObject | None) -> int | None:
-    """A job's cost, where the API told one; as large as SQLite can hold if it is larger: it must not count as none."""
+def bounded_cost(job: JobObject | None) -> int | None:
+    """A job's cost, if it has one, within what SQLite can hold: one that is larger must not count as none."""
     return None if job is None or job.cost is None else max(-LARGEST_COST, min(LARGEST_COST, job.cost))

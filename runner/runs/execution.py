@@ -21,6 +21,7 @@ from runner.core.models import InDoubt, RunRecord, Submission
 from runner.core.rate_limit import RateLimiter
 from runner.core.version import VERSION
 from runner.ledger import lock
+from runner.ledger.connect import create_if_missing, require_exists
 from runner.ledger.journal import RecordedOutcome
 from runner.ledger.location import LedgerLocation, path_exists
 from runner.ledger.rows import RunRow, SubmissionRow
@@ -194,7 +195,7 @@ class Execution:
     def _keep_end(self, end: EngineResult) -> None:
         finished = self.now()
         self.run = replace(self.run, state=end.state, reason=end.reason, detail=end.detail, finished_at=finished)
-        self.ledger.finish_run(self.run.id, end.state, end.reason, end.detail, finished)
+        self.ledger.finish_run(self.run)
 
     # What is in doubt.
 
@@ -248,10 +249,10 @@ def _provide_ledger(location: LedgerLocation, observer: RunObserver) -> None:
     path = location.path
     locked_before = path_exists(lock.directory(path))  # checked first: another run may be making both
     if path_exists(path) or location.explicit:
-        Ledger.require_exists(path)
+        require_exists(path)
     elif locked_before:
         raise lock.missing_ledger_error(path)
-    elif Ledger.create_if_missing(path):
+    elif create_if_missing(path):
         observer.note(f"made a new ledger: {path}")
 
 

@@ -29,7 +29,8 @@ from support.shell import Done, Shell
 from support.systems import needs_full_device
 from support.wire import PATIENCE, Request, Reset, Script, Stall, WireServer, created, reply
 
-from runner.ledger import connect
+from runner.ledger import connect, schema
+from runner.ledger.errors import LedgerError
 from runner.ledger.schema import APPLICATION_ID
 from runner.ledger.store import Ledger
 
@@ -38,7 +39,7 @@ IMPATIENT = """
 import sys
 from runner.cli.main import main
 from runner.ledger import connect
-connect._BUSY = 0.05
+connect._BUSY_TIMEOUT = 0.05
 sys.exit(main())
 """
 
@@ -177,7 +178,7 @@ def garbled_within(ledger: Path) -> None:
 
 def newer(ledger: Path) -> None:
     with closing(sqlite3.connect(ledger)) as connection:
-        connection.execute(f"PRAGMA user_version = {connect.VERSION + 1}")
+        connection.execute(f"PRAGMA user_version = {schema.latest_version() + 1}")
 
 
 def foreign(ledger: Path) -> None:
@@ -196,7 +197,7 @@ DAMAGES: list[tuple[Callable[[Path], None], str, str]] = [
     (emptied, "is not a ledger", "backup"),
     (garbled, "not a database", "backup"),
     (garbled_within, "the ledger", "backup"),
-    (newer, "newer pixxel-runner", "Update"),
+    (newer, "newer pixxel-runner", "Upgrade"),
     (foreign, "is not a ledger", "--ledger"),
     (text, "not a database", "backup"),
 ]
@@ -244,7 +245,7 @@ def book(tmp_path: Path) -> Path:
     """A ledger of many pages."""
     path = tmp_path / "ledger.db"
     jobs = [past.job(f"job-{number:03}", f"w-{number}", note="x" * 300) for number in range(30)]
-    with Ledger(path, make=True) as ledger:
+    with past.open_ledger(path) as ledger:
         begun = past.begin(ledger, "run-1", jobs)
         for one in jobs:
             past.send(ledger, begun, one, past.made(f"id-of-{one.name}"))
@@ -264,7 +265,7 @@ def check_cuts(book: Path, lengths: Iterable[int]) -> None:
     whole = book.read_bytes()
     for length in lengths:
         book.write_bytes(whole[:length])
-        with pytest.raises(connect.LedgerError) as refusal:
+        with pytest.raises(LedgerError) as refusal:
             Ledger(book)
         assert refusal.value.hint
 
@@ -274,7 +275,7 @@ def test_a_ledger_with_a_page_lost_is_refused(book: Path) -> None:
     for at in range(0, len(whole), PAGE):
         for page in (b"\xa5" * PAGE, bytes(PAGE)):
             book.write_bytes(whole[:at] + page + whole[at + PAGE :])
-            with pytest.raises(connect.LedgerError) as refusal:
+            with pytest.raises(LedgerError) as refusal:
                 Ledger(book)
             assert refusal.value.hint
 
@@ -308,7 +309,7 @@ def test_a_ledger_that_another_program_holds(
     ledger = shell.folder / "kept.db"
     connect.create_ledger(ledger)
     with held(ledger):
-        check_refusal(run(shell, "--ledger", ledger), "the ledger", "is locked", "Another program holds it")
+        check_refusal(run(shell, "--ledger", ledger), "the ledger", "is locked", "Another program has it locked")
     assert server.log.connections == 0
     check_it_ends_well(shell, server, ledger)
 

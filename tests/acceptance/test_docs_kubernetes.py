@@ -396,7 +396,7 @@ def test_the_pods_do_what_the_page_says(tmp_path: Path) -> None:
         lost = node.run("cronjob.yaml", server.url)
         assert (lost.code, len(lost.err.splitlines()), server.requests) == (4, 1, [])
         assert node.run("ledger.yaml").code == 0
-        assert "exists already" in node.run("ledger.yaml").err
+        assert "already exists" in node.run("ledger.yaml").err
         assert node.run("cronjob.yaml", server.url) == Done(0, "", "")
         node.project("2026_11_24_02_17_00.2")
         assert node.run("cronjob.yaml", server.url) == Done(0, "", "")

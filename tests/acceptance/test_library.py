@@ -106,7 +106,7 @@ def test_what_a_program_does_wrong_is_raised_before_anything_is_sent(folder: Pat
 def test_ci_needs_a_ledger_that_is_kept_here_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
     with WireServer(choose=lambda request: created(f"job-{request.workflow}")) as server:
-        with pytest.raises(RefusedError, match="needs a ledger that is kept"):
+        with pytest.raises(RefusedError, match="needs a persistent ledger"):
             run(load_manifest("fields.yaml"), ApiAccess("key", server.url))
         create_ledger(folder / "kept.db")
         assert run(load_manifest("fields.yaml"), ApiAccess("key", server.url), ledger=folder / "kept.db").ok

@@ -276,7 +276,7 @@ def test_in_ci_the_ledger_must_be_named(desk: Desk) -> None:
     desk.shell.manifest(A, once_per="day")
     done, record = desk.run()
     assert (done.code, record, desk.world.created) == (4, {}, 0)
-    assert "CI is set, and nightly.yaml says once_per: day, which needs a ledger that is kept" in done.err
+    assert "nightly.yaml has once_per: day, which needs a persistent ledger in CI" in done.err
     assert "PIXXEL_RUNNER_LEDGER" in done.err
     assert not desk.shell.ledger.exists()
     assert desk.shell("run", "nightly.yaml", "--sandbox").code == 0

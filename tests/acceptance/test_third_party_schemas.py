@@ -17,7 +17,6 @@ from support.shell import Shell
 
 from runner.core.errors import ManifestError
 from runner.core.models import RunRecord
-from runner.ledger.store import Ledger
 from runner.manifest import loader, schema
 from runner.manifest.yaml import reader
 from runner.runs import results_file, summary
@@ -114,7 +113,7 @@ def test_the_results_of_every_outcome_are_valid_to_them(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     jobs = [past.job(name, project_id=f"p-{name}") for name in "abcd"]
     outcomes = (past.made("j-1"), past.refused(), past.lost("x"), None)
-    with Ledger(tmp_path / "ledger.db", make=True) as ledger:
+    with past.open_ledger(tmp_path / "ledger.db") as ledger:
         run = past.begin(ledger, "r-1", jobs, end="stopped")
         for job, outcome in zip(jobs, outcomes, strict=True):
             past.send(ledger, run, job, outcome)

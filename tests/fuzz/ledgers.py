@@ -37,7 +37,7 @@ COLUMNS = (
     *(
         ("runs", column)
         for column in (
-            "id", "manifest", "run_key", "once_per", "state", "reason", "why", "started_at", "finished_at", "runner",
+            "id", "manifest", "run_key", "once_per", "state", "reason", "detail", "started_at", "finished_at", "runner",
             "path", "sha256", "git_commit", "settings",
         )
     ),
@@ -49,9 +49,9 @@ COLUMNS = (
             "val_errors", "recovered", "assigned", "error", "candidates",
         )
     ),
-    *(("answers", column) for column in ("submission", "body")),
-    *(("endings", column) for column in ("submission", "seen_at", "body")),
-    *(("decisions", column) for column in ("submission", "decided_at", "decided_by", "what", "detail")),
+    *(("responses", column) for column in ("submission", "body")),
+    *(("final_jobs", column) for column in ("submission", "seen_at", "body")),
+    *(("decisions", column) for column in ("submission", "decided_at", "decided_by", "action", "detail")),
 )  # fmt: skip
 VALUES: tuple[object, ...] = (
     None,

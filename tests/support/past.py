@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from runner.core.models import Created, ErrorInfo, InDoubt, Job, NotCreated, RunState, Submission
+from runner.ledger import rows
+from runner.ledger.connect import create_if_missing
 from runner.ledger.journal import Claim
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
@@ -14,6 +18,12 @@ from runner.ledger.store import Ledger
 API = "https://api.example"
 THEN = datetime(2026, 10, 20, 1, 0, tzinfo=UTC)
 LOST = ErrorInfo("timeout", "no answer in time")
+
+
+def open_ledger(path: Path) -> Ledger:
+    """Open a ledger, created if there is none."""
+    create_if_missing(path)
+    return Ledger(path)
 
 
 def job(name: str, workflow_id: str = "w-1", project_id: str = "p-1", **labels: str) -> Job:
@@ -53,7 +63,8 @@ def begin(
     )
     ledger.start_run(run, jobs, path)
     if end is not None:
-        ledger.finish_run(run_id, end, "" if end == "completed" else end, "", THEN + timedelta(minutes=1))
+        reason = "" if end == "completed" else end
+        ledger.finish_run(replace(run, state=end, reason=reason, finished_at=THEN + timedelta(minutes=1)))
     return run
 
 
@@ -73,6 +84,12 @@ def answer(ledger: Ledger, number: int) -> bytes:
     """The body that a submission's job came with; empty where there is none."""
     body, _ = ledger.job_objects([number]).get(number, (b"", None))
     return body
+
+
+def decisions(ledger: Ledger, submission: int) -> list[tuple[str, ...]]:
+    """The decisions on a submission: when, by whom, the action, and the detail; oldest first."""
+    query = "SELECT decided_at, decided_by, action, detail FROM decisions WHERE submission = ? ORDER BY id"
+    return [tuple(map(str, map(rows.from_sql, row))) for row in ledger.query(query, submission)]
 
 
 def lost(*candidates: str) -> InDoubt:

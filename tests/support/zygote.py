@@ -220,7 +220,7 @@ def hurry(skew: Skew) -> None:
     setattr(signals.SignalHandler, "wait", lambda self, _seconds: self.signum is None)  # noqa: B010 - likewise
     setattr(api, "_TICK", 0.02)  # noqa: B010 - likewise
     setattr(engine, "GRACE_PERIOD", 0.2)  # noqa: B010 - likewise
-    setattr(connect, "_BUSY", 0.3)  # noqa: B010 - likewise
+    setattr(connect, "_BUSY_TIMEOUT", 0.3)  # noqa: B010 - likewise
 
 
 def child(order: dict[str, Any], report: int) -> int:

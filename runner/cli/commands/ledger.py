@@ -19,7 +19,7 @@ from runner.core.errors import UsageError
 from runner.core.exit_codes import Exit
 from runner.core.models import STDIN
 from runner.core.text import escape_unprintable
-from runner.ledger import connect, lock, salvage
+from runner.ledger import connect, lock, salvage, schema
 from runner.ledger.location import path_exists
 from runner.ledger.rows import RunRow, SubmissionRow
 from runner.ledger.salvage import SalvagedSubmission
@@ -105,7 +105,7 @@ class _Manifest:
 
 def _format_sections(ledger: Ledger) -> Iterator[str]:
     manifests = _read_manifests(ledger)
-    yield f"{ledger.path}: intact, version {connect.VERSION}, {_format_size(ledger.path.stat().st_size)}"
+    yield f"{ledger.path}: intact, version {schema.latest_version()}, {_format_size(ledger.path.stat().st_size)}"
     yield _format_manifests(manifests) if manifests else "no submissions yet"
     yield from _format_list("in doubt", [_describe_doubt(row) for row in ledger.unresolved()])
     yield from _format_list("unfinished", [line for one in manifests for line in _describe_unfinished(ledger, one)])

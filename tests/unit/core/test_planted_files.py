@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from support import past
 from support.past import API
 
 from runner.cli import ledger_access, manifests
@@ -20,6 +21,7 @@ from runner.core.models import Manifest
 from runner.core.settings import Limits, RunOptions
 from runner.core.state_dir import STATE_DIR_NAME, create_state_dir
 from runner.ledger import connect, lock
+from runner.ledger.errors import LedgerError
 from runner.ledger.location import LedgerLocation, path_exists
 from runner.ledger.store import Ledger
 from runner.runs import execution, preview
@@ -167,10 +169,10 @@ def test_a_record_that_another_user_may_not_look_at_is_refused_in_words(shared: 
             lambda: preview.open_ledger(place).__enter__(),
             lambda: execution.open_execution(request, None, None, None).__enter__(),  # type: ignore[arg-type]  # it goes no further
         ):
-            with pytest.raises(RefusedError, match=r"cannot be reached at .*: Permission denied") as caught:
+            with pytest.raises(RefusedError, match=r"cannot be accessed: Permission denied") as caught:
                 look()
             assert "--ledger" in caught.value.hint
-        with pytest.raises(RefusedError, match="'m' is being run cannot be told"):
+        with pytest.raises(RefusedError, match="cannot tell whether 'm' is locked"):
             lock.describe_holder(place.path, API, "m")
         with pytest.raises(RefusedError, match="Permission denied"):
             JobFile(home / "sandbox")
@@ -216,9 +218,9 @@ def test_a_ledger_that_is_no_file_is_refused_and_not_waited_for(
     tmp_path: Path, plant: Callable[[Path], None], *, read_only: bool
 ) -> None:
     plant(tmp_path / "ledger.db")
-    with pytest.raises(connect.LedgerError, match="no plain file"):
+    with pytest.raises(LedgerError, match="is not a regular file"):
         Ledger(tmp_path / "ledger.db", read_only=read_only)
-    with pytest.raises(connect.LedgerError, match="exists already"):
+    with pytest.raises(LedgerError, match="already exists"):
         connect.create_ledger(tmp_path / "ledger.db")
 
 
@@ -232,7 +234,7 @@ def test_a_link_in_the_place_of_what_sqlite_keeps_beside_is_refused(tmp_path: Pa
     Path(f"{ledger}{suffix}").symlink_to(target)
     for path in (ledger, tmp_path / "link.db"):
         for read_only in (False, True):
-            with pytest.raises(connect.LedgerError, match="no plain file") as caught:
+            with pytest.raises(LedgerError, match="is not a regular file") as caught:
                 Ledger(path, read_only=read_only)
             assert f"ledger.db{suffix}" in caught.value.message
     assert (tmp_path / "victim").read_bytes() == b"precious"
@@ -241,8 +243,8 @@ def test_a_link_in_the_place_of_what_sqlite_keeps_beside_is_refused(tmp_path: Pa
 
 def test_a_new_ledger_does_not_follow_a_link_that_leads_nowhere(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").symlink_to("nowhere")
-    for make in (connect.create_ledger, lambda path: Ledger(path, make=True)):
-        with pytest.raises(connect.LedgerError):
+    for make in (connect.create_ledger, past.open_ledger):
+        with pytest.raises(LedgerError):
             make(tmp_path / "ledger.db")
     assert not (tmp_path / "nowhere").exists()
 

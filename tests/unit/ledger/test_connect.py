@@ -24,7 +24,7 @@ from support.past import API, THEN, begin, job, lost, made, refused, send
 from runner.core.errors import RefusedError
 from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated, Submission
 from runner.ledger import connect, schema
-from runner.ledger.connect import LedgerError
+from runner.ledger.errors import LedgerError
 from runner.ledger.journal import Claim, JobIdTakenError, RecordedOutcome
 from runner.ledger.rows import Decision, SubmissionRow
 from runner.ledger.run_journal import RunJournal
@@ -43,7 +43,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ledger(path: Path) -> Iterator[Ledger]:
-    with Ledger(path, make=True) as opened:
+    with past.open_ledger(path) as opened:
         yield opened
 
 
@@ -71,7 +71,7 @@ def test_a_new_ledger_is_private_whole_and_alone(path: Path) -> None:
 
 def test_a_ledger_is_never_made_in_the_place_of_another(path: Path) -> None:
     path.write_bytes(b"anything")
-    with pytest.raises(LedgerError, match="exists already"):
+    with pytest.raises(LedgerError, match="already exists"):
         connect.create_ledger(path)
     assert path.read_bytes() == b"anything"
     assert list(path.parent.iterdir()) == [path]
@@ -87,7 +87,7 @@ def failing_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, error: Ba
 FAILURES: list[tuple[Any, str, BaseException]] = [
     (os, "open", OSError(28, "No space left on device")),
     (os, "link", OSError(30, "Read-only file system")),
-    (connect, "_connect", sqlite3.OperationalError("disk I/O error")),
+    (connect, "_open", sqlite3.OperationalError("disk I/O error")),
     (connect, "_prepare", sqlite3.OperationalError("database or disk is full")),
     (connect, "_prepare", KeyboardInterrupt()),
 ]
@@ -99,7 +99,7 @@ def test_a_ledger_that_cannot_be_made_whole_is_not_made(
 ) -> None:
     failing_at(monkeypatch, owner, name, error)
     with pytest.raises(LedgerError if isinstance(error, Exception) else type(error)):
-        Ledger(path, make=True)
+        past.open_ledger(path)
     monkeypatch.undo()
     assert list(path.parent.iterdir()) == []
 
@@ -128,8 +128,8 @@ def test_of_two_creators_one_makes_it_and_the_other_is_told(path: Path) -> None:
         here = path.with_name(f"{number}.db")
         ends = at_once(3, lambda here=here: connect.create_ledger(here))  # type: ignore[misc]
         assert ends.count(None) == 1, ends
-        assert sum("exists already" in str(end) for end in ends) == 2
-        connect.connect(here, make=False).close()
+        assert sum("already exists" in str(end) for end in ends) == 2
+        connect.connect(here).close()
     assert len(list(path.parent.iterdir())) == 10
 
 
@@ -138,7 +138,7 @@ def test_two_runs_that_both_make_it_both_have_it(path: Path) -> None:
         here = path.with_name(f"{number}.db")
 
         def write(here: Path = here) -> None:
-            with Ledger(here, make=True) as ledger:
+            with past.open_ledger(here) as ledger:
                 begin(ledger, f"r-{threading.get_ident()}", [A], manifest=f"m-{threading.get_ident()}")
 
         assert at_once(3, write) == [None] * 3
@@ -158,10 +158,10 @@ def test_one_that_is_named_must_exist(path: Path) -> None:
 
 def test_one_of_a_newer_version_is_left_alone(path: Path) -> None:
     connect.create_ledger(path)
-    raw(path, f"PRAGMA user_version = {connect.VERSION + 1}")
+    raw(path, f"PRAGMA user_version = {schema.latest_version() + 1}")
     before = path.read_bytes()
     with pytest.raises(LedgerError, match="newer pixxel-runner"):
-        Ledger(path, make=True)
+        past.open_ledger(path)
     assert path.read_bytes() == before
 
 
@@ -169,7 +169,7 @@ def test_another_program_s_database_is_left_alone(path: Path) -> None:
     raw(path, "CREATE TABLE theirs (a)", "PRAGMA application_id = 7", "PRAGMA user_version = 1")
     before = path.read_bytes()
     with pytest.raises(LedgerError, match="is not a ledger"):
-        Ledger(path, make=True)
+        past.open_ledger(path)
     assert path.read_bytes() == before
 
 
@@ -178,25 +178,24 @@ def test_a_file_that_is_none_is_left_alone(path: Path, content: bytes) -> None:
     """An empty one most of all: a copy that failed leaves it, and with it is gone what was bought."""
     path.write_bytes(content)
     with pytest.raises(LedgerError):
-        Ledger(path, make=True)
+        past.open_ledger(path)
     assert path.read_bytes() == content
 
 
 def test_a_folder_is_none(path: Path) -> None:
     path.mkdir()
     with pytest.raises(LedgerError):
-        Ledger(path, make=True)
+        past.open_ledger(path)
 
 
 # Its versions.
 
 
 def test_an_older_version_is_brought_up_and_keeps_what_it_has(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Ledger(path, make=True) as ledger:
+    with past.open_ledger(path) as ledger:
         send(ledger, begin(ledger, "r-1", [A]), A, made("j-1"))
     newer = (*schema.MIGRATIONS, ("ALTER TABLE runs ADD COLUMN host TEXT", "CREATE TABLE hosts (name TEXT)"))
-    monkeypatch.setattr(connect, "MIGRATIONS", newer)
-    monkeypatch.setattr(connect, "VERSION", len(newer))
+    monkeypatch.setattr(schema, "MIGRATIONS", newer)
     with Ledger(path) as ledger:
         assert [one.job_id for one in ledger.all_submissions()] == ["j-1"]
         assert ledger.query("SELECT host FROM runs") == [(None,)]
@@ -207,8 +206,7 @@ def test_an_older_version_is_brought_up_and_keeps_what_it_has(path: Path, monkey
 
 def test_a_version_that_cannot_be_brought_up_stays_what_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     connect.create_ledger(path)
-    monkeypatch.setattr(connect, "MIGRATIONS", (*schema.MIGRATIONS, ("CREATE TABLE hosts (name TEXT)", "not SQL")))
-    monkeypatch.setattr(connect, "VERSION", len(schema.MIGRATIONS) + 1)
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, ("CREATE TABLE hosts (name TEXT)", "not SQL")))
     with pytest.raises(LedgerError):
         Ledger(path)
     monkeypatch.undo()
@@ -334,7 +332,7 @@ def move(ledger: Ledger, number: int, new: str) -> None:
     ids=["not found by a look", "not a word of anybody's", "neither"],
 )
 def test_of_what_failed_only_somebodys_word_is_taken_back(path: Path, failure: NotCreated, created: Created) -> None:
-    with Ledger(path, make=True) as ledger:
+    with past.open_ledger(path) as ledger:
         number = send(ledger, begin(ledger, "r-1", [A]), A, failure)
         with pytest.raises(sqlite3.IntegrityError, match="not allowed"), ledger.transaction():
             ledger.save_outcomes([(number, created, THEN)])
@@ -384,12 +382,12 @@ def test_doubts_are_settled_all_or_none(ledger: Ledger) -> None:
         Decision(number, made(job_id), None, "me", THEN, "adopted", job_id)
         for number, job_id in zip(numbers, ("j-1", "j-3"), strict=True)
     ]
-    with pytest.raises(Exception, match="taken by another"):
+    with pytest.raises(Exception, match="another submission took"):
         ledger.resolve(decisions)
     assert [one.state for one in ledger.all_submissions()] == ["in_doubt", "in_doubt", "created"]
-    assert ledger.decisions(numbers[0]) == []
+    assert past.decisions(ledger, numbers[0]) == []
     ledger.resolve(decisions[:1])
-    assert ledger.decisions(numbers[0]) == [(THEN.isoformat(), "me", "adopted", "j-1")]
+    assert past.decisions(ledger, numbers[0]) == [(THEN.isoformat(), "me", "adopted", "j-1")]
 
 
 @pytest.mark.parametrize("found_first", [True, False])
@@ -405,7 +403,7 @@ def test_two_decisions_about_one_submission_are_made_in_their_order(ledger: Ledg
         ledger.resolve([absent, found])
     [submission] = ledger.all_submissions()
     assert submission.state == ("in_doubt" if found_first else "created")
-    assert len(ledger.decisions(number)) == (0 if found_first else 2)
+    assert len(past.decisions(ledger, number)) == (0 if found_first else 2)
 
 
 # The book: outcomes, releases and intents in one transaction.
@@ -481,7 +479,7 @@ def test_a_book_decides_only_what_is_claimed_and_not_decided(ledger: Ledger) -> 
 
 @pytest.mark.parametrize("end", ["close", "crash"])
 def test_what_was_committed_is_there_when_it_is_opened_again(path: Path, tmp_path: Path, end: str) -> None:
-    ledger = Ledger(path, make=True)
+    ledger = past.open_ledger(path)
     run = begin(ledger, "r-1", [A, B], end=None)
     book = RunJournal(ledger, run)
     book.commit([], [], [claim(Submission(A, 1)), claim(Submission(B, 1))])
@@ -505,7 +503,7 @@ def test_what_was_committed_is_there_when_it_is_opened_again(path: Path, tmp_pat
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A ledger's bytes, with something in every table."""
     path = tmp_path_factory.mktemp("whole") / "ledger.db"
-    with Ledger(path, make=True) as ledger:
+    with past.open_ledger(path) as ledger:
         jobs = [job(f"job-{number}", f"w-{number % 7}", f"p-{number}", team="agri") for number in range(60)]
         run = begin(ledger, "r-1", jobs)
         for number, one in enumerate(jobs):
@@ -524,7 +522,7 @@ def use(path: Path) -> list[SubmissionRow]:
             ledger.manifest_jobs(run)
         for one in standings:
             past.answer(ledger, one.id)
-            ledger.decisions(one.id)
+            past.decisions(ledger, one.id)
         ledger.submission_counts()
         ledger.claimed_pairs(API, "nightly")
         ledger.manifest_paths(API)
@@ -569,7 +567,7 @@ def test_an_index_that_hides_what_was_bought_is_refused(path: Path, whole: bytes
 
 def test_a_schema_that_is_not_the_program_s_is_refused(path: Path, whole: bytes) -> None:
     """One wrong byte in a column's name, which SQLite takes for whole: then no run and no job is any manifest's."""
-    text = b"manifests (  -- whose: a manifest at an API\n        id"
+    text = b"manifests (  -- each manifest at each API\n        id"
     at = whole.index(text) + len(text) - 2
     path.write_bytes(whole[:at] + b"t" + whole[at + 1 :])
     with pytest.raises(LedgerError):

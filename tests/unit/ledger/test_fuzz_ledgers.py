@@ -44,7 +44,7 @@ FOUND = [
     ("submissions", "labels", '{"only": 1}'),
     ("submissions", "error", '{"kind": 1, "message": [2]}'),
     ("submissions", "candidates", "1e999"),
-    ("answers", "body", 7),
+    ("responses", "body", 7),
     ("decisions", "decided_by", b"\xff"),
     ("manifests", "path", "a" * 300),
 ]
@@ -65,7 +65,7 @@ def test_a_submission_of_no_run_is_damage() -> None:
     ledgers.check(edit("submissions", "run_id", "x"), ())
     done = shell.call("ledger", "check", "--sandbox")
     assert (done.code, done.out) == (4, "")
-    assert "something in `submissions` belongs to what is not in `runs`" in done.err
+    assert "a row of `submissions` refers to a missing row of `runs`" in done.err
 
 
 def test_the_whole_one_is_read_by_every_command() -> None:

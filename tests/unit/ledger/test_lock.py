@@ -134,7 +134,7 @@ def test_ten_contenders_one_gets_it(ledger: Path) -> None:
         winners = [pid for pid, answer in answers.items() if answer == "held"]
         assert len(winners) == 1
         losers = [answer for answer in answers.values() if answer != "held"]
-        assert all(f"(pid {winners[0]} on" in answer or "has not said who" in answer for answer in losers)
+        assert all(f"(pid {winners[0]} on" in answer or "no details" in answer for answer in losers)
 
 
 def test_ten_contenders_that_wait_get_it_one_after_the_other(ledger: Path) -> None:
@@ -237,12 +237,12 @@ def test_a_killed_holders_text_is_not_taken_for_the_next_holders(ledger: Path) -
         running.wait()
     with lock_file(ledger).open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(LockedError, match="another run, which has not said who it is"):
+        with pytest.raises(LockedError, match=r"another run \(no details available\)"):
             take(ledger)
-        assert describe_holder(ledger, API, "nightly") == "another run, which has not said who it is"
+        assert describe_holder(ledger, API, "nightly") == "another run (no details available)"
 
 
-@pytest.mark.parametrize("changed", ["host", "pids"])
+@pytest.mark.parametrize("changed", ["host", "pid_namespace"])
 def test_a_holder_in_another_container_is_believed(ledger: Path, changed: str) -> None:
     with other(ledger) as running:
         running.kill()
@@ -254,7 +254,7 @@ def test_a_holder_in_another_container_is_believed(ledger: Path, changed: str) -
         assert f"pid {running.pid} on" in str(describe_holder(ledger, API, "nightly"))
 
 
-WHO = {"pid": 1, "host": "h", "pids": "", "since": "s", "about": "a"}
+WHO = {"pid": 1, "host": "h", "pid_namespace": "", "since": "s", "activity": "a"}
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ WHO = {"pid": 1, "host": "h", "pids": "", "since": "s", "about": "a"}
         b"null",
         json.dumps({**WHO, "pid": "1"}).encode(),
         json.dumps({"pid": 1}).encode(),
-        json.dumps({**WHO, "about": "x" * 5000}).encode(),
+        json.dumps({**WHO, "activity": "x" * 5000}).encode(),
     ],
 )
 def test_a_text_that_is_no_holders_is_not_shown(ledger: Path, text: bytes) -> None:
@@ -275,17 +275,17 @@ def test_a_text_that_is_no_holders_is_not_shown(ledger: Path, text: bytes) -> No
     lock_file(ledger).write_bytes(text)
     with lock_file(ledger).open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert describe_holder(ledger, API, "nightly") == "another run, which has not said who it is"
+        assert describe_holder(ledger, API, "nightly") == "another run (no details available)"
 
 
 @pytest.mark.parametrize("pid", [0, -1, 2**31, 10**40])
 def test_a_pid_that_none_has_is_not_asked_for(ledger: Path, pid: int) -> None:
     take(ledger)
-    who = {**WHO, "pid": pid, "host": socket.gethostname(), "pids": lock._pids()}
+    who = {**WHO, "pid": pid, "host": socket.gethostname(), "pid_namespace": lock._pid_namespace()}
     lock_file(ledger).write_text(json.dumps(who), encoding="utf-8")
     with lock_file(ledger).open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert describe_holder(ledger, API, "nightly") == "another run, which has not said who it is"
+        assert describe_holder(ledger, API, "nightly") == "another run (no details available)"
 
 
 def test_a_program_that_the_holder_started_does_not_keep_the_lock(ledger: Path) -> None:
@@ -468,7 +468,7 @@ def test_a_file_that_never_stays_is_refused(ledger: Path, monkeypatch: pytest.Mo
         return handle
 
     monkeypatch.setattr(lock, "_open", open_and_lose)
-    with pytest.raises(RefusedError, match="does not stay the same file"):
+    with pytest.raises(RefusedError, match="keeps being replaced"):
         take(ledger, sleep=lambda _seconds: None)
 
 
@@ -515,7 +515,7 @@ def test_a_full_disk_costs_the_text_alone(ledger: Path) -> None:
     with process(ledger, body) as running:
         assert line(running) == "held"
         assert lock_file(ledger).read_bytes() == b""
-        with pytest.raises(LockedError, match="another run, which has not said who it is"):
+        with pytest.raises(LockedError, match=r"another run \(no details available\)"):
             take(ledger)
 
 
@@ -527,7 +527,7 @@ def test_a_file_system_without_locks_is_refused(ledger: Path, monkeypatch: pytes
         before = descriptors()
         with pytest.raises(RefusedError, match="does not support locks") as caught:
             attempt(ledger)
-        assert "Network file systems are not supported" in caught.value.hint
+        assert "network filesystems are not supported" in caught.value.hint
         assert descriptors() == before
 
 
@@ -582,7 +582,7 @@ def test_one_who_looks_for_ever_is_waited_for_like_a_holder(ledger: Path) -> Non
     take(ledger)
     with lock_file(ledger).open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
-        with pytest.raises(LockedError, match="another run, which has not said who it is"):
+        with pytest.raises(LockedError, match=r"another run \(no details available\)"):
             take(ledger, sleep=lambda _seconds: None)
 
 
@@ -595,5 +595,5 @@ def test_the_text_is_one_line_of_json(ledger: Path) -> None:
     with hold(ledger, API, "nightly", timeout=0, activity="run\nA"):
         text = lock_file(ledger).read_bytes()
     assert text.count(b"\n") == 1
-    assert json.loads(text)["about"] == "run\nA"
+    assert json.loads(text)["activity"] == "run\nA"
     assert lock_file(ledger).read_bytes() == b""

@@ -25,12 +25,13 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from support import past
 from support.past import LOST, THEN, answer, begin, job, lost, refused
 
 from runner.core.errors import RefusedError
 from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated, Submission
 from runner.ledger import connect
-from runner.ledger.connect import LedgerError
+from runner.ledger.errors import LedgerError
 from runner.ledger.journal import Claim, JobIdTakenError, RecordedOutcome
 from runner.ledger.rows import Decision, RunRow, SubmissionRow
 from runner.ledger.run_journal import RunJournal
@@ -211,7 +212,7 @@ class Machine(RuleBasedStateMachine):
     @rule(chance=chances)
     def end(self, chance: random.Random) -> None:
         process = self.processes.pop(chance.choice(sorted(self.processes)))
-        process.ledger.finish_run(process.run.id, "interrupted", "interrupted", "", THEN)
+        process.ledger.finish_run(replace(process.run, state="interrupted", reason="interrupted", finished_at=THEN))
         process.ledger.close()
 
     @precondition(lambda self: self.processes)
@@ -335,7 +336,7 @@ class Machine(RuleBasedStateMachine):
                 assert len(holders) <= 1
                 assert bool(ledger.ids_in_use(api, [job_id])) == bool(holders)
                 assert ledger.submission_by_job_id(api, job_id) == (holders[0] if holders else None)
-        settled = {self._slot(one): len(ledger.decisions(one.id)) for one in standings}
+        settled = {self._slot(one): len(past.decisions(ledger, one.id)) for one in standings}
         assert {slot: times for slot, times in settled.items() if times} == self.decisions
 
     @staticmethod
@@ -439,7 +440,7 @@ def without_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.hypothesis
 def test_no_order_of_events_claims_twice_or_forgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_waiting_for_the_disk(monkeypatch)
-    with Ledger(tmp_path / "template.db", make=True):
+    with past.open_ledger(tmp_path / "template.db"):
         pass
     template = (tmp_path / "template.db").read_bytes()
     runs = count(1)

@@ -11,9 +11,9 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from support import disks, past
 from support.past import API, THEN, begin, job, lost, made, refused, send
 
 from runner.core.models import Created
-from runner.ledger import connect, schema
-from runner.ledger.connect import LedgerError
+from runner.ledger import connect, integrity, schema
+from runner.ledger.errors import LedgerError
 from runner.ledger.rows import Decision, SubmissionRow
 from runner.ledger.store import Ledger
 
@@ -36,7 +36,8 @@ LOG, SHARED = "-wal", "-shm"
 SCRIPT = """
 import json, os, signal, sqlite3, sys
 from pathlib import Path
-from runner.ledger import connect
+from runner.ledger import connect, schema
+from runner.ledger.errors import LedgerError
 from runner.ledger.store import Ledger
 
 left = -1
@@ -75,12 +76,12 @@ def make(path):
     connect.create_ledger(path)
 
 def use(path):
-    Ledger(path, make=True).close()
+    connect.create_if_missing(path)
+    Ledger(path).close()
 
 def upgrade(path):
-    connect.MIGRATIONS = (*connect.MIGRATIONS, *STEPS)
-    connect.VERSION = len(connect.MIGRATIONS)
-    use(path)
+    schema.MIGRATIONS = (*schema.MIGRATIONS, *STEPS)
+    Ledger(path).close()
 
 what, STEPS, orders = json.loads(sys.stdin.read())
 gate, opened = os.pipe()
@@ -95,7 +96,7 @@ for path, kill in orders:
         try:
             {"make": make, "use": use, "upgrade": upgrade}[what](Path(path))
             code = 0
-        except connect.LedgerError as error:
+        except LedgerError as error:
             print(error, file=sys.stderr)
             code = 4
         finally:
@@ -111,6 +112,7 @@ for child in children:
 print(json.dumps([os.waitstatus_to_exitcode(ended[child]) for child in children]))
 """
 KILLED = -9
+VERSIONS = schema.MIGRATIONS
 # The second and third version that there may be once: what each step writes shows how often it was taken.
 STEPS = (
     ("CREATE TABLE hosts (name TEXT)", "INSERT INTO hosts VALUES ('second')", "ALTER TABLE runs ADD COLUMN host TEXT"),
@@ -142,7 +144,7 @@ def path(tmp_path: Path) -> Path:
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a ledger with something in every table and nothing in its log."""
     folder = tmp_path_factory.mktemp("filled")
-    with Ledger(folder / "ledger.db", make=True) as ledger:
+    with past.open_ledger(folder / "ledger.db") as ledger:
         jobs = [job(f"job-{number}", f"w-{number % 5}", f"p-{number}", team="agri") for number in range(30)]
         run = begin(ledger, "r-1", jobs)
         for number, one in enumerate(jobs):
@@ -165,7 +167,7 @@ def use(path: Path) -> list[str]:
             ledger.manifest_jobs(run)
         for one in standings:
             past.answer(ledger, one.id)
-            ledger.decisions(one.id)
+            past.decisions(ledger, one.id)
         ledger.submission_counts()
         ledger.mark_intents_in_doubt(API, "nightly", past.LOST)
         run = begin(ledger, "r-used", [job("used", "w-used")], end=None)
@@ -195,11 +197,11 @@ def test_whenever_the_maker_is_killed_there_is_a_whole_ledger_or_none(tmp_path: 
     assert 40 < kills < len(told)  # every point was met, up to the end
     there = [path.exists() for path, _ in orders]
     assert there == sorted(there)
-    for (path, _), exists in zip(orders, there, strict=True):
+    for path, _ in orders:
         assert {one.name for one in path.parent.iterdir() if not one.name.startswith("ledger.db.new-")} <= {
             *("ledger.db", "ledger.db-wal", "ledger.db-shm")
         }
-        with Ledger(path, make=not exists) as ledger:  # what is left over blocks nobody
+        with past.open_ledger(path) as ledger:  # what is left over blocks nobody
             send(ledger, begin(ledger, "r-1", [A]), A, made("j-1"))
             ledger.check_integrity()
         with Ledger(path) as ledger:
@@ -241,7 +243,7 @@ def test_at_no_moment_may_anyone_else_read_it(path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(sqlite3, "connect", lambda *args, **kwargs: real(*args, factory=Connection, **kwargs))
     umask = os.umask(0)
     try:
-        with Ledger(path, make=True) as ledger:
+        with past.open_ledger(path) as ledger:
             send(ledger, begin(ledger, "r-1", [A]), A, made("j-1"))
     finally:
         os.umask(umask)
@@ -250,23 +252,23 @@ def test_at_no_moment_may_anyone_else_read_it(path: Path, monkeypatch: pytest.Mo
 
 def test_a_new_one_is_not_made_beside_the_log_of_one_that_is_lost(path: Path) -> None:
     """The log may hold the only word of jobs that were created; a new ledger would take it for its own, or drop it."""
-    with Ledger(path, make=True) as ledger:
+    with past.open_ledger(path) as ledger:
         send(ledger, begin(ledger, "r-1", [A]), A, made("j-1"))
         log = beside(path, LOG).read_bytes()
     path.unlink()
     beside(path, LOG).write_bytes(log)
-    for make in (connect.create_ledger, lambda path: Ledger(path, make=True)):
+    for make in (connect.create_ledger, past.open_ledger):
         with pytest.raises(LedgerError):
             make(path)
         assert beside(path, LOG).read_bytes() == log
         assert not path.exists()
 
 
-@pytest.mark.parametrize("make", [False, True])
-def test_a_path_that_no_file_can_have_is_told_in_words(tmp_path: Path, make: bool) -> None:
+@pytest.mark.parametrize("action", [Ledger, connect.create_if_missing])
+def test_a_path_that_no_file_can_have_is_told_in_words(tmp_path: Path, action: Callable[[Path], object]) -> None:
     for path in (tmp_path / ("x" * 300), tmp_path / "no" / "such" / "folder", Path("/dev/null/ledger.db")):
         with pytest.raises(LedgerError):
-            Ledger(path, make=make)
+            action(path)
 
 
 # What is not a ledger, or not one of today.
@@ -277,9 +279,9 @@ def test_a_path_that_no_file_can_have_is_told_in_words(tmp_path: Path, make: boo
 def test_another_program_s_database_is_left_as_it_is(path: Path, mode: str, version: int) -> None:
     raw(path, f"PRAGMA journal_mode = {mode}", "CREATE TABLE runs (a)", f"PRAGMA user_version = {version}")
     before = path.read_bytes()
-    for make in (False, True):
+    for action in (Ledger, past.open_ledger):
         with pytest.raises(LedgerError, match="is not a ledger"):
-            Ledger(path, make=make)
+            action(path)
     assert path.read_bytes() == before
 
 
@@ -287,7 +289,7 @@ def test_a_newer_one_is_left_as_it_is_with_what_is_in_its_log(path: Path) -> Non
     connect.create_ledger(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:  # its run goes on
         connection.execute("CREATE TABLE of_tomorrow (a)")
-        connection.execute(f"PRAGMA user_version = {connect.VERSION + 1}")
+        connection.execute(f"PRAGMA user_version = {schema.latest_version() + 1}")
         before = (path.read_bytes(), beside(path, LOG).read_bytes())
         with pytest.raises(LedgerError, match="newer pixxel-runner") as told:
             Ledger(path)
@@ -352,7 +354,7 @@ def test_of_a_log_that_is_cut_or_flipped_what_was_committed_before_stays(tmp_pat
     """As after a power cut on a disk that lies: a beginning of the past, never something else."""
     path = tmp_path / "past" / "ledger.db"
     path.parent.mkdir()
-    ledger = Ledger(path, make=True)
+    ledger = past.open_ledger(path)
     jobs = [job(f"job-{number}", project_id=f"p-{number}") for number in range(12)]
     run = begin(ledger, "r-1", jobs)
     for number, one in enumerate(jobs):
@@ -422,7 +424,7 @@ def bought(one: SubmissionRow) -> Any:
 def test_no_flipped_bit_changes_what_would_be_sent(path: Path, read_only: bool) -> None:
     outcomes = (made("j-1"), refused(), lost("x"), None, made("j-2"))
     jobs = [job(f"job-{number}", f"w-{number % 2}", f"p-{number}") for number, _ in enumerate(outcomes)]
-    with Ledger(path, make=True) as ledger:
+    with past.open_ledger(path) as ledger:
         run = begin(ledger, "r-1", jobs, key="day:2026-10-20", end="stopped")
         for one, outcome in zip(jobs, outcomes, strict=True):
             send(ledger, run, one, outcome)
@@ -462,7 +464,7 @@ def test_no_flipped_bit_changes_what_would_be_sent(path: Path, read_only: bool) 
         "UPDATE snapshots SET sha256 = 'another'",
         "UPDATE runs SET settings = '{'",
         "UPDATE runs SET started_at = 'then'",
-        "UPDATE answers SET body = 7",
+        "UPDATE responses SET body = 7",
     ],
 )
 def test_a_value_that_is_none_of_ours_is_refused_in_words(filled: Path, path: Path, statement: str) -> None:
@@ -481,7 +483,7 @@ def test_a_thorough_check_finds_what_a_large_one_is_not_searched_for_at_first(
     path.write_bytes(damaged)
     with pytest.raises(LedgerError):
         Ledger(path)
-    monkeypatch.setattr(connect, "_QUICK", 0)
+    monkeypatch.setattr(integrity, "_MAX_CHECKED_SIZE", 0)
     with Ledger(path) as ledger, pytest.raises(LedgerError):
         ledger.check_integrity()
 
@@ -502,7 +504,7 @@ def test_a_created_job_is_kept_as_the_bytes_that_came(path: Path) -> None:
     ]
     jobs = [job(f"job-{number}", project_id=f"p-{number}") for number in range(len(bodies))]
     ids = [STRANGE, "j", "é", "\udcff", "j\x00"]
-    with Ledger(path, make=True) as ledger:
+    with past.open_ledger(path) as ledger:
         run = begin(ledger, "r-1", jobs)
         for one, job_id, body in zip(jobs, ids, bodies, strict=True):
             send(ledger, run, one, Created(job_id, body, 1, THEN))
@@ -521,25 +523,26 @@ def test_a_created_job_is_kept_as_the_bytes_that_came(path: Path) -> None:
 
 def test_a_doubt_can_be_settled_with_any_job_id_in_its_detail(path: Path) -> None:
     """A look-up writes the id that the server chose into the detail."""
-    with Ledger(path, make=True) as ledger:
+    with past.open_ledger(path) as ledger:
         number = send(ledger, begin(ledger, "r-1", [A]), A, lost(STRANGE))
         ledger.resolve([Decision(number, Created(STRANGE, b"", 1, THEN), None, "me", THEN, "recovered", STRANGE)])
         assert [one.job_id for one in ledger.all_submissions()] == [STRANGE]
-        assert [detail for *_, detail in ledger.decisions(number)] == [STRANGE]
+        assert [detail for *_, detail in past.decisions(ledger, number)] == [STRANGE]
 
 
 def test_a_run_can_end_with_any_words_of_the_server(path: Path) -> None:
     """Of a 401 the API's own message says why the run was stopped."""
-    with Ledger(path, make=True) as ledger:
-        begin(ledger, "r-1", [A], end=None)
-        ledger.finish_run("r-1", "stopped", "stopped", f"HTTP 401 Unauthorized: {STRANGE}", THEN)
+    with past.open_ledger(path) as ledger:
+        run = begin(ledger, "r-1", [A], end=None)
+        detail = f"HTTP 401 Unauthorized: {STRANGE}"
+        ledger.finish_run(replace(run, state="stopped", reason="stopped", detail=detail, finished_at=THEN))
         [run] = ledger.runs()
         assert (run.state, run.detail) == ("stopped", f"HTTP 401 Unauthorized: {STRANGE}")
 
 
 def test_a_manifest_may_lie_at_any_path(path: Path) -> None:
     r"""A file's name is bytes: `caf\xe9.yaml` of an old disk is no UTF-8."""
-    with Ledger(path, make=True) as ledger:
+    with past.open_ledger(path) as ledger:
         begin(ledger, "r-1", [A], path="/home/caf\udce9.yaml")
         assert ledger.manifest_paths(API) == {"nightly": "/home/caf\udce9.yaml"}
         assert ledger.manifests() == [(API, "nightly", "/home/caf\udce9.yaml")]
@@ -549,8 +552,7 @@ def test_a_manifest_may_lie_at_any_path(path: Path) -> None:
 
 
 def of_tomorrow(monkeypatch: pytest.MonkeyPatch, *steps: tuple[str, ...]) -> None:
-    monkeypatch.setattr(connect, "MIGRATIONS", (*schema.MIGRATIONS, *steps))
-    monkeypatch.setattr(connect, "VERSION", len(schema.MIGRATIONS) + len(steps))
+    monkeypatch.setattr(schema, "MIGRATIONS", (*VERSIONS, *steps))
 
 
 def hosts(path: Path) -> list[str]:
@@ -618,7 +620,7 @@ def test_of_many_that_bring_it_up_at_once_one_does(filled: Path, path: Path, mon
 
 
 def test_opening_and_closing_fold_the_log_into_the_file(path: Path) -> None:
-    ledger = Ledger(path, make=True)
+    ledger = past.open_ledger(path)
     send(ledger, begin(ledger, "r-1", [A, B]), A, made("j-1"))
     assert beside(path, LOG).stat().st_size > 0
     with Ledger(path) as second:
@@ -634,8 +636,8 @@ def test_opening_and_closing_fold_the_log_into_the_file(path: Path) -> None:
 
 
 def test_a_reader_that_stays_keeps_nobody_from_writing_or_closing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connect, "_BUSY", 0.05)
-    with Ledger(path, make=True) as ledger:
+    monkeypatch.setattr(connect, "_BUSY_TIMEOUT", 0.05)
+    with past.open_ledger(path) as ledger:
         send(ledger, begin(ledger, "r-1", [A, B]), A, made("j-1"))
         with closing(sqlite3.connect(path, isolation_level=None)) as reader:
             reader.execute("BEGIN")
@@ -661,10 +663,10 @@ def held(path: Path) -> Iterator[sqlite3.Connection]:
 def test_one_that_stays_busy_is_told_in_words(
     path: Path, held: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connect, "_BUSY", 0.05)
+    monkeypatch.setattr(connect, "_BUSY_TIMEOUT", 0.05)
     with pytest.raises(LedgerError, match="locked") as told:
         Ledger(path)
-    assert "Another program holds it" in told.value.hint
+    assert "Another program has it locked" in told.value.hint
     held.execute("COMMIT")
     with Ledger(path) as ledger:
         run = begin(ledger, "r-1", [A])
@@ -724,7 +726,7 @@ ANOTHER = (
 
 def test_another_of_this_process_that_closes_lets_go_of_no_lock(path: Path) -> None:
     """POSIX ends all locks of a process on a file when any descriptor of it is closed; the log would be deleted."""
-    with Ledger(path, make=True) as ledger:
+    with past.open_ledger(path) as ledger:
         run = begin(ledger, "r-1", [A, B])
         send(ledger, run, A, made("j-1"))
         with Ledger(path) as second:  # its opening empties the log
@@ -740,7 +742,7 @@ def test_another_of_this_process_that_closes_lets_go_of_no_lock(path: Path) -> N
 
 @pytest.mark.parametrize("by", ["deleted", "replaced"])
 def test_a_log_that_goes_while_it_is_in_use_stops_everything(path: Path, by: str) -> None:
-    with Ledger(path, make=True) as ledger:
+    with past.open_ledger(path) as ledger:
         run = begin(ledger, "r-1", [A, B])
         send(ledger, run, A, made("j-1"))
         log = beside(path, LOG)
@@ -749,7 +751,7 @@ def test_a_log_that_goes_while_it_is_in_use_stops_everything(path: Path, by: str
         if by == "replaced":
             beside(path, "-old").touch()  # so that the new one does not get the number of the one that went
             log.write_bytes(kept)
-        with pytest.raises(LedgerError, match="-wal is no longer what it was"):
+        with pytest.raises(LedgerError, match="-wal is not the same file"):
             send(ledger, run, B, made("j-2"))
 
 
@@ -776,7 +778,7 @@ def test_a_second_name_is_refused_and_a_symbolic_link_is_not(path: Path, tmp_pat
     (tmp_path / "folder" / "other.db").hardlink_to(path)
     for name in (path, tmp_path / "folder" / "other.db"):
         for read_only in (False, True):
-            with pytest.raises(LedgerError, match="2 names"):
+            with pytest.raises(LedgerError, match="2 hard links"):
                 Ledger(name, read_only=read_only)
     (tmp_path / "folder" / "other.db").rename(f"{path}.new-0123abcd")  # as one that was killed leaves it
     Ledger(path).close()
@@ -786,5 +788,5 @@ def test_a_ledger_that_is_mounted_as_a_file_is_refused(path: Path, tmp_path: Pat
     connect.create_ledger(path)
     mounted = tmp_path / "with a space.db"
     mounted.touch()
-    with disks.bound(path, mounted), pytest.raises(LedgerError, match="mounted as a file"):
+    with disks.bound(path, mounted), pytest.raises(LedgerError, match="is a mount point"):
         Ledger(mounted)

@@ -23,7 +23,8 @@ from runner.core.errors import RefusedError, UsageError
 from runner.core.models import Created, ErrorInfo, InDoubt, Job, Manifest, NotCreated, Outcome, Skipped, Submission
 from runner.core.settings import Limits, RunOptions
 from runner.ledger import lock
-from runner.ledger.connect import LedgerError, create_ledger
+from runner.ledger.connect import create_ledger
+from runner.ledger.errors import LedgerError
 from runner.ledger.location import LedgerLocation
 from runner.ledger.lock import LockedError
 from runner.ledger.rows import RunRow, SubmissionRow
@@ -456,7 +457,7 @@ def test_what_a_killed_run_was_sending_is_looked_up_and_the_rest_is_sent(site: S
     assert ran.record == {"a": "created job-1", "b": "created job-2", "c": "created job-3"}
     with Ledger(site.ledger) as ledger:
         runs = {one.id: (one.state, one.detail) for one in ledger.runs()}
-    assert runs["run-0"] == ("interrupted", "its process ended without a word")
+    assert runs["run-0"] == ("interrupted", "its process ended unexpectedly")
 
 
 def test_with_hold_it_is_in_doubt_and_nobody_asks(site: Site) -> None:

@@ -653,7 +653,7 @@ def test_an_empty_list_is_a_list(ledger: Ledger, body: bytes) -> None:
     [number] = lose(ledger, "a")
     assert look(ledger, Api({"w-1": answer(body)}), now=at(60)) == {"a": "doubt"}
     assert look(ledger, Api({"w-1": answer(body)})) == {"a": "absent"}
-    [(when, by, what, detail)] = ledger.decisions(number)
+    [(when, by, what, detail)] = past.decisions(ledger, number)
     assert (when, by, what) == (LONG_AFTER.isoformat(), "run run-2", "not found")
     assert detail == "was in doubt (no answer in time), and is not among the workflow's jobs"
 
@@ -697,7 +697,7 @@ def test_a_found_job_is_kept_whole_or_as_it_was_listed(ledger: Ledger, told: Exc
     assert (standing.job_id, standing.recovered, standing.cost) == ("x", True, cost)
     body = json.loads(past.answer(ledger, number))
     assert body == ({"id": "x", "cost": 7} if cost == 7 else {**listed("x"), "cost": 1})
-    assert [row[1:] for row in ledger.decisions(number)] == [("run run-2", "found", "x")]
+    assert [row[1:] for row in past.decisions(ledger, number)] == [("run run-2", "found", "x")]
 
 
 def test_each_workflow_is_asked_once_and_judged_by_itself(ledger: Ledger) -> None:

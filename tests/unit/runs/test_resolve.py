@@ -192,7 +192,7 @@ def test_an_adoption_keeps_the_answer_and_the_trace(ledger: Ledger) -> None:
     assert isinstance(finding.outcome, Created)
     assert (standing.job_id, standing.recovered, standing.assigned, standing.cost) == ("x", True, True, 7)
     assert past.answer(ledger, number) == b'{"id": "x", "workflow_id": "w-a", "cost": 7}'
-    assert ledger.decisions(number) == [
+    assert past.decisions(ledger, number) == [
         ("2026-10-21T01:00:00+00:00", "ann@desk", "adopted", "x; was in doubt: no answer in time")
     ]
 
@@ -254,7 +254,7 @@ def test_what_was_said_to_be_absent_may_be_adopted_after_all(ledger: Ledger, by:
     [standing] = ledger.all_submissions()
     assert isinstance(finding.outcome, Created)
     assert (standing.job_id, standing.recovered, standing.error) == ("x", True, None)
-    [_, (_, who, what, detail)] = ledger.decisions(number)
+    [_, (_, who, what, detail)] = past.decisions(ledger, number)
     assert (who, what) == ("ann@desk", "adopted")
     assert detail.startswith("x; not created: was in doubt (no answer in time)")
 

@@ -691,7 +691,7 @@ def test_a_run_goes_on_with_the_threads_that_the_system_allows(monkeypatch: pyte
     assert sent.kinds() == ({"created": 6} if allowed else {"stopped": 6})
     assert sent.journal.most_claimed <= 2 * allowed
     assert sent.end.state == ("completed" if allowed else "stopped")
-    assert allowed or "no further thread" in sent.end.detail
+    assert allowed or "another thread" in sent.end.detail
 
 
 def test_a_worker_that_is_stuck_is_left_behind_and_writes_nothing_any_more() -> None:
