@@ -1,120 +1,105 @@
-"""A workflow's jobs as the API lists them: which they are, and whether it says that it is a part or old."""
+"""A workflow's list of jobs, and whether the response proves that it is complete and current."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from runner.client.job import JobObject, parse_complete_object
 
-# What says of a list that it is a part of one, by names without case, `_`, `-` and what marks them as no standard's.
-_MORE = ("hasmore", "hasnext", "hasnextpage", "more", "moreresults", "truncated", "istruncated", "partial",
-         "incomplete", "incompleteresults", "continue", "continuationtoken", "cursor", "lastevaluatedkey")  # fmt: skip
-_ALL = ("complete", "iscomplete", "last", "islast", "islastpage", "lastpage")  # where they are false
-_TOTALS = ("total", "totalcount", "totalresults", "totalitems", "totaljobs", "totalelements", "totalrecords",
-           "totalhits", "totalsize", "count", "jobcount", "jobscount", "numjobs", "resultcount")  # fmt: skip
-_PAGES = ("page", "pagenumber", "currentpage", "pages", "pagecount", "totalpages", "numpages", "lastpage")
-# How many come before the first, or after the last.
-_LEFT_OUT = ("offset", "skip", "skipped", "from", "startindex", "remaining", "remainingitemcount")
-_LIMITS = ("limit", "perpage", "pagesize", "maxresults")  # as many as are listed: there may be more
-_NEXT = ("next", "nextpage", "nexttoken", "nextcursor", "nextlink", "nextpagetoken")  # of a header, which are many
-_WITHIN = ("meta", "metadata", "responsemetadata", "pagination", "paging", "page", "pageinfo", "links", "cursors")
-_NO = ("", "0", "false", "no", "none", "null")
-_FRESH = 5  # seconds that an answer may be old
+_MAX_AGE = 5  # seconds that a cache may have kept a response
+
+# Beside `jobs`, the API's description knows nothing but `pagination`, with these fields: whether each says of a list of
+# `count` jobs that it is complete. Whatever else there is may say that more jobs exist.
+_PAGINATION: dict[str, Callable[[int, int], bool]] = {
+    "offset": lambda offset, _count: offset == 0,
+    "total": lambda total, count: total == count,
+    "limit": lambda limit, count: limit > count,  # a list as long as its limit may have been cut off there
+}
+
+# A response has many headers. These are the ones that APIs page with, without `x-` and hyphens.
+_COMPLETE = re.compile("(is)?(complete|last)(page)?")
+_TOTAL = re.compile("total(count|results|items|jobs|elements|records|hits|size)?|(jobs?|result)?count|numjobs")
+_PAGE = re.compile("(current|num|total)?pages?(count|number)?")
+_LIMIT = re.compile("limit|perpage|pagesize|maxresults")
+_MORE = re.compile(
+    "next((page)?token|page|cursor|link)?|hasnext(page)?|(has)?more(results)?|continue|continuationtoken|cursor|"
+    "(is)?truncated|partial|incomplete(results)?|lastevaluatedkey|offset|skip(ped)?|from|startindex|remaining(itemcount)?"
+)
 _NEXT_LINK = re.compile(r";\s*rel\s*=\s*(?:\"[^\"]*\bnext\b[^\"]*\"|next\b)", re.IGNORECASE)
-_RANGE = re.compile(r"\s*[\w-]+\s+0-([0-9]{1,18})/([0-9]{1,18})\s*|\s*[\w-]+\s+\*/0\s*", re.ASCII)
+_NO = ("", "0", "false", "no", "none", "null")
 
 
-def parse_job_list(body: bytes) -> tuple[JobObject, ...] | None:
-    """Read a list of jobs: `jobs` is an array or null, and each has an id. None when it is not such a list."""
-    found = parse_job_list_with_fields(body)
-    return None if found is None else found[0]
+@dataclass(frozen=True, slots=True)
+class JobList:
+    """A list of jobs. `fields` are the other fields of the response."""
+
+    jobs: tuple[JobObject, ...]
+    fields: Mapping[str, Any]
+
+    def find_incompleteness(self, headers: Mapping[str, str]) -> str:
+        """Name a field or header that leaves open whether the list is complete and current; empty when none does.
+
+        `headers` are those of the response, by lower-case names.
+        """
+        count = len(self.jobs)
+        for name, value in self.fields.items():
+            if value is not None and not (name == "pagination" and _is_complete_pagination(value, count)):
+                return name
+        for name, value in headers.items():
+            if not _is_complete_header(name.removeprefix("x-"), value.strip().lower(), count):
+                return name
+        return ""
 
 
-def parse_job_list_with_fields(body: bytes) -> tuple[tuple[JobObject, ...], dict[str, Any]] | None:
-    """The same, and the members that stand beside `jobs`."""
-    # Of an object that is too deep its lists are lost, and no list is not an empty one: what is missing from a list
-    # may be sent again.
-    members = parse_complete_object(body)
-    if members is None or "jobs" not in members:
+def parse_job_list(body: bytes) -> JobList | None:
+    """Parse a list of jobs: `jobs` is an array, or null, and each job has an id. None when it is not such a list."""
+    # An object that is too deep loses its arrays; it must not pass for an empty list, as absent jobs may be sent again.
+    fields = parse_complete_object(body)
+    if fields is None or "jobs" not in fields:
         return None
-    jobs = members.pop("jobs")
+    jobs = fields.pop("jobs")
     if jobs is None:
-        return (), members
+        return JobList((), fields)
     if not isinstance(jobs, list) or not all(_has_id(job) for job in jobs):
         return None
-    # One that is listed twice is one.
-    return tuple({job["id"]: JobObject(job["id"], job) for job in jobs}.values()), members
+    distinct = {job["id"]: JobObject(job["id"], job) for job in jobs}
+    return JobList(tuple(distinct.values()), fields)
 
 
 def _has_id(job: Any) -> bool:
     return isinstance(job, dict) and isinstance(job.get("id"), str) and bool(job["id"])
 
 
-def find_partial_sign(count: int, beside: Mapping[str, Any], headers: Mapping[str, str]) -> str:
-    """What says of a list of `count` jobs that it is a part of one, or an old one; empty where nothing does.
-
-    Args:
-        count: how many entries it has.
-        beside: the members of its object but the jobs.
-        headers: of the answer that it is, by lower-case names.
-    """
-    told = [
-        *((name, value, _plain(name).startswith("next")) for name, value in _said_beside(beside)),
-        *((name, value, _plain(name) in _NEXT) for name, value in headers.items()),
-    ]
-    for name, value, is_next in told:
-        if (is_next and _is_true(value)) or _says_part(_plain(name), value, count):
-            return name
-    if _NEXT_LINK.search(headers.get("link", "")):
-        return "link"
-    if "content-range" in headers and not _is_whole(headers["content-range"]):
-        return "content-range"
-    return "age" if (_number(headers.get("age")) or 0) > _FRESH else ""
-
-
-def _said_beside(members: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in members.items():
-        if not isinstance(value, dict):
-            yield name, value
-        elif _plain(name).startswith("next"):
-            yield name, bool(value)
-        elif _plain(name) in _WITHIN:
-            yield from _said_beside(value)
-
-
-def _plain(name: str) -> str:
-    return name.lower().removeprefix("x-").removeprefix("@odata.").replace("_", "").replace("-", "")
-
-
-def _says_part(name: str, value: Any, count: int) -> bool:
-    number = _number(value)
-    if name in _MORE and _is_true(value):
-        return True
-    if name in _ALL and value is not None and number is None and not _is_true(value):
-        return True
-    return number is not None and (
-        (name in _TOTALS and number > count)
-        or (name in _PAGES and number > 1)
-        or (name in _LEFT_OUT and number > 0)
-        or (name in _LIMITS and 0 < number <= count)
+def _is_complete_pagination(pagination: Any, count: int) -> bool:
+    return isinstance(pagination, dict) and all(
+        value is None or (name in _PAGINATION and type(value) is int and _PAGINATION[name](value, count))
+        for name, value in pagination.items()
     )
 
 
-def _is_true(value: Any) -> bool:
-    return value.strip().lower() not in _NO if isinstance(value, str) else bool(value)
+def _is_complete_header(name: str, value: str, count: int) -> bool:
+    match name:
+        case "link":
+            return not _NEXT_LINK.search(value)
+        case "content-range":
+            return value.split()[1:] == [f"0-{count - 1}/{count}" if count else "*/0"]
+        case "age":
+            return not value.isdecimal() or float(value) <= _MAX_AGE
+    return _is_complete_paging(name.replace("-", ""), value, count)
 
 
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, str):
-        text = value.strip()
-        return float(text) if text.isascii() and text.isdigit() and len(text) < 19 else None  # noqa: PLR2004 - of 64 bits
-    return value if isinstance(value, int | float) else None
-
-
-def _is_whole(content_range: str) -> bool:
-    found = _RANGE.fullmatch(content_range)
-    return found is not None and (found[1] is None or int(found[1]) + 1 == int(found[2]))
+def _is_complete_paging(name: str, value: str, count: int) -> bool:
+    if _COMPLETE.fullmatch(name):
+        return value in ("", "1", "true", "yes")
+    if value in _NO:
+        return True
+    if _TOTAL.fullmatch(name):
+        return value == str(count)
+    if _PAGE.fullmatch(name):
+        return value == "1"
+    if _LIMIT.fullmatch(name):
+        return value.isdecimal() and float(value) > count
+    return not _MORE.fullmatch(name)

@@ -303,7 +303,7 @@ class StatusPoller:
             self._not_told(group, happening)
             # A list that cannot be read is no reason not to ask for each; an API that does not answer is.
             return list(group) if isinstance(happening, Response) and happening.status < 300 else []  # noqa: PLR2004 - a success
-        by_id = {job.id: job for job in jobs}
+        by_id = {job.id: job for job in jobs.jobs}
         for place in group:
             job = by_id.get(self._known[place].job_id)
             if job is not None:

@@ -16,7 +16,7 @@ from typing import Protocol
 from runner.client.exchange import Exchange
 from runner.client.headers import parse_http_date
 from runner.client.job import JobObject, encode_job, parse_job
-from runner.client.job_list import find_partial_sign, parse_job_list_with_fields
+from runner.client.job_list import parse_job_list
 from runner.client.response import ExchangeResult, Response
 from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated
 from runner.core.settings import DEFAULT_SETTLE
@@ -199,7 +199,7 @@ class _Group:
             return "another manifest is sending in the same workflow"
         if self.listing.incomplete:
             return (
-                f"the API says that its list is a part, or an old one ({escape_unprintable(self.listing.incomplete)})"
+                f"the API's list of jobs may be incomplete or outdated ({escape_unprintable(self.listing.incomplete)})"
             )
         if any(_is_of_before(one, self.listing) for one in self.doubts):
             return "the API's list of jobs is from before it was sent"
@@ -363,12 +363,11 @@ class Reconciler:
         answer = self.reader.list_jobs(workflow_id, Exchange(self.timeout))
         if not isinstance(answer, Response):
             return f"the API could not be asked: {answer.detail}"
-        found = parse_job_list_with_fields(answer.body) if answer.status == 200 else None  # noqa: PLR2004 - a status is its own name
+        found = parse_job_list(answer.body) if answer.status == 200 else None  # noqa: PLR2004 - a status is its own name
         if found is None:
             return f"the API's list of jobs could not be read (HTTP {answer.status})"
-        jobs, beside = found
-        part = find_partial_sign(len(jobs), beside, answer.headers)
-        return Listing(jobs, _ahead(answer, asked, self.now()), part, answer.date)
+        incomplete = found.find_incompleteness(answer.headers)
+        return Listing(found.jobs, _ahead(answer, asked, self.now()), incomplete, answer.date)
 
     def _with_body(self, finding: Finding, listing: Listing) -> Finding:
         """A found job whole, as the API tells it; as it was listed when that fails: it exists all the same."""

@@ -190,7 +190,8 @@ def _as_a_body(body: bytes) -> None:
     assert seen.kind
     for told in (seen.progress, seen.created_at, seen.started_at, seen.finished_at, seen.is_final):
         assert told is None or isinstance(told, str | datetime | bool)
-    for job in parse_job_list(body) or ():
+    listed = parse_job_list(body)
+    for job in listed.jobs if listed is not None else ():
         assert parse_job(update_job(body, job)) is not None
     if is_embeddable(body):
         json.loads(body.decode(), parse_constant=_refuse)

@@ -339,7 +339,7 @@ def test_a_part_of_a_list_shows_nothing_absent_and_not_how_many_there_are() -> N
     for jobs, words in (([], "doubt"), ([X], "doubt x"), ([listed("x", -11)], "doubt x")):
         [finding] = classify_doubts([1], ONE, [], listing(jobs, "has_more"), (), {}, LONG_AFTER)
         assert in_words(finding) == words
-        assert finding.reason == "the API says that its list is a part, or an old one (has_more)"
+        assert finding.reason == "the API's list of jobs may be incomplete or outdated (has_more)"
 
 
 @pytest.mark.parametrize(
@@ -645,7 +645,8 @@ def test_a_list_that_says_that_it_is_a_part_settles_nothing(ledger: Ledger) -> N
     assert look(ledger, Api({"w-1": answer(json.dumps({"jobs": [job], "total": 2}).encode())})) == {"a": "doubt x"}
     old = replace(answer([job]), headers={"age": "60"})
     assert look(ledger, Api({"w-1": old})) == {"a": "doubt x"}
-    assert look(ledger, Api({"w-1": answer(json.dumps({"jobs": [job], "total": 1}).encode())})) == {"a": "created x"}
+    paged = {"jobs": [job], "pagination": {"limit": 50, "offset": 0, "total": 1}}
+    assert look(ledger, Api({"w-1": answer(json.dumps(paged).encode())})) == {"a": "created x"}
 
 
 @pytest.mark.parametrize("body", [b'{"jobs": null}', b'{"jobs": [], "more": NaN}'])
