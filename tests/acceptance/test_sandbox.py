@@ -1,4 +1,4 @@
-"""The command `sandbox`, as a person and as a script meet it."""
+"""The `sandbox` command."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CREATE = f"{JOBS}?project_id={AGRI}"
 
 
 class Running:
-    """A sandbox in a process of its own, and what it said so far."""
+    """A sandbox in its own process, and the lines that it has printed."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -36,16 +36,16 @@ class Running:
         assert match, self.exports
         self.port = int(match[1])
 
-    def ask(self, method: str, target: str, key: str = "sandbox-key") -> tuple[int, Any]:
+    def send(self, method: str, target: str, key: str = "sandbox-key") -> tuple[int, Any]:
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
             connection.request(method, target, headers={"Authorization": key})
             response = connection.getresponse()
             return response.status, json.loads(response.read())
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str, str]:
-        """Exit code, the rest of stdout, stderr."""
+        """Stop it. Returns the exit code, the rest of stdout, and stderr."""
         self.process.send_signal(number)
-        # Not communicate(): it would pass over what readline() holds already.
+        # communicate() would lose what readline() has buffered.
         out, err = (stream.read() if stream else "" for stream in (self.process.stdout, self.process.stderr))
         return self.process.wait(60), out, err
 
@@ -55,7 +55,7 @@ def command(*arguments: str | Path) -> list[str]:
 
 
 @contextmanager
-def serving(*arguments: str | Path, stdin: str | None = None) -> Iterator[Running]:
+def run_sandbox(*arguments: str | Path, stdin: str | None = None) -> Iterator[Running]:
     pipe = subprocess.PIPE
     with subprocess.Popen(
         command(*arguments), stdin=pipe, stdout=pipe, stderr=pipe, text=True, encoding="utf-8"
@@ -70,8 +70,8 @@ def serving(*arguments: str | Path, stdin: str | None = None) -> Iterator[Runnin
             process.kill()
 
 
-def refused(*arguments: str | Path) -> tuple[int, str]:
-    """Exit code and stderr of a sandbox that doesn't start."""
+def run_rejected(*arguments: str | Path) -> tuple[int, str]:
+    """The exit code and stderr of a sandbox that does not start."""
     done = subprocess.run(
         command(*arguments), capture_output=True, text=True, encoding="utf-8", timeout=60, check=False
     )
@@ -81,11 +81,11 @@ def refused(*arguments: str | Path) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_serves_until_it_is_asked_to_stop(number: signal.Signals) -> None:
-    with serving() as sandbox:
+def test_it_serves_until_it_is_stopped(number: signal.Signals) -> None:
+    with run_sandbox() as sandbox:
         assert sandbox.exports[1] == "export PIXXEL_API_KEY=sandbox-key"
-        assert sandbox.ask("POST", CREATE)[0] == 200
-        assert sandbox.ask("POST", CREATE)[0] == 200
+        assert sandbox.send("POST", CREATE)[0] == 200
+        assert sandbox.send("POST", CREATE)[0] == 200
         code, out, err = sandbox.stop(number)
     assert code == 0
     assert "2 jobs were created" in err
@@ -97,111 +97,111 @@ def test_it_serves_until_it_is_asked_to_stop(number: signal.Signals) -> None:
     assert all(line.startswith("#") or not line for line in lines)
 
 
-def test_a_key_of_one_s_own_is_quoted_for_the_shell() -> None:
-    with serving("--key", "my key") as sandbox:
+def test_the_key_is_quoted_for_the_shell() -> None:
+    with run_sandbox("--key", "my key") as sandbox:
         assert sandbox.exports[1] == "export PIXXEL_API_KEY='my key'"
-        assert sandbox.ask("GET", "/v0/projects", key="my key")[0] == 200
-        assert sandbox.ask("GET", "/v0/projects")[0] == 401
+        assert sandbox.send("GET", "/v0/projects", key="my key")[0] == 200
+        assert sandbox.send("GET", "/v0/projects")[0] == 401
 
 
-def test_jobs_are_kept_over_restarts(tmp_path: Path) -> None:
-    with serving("--state", tmp_path / "state") as sandbox:
-        _, job = sandbox.ask("POST", CREATE)
-        sandbox.process.kill()  # without a chance to tidy up
-    with serving("--state", tmp_path / "state") as sandbox:
-        status, body = sandbox.ask("GET", JOBS)
+def test_jobs_are_kept_across_restarts(tmp_path: Path) -> None:
+    with run_sandbox("--state", tmp_path / "state") as sandbox:
+        _, job = sandbox.send("POST", CREATE)
+        sandbox.process.kill()  # without a clean shutdown
+    with run_sandbox("--state", tmp_path / "state") as sandbox:
+        status, body = sandbox.send("GET", JOBS)
         assert (status, [item["id"] for item in body["jobs"]]) == (200, [job["id"]])
         assert "0 jobs were created" in sandbox.stop()[2]
 
 
-def test_faults_are_rehearsed_and_can_be_had_again() -> None:
+def test_faults_can_be_repeated_with_the_seed() -> None:
     def statuses(*arguments: str) -> tuple[list[int], str]:
-        with serving("--fault", "rate-limit=50%", *arguments) as sandbox:
-            found = [sandbox.ask("POST", CREATE)[0] for _ in range(20)]
-            return found, sandbox.stop()[2]
+        with run_sandbox("--fault", "rate-limit=50%", *arguments) as sandbox:
+            replies = [sandbox.send("POST", CREATE)[0] for _ in range(20)]
+            return replies, sandbox.stop()[2]
 
-    first, said = statuses()
-    seed = re.search(r"--seed (\d+)", said)
+    first, stderr = statuses()
+    seed = re.search(r"--seed (\d+)", stderr)
     assert seed
     assert statuses("--seed", seed[1])[0] == first
     assert set(first) <= {200, 429}
 
 
-def test_a_job_that_is_to_fail_fails_though_the_sandbox_was_killed(tmp_path: Path) -> None:
+def test_failing_jobs_fail_after_the_sandbox_was_killed(tmp_path: Path) -> None:
     path = tmp_path / "jobs.jsonl"
-    with serving("--state", path, "--fault", "failure=100%", "--fault", "slow:0=100%") as sandbox:
-        assert sandbox.ask("POST", CREATE)[0] == 200
+    with run_sandbox("--state", path, "--fault", "failure=100%", "--fault", "slow:0=100%") as sandbox:
+        assert sandbox.send("POST", CREATE)[0] == 200
         sandbox.process.kill()
     line = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**line, "created_at": "2026-05-04T03:02:01+00:00"}) + "\n", encoding="utf-8")
-    with serving("--state", path) as sandbox:
-        [job] = sandbox.ask("GET", JOBS)[1]["jobs"]
+    with run_sandbox("--state", path) as sandbox:
+        [job] = sandbox.send("GET", JOBS)[1]["jobs"]
         assert (job["status"], job["progress"], job["time_taken"]) == ("failed", "50", "1.65s")
 
 
-def test_verbose_says_a_line_a_request_and_never_the_key() -> None:
-    with serving("--verbose", "--key", "do-not-show") as sandbox:
-        sandbox.ask("POST", CREATE, key="do-not-show")
-        sandbox.ask("GET", "/v0/projects", key="do-not-show-either")
+def test_verbose_logs_requests_without_the_key() -> None:
+    with run_sandbox("--verbose", "--key", "do-not-show") as sandbox:
+        sandbox.send("POST", CREATE, key="do-not-show")
+        sandbox.send("GET", "/v0/projects", key="do-not-show-either")
         _, _, err = sandbox.stop()
     assert err.splitlines()[1:] == [f"POST {JOBS} 200", "GET /v0/projects 401", "1 job was created"]
 
 
-def test_the_pairs_of_a_manifest_can_be_run(tmp_path: Path) -> None:
+def test_the_pairs_of_a_manifest_can_run(tmp_path: Path) -> None:
     manifest = tmp_path / "mine.yaml"
     manifest.write_text(
         "version: 1\njobs:\n  - {workflow_id: my-workflow, project_id: my-project}\n"
         f"  - {{workflow_id: {NDVI}, project_id: my-project, enabled: false}}\n",
         encoding="utf-8",
     )
-    with serving("--manifest", manifest) as sandbox:
-        assert sandbox.ask("POST", "/v0/workflows/my-workflow/jobs?project_id=my-project")[0] == 200
-        assert sandbox.ask("POST", f"{JOBS}?project_id=my-project")[0] == 200
-        assert sandbox.ask("POST", CREATE)[0] == 200
+    with run_sandbox("--manifest", manifest) as sandbox:
+        assert sandbox.send("POST", "/v0/workflows/my-workflow/jobs?project_id=my-project")[0] == 200
+        assert sandbox.send("POST", f"{JOBS}?project_id=my-project")[0] == 200
+        assert sandbox.send("POST", CREATE)[0] == 200
         assert "#   workflow my-workflow" in sandbox.stop()[1]
 
 
-def test_a_manifest_may_come_from_standard_input() -> None:
+def test_a_manifest_can_be_read_from_standard_input() -> None:
     text = "version: 1\nname: piped\njobs:\n  - {workflow_id: my-workflow, project_id: my-project}\n"
-    with serving("--manifest", "-", stdin=text) as sandbox:
-        assert sandbox.ask("POST", "/v0/workflows/my-workflow/jobs?project_id=my-project")[0] == 200
+    with run_sandbox("--manifest", "-", stdin=text) as sandbox:
+        assert sandbox.send("POST", "/v0/workflows/my-workflow/jobs?project_id=my-project")[0] == 200
 
 
-def test_a_manifest_with_problems_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_manifest_is_rejected(tmp_path: Path) -> None:
     manifest = tmp_path / "bad.yaml"
     manifest.write_text("version: 1\njobs: 7\n", encoding="utf-8")
-    assert refused("--manifest", manifest)[0] == 2
+    assert run_rejected("--manifest", manifest)[0] == 2
 
 
-def test_a_long_catalogue_is_cut(tmp_path: Path) -> None:
+def test_a_long_catalog_is_truncated(tmp_path: Path) -> None:
     manifest = tmp_path / "long.yaml"
     jobs = "".join(f"  - {{workflow_id: w{number}, project_id: p}}\n" for number in range(100))
     manifest.write_text(f"version: 1\njobs:\n{jobs}", encoding="utf-8")
-    with serving("--manifest", manifest) as sandbox:
+    with run_sandbox("--manifest", manifest) as sandbox:
         lines = sandbox.stop()[1].splitlines()
     assert lines[-1] == "# and 90 more"
     assert len(lines) < 30
 
 
-def test_a_taken_port_is_said() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        code, err = refused("--port", str(port))
+def test_port_in_use() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        code, err = run_rejected("--port", str(port))
     assert code == 4
     assert f"127.0.0.1:{port}" in err
 
 
-def test_an_unreadable_state_says_what_to_do(tmp_path: Path) -> None:
+def test_invalid_state(tmp_path: Path) -> None:
     path = tmp_path / "jobs.jsonl"
     path.write_text("nonsense\n", encoding="utf-8")
-    code, err = refused("--state", tmp_path)
+    code, err = run_rejected("--state", tmp_path)
     assert code == 4
     assert f"{path}:1:" in err
     assert f"Move {path} away" in err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--fault", "flood=0.1"], "rate-limit"),
         (["--fault", "slow=60%", "--fault", "reset=60%"], "sum"),
@@ -212,24 +212,24 @@ def test_an_unreadable_state_says_what_to_do(tmp_path: Path) -> None:
         (["--key", "schlüssel"], "--key"),
     ],
 )
-def test_what_cannot_be_used_is_a_usage_error(arguments: list[str], said: str) -> None:
-    code, err = refused(*arguments)
+def test_invalid_options(arguments: list[str], message: str) -> None:
+    code, err = run_rejected(*arguments)
     assert code == 2
-    assert said in err
+    assert message in err
 
 
-def test_a_reader_that_goes_away_changes_nothing() -> None:
-    with serving() as sandbox:
+def test_closing_stdout_does_not_stop_it() -> None:
+    with run_sandbox() as sandbox:
         assert sandbox.process.stdout is not None
         sandbox.process.stdout.close()
         sandbox.process.stdout = None
-        assert sandbox.ask("POST", CREATE)[0] == 200
+        assert sandbox.send("POST", CREATE)[0] == 200
         assert sandbox.stop()[0] == 0
 
 
 @needs_prlimit
-def test_a_client_waits_while_no_descriptor_is_left() -> None:
-    with serving() as sandbox:
+def test_clients_wait_while_there_is_no_file_descriptor_left() -> None:
+    with run_sandbox() as sandbox:
         pid, limit = sandbox.process.pid, resource.RLIMIT_NOFILE
         soft, hard = resource.prlimit(pid, limit, (3, resource.getrlimit(limit)[1]))
         with socket.create_connection(("127.0.0.1", sandbox.port), timeout=0.5) as client:

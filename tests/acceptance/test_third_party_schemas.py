@@ -1,4 +1,4 @@
-"""The JSON Schemas by a validator that others wrote in another language (jsonschema-rs): it judges as ours does."""
+"""The JSON Schemas in another validator, jsonschema-rs: it accepts and rejects the same documents."""
 
 from __future__ import annotations
 
@@ -25,82 +25,82 @@ rust: Any = pytest.importorskip("jsonschema_rs", reason="needs jsonschema-rs")
 
 CASES = Path(__file__).parents[1] / "cases" / "manifest"
 MANIFEST: dict[str, Any] = json.loads(schema.schema_text("manifest"))
-THEIRS: Any = rust.validator_for(MANIFEST)
-OURS = jsonschema.Draft7Validator(MANIFEST)
+RUST: Any = rust.validator_for(MANIFEST)
+PYTHON = jsonschema.Draft7Validator(MANIFEST)
 RESULTS: Any = rust.validator_for(json.loads(schema.schema_text("results")))
 
 OTHERS: tuple[Any, ...] = (None, True, 0, -1, 1.0, 1.5, 65, 10**30, "", " ", "a", "a\n", "a/b", "x" * 201, [], {}, [1])
 
 
-def plain(value: Any) -> bool:
-    """Whether JSON can hold it: no date, and no number beyond all bounds."""
+def is_json(value: Any) -> bool:
+    """Whether JSON can represent the value: no date, and no infinite number."""
     if isinstance(value, dict):
-        return all(map(plain, value.values()))
+        return all(map(is_json, value.values()))
     if isinstance(value, list):
-        return all(map(plain, value))
+        return all(map(is_json, value))
     return value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value))
 
 
-def without_halves(value: Any) -> Any:
-    """The value without lone surrogates, which a string of Rust cannot hold."""
+def without_lone_surrogates(value: Any) -> Any:
+    """The value without lone surrogates, which Rust strings cannot contain."""
     if isinstance(value, dict):
-        return {without_halves(key): without_halves(part) for key, part in value.items()}
+        return {without_lone_surrogates(key): without_lone_surrogates(part) for key, part in value.items()}
     if isinstance(value, list):
-        return list(map(without_halves, value))
+        return list(map(without_lone_surrogates, value))
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
-def values(folder: str) -> Iterator[tuple[Path, Any]]:
-    for path in sorted((CASES / folder).glob("*.yaml")):
+def case_values(directory: str) -> Iterator[tuple[Path, Any]]:
+    for path in sorted((CASES / directory).glob("*.yaml")):
         try:
             value = reader.read(path.read_bytes(), path.name).value
         except ManifestError:
             continue
-        if plain(value):
+        if is_json(value):
             yield path, value
 
 
-def changed(value: Any) -> Iterator[Any]:
-    """The value with each of its parts taken away, or another in its place."""
+def mutations(value: Any) -> Iterator[Any]:
+    """The value with each of its parts removed, renamed or replaced."""
     if not isinstance(value, dict | list):
         return
-    for at in value if isinstance(value, dict) else range(len(value)):
-        yield from (_with(value, at, other) for other in OTHERS)
-        yield from (_with(value, at, inner) for inner in changed(value[at]))
+    for key in value if isinstance(value, dict) else range(len(value)):
+        yield from (_with(value, key, other) for other in OTHERS)
+        yield from (_with(value, key, inner) for inner in mutations(value[key]))
         if isinstance(value, dict):
-            yield {key: part for key, part in value.items() if key != at}
-            yield {**value, f"{at}x": value[at]}
+            yield {name: part for name, part in value.items() if name != key}
+            yield {**value, f"{key}x": value[key]}
 
 
-def _with(value: Any, at: Any, part: Any) -> Any:
-    return {**value, at: part} if isinstance(value, dict) else [*value[:at], part, *value[at + 1 :]]
+def _with(value: Any, key: Any, part: Any) -> Any:
+    return {**value, key: part} if isinstance(value, dict) else [*value[:key], part, *value[key + 1 :]]
 
 
-def test_each_good_case_is_valid_to_them() -> None:
-    good = list(values("good"))
+def test_good_cases_are_valid() -> None:
+    good = list(case_values("good"))
     assert len(good) > 20
     for path, value in good:
-        assert THEIRS.is_valid(value), path
+        assert RUST.is_valid(value), path
 
 
-def test_each_bad_case_is_judged_by_them_as_by_ours() -> None:
-    judged = [(path, THEIRS.is_valid(value), OURS.is_valid(value)) for path, value in values("bad")]
-    assert [path for path, theirs, ours in judged if theirs != ours] == []
-    assert sum(not theirs for _, theirs, _ in judged) > 40
+def test_bad_cases_have_the_same_result() -> None:
+    results = [(path, RUST.is_valid(value), PYTHON.is_valid(value)) for path, value in case_values("bad")]
+    assert [path for path, rust_valid, python_valid in results if rust_valid != python_valid] == []
+    assert sum(not rust_valid for _, rust_valid, _ in results) > 40
 
 
-def test_a_manifest_with_anything_else_in_it_is_judged_by_them_as_by_the_program() -> None:
-    """Of what the schema alone can say: all that is invalid to them has a problem, and the valid has none of ours."""
+def test_mutated_manifests_have_the_same_result() -> None:
+    """Manifests that are invalid there have a problem here, and valid ones are valid by the schema here."""
     value = reader.read((CASES / "good" / "design.yaml").read_bytes(), "m.yaml").value
     value["jobs"] = value["jobs"][:2]
-    for other in changed(value):
-        valid = THEIRS.is_valid(other)
-        found = loader.check(json.dumps(other).encode(), "m.yaml").problems
-        assert valid or found, other
-        assert not valid or OURS.is_valid(other), other
+    for mutation in mutations(value):
+        is_valid = RUST.is_valid(mutation)
+        problems = loader.check(json.dumps(mutation).encode(), "m.yaml").problems
+        assert is_valid or problems, mutation
+        assert not is_valid or PYTHON.is_valid(mutation), mutation
 
 
-def test_the_results_of_a_real_run_are_valid_to_them(tmp_path: Path) -> None:
+def test_results_of_a_run_are_valid(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     shell.manifest(("a", "w-1", "p-1"), ("b", "w-2", "p-1"), ("c", "w-1", "p-2"))
     assert shell.call("run", "nightly.yaml", "--sandbox", "--only", "[ab]").code == 0
@@ -109,7 +109,7 @@ def test_the_results_of_a_real_run_are_valid_to_them(tmp_path: Path) -> None:
     assert [len(written[part]) for part in ("created", "skipped")] == [2, 1]
 
 
-def test_the_results_of_every_outcome_are_valid_to_them(tmp_path: Path) -> None:
+def test_results_with_every_outcome_are_valid(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     jobs = [past.job(name, project_id=f"p-{name}") for name in "abcd"]
     outcomes = (past.made("j-1"), past.refused(), past.lost("x"), None)
@@ -124,5 +124,5 @@ def test_the_results_of_every_outcome_are_valid_to_them(tmp_path: Path) -> None:
 
 @settings(max_examples=30)
 @given(records.records)
-def test_the_results_of_any_record_are_valid_to_them(record: RunRecord) -> None:
-    RESULTS.validate(without_halves(json.loads("".join(results_file.serialize(summary.summarize(record))))))
+def test_results_of_any_record_are_valid(record: RunRecord) -> None:
+    RESULTS.validate(without_lone_surrogates(json.loads("".join(results_file.serialize(summary.summarize(record))))))
