@@ -1,4 +1,4 @@
-"""The manifests that a command line names: files, folders, standard input; and which of their jobs are meant."""
+"""Finds and loads the manifests of a command line: files, directories and standard input."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SUFFIX = ".yaml"
 
 @dataclass(frozen=True, slots=True)
 class LoadedManifest:
-    """A valid manifest, the bytes that it was read from, and what is asked of it: names, and globs of names."""
+    """A valid manifest, the bytes it was loaded from, and its share of the command line's `--only` and `--again`."""
 
     data: bytes
     manifest: Manifest
@@ -27,118 +27,116 @@ class LoadedManifest:
     again: tuple[str, ...] = ()
 
 
-def may_be_several(given: Sequence[str]) -> bool:
-    """Whether more than one manifest may be meant: then each is named in what comes out, however many there are."""
-    return len(given) > 1 or any(map(_is_folder, given))
+def may_be_several(arguments: Sequence[str]) -> bool:
+    """Whether the arguments can name several manifests: then the output names each one, however many there are."""
+    return len(arguments) > 1 or any(map(_is_directory, arguments))
 
 
-def _is_folder(given: str) -> bool:
-    return os.path.isdir(given)  # noqa: PTH112 - Path.is_dir raises where a folder on the way may not be entered
+def _is_directory(path: str) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises if a parent directory may not be entered
 
 
-def find_files(given: Sequence[str], *, quiet: bool = False) -> list[str]:
-    """The manifests' files: for a folder its `*.yaml`, sorted, without hidden ones and without its folders.
+def find_files(arguments: Sequence[str], *, quiet: bool = False) -> list[str]:
+    """The paths of the manifests; for a directory its *.yaml files, sorted, without hidden ones and subdirectories.
 
     Raises:
-        UsageError: a file is named twice, a folder has none, or has what is no file among them; or a name is empty.
+        UsageError: a file is named twice, or a directory contains no manifest, or something that is not a file.
     """
-    if "" in given:  # for Path that is the current folder
-        raise UsageError("a manifest's name is empty", "Name its file.")
-    found = [path for one in given for path in _files(one, quiet=quiet)]
+    paths = [path for argument in arguments for path in _expand(argument, quiet=quiet)]
     seen: dict[Hashable, str] = {}
-    for path in found:
-        real = _identity(path)
-        if real in seen:
-            if path == STDIN:
-                raise UsageError("standard input (-) can be read only once", "Name each manifest once.")
-            raise UsageError(f"{path} is the same file as {seen[real]}", "Name each manifest once.")
-        seen[real] = path
-    return found
+    for path in paths:
+        identity = _identify(path)
+        if identity in seen:
+            same = f"{path} is the same file as {seen[identity]}"
+            raise UsageError(
+                "standard input (-) can be read only once" if path == STDIN else same, "Name each manifest once."
+            )
+        seen[identity] = path
+    return paths
 
 
-def _identity(path: str) -> Hashable:
-    """Which file a path leads to; the path itself where there is none, or it is standard input."""
+def _identify(path: str) -> Hashable:
+    """Identify the file that a path leads to; the path itself if there is no file, or for standard input."""
     try:
-        found = Path(path).stat()
+        status = Path(path).stat()
     except (OSError, ValueError):
         return path
-    return path if path == STDIN else (found.st_dev, found.st_ino)
+    return path if path == STDIN else (status.st_dev, status.st_ino)
 
 
-def _files(given: str, *, quiet: bool) -> Iterator[str]:
-    if given == STDIN or not _is_folder(given):
-        yield given
+def _expand(argument: str, *, quiet: bool) -> Iterator[str]:
+    if argument == STDIN or not _is_directory(argument):
+        yield argument
         return
     try:
-        entries = sorted(one for one in Path(given).iterdir() if not one.name.startswith("."))
+        entries = sorted(entry for entry in Path(argument).iterdir() if not entry.name.startswith("."))
     except OSError as error:
-        raise UsageError(f"the folder {given} cannot be read: {error.strerror}") from None
-    files = [one for one in entries if one.suffix == _SUFFIX and not _is_folder(str(one))]
-    others = [one.name for one in entries if one.suffix == ".yml"]
+        raise UsageError(f"the directory {argument} cannot be read: {error.strerror}") from None
+    files = [entry for entry in entries if entry.suffix == _SUFFIX and not _is_directory(str(entry))]
+    ignored = escape_unprintable(", ".join(entry.name for entry in entries if entry.suffix == ".yml"))
     if not files:
-        also = f" (it has {escape_unprintable(others[0])}: manifests in a folder end in {_SUFFIX})" if others else ""
-        raise UsageError(f"the folder {given} has no *{_SUFFIX}{also}", "Name a manifest, or a folder with some in it.")
-    _refuse_special(files)
-    if others and not quiet:
-        console.warn(
-            f"{given}: {escape_unprintable(', '.join(others))} not read: manifests in a folder end in {_SUFFIX}"
+        suffix = f" (ignored: {ignored})" if ignored else ""
+        raise UsageError(
+            f"the directory {argument} contains no *{_SUFFIX} files{suffix}",
+            f"Name a manifest, or a directory of *{_SUFFIX} files.",
         )
+    _reject_special(files)
+    if ignored and not quiet:
+        console.warn(f"{escape_unprintable(argument)}: ignored {ignored}; only *{_SUFFIX} files are read")
     yield from map(str, files)
 
 
-def _refuse_special(files: Sequence[Path]) -> None:
-    """Refuse a pipe in a folder, which would be waited for without end, and whatever else is no file.
-
-    What is not there, as a link may lead nowhere, or may not be read is told as it is read.
-    """
-    for one in files:
+def _reject_special(files: Sequence[Path]) -> None:
+    """Reject pipes and devices in a directory: reading them could block. Inaccessible files are left for `load`."""
+    for path in files:
         try:
-            mode = one.stat().st_mode
+            mode = path.stat().st_mode
         except OSError:
             continue
         if not stat.S_ISREG(mode):
-            raise UsageError(f"{one} is no plain file", "Take it out of the folder. A pipe is read where it is named.")
+            raise UsageError(
+                f"{path} is not a regular file", "Remove it from the directory. A pipe must be named itself."
+            )
 
 
 def load(
-    given: Sequence[str], only: tuple[str, ...] = (), again: tuple[str, ...] = (), *, quiet: bool = False
+    arguments: Sequence[str], only: tuple[str, ...] = (), again: tuple[str, ...] = (), *, quiet: bool = False
 ) -> list[LoadedManifest]:
-    """Read and check every manifest, and say what each is asked for.
+    """Load and check every manifest, and share out `only` and `again`.
 
-    With several, a glob need only match in one of them; a manifest of which no job is meant is left out.
+    With several, a glob need only match in one of them; a manifest without a match is left out.
 
     Raises:
-        ManifestError: some have problems: all of them, of all.
-        UsageError: a file cannot be read, or `only` or `again` name no job of any.
+        ManifestError: some are invalid; it has the problems of all of them.
+        UsageError: a file cannot be read, or `only` or `again` match no job.
     """
-    sources: list[LoadedManifest] = []
-    wrong: list[Problem] = []
-    for path in find_files(given, quiet=quiet):
+    loaded: list[LoadedManifest] = []
+    problems: list[Problem] = []
+    for path in find_files(arguments, quiet=quiet):
         data = loader.read_source(path, console.stdin())
-        checked = loader.check(data, path)
+        result = loader.check(data, path)
         if not quiet:
-            for warning in checked.warnings:
+            for warning in result.warnings:
                 console.warn(problem_format.format_line(warning))
-        wrong += checked.problems
-        if checked.manifest is not None:
-            sources.append(LoadedManifest(data, checked.manifest, only, again))
-    if wrong:
-        raise ManifestError(tuple(wrong))
-    return list(_meant(sources, only, again)) if len(sources) > 1 else sources
+        problems += result.problems
+        if result.manifest is not None:
+            loaded.append(LoadedManifest(data, result.manifest, only, again))
+    if problems:
+        raise ManifestError(tuple(problems))
+    return list(_share_out(loaded, only, again)) if len(loaded) > 1 else loaded
 
 
-def _meant(
-    sources: Sequence[LoadedManifest], only: tuple[str, ...], again: tuple[str, ...]
+def _share_out(
+    loaded: Sequence[LoadedManifest], only: tuple[str, ...], again: tuple[str, ...]
 ) -> Iterator[LoadedManifest]:
-    from runner.planning import plan  # noqa: PLC0415 - `validate` has no use for it
+    from runner.planning import plan  # noqa: PLC0415 - `validate` does not need it
 
-    jobs = [job for source in sources for job in source.manifest.jobs]
-    plan.check_names(jobs, only, again)
-    for source in sources:
-        own_only, own_again = plan.matching_names(source.manifest.jobs, only, again)
+    plan.check_names([job for each in loaded for job in each.manifest.jobs], only, again)
+    for each in loaded:
+        own_only, own_again = plan.matching_names(each.manifest.jobs, only, again)
         if only and not own_only:
             if own_again:
-                raise UsageError(f"--again {own_again[0]!r} is of {source.manifest.path}, where --only matches no job")
-            console.info(f"{escape_unprintable(source.manifest.path)}: --only matches no job of it")
+                raise UsageError(f"--again {own_again[0]!r} is in {each.manifest.path}, where no job matches --only")
+            console.info(f"{escape_unprintable(each.manifest.path)}: no job matches --only")
             continue
-        yield LoadedManifest(source.data, source.manifest, own_only, own_again)
+        yield LoadedManifest(each.data, each.manifest, own_only, own_again)

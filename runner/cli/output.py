@@ -1,4 +1,4 @@
-"""What a command puts out: its main output on stdout, and the reports beside it, each in a file."""
+"""Writes what a command reports: its output on stdout, and further reports to files."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from runner.core.state_dir import STATE_DIR_NAME
 from runner.reports import Report, Style
 from runner.reports.formats import github
 
-_FILE = AtomicFile("the report", "--report FORMAT=PATH", 0o666)
-_SUMMARY = "GITHUB_STEP_SUMMARY"
+_REPORT_FILE = AtomicFile("the report", "--report FORMAT=PATH", 0o666)
+_STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 
 _T = TypeVar("_T")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -33,7 +33,7 @@ def _parse_reports(
     for value in values:
         name, _, path = value.partition("=")
         if name not in formats or not path:
-            raise click.BadParameter(f"{value!r}: give it as FORMAT=PATH, where FORMAT is {', '.join(formats)}")
+            raise click.BadParameter(f"{value!r}: expected FORMAT=PATH, where FORMAT is one of {', '.join(formats)}")
         parsed.append((name, Path(path)))
     return tuple(parsed)
 
@@ -43,14 +43,14 @@ def options(formats: Collection[str]) -> Callable[[_Command], _Command]:
 
     def decorate(command: _Command) -> _Command:
         for option in (
-            click.option("--all", "every", is_flag=True, help="List every job in the table, also beyond 1,000."),
+            click.option("--all", "every", is_flag=True, help="Show all jobs in the table, even more than 1,000."),
             click.option(
                 "--report",
                 "reports",
                 multiple=True,
                 callback=partial(_parse_reports, formats),
                 metavar="FORMAT=PATH",
-                help="Write a report to a file, beside what is printed. Repeatable.",
+                help="Also write a report to a file. Can be repeated.",
             ),
             click.option(
                 "--format",
@@ -58,7 +58,7 @@ def options(formats: Collection[str]) -> Callable[[_Command], _Command]:
                 type=click.Choice(tuple(formats)),
                 default="table",
                 show_default=True,
-                help="How it is printed.",
+                help="Output format.",
             ),
         ):
             command = option(command)
@@ -69,115 +69,108 @@ def options(formats: Collection[str]) -> Callable[[_Command], _Command]:
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """Which reports are wanted. `several`: more than one manifest is asked about."""
+    """What to print and write. `several`: the output is about several manifests, and names each of them."""
 
     format: str
     reports: tuple[tuple[str, Path], ...] = ()
     every: bool = False
     several: bool = False
 
-    @property
-    def paths(self) -> list[Path]:
-        """The files that are to be written."""
-        return [path for _, path in self.reports]
-
-    def check_targets(self, results: Sequence[Path] = (), needed: Iterable[Path | None] = ()) -> None:
-        """See, before anything is done, that each file can be written, and replaces none that something lives by.
+    def check_targets(self, results: Sequence[Path] = (), inputs: Iterable[Path | None] = ()) -> None:
+        """Check, before anything is done, that every file can be written, and overwrites nothing that is needed.
 
         Args:
-            results: the results files that are to be written, too.
-            needed: the files that must stay as they are.
+            results: the results files, which will be written as well.
+            inputs: the files that must not be overwritten.
 
         Raises:
-            UsageError: two outputs would go to one file, or one to a file that is needed.
-            RefusedError: a report could not be written.
+            UsageError: two outputs have the same path, or an output has the path of an input.
+            RefusedError: a report cannot be written.
         """
-        seen = {name for path in needed if path is not None for name in _names(path)}
+        taken = {name for path in inputs if path is not None for name in _identify(path)}
         written: set[Hashable] = set()
-        for target in (*results, *self.paths):
-            if STATE_DIR_NAME in target.resolve().parts[:-1]:
-                raise UsageError(
-                    f"{target} is in {STATE_DIR_NAME}, where the program keeps its own", "Name another place."
-                )
-            if target.name == "-":
-                what, hint = "a report", "--format is what is printed."
-                if target in results:
-                    what, hint = "the results file", "Name one. --format json prints the same on stdout."
-                raise UsageError(f"{what} goes to a file, and - is none", hint)
-            names = _names(target)
-            if names & seen:
-                raise UsageError(f"{target} would be overwritten, and is a file that is needed", "Name another.")
+        for path in results:
+            if path.name == "-":
+                hint = "Choose a file. --format json prints the same to standard output."
+                raise UsageError("the results file cannot be standard output (-)", hint)
+        for path in (*results, *(path for _, path in self.reports)):
+            if path.name == "-":
+                raise UsageError("a report cannot be written to standard output (-)", "Use --format instead.")
+            if STATE_DIR_NAME in path.resolve().parts[:-1]:
+                raise UsageError(f"{path} is in {STATE_DIR_NAME}, which is the program's own", "Choose another path.")
+            names = _identify(path)
+            if names & taken:
+                raise UsageError(f"{path} would overwrite a file that is needed", "Choose another path.")
             if names & written:
-                raise UsageError(f"two outputs would be written to {target}", "Give each a file of its own.")
+                raise UsageError(f"two outputs would be written to {path}", "Choose a different path for each.")
             written |= names
-        for path in self.paths:
-            _FILE.check_writable(path)
+        for _, path in self.reports:
+            _REPORT_FILE.check_writable(path)
 
     def write(
         self,
-        table: Mapping[str, Report[Sequence[_T]]],
-        made: Sequence[_T],
+        formats: Mapping[str, Report[Sequence[_T]]],
+        items: Sequence[_T],
         *,
         quiet: bool = False,
-        before: Callable[[], Sequence[_T]] = tuple,
+        load_previous: Callable[[], Sequence[_T]] = tuple,
     ) -> bool:
-        """Print and write what is wanted; `quiet` prints nothing. Whether all of it could be written.
+        """Print the output, unless `quiet`, and write the reports. Return whether all of it could be written.
 
-        `before` gives what was made earlier of what nothing was made of now: for `prometheus`, where what is not told
-        of would be missed by nobody.
+        `load_previous` gives the previous runs of manifests that did not run this time. The prometheus report includes
+        them: a metric that disappears raises no alert.
         """
-        done = True
+        success = True
         for name, path in self.reports:
-            what = [*made, *before()] if name == "prometheus" else made
+            reported = [*items, *load_previous()] if name == "prometheus" else items
             style = Style(list_all=True, several_manifests=self.several)
-            done = _tried(_write, path, table[name], what, style) and done
+            success = _try(_write_report, path, formats[name], reported, style) and success
         if not quiet:
             style = Style(console.stdout_width(), console.is_stdout_colored(), self.every, self.several)
-            done = _tried(_print, table[self.format], made, style) and done
-        target = os.environ.get(_SUMMARY)
-        if target and "github" in (self.format, *(name for name, _ in self.reports)):
-            done = (
-                _tried(_append, Path(target), table["markdown"], made, Style(several_manifests=self.several)) and done
-            )
-        return done
+            success = _try(_print, formats[self.format], items, style) and success
+        summary = os.environ.get(_STEP_SUMMARY)
+        if summary and "github" in (self.format, *(name for name, _ in self.reports)):
+            style = Style(several_manifests=self.several)
+            success = _try(_append_summary, Path(summary), formats["markdown"], items, style) and success
+        return success
 
 
-def _write(path: Path, make: Report[_T], made: _T, style: Style) -> None:
-    _FILE.write(path, (make(made, style), "\n"))
-
-
-def _print(make: Report[_T], made: _T, style: Style) -> None:
-    console.output(make(made, style))
-
-
-def _names(path: Path) -> set[Hashable]:
-    """What a file is known by: its real path, and where it is there, which file of the disk it is."""
-    names: set[Hashable] = {path.resolve()}
+def _identify(path: Path) -> set[Hashable]:
+    """Identify a file by its resolved path and, if it exists, by its inode."""
+    identities: set[Hashable] = {path.resolve()}
     try:
-        found = path.stat()
-    except OSError:  # there is none yet
-        return names
-    return {*names, (found.st_dev, found.st_ino)}
+        status = path.stat()
+    except OSError:
+        return identities
+    return {*identities, (status.st_dev, status.st_ino)}
 
 
-def _append(path: Path, make: Report[_T], made: _T, style: Style) -> None:
-    """Add to the summary that GitHub shows of a step: other commands of the step may have written there before."""
+def _write_report(path: Path, make: Report[_T], items: _T, style: Style) -> None:
+    _REPORT_FILE.write(path, (make(items, style), "\n"))
+
+
+def _print(make: Report[_T], items: _T, style: Style) -> None:
+    console.output(make(items, style))
+
+
+def _append_summary(path: Path, make: Report[_T], items: _T, style: Style) -> None:
+    """Append to the summary of a GitHub Actions step, which other commands of the step may have written to."""
     try:
-        # A pipe that nobody reads is an error, and is not waited for: the record is written, and the run to end.
-        with open(path, "a", encoding="utf-8", opener=_without_waiting) as file:
-            file.write(github.truncate_summary(make(made, style), file.tell()) + "\n")
+        with open(path, "a", encoding="utf-8", opener=_open_nonblocking) as file:
+            file.write(github.truncate_summary(make(items, style), file.tell()) + "\n")
     except OSError as error:
-        raise RefusedError(f"{_SUMMARY} {path} cannot be written: {error.strerror}") from error
+        raise RefusedError(f"{_STEP_SUMMARY} {path} cannot be written: {error.strerror}") from error
 
 
-def _without_waiting(path: str, flags: int) -> int:
+def _open_nonblocking(path: str, flags: int) -> int:
+    """Open a file. A pipe without a reader is an error: waiting for one would keep the command from ending."""
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
 
 
-def _tried(put: Callable[..., None], *values: Any) -> bool:
-    """Whether it could be written; what could not is said, and costs nothing else."""
+def _try(write: Callable[..., None], *arguments: Any) -> bool:
+    """Whether it could be written. An error is printed, and does not keep the others from being written."""
     try:
-        put(*values)
+        write(*arguments)
     except RefusedError as error:
         console.error(error)
         return False

@@ -30,7 +30,7 @@ def print_summary(
     """
     codes = [_exit_code(ran, signum) for ran in every]
     made = [ran.made for ran in every]
-    if made and not wanted.write(reports.RUN_FORMATS, made, quiet=quiet, before=lambda: _last_told(missed)):
+    if made and not wanted.write(reports.RUN_FORMATS, made, quiet=quiet, load_previous=lambda: _last_told(missed)):
         codes.append(Exit.REFUSED)
         if not quiet:  # what is counted is known, also where the ledger can't be read any more
             console.info(reports.run_totals(made))

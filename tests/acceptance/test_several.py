@@ -94,7 +94,7 @@ def test_nothing_is_sent_while_one_of_them_is_wrong_and_all_problems_are_told(de
         ("jobs/c.yaml", (), "jobs/c.yaml and jobs/a.yaml are both named 'a'"),
         ("more/c.yaml", ("--results", "one.json"), "--results one.json is no folder, and there are several manifests"),
         ("more/c.yaml", ("--report", "csv=a.results.json"), "two outputs would be written to a.results.json"),
-        ("more/c.yaml", ("--report", "csv=jobs/a.yaml"), "jobs/a.yaml would be overwritten"),
+        ("more/c.yaml", ("--report", "csv=jobs/a.yaml"), "jobs/a.yaml would overwrite a file that is needed"),
         ("more/c.yaml", ("--report", "csv=nowhere/a.csv"), "the report nowhere/a.csv cannot be written"),
     ],
 )
@@ -119,7 +119,7 @@ def test_results_go_to_a_folder(desk: Desk) -> None:
     ("arguments", "words"),
     [
         (("jobs", "jobs/a.yaml"), "jobs/a.yaml is the same file as jobs/a.yaml"),
-        (("empty",), "the folder empty has no *.yaml"),
+        (("empty",), "the directory empty contains no *.yaml files"),
         (("-", "-"), "standard input (-) can be read only once"),
         (("jobs", "gone.yaml"), "gone.yaml: no such file"),
     ],
@@ -139,7 +139,7 @@ def test_a_folder_is_its_yaml_files_and_says_what_it_leaves_aside(desk: Desk) ->
     desk.shell.write("jobs/c.yml", "no manifest")
     done = desk("validate", "jobs")
     assert (done.code, done.out.splitlines()) == (0, ["jobs/a.yaml: ok, 2 jobs", "jobs/b.yaml: ok, 1 job"])
-    assert "jobs: c.yml not read" in done.err
+    assert "jobs: ignored c.yml; only *.yaml files are read" in done.err
 
 
 @pytest.mark.parametrize("name", ["run", "plan", "validate"])
@@ -147,7 +147,7 @@ def test_a_pipe_in_a_folder_is_refused_and_not_waited_for(desk: Desk, name: str)
     os.mkfifo(desk.shell.folder / "jobs" / "z.yaml")
     done = desk(name, "jobs")
     assert (done.code, desk.world.created) == (2, 0)
-    assert "jobs/z.yaml is no plain file" in done.err
+    assert "jobs/z.yaml is not a regular file" in done.err
 
 
 def test_one_that_may_not_run_keeps_no_other_from_running_and_the_worst_code_is_told(desk: Desk) -> None:
@@ -215,7 +215,7 @@ def test_ctrl_c_ends_all_of_them_and_tells_of_those_that_ran(shell: Shell) -> No
 def test_only_and_again_are_about_all_of_them(desk: Desk) -> None:
     done = desk("run", "jobs", "--only", "e*")
     assert (done.code, desk.world.created) == (0, 1)
-    assert "jobs/a.yaml: --only matches no job of it" in done.err
+    assert "jobs/a.yaml: no job matches --only" in done.err
     assert desk("run", "jobs", "--again", "east").code == 0
     assert desk.world.created == 1 + 2 + 1
     wrong = desk("run", "jobs", "--only", "wast")
@@ -276,7 +276,7 @@ def test_reports_are_written_under_quiet_too(desk: Desk) -> None:
 def test_a_report_is_asked_for_as_format_and_path(desk: Desk, given: str) -> None:
     done = desk("run", "jobs", "--report", given)
     assert (done.code, desk.world.created) == (2, 0)
-    assert "give it as FORMAT=PATH, where FORMAT is table, markdown, csv, json" in done.err
+    assert "expected FORMAT=PATH, where FORMAT is one of table, markdown, csv, json" in done.err
 
 
 NEEDED = ("jobs/.pixxel-runner/ledger.db", "jobs/.pixxel-runner/ledger.db-wal", "jobs/.pixxel-runner/.gitignore")
@@ -301,10 +301,10 @@ def test_no_report_replaces_what_is_needed(desk: Desk, name: str, target: str) -
 def test_a_report_is_a_file_and_not_standard_output(desk: Desk) -> None:
     done = desk("run", "jobs", "--report", "html=-")
     assert (done.code, desk.world.created) == (2, 0)
-    assert "a report goes to a file, and - is none\n  --format is what is printed" in done.err
+    assert "a report cannot be written to standard output (-)\n  Use --format instead." in done.err
     done = desk("run", "jobs/a.yaml", "--results", "-")
     assert (done.code, desk.world.created) == (2, 0)
-    assert "the results file goes to a file" in done.err
+    assert "the results file cannot be standard output (-)" in done.err
 
 
 def test_one_more_is_of_one_manifest(desk: Desk) -> None:

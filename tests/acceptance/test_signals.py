@@ -149,7 +149,7 @@ def test_what_is_in_flight_is_let_finish(shell: Shell, signum: int, code: int) -
     with serving(shell, Backend(stalled(gate))) as server, shell.started("run", "nightly.yaml") as process:
         server.wait_for_requests(2)
         process.send_signal(signum)
-        read_until(process, f"stopping: interrupted by {signal.Signals(signum).name}; waiting for what is in flight")
+        read_until(process, f"stopping: interrupted by {signal.Signals(signum).name}; waiting for requests in flight")
         gate.set()
         ended, out, err, record = finish(shell, process)
         assert (ended, sent(server)) == (code, ["p-0", "p-1"])
@@ -229,7 +229,7 @@ def test_control_c(shell: Shell, *, twice: bool) -> None:
     ):
         server.wait_for_requests(2)
         os.write(person, b"\x03")
-        assert "stopping: interrupted by SIGINT" in seen(person, "waiting for what is in flight")
+        assert "stopping: interrupted by SIGINT" in seen(person, "waiting for requests in flight")
         if twice:
             os.write(person, b"\x03")
         else:
@@ -273,7 +273,7 @@ def test_a_look_up_that_stalls_at_the_end_is_ended(
 def test_the_wait_between_two_looks_is_ended(shell: Shell, signum: int, code: int) -> None:
     shell.manifest(*lost("w-1"), once_per="forever")
     with serving(shell, Backend({"p-0": Reset()})) as server, shell.started("run", "nightly.yaml") as process:
-        read_until(process, "for 29 s more at most")
+        read_until(process, "for up to 29 s")
         process.send_signal(signum)
         since = time.monotonic()
         ended, _, _, record = finish(shell, process)

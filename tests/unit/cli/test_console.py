@@ -150,7 +150,7 @@ def test_a_folder_that_was_deleted_is_said_and_nothing_is_claimed(
             "resolve --run", "sandbox --state", "ledger check --ledger", "ledger export --ledger",
         )),
         ("run a.yaml --ca-bundle=", "the value of --ca-bundle is empty"),
-        ("run a.yaml --report html=", "give it as FORMAT=PATH"),
+        ("run a.yaml --report html=", "expected FORMAT=PATH"),
     ],
 )  # fmt: skip
 def test_an_empty_value_is_refused(
@@ -398,8 +398,8 @@ DECIDED: list[tuple[Submission, Outcome]] = [(A, CREATED), (B, FAILED), (C, IN_D
 QUIET_LINES = [
     "submitting 4 of 4 jobs",
     "pausing for 2.0 s: no connection: Connection refused",
-    "stopping: not found, 10 times in a row; waiting for what is in flight",
-    "looking up 2 jobs in doubt, for 30 s more at most",
+    "stopping: not found, 10 times in a row; waiting for requests in flight",
+    "looking up 2 jobs in doubt, for up to 30 s",
     "old: was in doubt, now created: job-1",
 ]
 VERBOSE_LINES = [
@@ -408,10 +408,10 @@ VERBOSE_LINES = [
     "pausing for 2.0 s: no connection: Connection refused",
     "field-a: created: job-1",
     "field-b: not created: HTTP 404 Not Found: no workflow",
-    "stopping: not found, 10 times in a row; waiting for what is in flight",
+    "stopping: not found, 10 times in a row; waiting for requests in flight",
     "coast: in doubt: no answer in time; the job may have been created",
     "w/p: skipped: stopped: not found, 10 times in a row",
-    "looking up 2 jobs in doubt, for 30 s more at most",
+    "looking up 2 jobs in doubt, for up to 30 s",
     "old: was in doubt, now created: job-1",
     "old: still in doubt: two candidates",
 ]
