@@ -1,7 +1,8 @@
-r"""Untrusted text made safe to print: what a terminal or a CI log would act on becomes a visible escape.
+r"""Text for people: untrusted text made safe to print, display widths, plurals.
 
 A name, an id or a message may contain anything. Printed unchanged, it could move the cursor, change colours, reorder
-the text around it, or give GitHub Actions a command. The escapes are Python's: `\x1b`, `\u202e`, `\n`.
+the text around it, or give a CI system a command: what a terminal or a CI log would act on becomes a visible escape.
+The escapes are Python's: `\x1b`, `\u202e`, `\n`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ def escape_unprintable(text: str) -> str:
         text = _NOT_ASCII.sub(lambda match: "".join(_escape_characters(match[0])), text)
     text = _COMMAND.sub(r"\\x23#", text)
     return _LEADING_COMMAND.sub(r"\1\\x3a", text, count=1) if text.lstrip().startswith("::") else text
+
+
+def pluralize(count: int, noun: str) -> str:
+    """Return a count with its noun: `1 job`, `2 jobs`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def display_width(text: str) -> int:

@@ -2,60 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from runner.core.errors import RefusedError
+from runner.core.text import pluralize
 from runner.planning import periods
 from runner.planning.planned_jobs import Preview
 
-_MOST_SHOWN = 3
+_MAX_SHOWN = 3
 
 
 def check_limit(preview: Preview, *, allow_unknown: bool) -> None:
-    """See that a run stays within its limit, if it has one.
+    """Check that a run stays within its cost limit, if it has one.
 
     Raises:
-        RefusedError: what it would cost is above the limit, or is not known and may not be.
+        RefusedError: its estimated cost exceeds the limit, or is unknown and must not be.
     """
     if preview.limit is None or not preview.has_estimates:
         return
     if preview.unknown_costs and not allow_unknown:
-        raise unknown_cost_error(preview, f", and max_cost is {preview.limit}: nothing was sent")
+        raise unknown_cost_error(preview, f", and max_cost is {preview.limit}; nothing was sent")
     if preview.exceeds_limit:
-        before = (
-            f", after {preview.spent} spent for {periods.describe_run_key(preview.run_key)}" if preview.spent else ""
-        )
+        period = periods.describe_run_key(preview.run_key)
+        spent = f", on top of {preview.spent} spent for {period}" if preview.spent else ""
         raise RefusedError(
-            f"the estimate for {_jobs(preview.count('submit'))} is {preview.estimated_cost} tokens{before}: above "
-            f"max_cost {preview.limit}, so nothing was sent",
-            f"The dearest: {', '.join(_dearest(preview))}. Submit fewer with --only, or raise the limit.",
+            f"the estimated cost of {pluralize(preview.count('submit'), 'job')} is {preview.estimated_cost} tokens"
+            f"{spent}, which exceeds max_cost {preview.limit}; nothing was sent",
+            f"Select fewer jobs with --only, or raise the limit.{_most_expensive(preview)}",
         )
 
 
-def unknown_cost_error(preview: Preview, why: str = "") -> RefusedError:
-    """What is said when the cost of something is not known. `why` that matters goes after it."""
-    reasons: dict[str, list[str]] = {}
-    for workflow_id, reason in (preview.unknown_costs or {}).items():
-        reasons.setdefault(reason, []).append(workflow_id)
-    told = [f"{_some(ids)}: {reason}" for reason, ids in list(reasons.items())[:_MOST_SHOWN]]
-    count, first = len(preview.unknown_costs or {}), next(iter(reasons), "")
-    remedy = preview.remedies.get(first) or "Check the ids, and what the key may see: pixxel-runner plan --check."
+def unknown_cost_error(preview: Preview, consequence: str = "") -> RefusedError:
+    """Return the error for workflows of unknown cost, with `consequence` after the fact."""
+    workflow_ids: dict[str, list[str]] = {}
+    for workflow_id, problem in preview.unknown_costs.items():
+        workflow_ids.setdefault(problem, []).append(workflow_id)
+    problems = [f"{_list(ids)}: {problem}" for problem, ids in list(workflow_ids.items())[:_MAX_SHOWN]]
+    hint = preview.hints.get(next(iter(workflow_ids), ""))
     return RefusedError(
-        f"what {_jobs(count, 'workflow')} would cost is not known{why} ({'; '.join(told)})",
-        f"{remedy} Jobs of unknown cost are sent with --allow-unknown-cost.",
+        f"the cost of {pluralize(len(preview.unknown_costs), 'workflow')} is unknown{consequence} "
+        f"({'; '.join(problems)})",
+        f"{hint or 'Check the ids and the permissions of the key: pixxel-runner plan --check.'} To submit jobs of "
+        "unknown cost, pass --allow-unknown-cost.",
     )
 
 
-def _some(ids: Sequence[str]) -> str:
-    more = len(ids) - _MOST_SHOWN
-    return f"{', '.join(ids[:_MOST_SHOWN])}{f' and {more} more' if more > 0 else ''}"
+def _list(ids: list[str]) -> str:
+    more = len(ids) - _MAX_SHOWN
+    return f"{', '.join(ids[:_MAX_SHOWN])}{f' and {more} more' if more > 0 else ''}"
 
 
-def _dearest(preview: Preview) -> list[str]:
-    submitted = [one for one in preview.jobs if one.action == "submit" and one.estimate]
-    submitted.sort(key=lambda one: one.estimate or 0, reverse=True)
-    return [f"{one.job.name} {one.estimate}" for one in submitted[:_MOST_SHOWN]] or ["what was bought before"]
-
-
-def _jobs(count: int, what: str = "job") -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
+def _most_expensive(preview: Preview) -> str:
+    """Return a sentence that names the most expensive jobs; empty if none of them costs anything."""
+    jobs = [job for job in preview.jobs if job.action == "submit" and job.estimate]
+    jobs.sort(key=lambda job: job.estimate or 0, reverse=True)
+    listed = ", ".join(f"{job.job.name} {job.estimate}" for job in jobs[:_MAX_SHOWN])
+    return f" Most expensive: {listed}." if listed else ""

@@ -1,12 +1,13 @@
-"""What a run would send, and why it would not send the rest: the manifest held against the ledger. Pure.
+"""What a run would send, and why it would not send the rest: the manifest compared with the ledger. Pure.
 
-Pairs are counted, names are labels: of a pair with n enabled entries, of which c exist or may exist under the run
-key, n − c are sent. Names only choose which entries those are, so that renaming or reordering never buys again.
+Pairs are counted and names are labels: of a pair with n enabled entries, c of which exist or may exist under the run
+key, n - c are sent. Names only decide which entries those are, so renaming or reordering entries never submits a job
+twice.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -22,9 +23,10 @@ _Pair = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Which entry each submission of a run key is of: by the entry's name; and those that no entry stands for.
+    """Which entry each submission of a run key belongs to.
 
-    `gone` are the ones that exist or may exist; what failed and is not listed any more is of no concern.
+    `by_name` has the submissions by the name of their entry. `unlisted` are those that exist or may exist, or were
+    requested with `--again`, and have no entry.
     """
 
     by_name: Mapping[str, SubmissionRow]
@@ -33,7 +35,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`sends` in manifest order; the reason for each job that was never sent and is not to be, by name."""
+    """What to send, in manifest order, and the reason for each job, by name, that never was and will not be sent."""
 
     to_send: tuple[Submission, ...]
     skipped: Mapping[str, Skipped]
@@ -41,124 +43,114 @@ class Plan:
 
 
 def build_plan(
-    manifest: Manifest, only: Sequence[str] = (), standings: Sequence[SubmissionRow] = (), again: Sequence[str] = ()
+    manifest: Manifest, only: Sequence[str] = (), submissions: Sequence[SubmissionRow] = (), again: Sequence[str] = ()
 ) -> Plan:
-    """Choose what to send.
+    """Decide what to send.
 
     Args:
-        manifest: what is wanted.
-        only: globs of job names; without any, every job.
-        standings: the submissions of the run key, as far as there are.
-        again: names of jobs that were created and are to be sent once more.
+        manifest: the manifest.
+        only: globs of job names; every job if there are none.
+        submissions: the submissions of the run key so far.
+        again: names of created jobs to send once more.
 
     Raises:
-        UsageError: a glob matches no job, or a name of `again` is not a job that was created.
+        UsageError: a glob matches no job, or a name of `again` is not that of a created job.
     """
     check_names(manifest.jobs, only, again)
-    matched = match_submissions(manifest.jobs, standings)
-    ordinals = _Ordinals(standings)
-    sends: list[Submission] = []
+    match = match_submissions(manifest.jobs, submissions)
+    ordinals = _Ordinals(submissions)
+    to_send: list[Submission] = []
     skipped: dict[str, Skipped] = {}
     for job in manifest.jobs:
-        standing = matched.by_name.get(job.name)
-        if standing is not None and standing.consumes_slot:
+        submission = match.by_name.get(job.name)
+        if submission is not None and submission.consumes_slot:
             continue
         reason = skip_reason(job, only)
         if reason is None:
-            sends.append(Submission(job, standing.ordinal if standing else ordinals.next(job.pair)))
-        elif standing is None or standing.state == "released":
+            to_send.append(Submission(job, submission.ordinal if submission else ordinals.next(job.pair)))
+        elif submission is None or submission.state == "released":
             skipped[job.name] = reason
-    sends += [
-        Submission(job, _again_ordinal(job, standings) or ordinals.next(job.pair), again=True)
-        for job in _again(manifest, matched, again)
+    to_send += [
+        Submission(job, _again_ordinal(job, submissions) or ordinals.next(job.pair), again=True)
+        for job in _jobs_to_repeat(manifest, match, again)
     ]
-    return Plan(tuple(sends), skipped, matched)
+    return Plan(tuple(to_send), skipped, match)
 
 
 def skip_reason(job: Job, only: Sequence[str]) -> Skipped | None:
-    """Why a job is not among those that a run is to send; None when it is."""
+    """Return why a run is not to send a job; None if it is."""
     if not job.enabled:
         return Skipped("disabled", "enabled: false in the manifest")
     if only and not any(_selects(glob, job.name) for glob in only):
-        return Skipped("not_selected", "its name matches no --only")
+        return Skipped("not_selected", "matches no --only pattern")
     return None
 
 
-def match_submissions(jobs: Sequence[Job], standings: Sequence[SubmissionRow]) -> Match:
-    """Say which entry each submission is of: those that exist or may exist first, then those to be tried again."""
-    of = _all_by_name(jobs, standings)
-    return _match(jobs, standings) if of is None else Match(of, ())
-
-
-def _all_by_name(jobs: Sequence[Job], standings: Sequence[SubmissionRow]) -> dict[str, SubmissionRow] | None:
-    """The same where every submission has its own entry still: a tenth of the time, of the usual second run."""
+def match_submissions(jobs: Sequence[Job], submissions: Sequence[SubmissionRow]) -> Match:
+    """Find the entry of each submission: first for those that exist or may exist, then for those to retry."""
+    again: list[SubmissionRow] = []
+    existing: list[SubmissionRow] = []
+    others: list[SubmissionRow] = []
+    for submission in submissions:
+        (again if submission.again else existing if submission.state in MAY_EXIST else others).append(submission)
+    by_name: dict[str, SubmissionRow] = {}
     named = {job.name: job for job in jobs}
-    of: dict[str, SubmissionRow] = {}
-    for standing in standings:
-        name = standing.name
-        job = named.get(name)
-        if job is None or not job.enabled or standing.again or standing.state not in MAY_EXIST or name in of:
-            return None
-        if job.workflow_id != standing.workflow_id or job.project_id != standing.project_id:
-            return None
-        of[name] = standing
-    return of
+    unlisted = [submission for submission in again if submission.state != "released"]
+    unlisted += _assign(existing, named, by_name)
+    _assign(others, named, by_name)
+    return Match(by_name, tuple(unlisted))
 
 
-def _match(jobs: Sequence[Job], standings: Sequence[SubmissionRow]) -> Match:
-    entries: dict[_Pair, list[Job]] = defaultdict(list)
-    for job in jobs:
-        entries[job.pair].append(job)
-    counted: dict[_Pair, list[SubmissionRow]] = defaultdict(list)
-    others: dict[_Pair, list[SubmissionRow]] = defaultdict(list)
-    gone: list[SubmissionRow] = []
-    for standing in standings:
-        if standing.again:
-            gone.append(standing)
-        else:
-            (counted if standing.consumes_slot else others)[standing.pair].append(standing)
-    of: dict[str, SubmissionRow] = {}
-    for pair, bought in counted.items():
-        gone += _assign(bought, entries[pair], of)
-    for pair, tried in others.items():
-        _assign(tried, entries[pair], of)
-    kept = (one for one in gone if one.consumes_slot or (one.again and one.state != "released"))
-    return Match(of, tuple(kept))
-
-
-def _assign(standings: list[SubmissionRow], jobs: Sequence[Job], of: dict[str, SubmissionRow]) -> list[SubmissionRow]:
-    """Give submissions of one pair their entries, and return those that no entry is left for.
-
-    Enabled entries come first, as they are what is counted: one of the same name, else the next in order. A disabled
-    entry only shows what was bought under its name while it was enabled.
-    """
-    enabled = [job.name for job in jobs if job.enabled and job.name not in of]
-    disabled = [job.name for job in jobs if not job.enabled and job.name not in of]
-    left = _take_named(standings, enabled, of)
-    free = [name for name in enabled if name not in of][: len(left)]
-    of.update(zip(free, left, strict=False))
-    return _take_named(left[len(free) :], disabled, of)
-
-
-def _take_named(
-    standings: Iterable[SubmissionRow], names: Iterable[str], of: dict[str, SubmissionRow]
+def _assign(
+    submissions: Sequence[SubmissionRow], jobs: Mapping[str, Job], by_name: dict[str, SubmissionRow]
 ) -> list[SubmissionRow]:
-    free = set(names)
+    """Assign submissions to entries of their pair, and return those for which no entry is left.
+
+    Enabled entries come first, as they are what is counted: the one of the same name, else the next in order. A
+    disabled entry only shows what was submitted under its name while it was enabled.
+    """
+    renamed = _assign_by_name(submissions, jobs, by_name, enabled=True)
+    if not renamed:  # the usual case
+        return []
+    pairs = {submission.pair for submission in renamed}
+    free: dict[_Pair, deque[str]] = defaultdict(deque)
+    for name, job in jobs.items():
+        if job.enabled and name not in by_name and job.pair in pairs:
+            free[job.pair].append(name)
     left: list[SubmissionRow] = []
-    for standing in standings:
-        if standing.name in free:
-            free.discard(standing.name)
-            of[standing.name] = standing
+    for submission in renamed:
+        if names := free[submission.pair]:
+            by_name[names.popleft()] = submission
         else:
-            left.append(standing)
+            left.append(submission)
+    return _assign_by_name(left, jobs, by_name, enabled=False)
+
+
+def _assign_by_name(
+    submissions: Sequence[SubmissionRow], jobs: Mapping[str, Job], by_name: dict[str, SubmissionRow], *, enabled: bool
+) -> list[SubmissionRow]:
+    left: list[SubmissionRow] = []
+    for submission in submissions:
+        name = submission.name
+        job = jobs.get(name)
+        if (
+            job is None
+            or job.enabled is not enabled
+            or name in by_name
+            or job.workflow_id != submission.workflow_id
+            or job.project_id != submission.project_id
+        ):
+            left.append(submission)
+        else:
+            by_name[name] = submission
     return left
 
 
 class _Ordinals:
-    """Numbers for new submissions of each pair: never one that was given before."""
+    """Ordinals for new submissions of each pair, none of which was used before."""
 
-    def __init__(self, standings: Iterable[SubmissionRow]) -> None:
-        self._standings = standings
+    def __init__(self, submissions: Iterable[SubmissionRow]) -> None:
+        self._submissions = submissions
 
     def next(self, pair: _Pair) -> int:
         self._last[pair] += 1
@@ -166,75 +158,83 @@ class _Ordinals:
 
     @cached_property
     def _last(self) -> dict[_Pair, int]:
-        """The last number of each pair: when it is asked for, as most often nothing is new."""
+        """The last ordinal of each pair. Computed when needed, as usually nothing is new."""
         last: dict[_Pair, int] = defaultdict(int)
-        for standing in self._standings:
-            last[standing.pair] = max(last[standing.pair], standing.ordinal)
+        for submission in self._submissions:
+            last[submission.pair] = max(last[submission.pair], submission.ordinal)
         return last
 
 
-def _again(manifest: Manifest, matched: Match, names: Sequence[str]) -> list[Job]:
+def _jobs_to_repeat(manifest: Manifest, match: Match, again: Sequence[str]) -> list[Job]:
     jobs = {job.name: job for job in manifest.jobs}
-    for name in names:
-        standing = matched.by_name.get(name)
-        if standing is None or standing.state != "created":
+    for name in again:
+        submission = match.by_name.get(name)
+        if submission is None or submission.state != "created":
             raise UsageError(
-                f"--again {name!r}: this job was not created under this run key",
-                "A plain run sends it. If it is in doubt, settle that first: pixxel-runner resolve",
+                f"--again {name!r}: this job has not been created yet",
+                "A run without --again submits it. If it is in doubt, resolve that first: pixxel-runner resolve",
             )
-    return [jobs[name] for name in dict.fromkeys(names)]
+    return [jobs[name] for name in dict.fromkeys(again)]
 
 
-def _again_ordinal(job: Job, standings: Iterable[SubmissionRow]) -> int | None:
-    """The number of an earlier "one more" that was not created, which this one is then.
+def _again_ordinal(job: Job, submissions: Iterable[SubmissionRow]) -> int | None:
+    """Return the ordinal of an earlier `--again` submission that was not created, to be retried.
 
     Raises:
-        UsageError: that one may exist.
+        UsageError: that submission may exist.
     """
-    for standing in standings:
-        if standing.again and standing.name == job.name and standing.pair == job.pair and standing.state != "created":
-            if standing.may_exist:
-                raise UsageError(
-                    f"--again {job.name!r}: one more of it was sent, and is in doubt",
-                    "Settle that first: pixxel-runner resolve",
-                )
-            return standing.ordinal
+    for submission in submissions:
+        if not submission.again or submission.name != job.name or submission.pair != job.pair:
+            continue
+        if submission.state == "created":
+            continue
+        if submission.may_exist:
+            raise UsageError(
+                f"--again {job.name!r}: an earlier --again submission of this job is in doubt",
+                "Resolve it first: pixxel-runner resolve",
+            )
+        return submission.ordinal
     return None
 
 
 def check_names(jobs: Sequence[Job], only: Sequence[str], again: Sequence[str] = ()) -> None:
-    """See that every glob matches a job, and that every name is one's. Raises UsageError."""
+    """Check that every glob of `only` matches a job, and that every name of `again` is that of one job.
+
+    Raises:
+        UsageError: a glob or a name does not.
+    """
     if not only and not again:
         return
-    counts = Counter(job.name for job in jobs)  # of one manifest each is there once
-    names = list(counts)
+    counts = Counter(job.name for job in jobs)  # with several manifests a name may occur several times
     for glob in only:
-        if not any(_selects(glob, name) for name in names):
-            raise UsageError(f"--only {glob!r} matches no job of the manifest", _nearest(glob, names))
+        if not any(_selects(glob, name) for name in counts):
+            raise UsageError(f"--only {glob!r} matches no job in the manifest", _suggest(glob, counts))
     for name in again:
         if counts[name] > 1:
             raise UsageError(
-                f"--again {name!r}: {counts[name]} of these manifests have such a job",
-                "Each would be bought once more: name the manifest that is meant.",
+                f"--again {name!r}: {counts[name]} of these manifests have a job of that name",
+                "It would be submitted once more for each. Name the one manifest that you mean.",
             )
-        if name not in names:
-            raise UsageError(f"--again {name!r}: no such job in the manifest", _nearest(name, names))
+        if not counts[name]:
+            raise UsageError(f"--again {name!r}: no such job in the manifest", _suggest(name, counts))
 
 
 def matching_names(
     jobs: Sequence[Job], only: Sequence[str], again: Sequence[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Those of some globs, and of some names, that are about these jobs."""
+    """Return the globs and the names that apply to these jobs."""
     names = {job.name for job in jobs}
     globs = tuple(glob for glob in only if any(_selects(glob, name) for name in names))
     return globs, tuple(name for name in again if name in names)
 
 
 def _selects(glob: str, name: str) -> bool:
-    """Whether a glob matches a name; a name itself always does, whatever brackets are in it."""
+    """Whether a glob matches a name. A name always matches itself, whatever brackets it contains."""
     return name == glob or fnmatchcase(name, glob)
 
 
-def _nearest(name: str, names: Iterable[str]) -> str:
-    near = closest_matches(name, names, 3)
-    return f"Did you mean {' or '.join(near)}?" if near else "A glob matches whole names: * any text, ? one character."
+def _suggest(name: str, names: Iterable[str]) -> str:
+    matches = closest_matches(name, names, 3)
+    if matches:
+        return f"Did you mean {' or '.join(matches)}?"
+    return "A glob must match the whole name: * matches any text, ? one character."

@@ -1,4 +1,4 @@
-"""What a run would do now with each job of a manifest, and what that would cost. Pure, but for what is asked for it."""
+"""What a run would do now with each job of a manifest, why, and at what estimated cost."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, assert_never
 
 from runner.core.models import Job, Manifest
+from runner.core.text import pluralize
 from runner.ledger.rows import SubmissionRow
-from runner.planning.estimates import Estimate, spent_tokens
+from runner.planning.estimates import EstimateResponse, spent_tokens
 from runner.planning.plan import Plan
 
 Action = Literal["submit", "nothing", "look up"]
@@ -17,13 +18,15 @@ Reason = Literal[
     "new", "not_created_before", "one_more", "again", "created", "in_doubt", "sending", "disabled", "not_selected"
 ]
 
+_NO_RESPONSE = EstimateResponse()
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedJob:
     """What a run would do with one job, and why.
 
-    `detail` is for a person. `run_id` and `job_id` say which run created it, and as what. `estimate` is in tokens,
-    None where it was not asked for, or is not known; `problem` is what a check found wrong.
+    `detail` explains the reason. `run_id` is the run that submitted it before, `job_id` the job that was created.
+    `estimate` is in tokens, None if unknown or not requested; `problem` is what a check found wrong.
     """
 
     job: Job
@@ -38,11 +41,11 @@ class PlannedJob:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a run would do: a prospect for each job in manifest order, then one for each of `--again`.
+    """What a run would do: with each job in the manifest's order, then with each of `--again`.
 
-    `spent` are the tokens that the run key has used so far, `limit` those that it may use; `unpriced` are workflows
-    whose cost was asked for and is not known, with the reason. `priced`: costs were asked for. `remedies` says what to
-    do about a reason that is not about a workflow.
+    `spent` are the tokens that the run key has used so far, and `limit` those that it may use. `has_estimates`:
+    estimates were requested; `unknown_costs` are the workflows that have none, with the problem. `hints` says what to
+    do about a problem that has nothing to do with a workflow.
     """
 
     manifest: Manifest
@@ -52,21 +55,21 @@ class Preview:
     spent: int = 0
     limit: int | None = None
     has_estimates: bool = False
-    unknown_costs: Mapping[str, str] | None = None
-    remedies: Mapping[str, str] = field(default_factory=dict)
+    unknown_costs: Mapping[str, str] = field(default_factory=dict)
+    hints: Mapping[str, str] = field(default_factory=dict)
 
     def count(self, action: Action) -> int:
-        """How many jobs a run would do this with."""
-        return sum(one.action == action for one in self.jobs)
+        """Return the number of jobs with an action."""
+        return sum(job.action == action for job in self.jobs)
 
     @property
     def estimated_cost(self) -> int:
-        """What the jobs that would be submitted are expected to cost, as far as that is known."""
-        return sum(one.estimate or 0 for one in self.jobs if one.action == "submit")
+        """The estimated cost of the jobs to submit, as far as it is known."""
+        return sum(job.estimate or 0 for job in self.jobs if job.action == "submit")
 
     @property
     def exceeds_limit(self) -> bool:
-        """Whether a run would be refused for its cost; one that sends nothing costs nothing."""
+        """Whether the run would be refused for its cost. A run that submits nothing costs nothing."""
         if self.limit is None or not self.has_estimates or not self.count("submit"):
             return False
         return self.spent + self.estimated_cost > self.limit
@@ -77,94 +80,94 @@ def build_preview(
     api: str,
     run_key: str,
     plan: Plan,
-    standings: Sequence[SubmissionRow],
-    estimates: Mapping[str, Estimate] | None = None,
-    problems: Mapping[tuple[str, str], str] | None = None,
+    submissions: Sequence[SubmissionRow],
+    response: EstimateResponse = _NO_RESPONSE,
+    *,
+    has_estimates: bool = False,
     limit: int | None = None,
 ) -> Preview:
-    """Say what a run would do.
+    """Build the preview of a run.
 
     Args:
-        manifest: what is wanted.
+        manifest: the manifest.
         api: the API identity.
-        run_key: the run key that a run would have.
-        plan: what `plan.make` makes of all that.
-        standings: the submissions of the run key.
-        estimates: by workflow, if they were asked for.
-        problems: by pair, if they were asked for.
+        run_key: the run key that the run would have.
+        plan: the plan of the run.
+        submissions: the submissions of the run key.
+        response: what the API returned, if it was asked.
+        has_estimates: whether it was asked for estimates.
         limit: the tokens that the run key may use.
     """
-    told, found = estimates or {}, problems or {}
-    prospects = tuple(_prospects(manifest, plan, standings))
-    if told or found:
-        prospects = tuple(
-            replace(one, estimate=_cost(one, told), problem=found.get(one.job.pair, "")) for one in prospects
+    estimates, problems = response.estimates, response.problems
+    jobs = tuple(_plan_jobs(manifest, plan, submissions))
+    if estimates or problems:
+        costs = {workflow_id: estimate.cost for workflow_id, estimate in estimates.items()}
+        jobs = tuple(
+            replace(
+                job,
+                estimate=costs.get(job.job.workflow_id) if job.action == "submit" else None,
+                problem=problems.get(job.job.pair, ""),
+            )
+            for job in jobs
         )
-    needed = {one.job.workflow_id for one in plan.to_send}
-    needed |= {one.workflow_id for one in standings if one.may_exist and one.budgeted_cost is None}
-    unpriced = {name: one.problem for name, one in told.items() if one.cost is None and name in needed}
+    needed = {submission.job.workflow_id for submission in plan.to_send}
+    needed |= {row.workflow_id for row in submissions if row.may_exist and row.budgeted_cost is None}
     return Preview(
         manifest,
         api,
         run_key,
-        prospects,
-        spent_tokens(standings, told),
+        jobs,
+        spent_tokens(submissions, estimates),
         limit,
-        estimates is not None,
-        unpriced or None,
+        has_estimates,
+        {name: estimate.problem for name, estimate in estimates.items() if estimate.cost is None and name in needed},
+        response.hints,
     )
 
 
-def _cost(prospect: PlannedJob, estimates: Mapping[str, Estimate]) -> int | None:
-    if prospect.action != "submit" or prospect.job.workflow_id not in estimates:
-        return None
-    return estimates[prospect.job.workflow_id].cost
-
-
-def _prospects(manifest: Manifest, plan: Plan, standings: Sequence[SubmissionRow]) -> Iterator[PlannedJob]:
-    sends = {one.job.name: one for one in plan.to_send if not one.again}
-    bought = Counter(one.pair for one in standings if one.consumes_slot)
+def _plan_jobs(manifest: Manifest, plan: Plan, submissions: Sequence[SubmissionRow]) -> Iterator[PlannedJob]:
+    to_send = {submission.job.name for submission in plan.to_send if not submission.again}
+    counts = Counter(submission.pair for submission in submissions if submission.consumes_slot)
     for job in manifest.jobs:
-        standing = plan.match.by_name.get(job.name)
-        if job.name in sends:
-            yield _to_send(job, standing, bought[job.pair])
-        elif standing is not None and standing.consumes_slot:
-            yield _bought(job, standing)
+        submission = plan.match.by_name.get(job.name)
+        if job.name in to_send:
+            yield _to_submit(job, submission, counts[job.pair])
+        elif submission is not None and submission.consumes_slot:
+            yield _submitted(job, submission)
         else:
-            yield _left(job, standing, plan)
-    for one in plan.to_send:
-        if one.again:
-            yield PlannedJob(one.job, "submit", "again", "asked for with --again")
+            yield _skipped(job, submission, plan)
+    for again in plan.to_send:
+        if again.again:
+            yield PlannedJob(again.job, "submit", "again", "requested with --again")
 
 
-def _to_send(job: Job, standing: SubmissionRow | None, bought: int) -> PlannedJob:
-    if standing is not None and standing.state == "not_created":
-        detail = standing.error.message if standing.error else ""
-        return PlannedJob(job, "submit", "not_created_before", detail, standing.run_id)
-    if bought:
-        return PlannedJob(job, "submit", "one_more", f"bought {bought} time{'' if bought == 1 else 's'} so far")
+def _to_submit(job: Job, submission: SubmissionRow | None, count: int) -> PlannedJob:
+    if submission is not None and submission.state == "not_created":
+        detail = submission.error.message if submission.error else ""
+        return PlannedJob(job, "submit", "not_created_before", detail, submission.run_id)
+    if count:
+        return PlannedJob(job, "submit", "one_more", f"submitted {pluralize(count, 'time')} so far")
     return PlannedJob(job, "submit", "new")
 
 
-def _bought(job: Job, standing: SubmissionRow) -> PlannedJob:
-    match standing.state:
+def _submitted(job: Job, submission: SubmissionRow) -> PlannedJob:
+    match submission.state:
         case "created":
-            return PlannedJob(job, "nothing", "created", "", standing.run_id, standing.job_id)
+            return PlannedJob(job, "nothing", "created", "", submission.run_id, submission.job_id)
         case "in_doubt":
-            return PlannedJob(
-                job, "look up", "in_doubt", standing.error.message if standing.error else "", standing.run_id
-            )
+            detail = submission.error.message if submission.error else ""
+            return PlannedJob(job, "look up", "in_doubt", detail, submission.run_id)
         case "sending":
-            detail = "it is being sent, or its run was killed meanwhile"
-            return PlannedJob(job, "look up", "sending", detail, standing.run_id)
+            detail = "it is being sent, or its run was killed while sending it"
+            return PlannedJob(job, "look up", "sending", detail, submission.run_id)
         case "not_created" | "released":
-            raise AssertionError("neither counts")
+            raise AssertionError("such a submission consumes no slot")
         case _:
-            assert_never(standing.state)
+            assert_never(submission.state)
 
 
-def _left(job: Job, standing: SubmissionRow | None, plan: Plan) -> PlannedJob:
-    reason: Reason = "disabled" if not job.enabled else "not_selected"
+def _skipped(job: Job, submission: SubmissionRow | None, plan: Plan) -> PlannedJob:
+    reason: Reason = "not_selected" if job.enabled else "disabled"
     skipped = plan.skipped.get(job.name)
-    detail = skipped.detail if skipped else ("it was not created before" if standing else "")
+    detail = skipped.detail if skipped else ("not created before" if submission else "")
     return PlannedJob(job, "nothing", reason, detail)

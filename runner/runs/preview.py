@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,11 @@ from runner.client.fetcher import Fetcher
 from runner.ledger import lock
 from runner.ledger.location import LedgerLocation, path_exists
 from runner.ledger.store import Ledger
-from runner.planning import estimates, manifest_identity, plan, planned_jobs
-from runner.planning import run_key as run_keys
-from runner.planning.estimates import Estimate
+from runner.planning import estimates, manifest_identity, planned_jobs
+from runner.planning.estimates import EstimateResponse
+from runner.planning.plan import build_plan
 from runner.planning.planned_jobs import Preview
+from runner.planning.run_key import UnfinishedPolicy, choose_run_key
 from runner.runs.request import RunRequest
 
 _NEXT_RUN_ID = "next"  # stands for the id of a run that does not exist yet
@@ -84,32 +84,26 @@ def build_preview(
     """
     manifest, options, now = request.manifest, request.options, datetime.now(UTC)
     manifest_identity.check_identity(ledger, request.api, manifest, new=options.new)
-    policy = run_keys.UnfinishedPolicy.of(manifest, options)
-    chosen = run_keys.choose_run_key(ledger, request.api, manifest, policy, _NEXT_RUN_ID, now)
-    submissions = ledger.submissions(request.api, manifest.name, chosen.run_key)
-    planned = plan.build_plan(manifest, options.only or chosen.only, submissions, options.again)
-    prices: Mapping[str, Estimate] | None = None
-    problems: Mapping[tuple[str, str], str] = {}
-    remedies: Mapping[str, str] = {}
+    policy = UnfinishedPolicy.of(manifest, options)
+    choice = choose_run_key(ledger, request.api, manifest, policy, _NEXT_RUN_ID, now)
+    submissions = ledger.submissions(request.api, manifest.name, choice.run_key)
+    plan = build_plan(manifest, options.only or choice.only, submissions, options.again)
+    response = EstimateResponse()
     if reader is not None:
-        pairs = [submission.job.pair for submission in planned.to_send] if check else []
-        workflow_ids = (
-            estimates.workflows_to_estimate(planned, submissions) if options.estimate and planned.to_send else []
-        )
+        pairs = [submission.job.pair for submission in plan.to_send] if check else []
+        workflow_ids = estimates.workflows_to_estimate(plan, submissions) if options.estimate and plan.to_send else []
         response = estimates.fetch_estimates(Fetcher(request.limits), reader, workflow_ids, pairs)
-        prices = response.estimates if options.estimate else None
-        problems, remedies = response.problems, response.remedies
     preview = planned_jobs.build_preview(
         manifest,
         request.api,
-        chosen.run_key,
-        planned,
+        choice.run_key,
+        plan,
         submissions,
-        prices,
-        problems,
-        request.limits.max_cost,
+        response,
+        has_estimates=options.estimate,
+        limit=request.limits.max_cost,
     )
-    return replace(preview, remedies=remedies), (*chosen.notes, *_earlier_doubts(ledger, request, chosen.run_key))
+    return preview, (*choice.notes, *_earlier_doubts(ledger, request, choice.run_key))
 
 
 def _earlier_doubts(ledger: Ledger, request: RunRequest, run_key: str) -> Sequence[str]:

@@ -115,8 +115,8 @@ def test_above_the_limit_nothing_is_sent(shell: Shell) -> None:
     with serving(shell, Api()) as server:
         done = run(shell, "--max-cost", "84")
         assert (done.code, sent(server), asked(server)) == (4, [], ["algae", "ndvi", "turbid"])
-    assert "the estimate for 4 jobs is 85 tokens: above max_cost 84, so nothing was sent" in done.err
-    assert "The dearest: coast-a 40, coast-b 25, field-a 10." in done.err
+    assert "the estimated cost of 4 jobs is 85 tokens, which exceeds max_cost 84; nothing was sent" in done.err
+    assert "Most expensive: coast-a 40, coast-b 25, field-a 10." in done.err
     assert done.out == ""
     assert not (shell.folder / "nightly.results.json").exists()
 
@@ -171,7 +171,7 @@ def test_the_flag_goes_before_the_environment_and_that_before_the_manifest(
     with serving(shell, Api()) as server:
         done = run(shell, *(("--max-cost", flag) if flag is not None else NONE))
         assert (done.code, len(sent(server))) == ((0, 4) if limit is None else (4, 0))
-    assert limit is None or f"above max_cost {limit}, so nothing was sent" in done.err
+    assert limit is None or f"exceeds max_cost {limit}; nothing was sent" in done.err
 
 
 # What is not known.
@@ -181,12 +181,12 @@ def test_an_unknown_estimate_is_refused_and_may_be_allowed(shell: Shell) -> None
     with serving(shell, Api({"ndvi": 10, "turbid": 25})) as server:
         done = run(shell, "--max-cost", "1000")
         assert (done.code, sent(server)) == (4, [])
-        assert "what 1 workflow would cost is not known, and max_cost is 1000: nothing was sent (algae: " in done.err
+        assert "the cost of 1 workflow is unknown, and max_cost is 1000; nothing was sent (algae: " in done.err
         assert "HTTP 404 Not Found: not_found: no estimate" in done.err
         assert "--allow-unknown-cost" in done.err
         above = run(shell, "--max-cost", "44", "--allow-unknown-cost")
         assert (above.code, sent(server)) == (4, [])
-        assert "the estimate for 4 jobs is 45 tokens" in above.err
+        assert "the estimated cost of 4 jobs is 45 tokens" in above.err
         assert run(shell, "--max-cost", "45", "--allow-unknown-cost").code == 0
         assert sent(server) == ["ndvi", "ndvi", "algae", "turbid"]
     assert [job["estimate"] for job in results(shell)["created"]] == [10, 10, None, 25]
@@ -198,7 +198,7 @@ def test_an_unknown_estimate_is_refused_and_may_be_allowed(shell: Shell) -> None
         (reply(500), "HTTP 500 Internal Server Error"),
         (reply(401), "HTTP 401 Unauthorized: the API does not recognise the key"),
         (reply(429, headers=[("Retry-After", "60")]), "HTTP 429 Too Many Requests"),
-        (reply(200, b'{"estimated_cost": 1e3}'), "the API tells no cost that could be one"),
+        (reply(200, b'{"estimated_cost": 1e3}'), "the API returned no valid estimate"),
         (reply(200, b"<html>"), "the response cannot be read"),
         (reply(302, headers=[("Location", "/login")]), "the server redirects to /login"),
         (Reset(), "the connection ended before the answer"),
@@ -214,7 +214,7 @@ def test_estimates_that_cannot_be_had_cost_no_job_and_no_more_than_a_timeout(
         done = run(shell, "--max-cost", "1000", "--timeout", "1")
         assert time.monotonic() - begun < 1 + STARTING
         assert (done.code, sent(server)) == (4, [])
-    assert "what 3 workflows would cost is not known" in done.err
+    assert "the cost of 3 workflows is unknown" in done.err
     assert why in done.err
 
 
@@ -245,7 +245,10 @@ def test_costs_above_the_estimates_stop_the_run(shell: Shell) -> None:
         assert record["skipped"][0]["detail"] == "budget: 70 of 90 tokens are spent, and coast-a is estimated at 40"
         again = run(shell, "--max-cost", "90")
         assert (again.code, len(sent(server))) == (4, 2)
-        assert "the estimate for 2 jobs is 65 tokens, after 70 spent for ever: above max_cost 90" in again.err
+        assert (
+            "the estimated cost of 2 jobs is 65 tokens, on top of 70 spent for ever, which exceeds max_cost 90"
+            in again.err
+        )
         assert run(shell, "--max-cost", "135").code == 0
         assert sent(server) == ["ndvi", "ndvi", "algae", "turbid"]
 
@@ -258,8 +261,8 @@ def test_a_resumed_run_goes_on_with_what_was_spent(shell: Shell, first: tuple[st
         assert run(shell, *first).code == 1
         refused = run(shell, "--resume", "--max-cost", "84")
         assert (refused.code, len(sent(server))) == (4, 4)
-        assert "the estimate for 1 job is 25 tokens, after 60 spent for the run " in refused.err
-        assert "The dearest: coast-b 25." in refused.err
+        assert "the estimated cost of 1 job is 25 tokens, on top of 60 spent for the run " in refused.err
+        assert "Most expensive: coast-b 25." in refused.err
         assert run(shell, "--resume", "--max-cost", "85").code == 1
         assert sent(server) == ["ndvi", "ndvi", "algae", "turbid", "turbid"]
 
@@ -422,7 +425,7 @@ def test_what_is_above_the_limit_is_refused_without_a_question(shell: Shell) -> 
     with serving(shell, Api()) as server, confirming(shell, "--max-cost", "84") as (process, person):
         shown = seen(person, None)
         assert (process.wait(PATIENCE), sent(server)) == (4, [])
-    assert "above max_cost 84" in shown
+    assert "exceeds max_cost 84" in shown
     assert "[y/N]" not in shown
 
 

@@ -124,7 +124,7 @@ def test_one_more_on_purpose(desk: Desk) -> None:
     desk.shell.manifest(A, B, once_per="forever")
     done, _ = desk.run("--again", "field-a")
     assert (done.code, desk.world.created) == (2, 0)
-    assert "--again 'field-a': this job was not created under this run key" in done.err
+    assert "--again 'field-a': this job has not been created yet" in done.err
     desk.ran()
     record = desk.ran("--again", "field-a")
     assert (desk.world.created, [job["name"] for job in record["created"]].count("field-a")) == (3, 2)

@@ -218,7 +218,7 @@ def test_costs_that_cannot_be_had_are_said_and_block_no_longer_than_a_timeout(
         assert time.monotonic() - begun < 1 + LATE
         assert sent(server) == []
     assert done.code == 4  # a script is to see that it learned nothing
-    assert "what 2 workflows would cost is not known (" in done.err
+    assert "the cost of 2 workflows is unknown (" in done.err
     assert "estimate 0 and 3 of unknown cost" in done.out
     assert done.out.count(why) == 2
 
@@ -316,14 +316,14 @@ def test_there_are_words_for_every_kind_of_job(shell: Shell) -> None:
     done = plan(shell, "--only", "[!z]*", "--again", "made")
     assert (done.code, done.err) == (0, "")
     assert rows(done) == {
-        "made": "submit one more: asked for with --again",
-        "one-more": "submit one more of its pair: bought 1 time so far",
+        "made": "submit one more: requested with --again",
+        "one-more": "submit one more of its pair: submitted 1 time so far",
         "refused": "submit not created before: no such workflow",
         "lost": "look up in doubt: no answer in time",
-        "killed": "look up in doubt: it is being sent, or its run was killed meanwhile",
+        "killed": "look up in doubt: it is being sent, or its run was killed while sending it",
         "idle": "nothing disabled: enabled: false in the manifest",
         "new": "submit new",
-        "z-other": "nothing not selected: its name matches no --only",
+        "z-other": "nothing not selected: matches no --only pattern",
     }
     assert "made      w-1       p-1      nothing  created as job-1 by 20261020T010000Z-aaaaaa" in done.out
     assert "9 jobs: 4 to submit, 2 to look up, 3 with nothing to do\nfor ever" in done.out
@@ -447,7 +447,7 @@ def test_a_plan_while_a_run_goes_and_after_it_was_killed(shell: Shell) -> None:
     assert f"error: manifest 'nightly' is being run at {server.url} by run " in going.err
     assert killed.code == 0
     assert rows(killed) == {
-        "a": "look up in doubt: it is being sent, or its run was killed meanwhile",
+        "a": "look up in doubt: it is being sent, or its run was killed while sending it",
         "b": "submit new",
         "c": "submit new",
     }
@@ -653,7 +653,7 @@ def test_who_is_given_to_the_plan_is_such_a_one(
         given.append(arguments[2])
         return look(*arguments, **options)
 
-    monkeypatch.setattr(preview, "build", spy)
+    monkeypatch.setattr(preview, "build_preview", spy)
     with serving(shell):
         assert shell.call("plan", "nightly.yaml", *flags).code == 0
     assert [type(one) for one in given] == [ReadOnlyClient]

@@ -312,7 +312,7 @@ def test_one_more_is_of_one_manifest(desk: Desk) -> None:
     assert desk("run", "jobs").code == 0
     done = desk("run", "jobs", "--again", "north")
     assert (done.code, desk.world.created) == (2, 4)
-    assert "2 of these manifests have such a job" in done.err
+    assert "2 of these manifests have a job of that name" in done.err
 
 
 def test_a_file_under_two_names_is_one(desk: Desk) -> None:

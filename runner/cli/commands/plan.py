@@ -114,12 +114,12 @@ def _judge(made: Preview, run_options: RunOptions, request: Request) -> Exit:
     wrong = sorted({(one.job.pair, one.problem) for one in made.jobs if one.problem})
     if wrong:
         (workflow_id, project_id), problem = wrong[0]
-        remedy = made.remedies.get(problem)
-        what = "be checked" if remedy else "be seen as the manifest has them"
+        hint = made.hints.get(problem)
+        what = "be checked" if hint else "be seen as the manifest has them"
         raise RefusedError(
             f"{len(wrong)} workflow{'' if len(wrong) == 1 else 's'} could not {what}, the first: {workflow_id} in "
             f"project {project_id}: {problem}",
-            remedy or "Check the ids, and what the key may see.",
+            hint or "Check the ids, and what the key may see.",
         )
     cost_limit.check_limit(made, allow_unknown=run_options.allow_unknown_cost)
     if made.unknown_costs and not run_options.allow_unknown_cost:  # a script is to see that it learned nothing

@@ -1,4 +1,4 @@
-"""What the API tells of costs and workflows, whatever bytes it is told in; and how often it is asked."""
+"""Estimates and workflow checks, whatever bytes the API returns; and how many requests they take."""
 
 from __future__ import annotations
 
@@ -21,39 +21,38 @@ from runner.client.exchange import Exchange
 from runner.client.fetcher import Fetcher
 from runner.client.response import ExchangeResult, NoResponse, Response
 from runner.core.settings import Limits
-from runner.planning import estimates
-from runner.planning.estimates import Estimate
+from runner.planning.estimates import Estimate, WorkflowReader, fetch_estimates
 
 PAIR = ("w-1", "p-1")
-NO_COST = "the API tells no cost that could be one"
+NO_ESTIMATE = "the API returned no valid estimate"
 
 
 @dataclass
 class Api:
-    """An API that tells what the test says of each workflow; of a pair, the same."""
+    """An API that returns a given result for each workflow, and the same for its pairs."""
 
-    told: Mapping[str, ExchangeResult]
+    results: Mapping[str, ExchangeResult]
     bearer: bool = False
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
 
     def get_estimate(self, workflow_id: str, exchange: Exchange) -> ExchangeResult:  # noqa: ARG002 - the protocol's
-        self.asked.append(workflow_id)
-        return self.told[workflow_id]
+        self.requests.append(workflow_id)
+        return self.results[workflow_id]
 
     def get_workflow(self, workflow_id: str, project_id: str, exchange: Exchange) -> ExchangeResult:  # noqa: ARG002 - likewise
-        self.asked.append(f"{workflow_id} in {project_id}")
-        return self.told[workflow_id]
+        self.requests.append(f"{workflow_id} in {project_id}")
+        return self.results[workflow_id]
 
 
-def answer(body: bytes, status: int = 200) -> Response:
+def response(body: bytes, status: int = 200) -> Response:
     return Response(status, {}, body, datetime.now(UTC))
 
 
-def ask(happening: ExchangeResult, *, bearer: bool = False) -> tuple[Estimate, str]:
-    """What comes of one workflow's estimate and of one pair's check, when the API says this to both."""
-    asker = Fetcher(Limits(concurrency=1, attempts=1))
-    told = estimates.fetch_estimates(asker, Api({"w-1": happening}, bearer), ["w-1"], [PAIR])
-    return told.estimates["w-1"], told.problems[PAIR]
+def fetch(result: ExchangeResult, *, bearer: bool = False) -> tuple[Estimate, str]:
+    """The estimate of a workflow and the problem of a pair, when the API returns the same for both."""
+    fetcher = Fetcher(Limits(concurrency=1, attempts=1))
+    fetched = fetch_estimates(fetcher, Api({"w-1": result}, bearer), ["w-1"], [PAIR])
+    return fetched.estimates["w-1"], fetched.problems[PAIR]
 
 
 # Costs.
@@ -85,13 +84,13 @@ def ask(happening: ExchangeResult, *, bearer: bool = False) -> tuple[Estimate, s
         (b"{}", None),
     ],
 )
-def test_a_cost_is_a_whole_number_that_somebody_could_pay(body: bytes, cost: int | None) -> None:
-    assert ask(answer(body))[0] == Estimate(cost, "" if cost is not None else NO_COST)
+def test_an_estimate_is_a_non_negative_integer(body: bytes, cost: int | None) -> None:
+    assert fetch(response(body))[0] == Estimate(cost, "" if cost is not None else NO_ESTIMATE)
 
 
 @pytest.mark.parametrize("body", [b"", b"12", b"[12]", b"null", b'"x"', b"<html>", b"{", b"\xff\xfe", b"\x1f\x8b"])
-def test_what_is_no_object_tells_no_cost_and_nothing_of_a_workflow(body: bytes) -> None:
-    assert ask(answer(body)) == (
+def test_a_body_that_is_not_an_object_is_a_problem(body: bytes) -> None:
+    assert fetch(response(body)) == (
         Estimate(None, "HTTP 200 OK: the response cannot be read"),
         "HTTP 200 OK: the response cannot be read",
     )
@@ -101,14 +100,14 @@ REFUSED = b'{"error": {"code": "not_found", "message": "no such workflow"}}'
 
 
 @pytest.mark.parametrize(
-    ("happening", "why"),
+    ("result", "problem"),
     [
-        (answer(REFUSED, 404), "HTTP 404 Not Found: not_found: no such workflow"),
-        (answer(b'{"estimated_cost": 12}', 500), "HTTP 500 Internal Server Error: the server failed"),
-        (answer(b'{"estimated_cost": 12}', 201), "HTTP 201 Created: the response cannot be read"),
+        (response(REFUSED, 404), "HTTP 404 Not Found: not_found: no such workflow"),
+        (response(b'{"estimated_cost": 12}', 500), "HTTP 500 Internal Server Error: the server failed"),
+        (response(b'{"estimated_cost": 12}', 201), "HTTP 201 Created: the response cannot be read"),
         (NoResponse("timeout", written=True, detail="no answer in time"), "no answer in time"),
         (
-            answer(b"", 401),
+            response(b"", 401),
             "HTTP 401 Unauthorized: the API does not recognise the key; it has no 'Bearer ' prefix, as it should",
         ),
         (
@@ -117,44 +116,44 @@ REFUSED = b'{"error": {"code": "not_found", "message": "no such workflow"}}'
         ),
     ],
 )
-def test_what_is_no_answer_tells_why(happening: ExchangeResult, why: str) -> None:
-    assert ask(happening) == (Estimate(None, why), why)
+def test_a_failure_is_a_problem(result: ExchangeResult, problem: str) -> None:
+    assert fetch(result) == (Estimate(None, problem), problem)
 
 
-def test_a_key_with_a_prefix_is_said_to_have_one() -> None:
-    cost, problem = ask(answer(b"", 401), bearer=True)
-    assert "begins with 'Bearer '" in cost.problem
-    assert cost.problem == problem
+def test_the_problem_mentions_a_bearer_prefix() -> None:
+    estimate, problem = fetch(response(b"", 401), bearer=True)
+    assert "begins with 'Bearer '" in estimate.problem
+    assert estimate.problem == problem
 
 
 @pytest.mark.parametrize(
-    ("happening", "remedy"),
+    ("result", "hint"),
     [
         (NoResponse("certificate", written=False, detail="x"), "Have the host's certificate checked."),
         (NoResponse("certificate", written=False, detail="x: certificate is not yet valid"), "clock"),
         (NoResponse("certificate", written=False, detail="x: self-signed certificate"), "--ca-bundle FILE"),
         (NoResponse("connect", written=False, detail="x"), "the network, or try again later"),
         (NoResponse("timeout", written=True, detail="x"), "the network, or try again later"),
-        (answer(b"", 401), "PIXXEL_API_KEY"),
-        (answer(b"", 307), "Check the base URL."),
-        (answer(b"", 425), "Try again later."),
-        (answer(b"", 429), "Try again later."),
-        (answer(b"", 500), "Try again later."),
-        (answer(b"", 599), "Try again later."),
+        (response(b"", 401), "PIXXEL_API_KEY"),
+        (response(b"", 307), "Check the base URL."),
+        (response(b"", 425), "Try again later."),
+        (response(b"", 429), "Try again later."),
+        (response(b"", 500), "Try again later."),
+        (response(b"", 599), "Try again later."),
     ],
 )
-def test_what_to_do_is_told_where_it_is_not_about_a_workflow(happening: ExchangeResult, remedy: str) -> None:
-    asker = Fetcher(Limits(attempts=1, timeout=0.01))
-    told = estimates.fetch_estimates(asker, Api({"w-1": happening}), ["w-1"], [PAIR])
-    [(words, what)] = told.remedies.items()
-    assert words == told.problems[PAIR] == told.estimates["w-1"].problem
-    assert remedy in what
+def test_problems_unrelated_to_the_workflow_have_a_hint(result: ExchangeResult, hint: str) -> None:
+    fetcher = Fetcher(Limits(attempts=1, timeout=0.01))
+    fetched = fetch_estimates(fetcher, Api({"w-1": result}), ["w-1"], [PAIR])
+    [(problem, text)] = fetched.hints.items()
+    assert problem == fetched.problems[PAIR] == fetched.estimates["w-1"].problem
+    assert hint in text
 
 
 @pytest.mark.parametrize("status", [200, 400, 403, 404, 422])
-def test_what_to_do_about_a_workflow_is_not(status: int) -> None:
-    told = estimates.fetch_estimates(Fetcher(Limits()), Api({"w-1": answer(b"", status)}), ["w-1"], [PAIR])
-    assert told.remedies == {}
+def test_problems_of_a_workflow_have_no_hint(status: int) -> None:
+    fetched = fetch_estimates(Fetcher(Limits()), Api({"w-1": response(b"", status)}), ["w-1"], [PAIR])
+    assert fetched.hints == {}
 
 
 # Workflows.
@@ -167,19 +166,19 @@ def test_what_to_do_about_a_workflow_is_not(status: int) -> None:
         ({"id": "w-1", "project_id": "p-1", "val_errors": None}, ""),
         ({"id": "w-1", "project_id": "p-1", "val_errors": []}, ""),
         ({"id": "w-1", "project_id": "p-1", "val_errors": "none"}, ""),
-        ({"id": "w-1", "project_id": "p-1", "val_errors": [1, 2]}, "the workflow has 2 validation error(s)"),
-        ({}, ""),  # fields vanish; that there is an answer says enough
+        ({"id": "w-1", "project_id": "p-1", "val_errors": [1, 2]}, "the workflow has 2 validation errors"),
+        ({}, ""),  # fields may be missing; the status is enough
         ({"id": "", "project_id": ""}, ""),
         ({"id": 1, "project_id": None}, ""),
-        ({"id": "w-2", "project_id": "p-1"}, "the API answers with another workflow: w-2"),
+        ({"id": "w-2", "project_id": "p-1"}, "the API returned another workflow: w-2"),
         ({"id": "w-1", "project_id": "p-2"}, "the workflow is in another project: p-2"),
     ],
 )
-def test_a_workflow_is_the_one_that_was_asked_for(members: dict[str, Any], problem: str) -> None:
-    assert ask(answer(json.dumps(members).encode()))[1] == problem
+def test_the_workflow_must_be_the_requested_one(members: dict[str, Any], problem: str) -> None:
+    assert fetch(response(json.dumps(members).encode()))[1] == problem
 
 
-# Anything at all.
+# Arbitrary responses.
 
 bodies = st.one_of(
     st.binary(max_size=60),
@@ -194,45 +193,44 @@ bodies = st.one_of(
     ),
     st.integers(-(10**30), 10**30).map(lambda cost: b'{"estimated_cost": %d}' % cost),
 )
-happenings = st.one_of(
-    st.builds(answer, bodies),
-    st.builds(answer, bodies, st.integers(200, 599)),
+results = st.one_of(
+    st.builds(response, bodies),
+    st.builds(response, bodies, st.integers(200, 599)),
     st.just(NoResponse("garbage", written=True, detail="what came is not an HTTP answer")),
 )
 
 
 @settings(max_examples=60)
-@given(st.lists(happenings, min_size=1, max_size=8))
-def test_whatever_it_says_is_a_cost_or_a_reason(said: list[ExchangeResult]) -> None:
-    told = {f"w{number}": happening for number, happening in enumerate(said)}
-    asker = Fetcher(Limits(concurrency=2, attempts=1, timeout=0.01))
-    made = estimates.fetch_estimates(asker, Api(told), told, [(one, "p-1") for one in told])
-    assert list(made.estimates) == list(told)
-    for cost in made.estimates.values():
-        assert (cost.cost is None) is bool(cost.problem)
-        assert cost.cost is None or (type(cost.cost) is int and 0 <= cost.cost <= 2**53)
-    assert all(isinstance(problem, str) for problem in made.problems.values())
+@given(st.lists(results, min_size=1, max_size=8))
+def test_any_response_gives_an_estimate_or_a_problem(drawn: list[ExchangeResult]) -> None:
+    by_workflow = {f"w{number}": result for number, result in enumerate(drawn)}
+    fetcher = Fetcher(Limits(concurrency=2, attempts=1, timeout=0.01))
+    fetched = fetch_estimates(fetcher, Api(by_workflow), by_workflow, [(workflow, "p-1") for workflow in by_workflow])
+    assert list(fetched.estimates) == list(by_workflow)
+    for estimate in fetched.estimates.values():
+        assert (estimate.cost is None) is bool(estimate.problem)
+        assert estimate.cost is None or (type(estimate.cost) is int and 0 <= estimate.cost <= 2**53)
+    assert all(isinstance(problem, str) for problem in fetched.problems.values())
 
 
-# How often, and by whom.
+# The requests.
 
 
-def test_each_workflow_and_each_pair_is_asked_for_once() -> None:
+def test_one_request_for_each_workflow_and_each_pair() -> None:
     pairs = [(f"w{number % 3}", f"p{number % 2}") for number in range(60)]
 
     def choose(request: Request) -> Script:
-        priced = request.target.endswith("/estimate")
-        return reply(200, b'{"estimated_cost": %d}' % int(request.workflow[1:]) if priced else b'{"val_errors": [1]}')
+        if request.target.endswith("/estimate"):
+            return reply(200, b'{"estimated_cost": %d}' % int(request.workflow[1:]))
+        return reply(200, b'{"val_errors": [1]}')
 
     with (
         WireServer(choose=choose) as server,
         api.ReadOnlyClient(Endpoint(server.url, ApiKey("key")), 4) as reader,
     ):
-        made = estimates.fetch_estimates(
-            Fetcher(Limits(concurrency=4)), reader, (workflow for workflow, _ in pairs), pairs
-        )
-    assert made.estimates == {f"w{number}": Estimate(number) for number in range(3)}
-    assert made.problems == dict.fromkeys(pairs, "the workflow has 1 validation error(s)")
+        fetched = fetch_estimates(Fetcher(Limits(concurrency=4)), reader, (workflow for workflow, _ in pairs), pairs)
+    assert fetched.estimates == {f"w{number}": Estimate(number) for number in range(3)}
+    assert fetched.problems == dict.fromkeys(pairs, "the workflow has 1 validation error")
     assert Counter(request.target for request in server.requests) == {
         **{f"/v0/workflows/w{number}/estimate": 1 for number in range(3)},
         **{f"/v0/workflows/w{number}?project_id=p{project}": 1 for number in range(3) for project in range(2)},
@@ -240,25 +238,25 @@ def test_each_workflow_and_each_pair_is_asked_for_once() -> None:
     assert {request.method for request in server.requests} == {"GET"}
 
 
-def test_estimates_alone_ask_for_nothing_else() -> None:
-    reader = Api({"w-1": answer(b'{"estimated_cost": 3}')})
-    assert estimates.fetch_estimates(Fetcher(Limits()), reader, ["w-1", "w-1"], ()).estimates == {"w-1": Estimate(3)}
-    assert reader.asked == ["w-1"]
+def test_estimates_alone_make_no_other_request() -> None:
+    reader = Api({"w-1": response(b'{"estimated_cost": 3}')})
+    assert fetch_estimates(Fetcher(Limits()), reader, ["w-1", "w-1"], ()).estimates == {"w-1": Estimate(3)}
+    assert reader.requests == ["w-1"]
 
 
-def test_an_api_that_does_not_answer_is_waited_for_once_for_both() -> None:
+def test_an_api_that_does_not_respond_costs_one_timeout() -> None:
     silent = NoResponse("timeout", written=True, detail="no answer in time")
     reader = Api({f"w{number}": silent for number in range(9)})
-    made = estimates.fetch_estimates(
-        Fetcher(Limits(concurrency=1)), reader, reader.told, [(one, "p") for one in reader.told]
-    )
-    assert set(made.problems.values()) == {one.problem for one in made.estimates.values()} == {"no answer in time"}
-    assert len(reader.asked) == 1
+    pairs = [(workflow, "p") for workflow in reader.results]
+    fetched = fetch_estimates(Fetcher(Limits(concurrency=1)), reader, reader.results, pairs)
+    problems = {estimate.problem for estimate in fetched.estimates.values()}
+    assert problems == set(fetched.problems.values()) == {"no answer in time"}
+    assert len(reader.requests) == 1
 
 
-def test_who_is_asked_has_no_way_to_create_a_job() -> None:
-    assert get_type_hints(estimates.fetch_estimates)["reader"] is estimates.WorkflowReader
-    assert {name for name in vars(estimates.WorkflowReader) if not name.startswith("_")} == {
+def test_the_reader_cannot_create_a_job() -> None:
+    assert get_type_hints(fetch_estimates)["reader"] is WorkflowReader
+    assert {name for name in vars(WorkflowReader) if not name.startswith("_")} == {
         "bearer",
         "get_estimate",
         "get_workflow",

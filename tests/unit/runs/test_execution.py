@@ -64,7 +64,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
     for module in (execution, reconcile, engine):
         monkeypatch.setattr(module, "datetime", Driven)
-    monkeypatch.setattr(execution, "_steady", lambda _begun: lambda: Driven.now(UTC))
+    monkeypatch.setattr(execution, "_steady_clock", lambda _begun: lambda: Driven.now(UTC))
     return driven
 
 
@@ -420,7 +420,7 @@ def test_one_more_is_not_asked_for_twice_while_the_first_is_in_doubt(site: Site)
     site.run(A)
     site.backend.does = {"a": ["lost"]}
     assert site.run(A, again=("a",), hold=True).record["a"] in ("created job-1", "doubt")
-    with pytest.raises(UsageError, match="one more of it was sent, and is in doubt"):
+    with pytest.raises(UsageError, match="an earlier --again submission of this job is in doubt"):
         site.run(A, again=("a",), hold=True)
     assert site.backend.posts == ["a", "a"]
 

@@ -96,7 +96,7 @@ def test_each_job_has_one_outcome_in_the_manifest_s_order(ledger: Ledger) -> Non
     ("of_job", "of_run", "expected"),
     [
         ({"enabled": False}, {"state": "stopped", "detail": "401"}, ("disabled", "enabled: false in the manifest")),
-        ({"name": "b"}, {"settings": {"only": ["a*"]}}, ("not_selected", "its name matches no --only")),
+        ({"name": "b"}, {"settings": {"only": ["a*"]}}, ("not_selected", "matches no --only pattern")),
         ({"name": "ab"}, {"settings": {"only": ["a*"]}}, ("interrupted", "the run ended before its turn")),
         ({}, {"state": "stopped", "detail": "401"}, ("stopped", "401")),
         ({}, {"state": "interrupted", "detail": "by SIGINT"}, ("interrupted", "by SIGINT")),
