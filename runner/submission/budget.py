@@ -1,7 +1,7 @@
-"""What a run may cost: what was spent under its run key so far, and whether one more job fits. Pure.
+"""The cost limit of a run key: what is spent so far, and whether one more job fits. Pure.
 
-Spent is the larger of estimate and cost, over every job that is created, in doubt or in flight: a cost may be 0 while
-a job is young, and what is in doubt may have to be paid for.
+Spent is the larger of estimate and cost of every job that is created, in doubt or in flight: a cost may be 0 while a
+job is young, and a job in doubt may have to be paid for.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from runner.client.job import parse_job
 from runner.core.models import Created, InDoubt, NotCreated, Submission
 
-_LARGEST = 2**53  # tokens: no cost that a person could pay, and no sum of them that is slow to print
+_MAX_COST = 2**53  # tokens: more than anybody could pay, and sums of it still print quickly
 
 
 @dataclass(slots=True)
 class Budget:
-    """The tokens of one run key. `limit` is None where there is none; a job of unknown cost counts once it is told."""
+    """The tokens of one run key. `limit` is None if there is none. Without an estimate, a job counts by its cost."""
 
     limit: int | None = None
     spent: int = 0
@@ -26,11 +26,11 @@ class Budget:
         return self.limit is None or self.spent + (submission.estimate or 0) <= self.limit
 
     def reserve(self, submission: Submission) -> None:
-        """A job is about to be sent."""
+        """Count the estimate of a job that is about to be sent."""
         self.spent += submission.estimate or 0
 
     def settle(self, submission: Submission, outcome: Created | NotCreated | InDoubt | None) -> None:
-        """What became of a job that was taken; None when it was certainly not sent."""
+        """Replace a reservation by what the outcome costs; None if the job was certainly not sent."""
         estimate = submission.estimate or 0
         match outcome:
             case Created(body=body):
@@ -41,12 +41,12 @@ class Budget:
                 pass
 
     def describe_refusal(self, submission: Submission) -> str:
-        """Why a job does not fit, in words."""
+        """Why a job does not fit."""
         price = "of unknown cost" if submission.estimate is None else f"estimated at {submission.estimate}"
         return f"budget: {self.spent} of {self.limit} tokens are spent, and {submission.job.name} is {price}"
 
 
 def reported_cost(body: bytes) -> int:
-    """The cost that a job object tells; 0 where it tells none, or one that is none."""
+    """The cost in a job object, in tokens; 0 if it has none, or an invalid one."""
     job = parse_job(body)
-    return min(max(0, job.cost or 0), _LARGEST) if job else 0
+    return min(max(0, job.cost or 0), _MAX_COST) if job else 0

@@ -1,4 +1,4 @@
-"""What is still to be sent, when, and whether the same trouble keeps coming."""
+"""What is still to be sent and when, and whether the same failure keeps coming."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from runner.core.models import ErrorInfo, InDoubt, NotCreated, Outcome, Submissi
 
 @dataclass(order=True, frozen=True, slots=True)
 class QueuedJob:
-    """A job that waits to be sent: which attempt this will be, from 1, and its outcome so far if it was tried.
+    """A job that waits to be sent. `attempt` counts from 1; `outcome` is that of the attempt before, if any.
 
-    `due` is when it may go, 0 for a job that may go at any time.
+    `due` is when it may be sent, 0 for a job that may be sent at any time.
     """
 
     due: float
@@ -24,71 +24,71 @@ class QueuedJob:
 
 
 class SubmissionQueue:
-    """What is still to be sent: fresh jobs in their order, and jobs to try again when they are due."""
+    """New jobs in their order, and retries by the time when they are due."""
 
     def __init__(self, submissions: Sequence[Submission]) -> None:
-        self._fresh = deque(QueuedJob(0.0, 1, submission) for submission in submissions)
+        self._new = deque(QueuedJob(0.0, 1, submission) for submission in submissions)
         self._retries: list[QueuedJob] = []
 
     def __bool__(self) -> bool:
-        return bool(self._fresh or self._retries)
+        return bool(self._new or self._retries)
 
-    def due(self, now: float, *, fresh: bool = True) -> float | None:
-        """When the next job may go, as far as the backlog knows: None when none is left. Fresh ones only if `fresh`."""
-        first = self._retries[0].due if self._retries else None
-        if fresh and self._fresh and (first is None or first > now):
+    def next_due(self, now: float, *, include_new: bool = True) -> float | None:
+        """When the next job may be sent; None if there is none. New jobs count only if `include_new`."""
+        first_retry = self._retries[0].due if self._retries else None
+        if include_new and self._new and (first_retry is None or first_retry > now):
             return now
-        return first
+        return first_retry
 
     def count_waiting(self, now: float) -> int:
-        """How many jobs wait to be tried again."""
+        """How many retries are not due yet."""
         return sum(retry.due > now for retry in self._retries)
 
-    def next(self, now: float) -> QueuedJob | None:
-        """The job that `take` would give, or the first that is to be tried again later; None when none is left."""
-        if self._retries and (self._retries[0].due <= now or not self._fresh):
+    def peek(self, now: float) -> QueuedJob | None:
+        """The job that `pop` would return, else the first retry to come; None if there is none."""
+        if self._retries and (self._retries[0].due <= now or not self._new):
             return self._retries[0]
-        return self._fresh[0] if self._fresh else None
+        return self._new[0] if self._new else None
 
-    def take(self, now: float) -> QueuedJob:
-        """The next job."""
+    def pop(self, now: float) -> QueuedJob:
+        """Remove and return the next job."""
         if self._retries and self._retries[0].due <= now:
             return heapq.heappop(self._retries)
-        return self._fresh.popleft()
+        return self._new.popleft()
 
-    def put_back(self, waiting: QueuedJob) -> None:
-        """Return a job whose attempt did not count: it goes next."""
-        self._fresh.appendleft(waiting)
+    def put_back(self, job: QueuedJob) -> None:
+        """Return a job whose attempt did not count: it is next."""
+        self._new.appendleft(job)
 
-    def add_retry(self, waiting: QueuedJob) -> None:
-        """Keep a job for another attempt."""
-        heapq.heappush(self._retries, waiting)
+    def add_retry(self, job: QueuedJob) -> None:
+        """Add a job for another attempt."""
+        heapq.heappush(self._retries, job)
 
     def drain(self) -> list[QueuedJob]:
-        """Take everything out."""
-        everything = [*self._retries, *self._fresh]
+        """Remove and return all jobs."""
+        jobs = [*self._retries, *self._new]
         self._retries.clear()
-        self._fresh.clear()
-        return everything
+        self._new.clear()
+        return jobs
 
 
 @dataclass(slots=True)
 class FailureStreak:
-    """How often the same trouble came in a row."""
+    """How many times in a row the same failure came."""
 
     limit: int
     kind: str = ""
     count: int = 0
 
     def add(self, outcome: Outcome) -> bool:
-        """Count an outcome; whether the limit is reached."""
-        kind = _trouble(outcome)
+        """Count an outcome, and return whether the limit is reached."""
+        kind = _failure_kind(outcome)
         self.count = self.count + 1 if kind and kind == self.kind else int(bool(kind))
         self.kind = kind
         return 0 < self.limit <= self.count
 
 
-def _trouble(outcome: Outcome) -> str:
+def _failure_kind(outcome: Outcome) -> str:
     match outcome:
         case InDoubt():
             return "in doubt"

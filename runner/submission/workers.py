@@ -1,4 +1,4 @@
-"""The threads that send. They decide nothing: a flight goes in, what came of it goes out.
+"""The threads that send. They decide nothing: requests go in, and their results come out.
 
 They share two queues with the thread that decides, and a gate.
 """
@@ -20,90 +20,90 @@ from runner.submission.queue import QueuedJob
 
 
 class Sender(Protocol):
-    """What the engine needs of the API."""
+    """What the engine needs of the API's client."""
 
     @property
     def bearer(self) -> bool:
         """Whether the key begins with `Bearer `."""
 
     def create_job(self, workflow_id: str, project_id: str, exchange: Exchange) -> ExchangeResult:
-        """Send one POST, once, and say what came of it. Never raises."""
+        """Send one POST, once, and return its result. Never raises."""
 
 
 @dataclass(slots=True)
 class InFlightRequest:
-    """One send on its way: claimed, and not yet decided."""
+    """A request that is claimed and has no outcome yet."""
 
-    waiting: QueuedJob
+    queued: QueuedJob
     exchange: Exchange
     claimed_at: datetime
 
     @property
     def submission(self) -> Submission:
         """What is sent."""
-        return self.waiting.submission
+        return self.queued.submission
 
     @property
     def attempt(self) -> int:
-        """Which attempt this is, from 1."""
-        return self.waiting.attempt
+        """The number of this attempt, from 1."""
+        return self.queued.attempt
 
 
-WorkerEvent = tuple[InFlightRequest, ExchangeResult] | int  # what came of a send, or a signal's number
+WorkerEvent = tuple[InFlightRequest, ExchangeResult] | int  # the result of a request, or the number of a signal
 
 
 class _Gate:
-    """Keeps workers from taking more work while an answer that may change everything is not yet settled.
+    """Keeps workers from sending more before a result that may change everything has been handled.
 
-    A job that was claimed ahead of a 429 or a 401 would otherwise be sent after it by the very worker that got it.
+    Otherwise the worker that got a 429 or a 401 would send the next job that was claimed ahead.
     """
 
     def __init__(self) -> None:
-        self._unsettled = 0
-        self._change = threading.Condition()
+        self._unhandled = 0
+        self._changed = threading.Condition()
 
     def close(self) -> None:
-        """An answer came that is to be settled first."""
-        with self._change:
-            self._unsettled += 1
-
-    def settled(self) -> None:
-        """One such answer has been."""
-        with self._change:
-            self._unsettled -= 1
-            self._change.notify_all()
+        """A result came that is to be handled first."""
+        with self._changed:
+            self._unhandled += 1
 
     def open(self) -> None:
-        """Let everyone through: there is nothing left to settle."""
-        with self._change:
-            self._unsettled = 0
-            self._change.notify_all()
+        """One such result has been handled."""
+        with self._changed:
+            self._unhandled -= 1
+            self._changed.notify_all()
+
+    def open_for_good(self) -> None:
+        """Let all workers through: nothing is left to handle."""
+        with self._changed:
+            self._unhandled = 0
+            self._changed.notify_all()
 
     def pass_through(self) -> None:
-        """Wait until all such answers have been."""
-        if self._unsettled:  # read without the lock: most answers are plain, and this is on each one's way
-            with self._change:
-                self._change.wait_for(lambda: not self._unsettled)
+        """Wait until all such results have been handled."""
+        if self._unhandled:  # read without the lock, as every result passes here and most are plain
+            with self._changed:
+                self._changed.wait_for(lambda: not self._unhandled)
 
 
-def _is_plain(happening: ExchangeResult) -> bool:
-    return isinstance(happening, Response) and happening.status == HTTPStatus.OK
+def _is_plain(result: ExchangeResult) -> bool:
+    return isinstance(result, Response) and result.status == HTTPStatus.OK
 
 
 class Workers:
-    """So many threads that send; a context manager. All but `signal` is for the one thread that decides.
+    """Threads that send; a context manager. All methods but `signal` are for the one thread that decides.
 
-    Once entered, `count` is how many there are: as many as the system allows, which may be none.
+    Once entered, `count` is the number of threads: as many as the system allows, which may be none.
     """
 
     def __init__(self, sender: Sender, count: int) -> None:
         self._sender = sender
-        self._todo: SimpleQueue[InFlightRequest | None] = SimpleQueue()
-        self._back: SimpleQueue[WorkerEvent] = SimpleQueue()
+        self._requests: SimpleQueue[InFlightRequest | None] = SimpleQueue()
+        self._events: SimpleQueue[WorkerEvent] = SimpleQueue()
         self._gate = _Gate()
         self._threads: list[threading.Thread] = []
         self.count = count
-        self.abandoned = False  # some are stuck: they can't write any more, and are left behind
+        self.abandoned = False  # some are stuck: they can't write any more, and are not waited for
 
     def __enter__(self) -> Self:
         for number in range(self.count):
@@ -117,47 +117,47 @@ class Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._gate.open()
+        self._gate.open_for_good()
         for _thread in self._threads:
-            self._todo.put(None)
+            self._requests.put(None)
         for thread in self._threads:
             thread.join(timeout=0 if self.abandoned else None)
 
-    def hand(self, flight: InFlightRequest) -> None:
-        """Give the next free worker something to send."""
-        self._todo.put(flight)
+    def send(self, request: InFlightRequest) -> None:
+        """Give a request to the next free worker."""
+        self._requests.put(request)
 
     def recall(self) -> list[InFlightRequest]:
-        """Take back what no worker has begun, in its order."""
-        idle: list[InFlightRequest] = []
+        """Take back the requests that no worker has started, in their order."""
+        requests: list[InFlightRequest] = []
         with suppress(Empty):
-            while (flight := self._todo.get_nowait()) is not None:
-                idle.append(flight)
-        return idle
+            while (request := self._requests.get_nowait()) is not None:
+                requests.append(request)
+        return requests
 
     def signal(self, signum: int) -> None:
         """Wake the thread that decides with a signal. Safe in a signal handler: SimpleQueue.put is reentrant."""
-        self._back.put(signum)
+        self._events.put(signum)
 
-    def arrivals(self, timeout: float) -> list[WorkerEvent]:
-        """All that came back; waits for the first for so many seconds."""
-        arrivals: list[WorkerEvent] = []
+    def wait(self, timeout: float) -> list[WorkerEvent]:
+        """Return all events; wait for the first for up to `timeout` seconds."""
+        events: list[WorkerEvent] = []
         with suppress(Empty):
-            arrivals.append(self._back.get(timeout=timeout))
+            events.append(self._events.get(timeout=timeout))
             while True:
-                arrivals.append(self._back.get_nowait())
-        return arrivals
+                events.append(self._events.get_nowait())
+        return events
 
-    def settled(self, happening: ExchangeResult) -> None:
-        """What a worker brought back has been acted on: it may go on."""
-        if not _is_plain(happening):
-            self._gate.settled()
+    def handled(self, result: ExchangeResult) -> None:
+        """Let workers go on after a result that was waited for has been handled."""
+        if not _is_plain(result):
+            self._gate.open()
 
     def _work(self) -> None:
-        while (flight := self._todo.get()) is not None:
-            job = flight.submission.job
-            happening = self._sender.create_job(job.workflow_id, job.project_id, flight.exchange)
-            if not _is_plain(happening):
+        while (request := self._requests.get()) is not None:
+            job = request.submission.job
+            result = self._sender.create_job(job.workflow_id, job.project_id, request.exchange)
+            if not _is_plain(result):
                 self._gate.close()
-            self._back.put((flight, happening))
+            self._events.put((request, result))
             self._gate.pass_through()

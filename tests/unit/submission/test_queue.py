@@ -15,64 +15,64 @@ TRIED = NotCreated(ErrorInfo("unreachable", "no connection"), 1, AT)
 
 
 def test_fresh_jobs_go_in_their_order_until_none_is_left() -> None:
-    backlog = SubmissionQueue([A, B])
-    assert backlog
-    assert backlog.due(5.0) == 5.0
-    assert [backlog.take(5.0), backlog.take(5.0)] == [QueuedJob(0.0, 1, A), QueuedJob(0.0, 1, B)]
-    assert not backlog
-    assert backlog.due(5.0) is None
-    assert backlog.count_waiting(5.0) == 0
+    queue = SubmissionQueue([A, B])
+    assert queue
+    assert queue.next_due(5.0) == 5.0
+    assert [queue.pop(5.0), queue.pop(5.0)] == [QueuedJob(0.0, 1, A), QueuedJob(0.0, 1, B)]
+    assert not queue
+    assert queue.next_due(5.0) is None
+    assert queue.count_waiting(5.0) == 0
 
 
 def test_a_retry_waits_for_its_time_and_then_goes_before_fresh_jobs() -> None:
-    backlog = SubmissionQueue([A])
-    backlog.add_retry(QueuedJob(20.0, 2, C, TRIED))
-    backlog.add_retry(QueuedJob(10.0, 3, B, TRIED))
-    assert (backlog.due(9.0), backlog.count_waiting(9.0)) == (9.0, 2)
-    assert backlog.take(9.0).submission == A
-    assert (backlog.due(9.0), backlog.count_waiting(9.0)) == (10.0, 2)
-    assert (backlog.due(10.0), backlog.count_waiting(10.0)) == (10.0, 1)
-    assert backlog.take(10.0) == QueuedJob(10.0, 3, B, TRIED)
-    assert backlog.due(30.0) == 20.0
-    assert backlog.take(30.0) == QueuedJob(20.0, 2, C, TRIED)
-    assert not backlog
+    queue = SubmissionQueue([A])
+    queue.add_retry(QueuedJob(20.0, 2, C, TRIED))
+    queue.add_retry(QueuedJob(10.0, 3, B, TRIED))
+    assert (queue.next_due(9.0), queue.count_waiting(9.0)) == (9.0, 2)
+    assert queue.pop(9.0).submission == A
+    assert (queue.next_due(9.0), queue.count_waiting(9.0)) == (10.0, 2)
+    assert (queue.next_due(10.0), queue.count_waiting(10.0)) == (10.0, 1)
+    assert queue.pop(10.0) == QueuedJob(10.0, 3, B, TRIED)
+    assert queue.next_due(30.0) == 20.0
+    assert queue.pop(30.0) == QueuedJob(20.0, 2, C, TRIED)
+    assert not queue
 
 
 def test_of_retries_that_are_due_the_earliest_goes_first_and_equal_ones_do_not_clash() -> None:
-    backlog = SubmissionQueue([])
+    queue = SubmissionQueue([])
     for due, submission in ((3.0, A), (1.0, B), (1.0, C)):
-        backlog.add_retry(QueuedJob(due, 2, submission, TRIED))
-    taken = [backlog.take(3.0).submission for _ in range(3)]
+        queue.add_retry(QueuedJob(due, 2, submission, TRIED))
+    taken = [queue.pop(3.0).submission for _ in range(3)]
     assert taken[2] == A
     assert {submission.job.name for submission in taken[:2]} == {"b", "c"}
 
 
 def test_a_job_put_back_goes_next_with_the_same_attempt() -> None:
-    backlog = SubmissionQueue([A, B])
-    first = backlog.take(0.0)
-    backlog.put_back(first)
-    assert backlog.take(0.0) == first
-    backlog.put_back(QueuedJob(7.0, 4, C, TRIED))
-    assert backlog.take(0.0) == QueuedJob(7.0, 4, C, TRIED)
-    assert backlog.take(0.0).submission == B
+    queue = SubmissionQueue([A, B])
+    first = queue.pop(0.0)
+    queue.put_back(first)
+    assert queue.pop(0.0) == first
+    queue.put_back(QueuedJob(7.0, 4, C, TRIED))
+    assert queue.pop(0.0) == QueuedJob(7.0, 4, C, TRIED)
+    assert queue.pop(0.0).submission == B
 
 
 def test_fresh_jobs_can_be_left_out_of_what_is_due() -> None:
-    backlog = SubmissionQueue([A])
-    assert backlog.due(5.0, fresh=False) is None
-    backlog.add_retry(QueuedJob(20.0, 2, C, TRIED))
-    assert backlog.due(5.0, fresh=False) == 20.0
-    assert backlog.due(5.0) == 5.0
+    queue = SubmissionQueue([A])
+    assert queue.next_due(5.0, include_new=False) is None
+    queue.add_retry(QueuedJob(20.0, 2, C, TRIED))
+    assert queue.next_due(5.0, include_new=False) == 20.0
+    assert queue.next_due(5.0) == 5.0
 
 
 def test_emptying_tells_the_outcome_so_far_of_what_was_tried() -> None:
-    backlog = SubmissionQueue([A, B])
-    backlog.put_back(backlog.take(0.0))
-    backlog.add_retry(QueuedJob(10.0, 2, C, TRIED))
-    left = sorted(backlog.drain(), key=lambda waiting: waiting.submission.ordinal)
+    queue = SubmissionQueue([A, B])
+    queue.put_back(queue.pop(0.0))
+    queue.add_retry(QueuedJob(10.0, 2, C, TRIED))
+    left = sorted(queue.drain(), key=lambda waiting: waiting.submission.ordinal)
     assert [(waiting.submission, waiting.outcome) for waiting in left] == [(A, None), (B, None), (C, TRIED)]
-    assert not backlog
-    assert backlog.drain() == []
+    assert not queue
+    assert queue.drain() == []
 
 
 def failed(kind: str, status: int | None = None) -> NotCreated:

@@ -199,7 +199,7 @@ def test_the_id_of_an_earlier_job_is_no_proof_of_a_new_one() -> None:
         (answer(429), "HTTP 429 Too Many Requests: too many requests"),
         (
             answer(502, b"<html>"),
-            "HTTP 502 Bad Gateway: the server failed, perhaps after it created the job",
+            "HTTP 502 Bad Gateway: the server failed, possibly after it created the job",
         ),
     ],
 )
