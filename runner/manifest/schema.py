@@ -141,7 +141,7 @@ def _is_plain_label(item: tuple[str, Any]) -> bool:
 
 
 def _translate(error: Any, document: Document, indices: list[int]) -> Iterator[Problem]:
-    """The problems that one `jsonschema.ValidationError` stands for. `indices` has those of the jobs it knows."""
+    """The problems behind a `jsonschema.ValidationError`. `indices` maps validated jobs to those of the document."""
     path = tuple(error.absolute_path)
     if len(path) > 1 and path[0] == "jobs":
         path = ("jobs", indices[path[1]], *path[2:])
@@ -149,14 +149,14 @@ def _translate(error: Any, document: Document, indices: list[int]) -> Iterator[P
     if "propertyNames" in error.absolute_schema_path:
         path, create_problem = (*path, error.instance), document.key_problem
     if error.validator == "type":
-        findings = _type(error, path, document.raw(path))
+        findings = _explain_type(error, path, document.raw(path))
     else:
         findings = _KEYWORDS[error.validator](error, path)
     for field, message, hint in findings:
         yield create_problem(field, message, hint)
 
 
-def _type(error: Any, path: FieldPath, raw: str | None) -> Iterator[Finding]:
+def _explain_type(error: Any, path: FieldPath, raw: str | None) -> Iterator[Finding]:
     expected = error.validator_value
     if expected == "string" and raw:
         yield path, *_explain_misread(error.instance, raw, error.schema)
@@ -167,32 +167,32 @@ def _type(error: Any, path: FieldPath, raw: str | None) -> Iterator[Finding]:
         yield path, message, _type_hint(expected, error.instance)
 
 
-def _required(error: Any, path: FieldPath) -> Iterator[Finding]:
+def _explain_required(error: Any, path: FieldPath) -> Iterator[Finding]:
     for key in error.validator_value:
         if key not in error.instance:
             hint = _TOP_LEVEL_HINTS.get(key, f"add `{key}:` to this job, or to `defaults` for all jobs")
             yield path, f"missing required key `{key}`", hint
 
 
-def _additional_properties(error: Any, path: FieldPath) -> Iterator[Finding]:
+def _explain_unknown_keys(error: Any, path: FieldPath) -> Iterator[Finding]:
     known = list(error.schema["properties"])
     for key in error.instance:
         if key not in known:
             yield (*path, key), *_explain_unknown_key(key, known, path)
 
 
-def _const(error: Any, path: FieldPath) -> Iterator[Finding]:
+def _explain_version(error: Any, path: FieldPath) -> Iterator[Finding]:
     if isinstance(error.instance, int | float) and not isinstance(error.instance, bool):
         message = f"unsupported format version {format_number(error.instance)}"
         yield path, message, "write `version: 1`, or upgrade pixxel-runner"
 
 
-def _enum(error: Any, path: FieldPath) -> Iterator[Finding]:
+def _explain_enum(error: Any, path: FieldPath) -> Iterator[Finding]:
     if isinstance(error.instance, str):
         yield path, *_explain_choice(error.instance, error.validator_value)
 
 
-def _range(error: Any, path: FieldPath) -> Iterator[Finding]:
+def _explain_range(error: Any, path: FieldPath) -> Iterator[Finding]:
     schema = error.schema
     if schema["type"] == "integer" and error.instance % 1:
         return  # reported as a wrong type
@@ -203,7 +203,7 @@ def _range(error: Any, path: FieldPath) -> Iterator[Finding]:
     yield path, message, f"use a number {limits}"
 
 
-def _length(error: Any, path: FieldPath) -> Iterator[Finding]:
+def _explain_length(error: Any, path: FieldPath) -> Iterator[Finding]:
     if error.instance:
         message = f"must be at most {error.schema['maxLength']:,} characters, got {len(error.instance):,}"
         yield path, message, "shorten it"
@@ -211,31 +211,31 @@ def _length(error: Any, path: FieldPath) -> Iterator[Finding]:
         yield path, "must not be empty", "write a value, or remove the key"
 
 
-def _pattern(error: Any, path: FieldPath) -> Iterator[Finding]:
+def _explain_pattern(error: Any, path: FieldPath) -> Iterator[Finding]:
     if error.instance:
         message = f"invalid value {quote(error.instance)}: {error.schema['patternErrorMessage']}"
         yield path, message, _pattern_hint(error)
-    elif "minLength" not in error.schema:  # otherwise `_length` reports it
-        yield from _length(error, path)
+    elif "minLength" not in error.schema:  # otherwise `_explain_length` reports it
+        yield from _explain_length(error, path)
 
 
-def _min_items(_error: Any, path: FieldPath) -> Iterator[Finding]:
+def _explain_min_items(_error: Any, path: FieldPath) -> Iterator[Finding]:
     yield path, "must contain at least one job", "add a job: `- workflow_id: ...`"
 
 
-# `_type` handles the keyword `type`.
+# `_explain_type` handles the keyword `type`.
 _KEYWORDS: dict[str, Callable[[Any, FieldPath], Iterator[Finding]]] = {
-    "additionalProperties": _additional_properties,
-    "const": _const,
-    "enum": _enum,
-    "exclusiveMinimum": _range,
-    "maxLength": _length,
-    "maximum": _range,
-    "minItems": _min_items,
-    "minLength": _length,
-    "minimum": _range,
-    "pattern": _pattern,
-    "required": _required,
+    "additionalProperties": _explain_unknown_keys,
+    "const": _explain_version,
+    "enum": _explain_enum,
+    "exclusiveMinimum": _explain_range,
+    "maxLength": _explain_length,
+    "maximum": _explain_range,
+    "minItems": _explain_min_items,
+    "minLength": _explain_length,
+    "minimum": _explain_range,
+    "pattern": _explain_pattern,
+    "required": _explain_required,
 }
 
 
