@@ -1,7 +1,8 @@
-"""Whether a manifest is the one that the ledger knows by its name: renamed files and twins would buy jobs twice."""
+"""Whether a manifest is the one the ledger knows by its name. Renamed and duplicate ones could submit jobs twice."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from runner.core.errors import RefusedError
@@ -10,74 +11,79 @@ from runner.ledger.store import Ledger
 
 
 def resolve_path(path: str) -> str:
-    """A manifest's path as the ledger keeps it."""
+    """Return a manifest's path as it is stored in the ledger."""
     return path if path == STDIN else str(Path(path).resolve())
 
 
 def check_identity(ledger: Ledger, api: str, manifest: Manifest, *, new: bool = False) -> None:
-    """See that the manifest's record is its own. `new`: a person says that it begins anew.
+    """Check that the ledger's entries for the manifest's name are its own, and that it has none under another name.
+
+    `new` permits it to start over under a new name.
 
     Raises:
-        RefusedError: another existing file has its name, or the ledger knows it by another: its file was renamed, or
-            it was given a name.
+        RefusedError: another existing file has the same name, or the manifest or its file was renamed.
     """
     paths = ledger.manifest_paths(api)
     if manifest.name in paths:
-        _refuse_twin(manifest, paths[manifest.name])
+        _refuse_duplicate(manifest, paths[manifest.name])
         return
+    path = resolve_path(manifest.path)
     if not new:
-        _refuse_named(ledger, api, manifest, paths)
+        _refuse_new_name(ledger, api, manifest, [name for name, known in paths.items() if path == known != STDIN])
     if not manifest.has_explicit_name:
-        _refuse_renamed(ledger, api, manifest, paths)
+        _refuse_renamed_file(ledger, api, manifest, {name: known for name, known in paths.items() if _is_gone(known)})
 
 
-def _refuse_twin(manifest: Manifest, known: str) -> None:
-    if STDIN in (known, manifest.path) or _is_gone(known) or _is_same(known, manifest.path):
+def _refuse_duplicate(manifest: Manifest, path: str) -> None:
+    if STDIN in (path, manifest.path) or _is_gone(path) or _is_same_file(path, manifest.path):
         return
     raise RefusedError(
-        f"two manifests are named {manifest.name}: {manifest.path}, and {known}, which the ledger knows by that name",
-        "They would take each other's jobs for their own: give one of them a name of its own (name: …).",
+        f"two manifests are named {manifest.name!r}: {manifest.path}, and {path}, which the ledger knows by that name",
+        "Each would take the other's jobs for its own. Give one of them another name (name: …).",
     )
 
 
-def _refuse_named(ledger: Ledger, api: str, manifest: Manifest, paths: dict[str, str]) -> None:
-    pairs = {job.pair for job in manifest.jobs}
-    for name, path in paths.items():
-        if path == STDIN or path != resolve_path(manifest.path):
-            continue
-        shared = len(pairs & ledger.claimed_pairs(api, name))
-        if 2 * shared > len(pairs):
-            raise RefusedError(
-                f"{manifest.path} was run as {name}, and is named {manifest.name} now: {shared} of its {len(pairs)} "
-                "pairs are on record under the old name, and would be bought again",
-                f"Write `name: {name}` into it to go on under that record, or start over on purpose: --new.",
-            )
+def _refuse_new_name(ledger: Ledger, api: str, manifest: Manifest, names: Iterable[str]) -> None:
+    name, pairs = _find_same_pairs(ledger, api, manifest, names)
+    if name:
+        raise RefusedError(
+            f"{manifest.path} was run as {name!r} and is now named {manifest.name!r}: {pairs} were submitted under the "
+            "old name and would be submitted again",
+            f"To continue under the old name, set `name: {name}` in the manifest. To start over and pay for every job "
+            "again, pass --new.",
+        )
 
 
-def _refuse_renamed(ledger: Ledger, api: str, manifest: Manifest, paths: dict[str, str]) -> None:
+def _refuse_renamed_file(ledger: Ledger, api: str, manifest: Manifest, paths: dict[str, str]) -> None:
+    name, pairs = _find_same_pairs(ledger, api, manifest, paths)
+    if name:
+        raise RefusedError(
+            f"the ledger does not know {manifest.name!r}, but {pairs} were submitted under the name {name!r}, whose "
+            f"file no longer exists ({paths[name]})",
+            f"If it is the same manifest, set `name: {name}` in it, and nothing is submitted again. If it is another "
+            f"one, set `name: {manifest.name}`.",
+        )
+
+
+def _find_same_pairs(ledger: Ledger, api: str, manifest: Manifest, names: Iterable[str]) -> tuple[str, str]:
+    """Return the name under which most of the manifest's pairs were submitted, and how many; or empty strings."""
     pairs = {job.pair for job in manifest.jobs}
-    for name, path in paths.items():
-        if path == STDIN or not _is_gone(path):
-            continue
+    for name in names:
         shared = len(pairs & ledger.claimed_pairs(api, name))
         if 2 * shared > len(pairs):
-            raise RefusedError(
-                f"the ledger does not know {manifest.name}, but holds {shared} of its {len(pairs)} pairs under the "
-                f"name {name}, whose file is gone ({path})",
-                f"If it is the same manifest, write `name: {name}` into it, and nothing is bought again. If it is "
-                f"another, write `name: {manifest.name}`.",
-            )
+            return name, f"{shared} of its {len(pairs)} workflow/project pairs"
+    return "", ""
 
 
 def _is_gone(path: str) -> bool:
-    """Whether a file is certainly not there; one in a folder that may not be read is taken to be."""
+    """Whether a file certainly does not exist. One that may not be looked at is assumed to exist."""
     try:
-        return not Path(path).exists()
+        return path != STDIN and not Path(path).exists()
     except OSError:
         return False
 
 
-def _is_same(path: str, other: str) -> bool:
+def _is_same_file(path: str, other: str) -> bool:
     try:
         return Path(path).samefile(other)
     except OSError:

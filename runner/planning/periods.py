@@ -1,4 +1,4 @@
-"""When two runs count as the same one: `once_per` and a timezone made into a run key, and a run key put into words."""
+"""Run keys: which runs count as the same one, by `once_per` and the timezone; and how to describe a run key."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _HOUR_START = "%Y-%m-%dT%H:%MZ"
 
 
 def build_run_key(once_per: OncePer, timezone: str | None, now: datetime, run_id: str) -> str:
-    """The key that all runs of one period share.
+    """Return the key that all runs of one period share.
 
-    The keys are `run:<run id>`, `hour:2026-11-24T07:30Z`, `day:2026-11-24`, `week:2026-W48` (of the ISO week's year),
-    `month:2026-11` and `forever`. None holds the timezone: changing it must not buy a whole day again.
+    The keys are `run:<run id>`, `hour:2026-11-24T07:30Z`, `day:2026-11-24`, `week:2026-W48` (in the ISO week's year),
+    `month:2026-11` and `forever`. They do not contain the timezone, so that a change of it does not start a new day.
 
     Args:
         once_per: the kind of period.
-        timezone: the IANA name of the zone whose wall clock counts; None is UTC.
-        now: the instant, aware, in any zone.
-        run_id: the run that asks; it matters for `run` alone.
+        timezone: the IANA name of the timezone; None is UTC.
+        now: an aware datetime in any timezone.
+        run_id: the id of the run, which `run:` keys contain.
 
     Raises:
-        UsageError: the timezone is not known on this machine.
+        UsageError: this machine does not know the timezone.
     """
     match once_per:
         case "run":
@@ -47,16 +47,16 @@ def build_run_key(once_per: OncePer, timezone: str | None, now: datetime, run_id
 
 
 def describe_run_key(key: str) -> str:
-    """The period or run that a key stands for, as words that fit after "in" or "for".
+    """Return the period or run of a key, in words that fit after "for".
 
-    Any text is answered: a ledger may hold a kind of key that only a later version knows.
+    Accepts any text: a ledger may contain keys of a kind that only a later version knows.
     """
     kind, _, value = key.partition(":")
     match kind:
         case "run":
             return f"the run {value}"
-        case "hour":
-            return _describe_hour(value)
+        case "hour":  # by its start alone: a clock change may shorten it, and the key does not contain the timezone
+            return f"the hour that began at {value.removesuffix('Z').replace('T', ' ')} UTC"
         case "day" | "month":
             return f"the {kind} {value}"
         case "week":
@@ -68,52 +68,48 @@ def describe_run_key(key: str) -> str:
 
 
 def load_timezone(timezone: str | None) -> tzinfo:
-    """The zone of an IANA name. UTC, which None stands for too, needs no timezone data.
+    """Return the timezone of an IANA name. UTC, which None stands for too, needs no timezone data.
 
     Raises:
-        UsageError: the name is not known on this machine, or is none.
+        UsageError: this machine does not know the name.
     """
     if timezone in (None, "UTC"):
         return UTC
     try:
         return ZoneInfo(timezone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):  # the last from tzdata: a folder's name
-        raise _unknown(timezone) from None
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: the name is that of a directory in tzdata
+        raise _unknown_timezone_error(timezone) from None
 
 
-def _unknown(timezone: str) -> UsageError:
+def _unknown_timezone_error(timezone: str) -> UsageError:
     if available_timezones():
         return UsageError(
-            f"the timezone {timezone!r} is not known",
-            "Give an IANA name, such as Europe/Berlin. If it is newer than this machine's data: pip install tzdata",
+            f"unknown timezone {timezone!r}",
+            "Use an IANA name, such as Europe/Berlin. If it is newer than this machine's timezone data: "
+            "pip install tzdata",
         )
     return UsageError(
-        f"the timezone {timezone!r} cannot be looked up: this machine has no timezone data",
+        f"unknown timezone {timezone!r}: this machine has no timezone data",
         "Install the `tzdata` package (pip install tzdata), or use UTC.",
     )
 
 
 def _local(now: datetime, timezone: str | None) -> datetime:
-    if now.utcoffset() is None:  # Python would take it for the machine's own time
+    if now.utcoffset() is None:  # Python would assume the machine's own timezone
         raise ValueError("a run key needs an aware datetime")
     return now.astimezone(load_timezone(timezone))
 
 
 def _hour_start(local: datetime) -> datetime:
-    """The first instant, in UTC, of the hour that the wall clock shows.
+    """Return the first instant, in UTC, of the hour that the wall clock shows.
 
-    An instant, because the clock's reading does not do: when clocks go back there are two hours of one name. The hour
+    It is an instant because a wall-clock time is ambiguous: when clocks go back, two hours have the same name. The hour
     also starts where the clock was changed within it (Lord Howe by half an hour, Chatham at a quarter to).
     """
     past = local.minute * 60 + local.second
-    full = local.astimezone(UTC).replace(microsecond=0) - timedelta(seconds=past)
+    full_hour = local.astimezone(UTC).replace(microsecond=0) - timedelta(seconds=past)
 
-    def same_clock(second: int) -> bool:
-        return (full + timedelta(seconds=second)).astimezone(local.tzinfo).utcoffset() == local.utcoffset()
+    def has_same_offset(second: int) -> bool:
+        return (full_hour + timedelta(seconds=second)).astimezone(local.tzinfo).utcoffset() == local.utcoffset()
 
-    return full + timedelta(seconds=bisect_left(range(past), True, key=same_clock))
-
-
-def _describe_hour(value: str) -> str:
-    """An hour by its start alone: a change of the clock may cut it short, and the key does not hold the zone."""
-    return f"the hour that began at {value.removesuffix('Z').replace('T', ' ')} UTC"
+    return full_hour + timedelta(seconds=bisect_left(range(past), True, key=has_same_offset))

@@ -1,4 +1,4 @@
-"""Which run key a run of a manifest belongs to: its period's, the last run's, or one of its own."""
+"""Which run key a run gets: that of its period, that of the last run, or one of its own."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from enum import Enum
 from runner.core.errors import RefusedError, UsageError
 from runner.core.models import Job, Manifest
 from runner.core.settings import RunOptions
+from runner.core.text import pluralize
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
-from runner.planning import manifest_identity, periods, plan
+from runner.planning import manifest_identity
+from runner.planning.periods import build_run_key, describe_run_key
+from runner.planning.plan import match_submissions, skip_reason
+
+_Pairs = Counter[tuple[str, str]]
 
 
 class UnfinishedPolicy(Enum):
-    """What to do when the last run of `once_per: run` is unfinished. RESUME is asked for even if it is not."""
+    """What to do if the last run with `once_per: run` is unfinished. RESUME resumes it even if it is finished."""
 
     REFUSE = "refuse"
     RESUME_IF_UNFINISHED = "resume"
@@ -26,7 +31,7 @@ class UnfinishedPolicy(Enum):
 
     @classmethod
     def of(cls, manifest: Manifest, options: RunOptions) -> UnfinishedPolicy:
-        """The policy of the options, else of the manifest."""
+        """Return the policy of the options, else of the manifest."""
         if options.resume:
             return cls.RESUME
         return cls.NEW if options.new else cls(manifest.on_unfinished)
@@ -35,19 +40,20 @@ class UnfinishedPolicy(Enum):
 def check_options(manifest: Manifest, options: RunOptions) -> None:
     """Check that the options make sense together and for the manifest. Raises UsageError."""
     if options.resume and options.new:
-        raise UsageError("--resume and --new are two answers to one question", "Give one of them.")
+        raise UsageError("--resume and --new cannot be combined", "Pass one of them.")
     if options.again and manifest.once_per == "run" and not options.resume:
         raise UsageError(
-            "--again adds to a run that exists, and once_per: run makes a new one each time",
-            "For one job of a new run: --only NAME --new. For one more in the last run: --resume --again NAME.",
+            "--again needs --resume with once_per: run, where every run is a new one",
+            "To submit one more job in the last run: --resume --again NAME. To submit one job in a new run: --new "
+            "--only NAME.",
         )
 
 
 @dataclass(frozen=True, slots=True)
 class RunKeyChoice:
-    """A run key, and what a person wants to know about how it came to be chosen.
+    """A run key, and notes for the user on how it was chosen.
 
-    `only` are the globs that every run of the key was limited to; empty when one was not.
+    `only` are the globs that all runs of the key were limited to, together; empty if one was not limited.
     """
 
     run_key: str
@@ -56,174 +62,189 @@ class RunKeyChoice:
 
 
 def choose_run_key(
-    ledger: Ledger, api: str, manifest: Manifest, answer: UnfinishedPolicy, run_id: str, now: datetime
+    ledger: Ledger, api: str, manifest: Manifest, policy: UnfinishedPolicy, run_id: str, now: datetime
 ) -> RunKeyChoice:
-    """Choose the run key. Nothing is written.
+    """Choose the run key. Writes nothing.
 
     Raises:
-        RefusedError: the last run is unfinished and nobody said what to do, there is none to resume, or `once_per`,
-            the timezone or the clock was changed and what was bought would be bought again.
-        UsageError: `--new` for a period that has its run already, or the timezone is not known on this machine.
+        RefusedError: the last run is unfinished and there is no policy for that; there is none to resume; or
+            `once_per`, the timezone or the clock changed, so that jobs would be submitted again.
+        UsageError: `--new` in a period that has a run, or an unknown timezone.
     """
-    fresh = RunKeyChoice(periods.build_run_key(manifest.once_per, manifest.timezone, now, run_id))
-    runs = list(ledger.runs(api, manifest.name))
-    if manifest.once_per != "run":
-        refusal = _of_another_clock(ledger, manifest, runs, fresh.run_key, now)
-        _refuse_new(ledger, api, manifest, answer, runs, edited=refusal is not None)
-        _refuse_changed(ledger, manifest, answer, runs, now)
-        if refusal is not None and answer is not UnfinishedPolicy.NEW:
-            raise refusal
-        return fresh
-    if answer is UnfinishedPolicy.NEW:
-        return fresh
-    last = next((run for run in runs if run.once_per == "run"), None)
-    if last is None:
-        _refuse_changed(ledger, manifest, answer, runs, now)
-        _refuse_resume(ledger, manifest, answer, runs)
-        return fresh
-    left = _Left.of(ledger, last, manifest)
-    if answer is UnfinishedPolicy.RESUME or (left.unfinished and answer is UnfinishedPolicy.RESUME_IF_UNFINISHED):
-        return RunKeyChoice(last.run_key, _what_changed(ledger, last, manifest), _only(runs, last.run_key))
-    if left.unfinished and left.bought:
-        raise RefusedError(
-            f"the last run of {manifest.name} ({last.id}) left {left.words}",
-            "Finish it, sending only what was not created: --resume. Start over, and pay for every job again: --new.",
-        )
-    return fresh
-
-
-def _refuse_new(
-    ledger: Ledger, api: str, manifest: Manifest, answer: UnfinishedPolicy, runs: Sequence[RunRow], *, edited: bool
-) -> None:
-    """Within a period `--new` only says that an edited `once_per`, timezone, clock or name is meant to begin anew."""
-    if runs:
-        edited = edited or runs[0].once_per != manifest.once_per
-    else:
-        edited = manifest_identity.resolve_path(manifest.path) in ledger.manifest_paths(api).values()
-    if answer is UnfinishedPolicy.NEW and not edited:
-        raise UsageError(
-            f"--new would buy again what {manifest.path} says is bought once_per {manifest.once_per}",
-            "For one more of a job that exists: --again NAME.",
-        )
-
-
-def _refuse_resume(ledger: Ledger, manifest: Manifest, answer: UnfinishedPolicy, runs: Sequence[RunRow]) -> None:
-    if answer is not UnfinishedPolicy.RESUME:
-        return
-    elsewhere = sorted({run.api for run in ledger.runs(manifest=manifest.name)})
-    if runs or elsewhere:
-        known = f"once_per: {runs[0].once_per}" if runs else f"at {', '.join(elsewhere)}"
-        raise RefusedError(
-            f"there is no run of {manifest.name} to resume here: the ledger knows it {known}",
-            "Without --resume every job would be new, and paid for.",
-        )
-
-
-def _refuse_changed(
-    ledger: Ledger, manifest: Manifest, answer: UnfinishedPolicy, runs: Sequence[RunRow], now: datetime
-) -> None:
-    """A `once_per` that was edited makes a new key, under which what was just bought would be bought again."""
-    last = runs[0] if runs else None
-    if last is None or last.once_per == manifest.once_per or answer is UnfinishedPolicy.NEW:
-        return
-    if last.once_per == "run":
-        still = _Left.of(ledger, last, manifest).unfinished
-    else:
-        still = periods.build_run_key(last.once_per, manifest.timezone, now, last.id) == last.run_key
-    standings = ledger.submissions(last.api, last.manifest, last.run_key)
-    bought = len({one.pair for one in standings if one.consumes_slot} & {job.pair for job in manifest.jobs})
-    if still and bought:
-        raise RefusedError(
-            f"once_per was {last.once_per} in the last run of {manifest.name} ({last.id}), which bought {bought} of "
-            f"its pairs for {periods.describe_run_key(last.run_key)}: as {manifest.once_per} they would be "
-            "bought again",
-            f"Set once_per back to {last.once_per} to go on with that. To start over and pay for them again: --new.",
-        )
-
-
-def _of_another_clock(
-    ledger: Ledger, manifest: Manifest, runs: Sequence[RunRow], fresh: str, now: datetime
-) -> RefusedError | None:
-    """A refusal where only an edited timezone, or a clock that was set back, makes this another period than the last.
-
-    None where the last run's period is over by its own clock, and where nothing that it bought would be bought again.
-    """
-    last = runs[0] if runs else None
-    if last is None or last.once_per != manifest.once_per or last.run_key == fresh:
-        return None
-    zone = last.settings.get("timezone", manifest.timezone)
-    edited = zone != manifest.timezone and periods.build_run_key(last.once_per, zone, now, last.id) == last.run_key
-    if not edited and last.started_at <= now:
-        return None
-    bought, has = (_bought(ledger, last, run_key) for run_key in (last.run_key, fresh))
-    twice = ((bought - has) & _enabled(manifest.jobs)).total()
-    if not twice:
-        return None
-    which = f"the last run of {manifest.name} ({last.id})"
-    what = f"bought {twice} of its jobs for {periods.describe_run_key(last.run_key)}"
-    anew = f"for {periods.describe_run_key(fresh)} they would be bought again"
-    if edited:
-        return RefusedError(
-            f"timezone was {zone or 'UTC'} in {which}, which {what}: by {manifest.timezone or 'UTC'} {anew}",
-            f"Set timezone back until that is over by {zone or 'UTC'}. To buy them for both: --new.",
-        )
-    return RefusedError(
-        f"{which} began at {last.started_at:%Y-%m-%d %H:%M:%S} UTC, which is later than now, and {what}: {anew}",
-        "A clock was wrong then, or is now: see that it is right. To buy them for both: --new.",
-    )
-
-
-def _bought(ledger: Ledger, last: RunRow, run_key: str) -> Counter[tuple[str, str]]:
-    return Counter(one.pair for one in ledger.submissions(last.api, last.manifest, run_key) if one.consumes_slot)
+    chooser = _Chooser(ledger, api, manifest, policy, now, tuple(ledger.runs(api, manifest.name)))
+    new_key = build_run_key(manifest.once_per, manifest.timezone, now, run_id)
+    return chooser.choose_run(new_key) if manifest.once_per == "run" else chooser.choose_period(new_key)
 
 
 @dataclass(frozen=True, slots=True)
-class _Left:
-    """What the last run's key lacks that is still in the manifest, and whether anything was bought under it."""
+class _Chooser:
+    """The choice of a run key. `runs` are the manifest's runs at this API, newest first."""
 
-    missing: int
+    ledger: Ledger
+    api: str
+    manifest: Manifest
+    policy: UnfinishedPolicy
+    now: datetime
+    runs: Sequence[RunRow]
+
+    def choose_run(self, new_key: str) -> RunKeyChoice:
+        """Choose for `once_per: run`."""
+        if self.policy is UnfinishedPolicy.NEW:
+            return RunKeyChoice(new_key)
+        last = next((run for run in self.runs if run.once_per == "run"), None)
+        if last is None:
+            self._refuse_changed_once_per()
+            self._refuse_resume()
+            return RunKeyChoice(new_key)
+        remaining = _Remaining.of_run(self.ledger, last, self.manifest)
+        resume = self.policy is UnfinishedPolicy.RESUME
+        if resume or (remaining and self.policy is UnfinishedPolicy.RESUME_IF_UNFINISHED):
+            return RunKeyChoice(last.run_key, self._describe_changes(last), self._only_of(last.run_key))
+        if remaining and remaining.any_submitted:
+            raise RefusedError(
+                f"the last run of {self.manifest.name} ({last.id}) left {remaining}",
+                "To finish it, submitting only what was not created: --resume. To start over and pay for every job "
+                "again: --new.",
+            )
+        return RunKeyChoice(new_key)
+
+    def choose_period(self, new_key: str) -> RunKeyChoice:
+        """Choose for the other kinds of `once_per`."""
+        refusal = self._find_shifted_period(new_key)
+        self._refuse_new(shifted=refusal is not None)
+        self._refuse_changed_once_per()
+        if refusal is not None and self.policy is not UnfinishedPolicy.NEW:
+            raise refusal
+        return RunKeyChoice(new_key)
+
+    def _refuse_new(self, *, shifted: bool) -> None:
+        """Refuse `--new` within a period, unless `once_per`, the timezone, the clock or the name changed."""
+        if self.policy is not UnfinishedPolicy.NEW or shifted:
+            return
+        if self.runs:
+            changed = self.runs[0].once_per != self.manifest.once_per
+        else:
+            path = manifest_identity.resolve_path(self.manifest.path)
+            changed = path in self.ledger.manifest_paths(self.api).values()
+        if not changed:
+            raise UsageError(
+                f"--new conflicts with once_per: {self.manifest.once_per}, which submits each job only once per period",
+                "To submit one more of a created job: --again NAME.",
+            )
+
+    def _refuse_resume(self) -> None:
+        """Refuse `--resume` if the manifest has no such run here, but others."""
+        if self.policy is not UnfinishedPolicy.RESUME:
+            return
+        apis = sorted({run.api for run in self.ledger.runs(manifest=self.manifest.name)})
+        if self.runs or apis:
+            known = f"have once_per: {self.runs[0].once_per}" if self.runs else f"are at {', '.join(apis)}"
+            raise RefusedError(
+                f"there is no run of {self.manifest.name} to resume: its runs in this ledger {known}",
+                "Without --resume, every job is new and must be paid for.",
+            )
+
+    def _refuse_changed_once_per(self) -> None:
+        """Refuse a changed `once_per` if jobs that were just submitted would be submitted again under the new key."""
+        last = self.runs[0] if self.runs else None
+        if last is None or last.once_per == self.manifest.once_per or self.policy is UnfinishedPolicy.NEW:
+            return
+        if last.once_per == "run":
+            current = bool(_Remaining.of_run(self.ledger, last, self.manifest))
+        else:
+            current = build_run_key(last.once_per, self.manifest.timezone, self.now, last.id) == last.run_key
+        submitted = len(self._submitted(last, last.run_key).keys() & {job.pair for job in self.manifest.jobs})
+        if current and submitted:
+            raise RefusedError(
+                f"once_per was changed from {last.once_per} to {self.manifest.once_per} since the last run of "
+                f"{self.manifest.name} ({last.id}): {submitted} of its workflow/project pairs were submitted for "
+                f"{describe_run_key(last.run_key)} and would be submitted again",
+                f"To continue that run, set once_per back to {last.once_per}. To start over and pay for every job "
+                "again: --new.",
+            )
+
+    def _find_shifted_period(self, new_key: str) -> RefusedError | None:
+        """Return a refusal if only a changed timezone or clock makes this another period than that of the last run.
+
+        None if the last run's period has ended by its own timezone and clock, or if nothing would be submitted again.
+        """
+        last = self.runs[0] if self.runs else None
+        if last is None or last.once_per != self.manifest.once_per or last.run_key == new_key:
+            return None
+        zone = last.settings.get("timezone", self.manifest.timezone)
+        zone_changed = zone != self.manifest.timezone and (
+            build_run_key(last.once_per, zone, self.now, last.id) == last.run_key
+        )
+        if not zone_changed and last.started_at <= self.now:
+            return None
+        missing = self._submitted(last, last.run_key) - self._submitted(last, new_key)
+        repeated = (missing & _enabled_pairs(self.manifest.jobs)).total()
+        if not repeated:
+            return None
+        run = f"the last run of {self.manifest.name} ({last.id})"
+        jobs = (
+            f"{repeated} of its jobs were submitted for {describe_run_key(last.run_key)} and would be submitted again "
+            f"for {describe_run_key(new_key)}"
+        )
+        if zone_changed:
+            return RefusedError(
+                f"timezone was changed from {zone or 'UTC'} to {self.manifest.timezone or 'UTC'} since {run}: {jobs}",
+                f"Set timezone back to {zone or 'UTC'} until that period has ended. To submit them for both: --new.",
+            )
+        return RefusedError(
+            f"{run} started at {last.started_at:%Y-%m-%d %H:%M:%S} UTC, which is in the future: {jobs}",
+            "The clock was wrong then or is wrong now: check it. To submit them for both periods: --new.",
+        )
+
+    def _submitted(self, run: RunRow, run_key: str) -> _Pairs:
+        submissions = self.ledger.submissions(run.api, run.manifest, run_key)
+        return Counter(submission.pair for submission in submissions if submission.consumes_slot)
+
+    def _only_of(self, run_key: str) -> tuple[str, ...]:
+        globs = [tuple(run.settings["only"]) for run in self.runs if run.run_key == run_key]
+        return tuple(dict.fromkeys(glob for only in globs for glob in only)) if all(globs) else ()
+
+    def _describe_changes(self, last: RunRow) -> tuple[str, ...]:
+        if last.sha256 == self.manifest.sha256:
+            return ()
+        before, now = _enabled_pairs(self.ledger.manifest_jobs(last)), _enabled_pairs(self.manifest.jobs)
+        added, removed = (now - before).total(), (before - now).total()
+        return (f"the manifest has changed since run {last.id}: {pluralize(added, 'job')} added, {removed} removed",)
+
+
+@dataclass(frozen=True, slots=True)
+class _Remaining:
+    """The jobs that are missing under a run's key and still in the manifest. False if there are none.
+
+    `total` counts the jobs that the runs of the key were to submit; `any_submitted`: some may exist.
+    """
+
+    not_created: int
     in_doubt: int
-    listed: int
-    bought: bool
+    total: int
+    any_submitted: bool
 
     @classmethod
-    def of(cls, ledger: Ledger, last: RunRow, manifest: Manifest) -> _Left:
+    def of_run(cls, ledger: Ledger, last: RunRow, manifest: Manifest) -> _Remaining:
         runs = [run for run in ledger.runs(last.api, last.manifest) if run.run_key == last.run_key]
         jobs = ledger.manifest_jobs(last)
-        wanted = [job for job in jobs if any(plan.skip_reason(job, run.settings["only"]) is None for run in runs)]
-        standings = ledger.submissions(last.api, last.manifest, last.run_key)
-        of = plan.match_submissions(jobs, standings).by_name
-        enabled = _enabled(manifest.jobs)
-        missing = Counter(job.pair for job in wanted if job.name not in of or not of[job.name].consumes_slot) & enabled
-        doubts = (
-            Counter(job.pair for job in wanted if job.name in of and of[job.name].state in ("in_doubt", "sending"))
-            & enabled
-        )
-        return cls(missing.total(), doubts.total(), len(wanted), any(one.consumes_slot for one in standings))
+        selected = [job for job in jobs if any(skip_reason(job, run.settings["only"]) is None for run in runs)]
+        submissions = ledger.submissions(last.api, last.manifest, last.run_key)
+        by_name = match_submissions(jobs, submissions).by_name
+        states = [(job.pair, by_name[job.name].state if job.name in by_name else None) for job in selected]
+        missing = Counter(pair for pair, state in states if state in (None, "not_created", "released"))
+        doubts = Counter(pair for pair, state in states if state in ("in_doubt", "sending"))
+        enabled = _enabled_pairs(manifest.jobs)
+        any_submitted = any(submission.consumes_slot for submission in submissions)
+        return cls((missing & enabled).total(), (doubts & enabled).total(), len(selected), any_submitted)
 
-    @property
-    def unfinished(self) -> bool:
-        return bool(self.missing or self.in_doubt)
+    def __bool__(self) -> bool:
+        return bool(self.not_created or self.in_doubt)
 
-    @property
-    def words(self) -> str:
-        parts = [(self.missing, "not created"), (self.in_doubt, "in doubt")]
-        return " and ".join(f"{count} of {self.listed} jobs {word}" for count, word in parts if count)
+    def __str__(self) -> str:
+        counts = [(self.not_created, "not created"), (self.in_doubt, "in doubt")]
+        return " and ".join(f"{count} of {self.total} jobs {state}" for count, state in counts if count)
 
 
-def _only(runs: Sequence[RunRow], run_key: str) -> tuple[str, ...]:
-    globs = [tuple(run.settings["only"]) for run in runs if run.run_key == run_key]
-    return tuple(dict.fromkeys(glob for one in globs for glob in one)) if all(globs) else ()
-
-
-def _what_changed(ledger: Ledger, last: RunRow, manifest: Manifest) -> tuple[str, ...]:
-    if last.sha256 == manifest.sha256:
-        return ()
-    before, now = _enabled(ledger.manifest_jobs(last)), _enabled(manifest.jobs)
-    added, removed = (now - before).total(), (before - now).total()
-    jobs = "job" if added == 1 else "jobs"
-    return (f"the manifest has changed since run {last.id}: {added} {jobs} added, {removed} removed",)
-
-
-def _enabled(jobs: Sequence[Job]) -> Counter[tuple[str, str]]:
+def _enabled_pairs(jobs: Sequence[Job]) -> _Pairs:
     return Counter(job.pair for job in jobs if job.enabled)

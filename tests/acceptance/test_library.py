@@ -92,7 +92,7 @@ def test_what_a_program_does_wrong_is_raised_before_anything_is_sent(folder: Pat
         access = ApiAccess("key", server.url)
         for wanted, words in (
             ({"ledger": folder / "gone.db"}, "there is no ledger at"),
-            ({"options": RunOptions(resume=True, new=True)}, "two answers to one question"),
+            ({"options": RunOptions(resume=True, new=True)}, "cannot be combined"),
         ):
             with pytest.raises(runner.RunnerError, match=words):
                 run(manifest, access, **wanted)

@@ -189,9 +189,9 @@ def test_the_manifest_may_answer_for_all_time(desk: Desk, says: str, posts: int)
 @pytest.mark.parametrize(
     ("once_per", "arguments", "words"),
     [
-        ("run", ("--resume", "--new"), "two answers to one question"),
-        ("day", ("--new",), "--new would buy again what nightly.yaml says is bought once_per day"),
-        ("run", ("--again", "field-a"), "--again adds to a run that exists"),
+        ("run", ("--resume", "--new"), "--resume and --new cannot be combined"),
+        ("day", ("--new",), "--new conflicts with once_per: day"),
+        ("run", ("--again", "field-a"), "--again needs --resume with once_per: run"),
         ("day", ("--only", "fields"), "--only 'fields' matches no job"),
         ("day", ("--again", "fields"), "Did you mean field-"),
         ("day", ("--sandbox", "--ledger", "ledger.db"), "--ledger cannot be used with --sandbox"),
@@ -213,7 +213,7 @@ def test_a_renamed_file_is_refused_until_it_says_what_it_is(desk: Desk) -> None:
     renamed = manifest.rename(desk.shell.folder / "weekly.yaml")
     done, record = desk.run(manifest="weekly.yaml")
     assert (done.code, record, desk.world.created) == (4, {}, 2)
-    assert "holds 2 of its 2 pairs under the name nightly" in done.err
+    assert "2 of its 2 workflow/project pairs were submitted under the name" in done.err
     text = renamed.read_text(encoding="utf-8")
     desk.shell.write("weekly.yaml", f"name: nightly\n{text}")
     assert desk.ran(manifest="weekly.yaml")["summary"]["created_earlier"] == 2
@@ -221,7 +221,7 @@ def test_a_renamed_file_is_refused_until_it_says_what_it_is(desk: Desk) -> None:
     desk.shell.write("weekly.yaml", f"name: weekly\n{text}")
     done, _ = desk.run(manifest="weekly.yaml")
     assert (done.code, desk.world.created) == (4, 2)
-    assert "weekly.yaml was run as nightly, and is named weekly now" in done.err
+    assert "weekly.yaml was run as 'nightly' and is now named 'weekly'" in done.err
     desk.ran("--new", manifest="weekly.yaml")
     assert desk.world.created == 4
 
@@ -241,7 +241,7 @@ def test_twins_in_one_ledger_are_refused(desk: Desk) -> None:
     desk.ran("--ledger", "ledger.db", manifest="north/nightly.yaml")
     done, _ = desk.run("--ledger", "ledger.db", manifest="south/nightly.yaml")
     assert (done.code, desk.world.created) == (4, 2)
-    assert "two manifests are named nightly: south/nightly.yaml, and " in done.err
+    assert "two manifests are named 'nightly': south/nightly.yaml, and " in done.err
 
 
 def test_a_manifest_from_standard_input_needs_a_name(desk: Desk) -> None:

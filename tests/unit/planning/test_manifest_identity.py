@@ -1,4 +1,4 @@
-"""Whether a manifest is the one that the ledger knows by its name: twins and renamed files would buy jobs twice."""
+"""Duplicate and renamed manifests, which could submit jobs twice, are refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runner.core.errors import RefusedError
 from runner.core.models import Manifest
 from runner.ledger.connect import create_ledger
 from runner.ledger.store import Ledger
-from runner.planning import manifest_identity
+from runner.planning.manifest_identity import check_identity, resolve_path
 
 
 @pytest.fixture
@@ -24,8 +24,8 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 @pytest.fixture(autouse=True)
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files `here.yaml` and `there/here.yaml`, where the program runs; `gone.yaml` is not there."""
+def cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working cwd, with `here.yaml` and `there/here.yaml` but without `gone.yaml`."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "there").mkdir()
     for path in ("here.yaml", "there/here.yaml"):
@@ -37,7 +37,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @dataclass(frozen=True)
 class Known:
-    """A manifest that was run: its name, where it was, and the projects of what was sent."""
+    """A manifest that was run: its name, its path, and the projects of its jobs."""
 
     name: str
     path: str
@@ -48,17 +48,15 @@ class Known:
 def check(
     ledger: Ledger, known: list[Known], name: str, path: str, *, named: bool = False, projects: str = "123"
 ) -> None:
-    for number, one in enumerate(known):
-        jobs = [past.job(f"j{project}", project_id=project) for project in one.projects]
-        at = manifest_identity.resolve_path(one.path)
-        run = past.begin(ledger, f"run-{number}", jobs, api=one.api, manifest=one.name, path=at)
+    for number, earlier in enumerate(known):
+        jobs = [past.job(f"j{project}", project_id=project) for project in earlier.projects]
+        at = resolve_path(earlier.path)
+        run = past.begin(ledger, f"run-{number}", jobs, api=earlier.api, manifest=earlier.name, path=at)
         for job in jobs:
-            past.send(ledger, run, job, past.made(f"{one.name}-{job.project_id}"))
-    # Each entry twice: pairs are what is counted.
+            past.send(ledger, run, job, past.made(f"{earlier.name}-{job.project_id}"))
+    # Each pair twice: pairs are counted, not entries.
     entries = [past.job(f"{turn}{project}", project_id=project) for project in projects for turn in "ab"]
-    manifest_identity.check_identity(
-        ledger, past.API, Manifest(name, path, "sha256", tuple(entries), has_explicit_name=named)
-    )
+    check_identity(ledger, past.API, Manifest(name, path, "sha256", tuple(entries), has_explicit_name=named))
 
 
 GONE = [Known("gone", "gone.yaml")]
@@ -67,33 +65,37 @@ GONE = [Known("gone", "gone.yaml")]
 @pytest.mark.parametrize(
     ("known", "name", "path", "options"),
     [
-        pytest.param([], "here", "here.yaml", {}, id="nothing-is-known"),
+        pytest.param([], "here", "here.yaml", {}, id="unknown"),
         pytest.param([Known("here", "here.yaml")], "here", "here.yaml", {}, id="the-same-file"),
         pytest.param([Known("here", "here.yaml")], "here", "link.yaml", {"named": True}, id="by-a-link"),
         pytest.param([Known("here", "link.yaml")], "here", "again.yaml", {"named": True}, id="by-a-hard-link"),
-        pytest.param([Known("here", "old/here.yaml")], "here", "here.yaml", {}, id="its-folder-was-moved"),
+        pytest.param([Known("here", "old/here.yaml")], "here", "here.yaml", {}, id="its-directory-was-moved"),
         pytest.param([Known("here", "-")], "here", "here.yaml", {}, id="was-read-from-stdin"),
         pytest.param([Known("here", "here.yaml")], "here", "-", {"named": True}, id="is-read-from-stdin"),
-        pytest.param(GONE, "here", "here.yaml", {"named": True}, id="renamed-and-it-says-what-it-is"),
-        pytest.param(GONE, "gone", "here.yaml", {"named": True}, id="renamed-and-it-keeps-its-name"),
+        pytest.param(GONE, "here", "here.yaml", {"named": True}, id="renamed-with-a-new-explicit-name"),
+        pytest.param(GONE, "gone", "here.yaml", {"named": True}, id="renamed-with-the-old-explicit-name"),
         pytest.param(GONE, "here", "here.yaml", {"projects": "1278"}, id="half-of-its-pairs"),
         pytest.param(GONE, "here", "here.yaml", {"projects": "789"}, id="none-of-its-pairs"),
-        pytest.param([Known("other", "there/here.yaml")], "here", "here.yaml", {}, id="the-other-is-there"),
+        pytest.param([Known("other", "there/here.yaml")], "here", "here.yaml", {}, id="the-other-file-exists"),
         pytest.param([Known("gone", "-")], "here", "here.yaml", {}, id="the-other-was-read-from-stdin"),
         pytest.param([Known("gone", "gone.yaml", api="sandbox")], "here", "here.yaml", {}, id="at-another-api"),
-        pytest.param([Known("here", "there/here.yaml", api="sandbox")], "here", "here.yaml", {}, id="twin-elsewhere"),
+        pytest.param(
+            [Known("here", "there/here.yaml", api="sandbox")], "here", "here.yaml", {}, id="duplicate-elsewhere"
+        ),
     ],
 )
-def test_it_is_the_one(ledger: Ledger, known: list[Known], name: str, path: str, options: dict[str, bool]) -> None:
+def test_the_identity_is_accepted(
+    ledger: Ledger, known: list[Known], name: str, path: str, options: dict[str, bool]
+) -> None:
     check(ledger, known, name, path, **options)  # type: ignore[arg-type] # options of several types
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_twins_are_refused(ledger: Ledger, desk: Path, *, named: bool) -> None:
+def test_duplicates_are_refused(ledger: Ledger, cwd: Path, *, named: bool) -> None:
     with pytest.raises(RefusedError) as caught:
         check(ledger, [Known("here", "there/here.yaml")], "here", "here.yaml", named=named)
     assert caught.value.message == (
-        f"two manifests are named here: here.yaml, and {desk / 'there/here.yaml'}, which the ledger knows by that name"
+        f"two manifests are named 'here': here.yaml, and {cwd / 'there/here.yaml'}, which the ledger knows by that name"
     )
 
 
@@ -106,19 +108,19 @@ def test_twins_are_refused(ledger: Ledger, desk: Path, *, named: bool) -> None:
         ([Known("other", "there/here.yaml"), *GONE], "123", "3 of its 3"),
     ],
 )
-def test_a_renamed_file_is_refused(ledger: Ledger, desk: Path, known: list[Known], projects: str, shared: str) -> None:
+def test_a_renamed_file_is_refused(ledger: Ledger, cwd: Path, known: list[Known], projects: str, shared: str) -> None:
     with pytest.raises(RefusedError) as caught:
         check(ledger, known, "here", "here.yaml", projects=projects)
     assert caught.value.message == (
-        f"the ledger does not know here, but holds {shared} pairs under the name gone, whose file is gone "
-        f"({desk / 'gone.yaml'})"
+        f"the ledger does not know 'here', but {shared} workflow/project pairs were submitted under the name 'gone', "
+        f"whose file no longer exists ({cwd / 'gone.yaml'})"
     )
     assert "`name: gone`" in caught.value.hint
     assert "`name: here`" in caught.value.hint
 
 
 @pytest.mark.parametrize(
-    ("path", "kept"), [("-", "-"), ("here.yaml", "here.yaml"), ("./there/../link.yaml", "here.yaml")]
+    ("path", "resolved"), [("-", "-"), ("here.yaml", "here.yaml"), ("./there/../link.yaml", "here.yaml")]
 )
-def test_the_path_that_is_kept(desk: Path, path: str, kept: str) -> None:
-    assert manifest_identity.resolve_path(path) == (kept if kept == "-" else str(desk.resolve() / kept))
+def test_resolve_path(cwd: Path, path: str, resolved: str) -> None:
+    assert resolve_path(path) == (resolved if resolved == "-" else str(cwd.resolve() / resolved))

@@ -364,7 +364,9 @@ def test_an_edited_once_per_buys_nothing_again_unless_it_is_said(site: Site, bef
     site.backend.does = {"b": ["rejected"]}
     last = site.run(A, B, once_per=before)
     for options in ({}, {"resume": True}):
-        with pytest.raises(RefusedError, match=f"once_per was {before} in the last run") as caught:
+        with pytest.raises(
+            RefusedError, match=f"once_per was changed from {before} to {after} since the last run"
+        ) as caught:
             site.run(A, B, once_per=after, **options)
         assert last.run.id in caught.value.message
     assert site.backend.posts == ["a", "b"]
@@ -376,7 +378,9 @@ def test_an_edited_timezone_buys_nothing_again_unless_it_is_said(site: Site) -> 
     site.backend.does = {"b": ["rejected"]}
     site.run(A, B)
     for zone in ("Pacific/Honolulu", "America/New_York"):  # where it is the day before still
-        with pytest.raises(RefusedError, match=r"timezone was UTC in the last run .* bought 1 of its jobs for the day"):
+        with pytest.raises(
+            RefusedError, match=r"timezone was changed from UTC to .*: 1 of its jobs were submitted for the day"
+        ):
             site.run(A, B, timezone=zone)
     assert site.run(B, timezone="Pacific/Honolulu").record == {"b": "failed rejected"}  # which was not bought
     assert site.run(A, timezone="Asia/Tokyo").record == {"a": "created job-1"}  # where it is the same day
@@ -394,10 +398,10 @@ def test_a_clock_that_was_ahead_buys_nothing_again_unless_it_is_said(site: Site)
     site.clock(86400)
     site.run(A, B)
     site.clock(-86400)
-    with pytest.raises(RefusedError, match="which is later than now, and bought 2 of its jobs for the day 2026-10-21"):
+    with pytest.raises(RefusedError, match="in the future: 2 of its jobs were submitted for the day 2026-10-21"):
         site.run(A, B)
     assert site.run(C).record == {"c": "created job-3"}  # of which nothing was bought
-    with pytest.raises(UsageError, match="--new would buy again"):
+    with pytest.raises(UsageError, match="--new conflicts with once_per: day"):
         site.run(A, C, new=True)
     site.clock(86400 - 60)
     assert site.run(A, B).record == {"a": "created job-1", "b": "created job-2"}
@@ -406,13 +410,13 @@ def test_a_clock_that_was_ahead_buys_nothing_again_unless_it_is_said(site: Site)
 
 def test_a_run_that_the_ledger_knows_elsewhere_is_not_resumed_here(site: Site) -> None:
     site.run(A, once_per="run")
-    with pytest.raises(RefusedError, match="no run of nightly to resume here"):
+    with pytest.raises(RefusedError, match="no run of nightly to resume"):
         site.run(A, once_per="run", resume=True, api="https://other.example")
 
 
 def test_new_is_no_answer_within_a_period(site: Site) -> None:
     site.run(A)
-    with pytest.raises(UsageError, match="--new would buy again"):
+    with pytest.raises(UsageError, match="--new conflicts with once_per: day"):
         site.run(A, new=True)
 
 
