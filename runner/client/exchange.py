@@ -1,4 +1,4 @@
-"""One exchange with the API: how long it may take, whether a byte of it was written, and how it is cut short."""
+"""One exchange with the API: its deadline, whether a byte of the request was written, and how it is aborted."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from runner.core.rate_limit import Slot
 
 
 class AbortedError(Exception):
-    """The exchange was cut short."""
+    """The exchange was aborted."""
 
 
 class Connection(Protocol):
-    """What carries an exchange; `sock` is None while it is not connected."""
+    """The connection of an exchange; `sock` is None while it is not connected."""
 
     sock: Any
 
 
 class Exchange:
-    """One request and what came of it, shared by the thread that sends and the one that may cut it short.
+    """One request and its response, shared by the thread that sends it and those that may abort it.
 
-    `started` and `written` are monotonic times in seconds, None until then; `turn` is its place in the rate.
+    `started_at` and `written_at` are monotonic times in seconds, None until then; `slot` is its share of the rate.
     """
 
     def __init__(self, timeout: float, clock: Callable[[], float] = time.monotonic, slot: Slot | None = None) -> None:
@@ -37,54 +37,53 @@ class Exchange:
         self.aborted_by: Cause | None = None
         self.connection: Connection | None = None
         self._sock: Any = None
-        self._over = False
+        self._released = False
         self._clock = clock
-        self._lock = threading.RLock()  # a signal handler may cut what its own thread is about to write
+        self._lock = threading.RLock()  # reentrant: a signal handler may abort while its own thread begins to write
 
     def start(self) -> None:
-        """Begin the time that the whole exchange may take."""
+        """Start the time that the whole exchange may take."""
         self.started_at = self._clock()
 
     def is_overdue(self) -> bool:
-        """Whether the exchange has taken longer than it may."""
+        """Whether the exchange has exceeded its timeout."""
         return self.started_at is not None and self._clock() - self.started_at > self.timeout
 
     def begin_write(self, sock: Any) -> None:
-        """Mark that a byte may leave from now on through a socket; raises instead when the exchange was cut before."""
+        """Record that bytes may be written to a socket from now on. Raises AbortedError."""
         if self.is_overdue():
             self.abort("timeout")
         with self._lock:
             self.raise_if_aborted()
             if self.written_at is None:
                 self.written_at = self.slot.used_at = self._clock()
-            self._sock = sock  # the connection forgets it before the body is read, if it is to be closed after it
+            self._sock = sock  # a connection that is to be closed forgets its socket before the body is read
 
     def raise_if_aborted(self) -> None:
-        """Raise when the exchange was cut short."""
+        """Raise AbortedError if the exchange was aborted."""
         if self.aborted_by is not None:
             raise AbortedError
 
     def release(self) -> None:
-        """The exchange is over, and its connection may be another's: nothing is left to cut."""
+        """Release the connection for the next exchange: from now on `abort` does nothing."""
         with self._lock:
-            self._over = True
+            self._released = True
             self.connection = self._sock = None
 
     def abort(self, cause: Cause) -> bool:
-        """End the exchange now. After this nothing is written any more; returns whether something may have been."""
+        """End the exchange now: nothing is written after this. Returns whether something may have been."""
         with self._lock:
-            if not self._over:
+            if not self._released:
                 self.aborted_by = self.aborted_by or cause
                 _shut_down(self._sock or (self.connection and self.connection.sock))
             return self.written_at is not None
 
 
 def _shut_down(sock: Any) -> None:
-    """Make reads and writes of any thread on this socket return."""
+    """Make reads and writes on a socket return, in any thread."""
     if sock is None:
         return
-    plain = getattr(sock, "socket", sock)  # TLS inside TLS has its socket within
+    inner = getattr(sock, "socket", sock)  # of TLS within TLS
     with suppress(OSError):
-        # The plain socket's method: SSLSocket.shutdown drops the TLS layer first, and a thread that reads
-        # meanwhile would be handed ciphertext as if it were the answer.
-        socket.shutdown(plain, SHUT_RDWR)
+        # Not SSLSocket.shutdown: it drops the TLS layer first, and a concurrent read would return ciphertext.
+        socket.shutdown(inner, SHUT_RDWR)

@@ -61,5 +61,10 @@ class NoResponse:
     written: bool
     detail: str
 
+    @classmethod
+    def interrupted(cls, *, written: bool) -> NoResponse:
+        """Return the result of an exchange that an interrupt aborted."""
+        return cls("interrupted", written, "the run was interrupted before a response arrived")
+
 
 ExchangeResult = Response | NoResponse

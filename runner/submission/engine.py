@@ -363,7 +363,7 @@ class Engine:
             while self._in_flight:
                 _, request = self._in_flight.popitem()
                 written = request.exchange.abort("interrupted")
-                result = NoResponse("interrupted", written, "the run was interrupted before a response arrived")
+                result = NoResponse.interrupted(written=written)
                 self._handle_result(request, result, set())
 
 

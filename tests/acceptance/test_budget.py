@@ -201,8 +201,8 @@ def test_an_unknown_estimate_is_refused_and_may_be_allowed(shell: Shell) -> None
         (reply(200, b'{"estimated_cost": 1e3}'), "the API returned no valid estimate"),
         (reply(200, b"<html>"), "the response cannot be read"),
         (reply(302, headers=[("Location", "/login")]), "the server redirects to /login"),
-        (Reset(), "the connection ended before the answer"),
-        (Stall(threading.Event()), "no complete answer within"),
+        (Reset(), "the connection was closed before the response"),
+        (Stall(threading.Event()), "no complete response within"),
     ],
     ids=["500", "401", "429", "float", "html", "302", "reset", "stall"],
 )

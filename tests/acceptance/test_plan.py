@@ -203,8 +203,8 @@ TROUBLE: Mapping[str, tuple[Callable[[], Script], str]] = {
     "401": (lambda: reply(401), "HTTP 401 Unauthorized: the API does not recognise the key"),
     "429": (lambda: reply(429, headers=[("Retry-After", "60")]), "HTTP 429 Too Many Requests"),
     "html": (lambda: reply(200, b"<html>"), "the response cannot be read"),
-    "reset": (Reset, "the connection ended before the answer"),
-    "stall": (lambda: Stall(threading.Event()), "no complete answer within"),
+    "reset": (Reset, "the connection was closed before the response"),
+    "stall": (lambda: Stall(threading.Event()), "no complete response within"),
 }
 
 

@@ -430,7 +430,7 @@ def test_nobody_there_could_not_be_told(shell: Shell) -> None:
         with_run(shell, server.url)
     done = shell("status", "--attempts", "1")
     assert (done.code, statuses(done)["field-a"]) == (4, "unknown")
-    assert "the status of 3 jobs is unknown; first error: no connection" in done.err
+    assert "the status of 3 jobs is unknown; first error: cannot connect" in done.err
 
 
 def test_without_a_key_nothing_is_asked(shell: Shell) -> None:
@@ -609,7 +609,7 @@ def test_a_restart_of_the_server_is_survived(shell: Shell) -> None:
         with shell.started("status", "--wait", "--attempts", "1") as process:
             read_until(process, "field-c: running")
             up.close()
-            read_until(process, "field-c: status unknown: no connection")
+            read_until(process, "field-c: status unknown: cannot connect")
             api.words = {one: ["completed"] for one in (A, B, C)}
             with serving(shell, api, port) as again:
                 out, err = process.communicate(timeout=PATIENCE)

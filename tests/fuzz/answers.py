@@ -133,7 +133,7 @@ def _happening(came: bytes, method: str, cuts: int) -> ExchangeResult:
     exchange = Exchange(1.0)
     exchange.written_at = 0.0
     try:
-        response, _ = transport._read(Wire([came[start:end] for start, end in pairwise(at)]), method)
+        response, _ = transport.read_response(Wire([came[start:end] for start, end in pairwise(at)]), method)
     except Exception as error:  # noqa: BLE001 - as `Reader._send` has it
         return _silence(error, exchange)
     assert len(response.body) <= transport.MAX_BODY_SIZE
@@ -142,7 +142,7 @@ def _happening(came: bytes, method: str, cuts: int) -> ExchangeResult:
 
 def _silence(error: Exception, exchange: Exchange) -> NoResponse:
     """What came of an answer that is none. One that nobody foresaw would be `broken`."""
-    silence = api._no_answer(error, exchange)
+    silence = api.explain_failure(error, exchange)
     assert silence.cause in ("closed", "truncated", "garbage", "too_large"), (silence, error)
     return silence
 

@@ -176,7 +176,7 @@ def _wrap_exchanges(seams: Seams) -> None:
 
     setattr(transport, "_write", half_or_whole)  # noqa: B010 - likewise
     seams.around(exchange.Exchange, "begin_write", "mark")
-    seams.around(transport, "_read", "answer")
+    seams.around(transport, "read_response", "answer")
 
 
 def _wrap_files(seams: Seams) -> None:

@@ -428,7 +428,7 @@ def test_a_connection_is_used_again() -> None:
 
 
 def test_a_connection_that_was_idle_for_long_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "_IDLE", 0.0)
+    monkeypatch.setattr(transport, "_MAX_IDLE", 0.0)
     with WireServer() as server, api_at(server.url) as api:
         assert [judged(post(api)) for _ in range(3)] == [ACCEPTED] * 3
         assert [request.connection for request in server.requests] == [1, 2, 3]

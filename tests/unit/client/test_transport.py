@@ -15,7 +15,7 @@ from urllib3 import HTTPHeaderDict, HTTPResponse
 from urllib3.exceptions import HTTPError
 
 from runner.client.response import Response
-from runner.client.transport import MAX_BODY_SIZE, BodyTooLargeError, _read
+from runner.client.transport import MAX_BODY_SIZE, BodyTooLargeError, read_response
 
 Read = tuple[int, dict[str, str], bytes]
 ERRORS = (http.client.HTTPException, HTTPError, ConnectionError, BodyTooLargeError)
@@ -36,7 +36,7 @@ class Wire:
 
 
 def ours(*pieces: bytes) -> tuple[Response, bool]:
-    return _read(Wire(*pieces), "POST")
+    return read_response(Wire(*pieces), "POST")
 
 
 def theirs(data: bytes) -> Read:

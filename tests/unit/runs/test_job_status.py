@@ -502,7 +502,7 @@ def test_a_server_that_is_restarted_is_asked_again() -> None:
             if len(case.clock.slept) == 1:
                 case.up.close()
                 return
-            assert all(one.problem.startswith("no connection") for one in case.watch.statuses)
+            assert all(one.problem.startswith("cannot connect") for one in case.watch.statuses)
             assert {one.status for one in case.watch.statuses} == {"running"}
             api.tell("completed")
             case.up.enter_context(WireServer(choose=api, port=case.server.port))
