@@ -1,6 +1,6 @@
-"""The program among those who wish it ill: servers, proxies, repositories, names, folders and files of strangers.
+"""Hostile surroundings: servers, proxies, names, directories and files under the control of others.
 
-That no key is printed or kept is looked for after each test by tests/conftest.py, so the tests of it only tempt.
+After each test, tests/conftest.py checks that no key was printed or written, so the tests here only provoke it.
 """
 
 from __future__ import annotations
@@ -36,54 +36,56 @@ JOBS = tuple((f"j{number}", f"w-{number}", f"p-{number}") for number in range(3)
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
-    one = Shell(tmp_path, {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PIXXEL_RUNNER_ATTEMPTS": "1"})
-    one.manifest(*JOBS, once_per="forever")
-    return one
+    shell = Shell(tmp_path, {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PIXXEL_RUNNER_ATTEMPTS": "1"})
+    shell.manifest(*JOBS, once_per="forever")
+    return shell
 
 
-# TLS.
+# TLS
 
-# What is wrong with a certificate: how it is said, and what to do about it.
-WRONG = {
+# What is wrong with a certificate: the message, and the hint.
+BAD_CERTIFICATES = {
     "expired": ("certificate has expired", "Check this machine's clock"),
     "wrong_host": ("Hostname mismatch, certificate is not valid for 'localhost'", "Check the host name"),
     "self_signed": ("unable to get local issuer certificate", "the file lacks this host's authority"),
 }
 
 
-@pytest.mark.parametrize(("wrong", "words", "remedy"), [(name, *said) for name, said in WRONG.items()], ids=WRONG)
-def test_nothing_is_sent_to_who_is_not_trusted_and_it_says_why(
-    shell: Shell, certificates: Certificates, wrong: str, words: str, remedy: str
+@pytest.mark.parametrize(
+    ("name", "message", "hint"), [(name, *texts) for name, texts in BAD_CERTIFICATES.items()], ids=BAD_CERTIFICATES
+)
+def test_nothing_is_sent_to_an_untrusted_server_and_the_reason_is_shown(
+    shell: Shell, certificates: Certificates, name: str, message: str, hint: str
 ) -> None:
-    with WireServer(tls=getattr(certificates, wrong)) as server:
+    with WireServer(tls=getattr(certificates, name)) as server:
         shell.at(server.url)
         done = shell.call("run", "nightly.yaml", "--ca-bundle", certificates.bundle)
         assert done.code == 4
-        assert words in done.err
-        assert remedy in done.err
-        assert ("authority with --ca-bundle FILE" in done.err) == (wrong == "self_signed")
+        assert message in done.err
+        assert hint in done.err
+        assert ("authority with --ca-bundle FILE" in done.err) == (name == "self_signed")
         for command in ("plan", "status"):
-            told = shell.call(command, "nightly.yaml", "--ca-bundle", certificates.bundle)
-            assert command == "status" or words in told.out + told.err
+            other = shell.call(command, "nightly.yaml", "--ca-bundle", certificates.bundle)
+            assert command == "status" or message in other.out + other.err
         assert (server.requests, server.log.connections > 0) == ([], True)
-    record = check_results(shell.folder / "nightly.results.json")
-    assert {error["kind"] for error in record["errors"]} == {"untrusted"}
-    assert record["summary"]["in_doubt"] == 0
+    results = check_results(shell.folder / "nightly.results.json")
+    assert {error["kind"] for error in results["errors"]} == {"untrusted"}
+    assert results["summary"]["in_doubt"] == 0
 
 
-def test_a_private_authority_is_trusted_as_the_message_says(shell: Shell, certificates: Certificates) -> None:
+def test_private_authority_is_trusted_by_following_the_hint(shell: Shell, certificates: Certificates) -> None:
     with WireServer(tls=certificates.good) as server:
         shell.at(server.url)
-        refused = shell.call("run", "nightly.yaml")
-        assert (refused.code, server.requests) == (4, [])
-        assert "unable to get local issuer certificate" in refused.err
-        assert "authority with --ca-bundle FILE" in refused.err
+        first = shell.call("run", "nightly.yaml")
+        assert (first.code, server.requests) == (4, [])
+        assert "unable to get local issuer certificate" in first.err
+        assert "authority with --ca-bundle FILE" in first.err
         assert shell.call("run", "nightly.yaml", "--ca-bundle", certificates.bundle).code == 0
         assert len(server.created) == len(JOBS)
 
 
-def test_a_ca_bundle_may_come_through_a_pipe(shell: Shell, certificates: Certificates) -> None:
-    """As `--ca-bundle <(command)` has it: it can be read once."""
+def test_ca_bundle_can_be_a_pipe(shell: Shell, certificates: Certificates) -> None:
+    """As with `--ca-bundle <(command)`, the bundle can be read only once."""
     reader, writer = os.pipe()
     with os.fdopen(reader), os.fdopen(writer, "wb") as pipe, WireServer(tls=certificates.good) as server:
         pipe.write(Path(certificates.bundle).read_bytes())
@@ -93,7 +95,7 @@ def test_a_ca_bundle_may_come_through_a_pipe(shell: Shell, certificates: Certifi
         assert (done.code, len(server.created)) == (0, len(JOBS)), done.err
 
 
-def test_ipv6(shell: Shell) -> None:
+def test_ipv6_loopback_bypasses_the_proxy(shell: Shell) -> None:
     try:
         server = WireServer(family=socket.AF_INET6)
     except OSError:
@@ -106,24 +108,22 @@ def test_ipv6(shell: Shell) -> None:
     assert check_results(shell.folder / "nightly.results.json")["run"]["base_url"] == f"http://[::1]:{server.port}"
 
 
-# Proxies.
+# Proxies
 
 PASSWORD = "pass-word-of-the-proxy"
 
 
 @pytest.mark.parametrize(
-    ("script", "words"),
+    ("script", "message"),
     [
         (reply(407, headers=[("Proxy-Authenticate", "Basic")], reason="Authentication Required"), "407 Authentication"),
         (reply(407, reason="\x1b[31m::error:: sent: user:" + PASSWORD), "407"),
         (reply(302, headers=[("Location", "https://evil.example/")]), "302"),
         (Reply(created("job-that-is-a-lie").data), ""),
     ],
-    ids=["not-known", "quotes", "redirects", "answers-itself"],
+    ids=["unauthorized", "echoes-credentials", "redirects", "responds-itself"],
 )
-def test_a_proxy_that_opens_no_tunnel_creates_nothing_and_is_told_no_key(
-    shell: Shell, script: Script, words: str
-) -> None:
+def test_proxy_without_a_tunnel_gets_no_key_and_creates_nothing(shell: Shell, script: Script, message: str) -> None:
     with WireServer(choose=lambda _: script) as proxy:
         shell.at("https://api.example")
         shell.environment |= {
@@ -132,20 +132,20 @@ def test_a_proxy_that_opens_no_tunnel_creates_nothing_and_is_told_no_key(
         }
         done = shell.call("run", "nightly.yaml")
     assert done.code == 1
-    assert words in done.err
+    assert message in done.err
     assert "the proxy (HTTPS_PROXY, NO_PROXY)" in done.err
     assert {request.method for request in proxy.requests} == {"CONNECT"}
     assert KEY not in repr(proxy.requests)
-    assert not any(mark in done.out + done.err for mark in ("\x1b", "\n::"))
-    shown = done.out + done.err + "".join(path.read_text("latin-1") for path in files(shell.folder))
-    assert PASSWORD not in shown
+    assert not any(text in done.out + done.err for text in ("\x1b", "\n::"))
+    output = done.out + done.err + "".join(path.read_text("latin-1") for path in files(shell.folder))
+    assert PASSWORD not in output
 
 
 def files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-# The key.
+# The key
 
 ECHOES: dict[str, Script] = {
     "job": reply(200, json.dumps({"id": "job-1", "spec": KEY, KEY: [f"key {KEY}"]}).encode(), creates=True),
@@ -153,16 +153,16 @@ ECHOES: dict[str, Script] = {
     "page": reply(502, f"<pre>Authorization: {KEY}</pre>".encode(), [("X-Request-Id", KEY), ("Date", KEY)]),
     "redirect": reply(302, headers=[("Location", f"https://evil.example/?key={KEY}")]),
     "pause": reply(429, headers=[("Retry-After", KEY)]),
-    "no answer": Half(f"you said: Authorization: {KEY}\r\n".encode()),
-    "no head": Half(f"HTTP/1.1 200 OK\r\n{KEY}".encode()),
+    "no response": Half(f"you said: Authorization: {KEY}\r\n".encode()),
+    "no headers": Half(f"HTTP/1.1 200 OK\r\n{KEY}".encode()),
     "no status": Half(f"HTTP/1.1 {KEY} OK\r\n\r\n".encode()),
     "no length": Half(f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{KEY}\r\n".encode()),
-    "odd coding": reply(200, b"x", [("Content-Encoding", KEY)]),
+    "unknown encoding": reply(200, b"x", [("Content-Encoding", KEY)]),
 }
 
 
 @pytest.mark.parametrize("script", ECHOES.values(), ids=ECHOES)
-def test_a_server_that_echoes_the_key_gets_it_nowhere(shell: Shell, script: Script) -> None:
+def test_key_echoed_by_a_server_is_never_printed_or_written(shell: Shell, script: Script) -> None:
     shell.environment |= {"PIXXEL_RUNNER_MAX_PAUSE": "0", "GITHUB_STEP_SUMMARY": "step.md"}
     arguments = [f"--report={name}=report.{name}" for name in reports.RUN_FORMATS]
     with WireServer(choose=lambda _: script) as server:
@@ -181,21 +181,21 @@ def test_a_server_that_echoes_the_key_gets_it_nowhere(shell: Shell, script: Scri
 
 
 @pytest.mark.parametrize("key", [KEY + "/with+slashes/==", f'{KEY}"quoted\\"', f"{KEY}<&>", f"Bearer {KEY}"])
-def test_a_key_with_odd_characters_is_known_as_it_is_quoted(shell: Shell, key: str) -> None:
-    said = {"error": {"message": f"bad key {key}"}}
-    bodies = [json.dumps(said), json.dumps(said).replace("/", r"\/")]
-    with WireServer(choose=lambda one: reply(422, bodies[one.project == "p-1"].encode())) as server:
+def test_key_with_special_characters_is_redacted_when_escaped(shell: Shell, key: str) -> None:
+    error = {"error": {"message": f"bad key {key}"}}
+    bodies = [json.dumps(error), json.dumps(error).replace("/", r"\/")]
+    with WireServer(choose=lambda request: reply(422, bodies[request.project == "p-1"].encode())) as server:
         shell.at(server.url, key)
         done = shell.call("run", "nightly.yaml")
         assert {request.headers["authorization"] for request in server.requests} == {key}
     assert "bad key ********" in done.out
 
 
-def test_a_netrc_is_not_read_and_no_argument_holds_the_key(shell: Shell) -> None:
+def test_netrc_is_ignored_and_no_process_argument_contains_the_key(shell: Shell) -> None:
     netrc = shell.write(".netrc", "machine 127.0.0.1 login netrc password netrc\ndefault login a password b\n")
     netrc.chmod(0o600)
     gate = threading.Event()
-    with WireServer(choose=lambda one: Stall(gate, then=created(f"job-{one.project}"))) as server:
+    with WireServer(choose=lambda request: Stall(gate, then=created(f"job-{request.project}"))) as server:
         shell.at(server.url)
         shell.environment["NETRC"] = str(netrc)
         with shell.started("run", "nightly.yaml", "--verbose") as process:
@@ -210,7 +210,7 @@ def test_a_netrc_is_not_read_and_no_argument_holds_the_key(shell: Shell) -> None
         assert {request.headers["authorization"] for request in server.requests} == {KEY}
 
 
-BUG = """
+BUGGY_COMMAND = """
 import sys
 from runner.runs import execution
 from runner.cli.main import main
@@ -223,11 +223,13 @@ sys.exit(main())
 """
 
 
-def test_the_traceback_of_a_bug_holds_no_key_and_commands_nothing(
+def test_traceback_of_a_bug_contains_no_key_and_no_workflow_command(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        shells, "command", lambda arguments: [sys.executable, "-P", "-X", "dev", "-c", BUG, *map(str, arguments)]
+        shells,
+        "command",
+        lambda arguments: [sys.executable, "-P", "-X", "dev", "-c", BUGGY_COMMAND, *map(str, arguments)],
     )
     shell.at("http://127.0.0.1:9")
     shell.environment["PIXXEL_RUNNER_DEBUG"] = "1"
@@ -238,7 +240,7 @@ def test_the_traceback_of_a_bug_holds_no_key_and_commands_nothing(
     assert not any(line.lstrip().startswith("::") for line in done.err.splitlines())
 
 
-LOOK_ALIKES = [
+MISLEADING_URLS = [
     "https://api.pixxel.space@evil.example",
     "https://api.pixxel.space:443@evil.example",
     "https://api.pixxel.space%40evil.example",
@@ -259,16 +261,16 @@ LOOK_ALIKES = [
 ]
 
 
-@pytest.mark.parametrize("url", LOOK_ALIKES)
-def test_an_address_that_looks_like_another_is_refused(shell: Shell, url: str) -> None:
-    for way in ("flag", "environment"):
-        shell.at(url if way == "environment" else "https://api.example")
-        done = shell.call("run", "nightly.yaml", *(["--base-url", url] if way == "flag" else []))
+@pytest.mark.parametrize("url", MISLEADING_URLS)
+def test_misleading_base_url_is_rejected(shell: Shell, url: str) -> None:
+    for source in ("option", "environment"):
+        shell.at(url if source == "environment" else "https://api.example")
+        done = shell.call("run", "nightly.yaml", *(["--base-url", url] if source == "option" else []))
         assert (done.code, done.out) == (2, "")
         assert not (shell.folder / "nightly.results.json").exists()
 
 
-# Text from outside.
+# Text from the API and from manifests
 
 HOSTILE = {
     "terminal": "\x1b]0;title\x07\x1b[2J\x1b[31m\x9b2J\r\b",
@@ -284,27 +286,33 @@ HOSTILE = {
     "surrogate": "\udfff\ud800",
     "megabyte": "A" * 2**20,
 }
-ACTED_ON = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]")
+CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]")
 
 
 def hostile_api(text: str) -> Callable[[Request], Script]:
-    """An API all of whose words are this text; what is very long is said where reports tell a reason."""
-    text, long = text[:999], text
-    odd = "".join(one for one in text[:99] if one not in "\r\n" and ord(one) < 256)  # what a header can carry
+    """An API whose every text is this one. Only reasons get all of it, if it is very long."""
+    text, full_text = text[:999], text
+    header = text[:99].translate({ord("\r"): None, ord("\n"): None}).encode("latin-1", "ignore").decode("latin-1")
 
-    def answer(request: Request) -> Script:
+    def choose(request: Request) -> Script:
         if request.method == "POST" and request.project == "p-1":
             return reply(
                 422,
-                json.dumps({"error": {"code": text, "message": long, "details": {text: text}}}).encode(),
-                [("X-Request-Id", odd)],
+                json.dumps({"error": {"code": text, "message": full_text, "details": {text: text}}}).encode(),
+                [("X-Request-Id", header)],
             )
         if request.method == "POST":
-            job = {"id": f"{request.project} {text}", "status": text, "val_errors": [long], "cost": 10**30, text: text}
-            return reply(200, json.dumps(job).encode(), [("X-Request-Id", odd)], creates=True)
+            job = {
+                "id": f"{request.project} {text}",
+                "status": text,
+                "val_errors": [full_text],
+                "cost": 10**30,
+                text: text,
+            }
+            return reply(200, json.dumps(job).encode(), [("X-Request-Id", header)], creates=True)
         if "estimate" in request.target or request.target.endswith("/jobs"):
             return reply(404, json.dumps({"error": {"message": text}}).encode())
-        task = {"name": text, "err_msg": long}
+        task = {"name": text, "err_msg": full_text}
         job = {
             "id": unquote(request.target.rpartition("/")[2], errors="surrogatepass"),
             "status": text,
@@ -315,20 +323,20 @@ def hostile_api(text: str) -> Callable[[Request], Script]:
         }
         return reply(200, json.dumps(job).encode())
 
-    return answer
+    return choose
 
 
-def check_shown(name: str, text: str) -> None:
-    """What is put out in a format is whole, and holds nothing that a terminal or a CI's log would act on."""
-    assert not ACTED_ON.search(text), (name, ACTED_ON.search(text))
+def check_output(output_format: str, text: str) -> None:
+    """Check that output is well-formed, without anything that a terminal or a CI log would act on."""
+    assert not CONTROL_CHARACTERS.search(text), (output_format, CONTROL_CHARACTERS.search(text))
     commands = [line for line in text.splitlines() if line.lstrip().startswith("::")]
-    assert name == "github" or commands == []
+    assert output_format == "github" or commands == []
     assert all(re.match(r"::(error|warning|notice) [^:]*::", line) for line in commands)
     assert not re.search(r"##(\[|vso\[)", text)
-    READERS[name](text)
+    CHECKERS[output_format](text)
 
 
-def _read_csv(text: str) -> None:
+def _check_csv(text: str) -> None:
     csv.field_size_limit(2**24)
     rows = list(csv.reader(io.StringIO(text)))
     assert len({len(row) for row in rows}) == 1
@@ -336,133 +344,133 @@ def _read_csv(text: str) -> None:
     assert not any(cell.startswith(("=", "+", "@", "\t", "\r")) for row in rows for cell in row)
 
 
-def _read_markdown(text: str) -> None:
+def _check_markdown(text: str) -> None:
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) for row in rows}) == 1
     assert "<" not in re.sub(r"&lt;", "", text).replace("<br>", "")
 
 
-class _Page(HTMLParser):
+class _TagCollector(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[tuple[str, list[tuple[str, str | None]]]] = []
+        self.tags: list[tuple[str, list[tuple[str, str | None]]]] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, attrs))
+        self.tags.append((tag, attrs))
 
 
-def _read_html(text: str) -> None:
-    page = _Page()
-    page.feed(text)
-    assert [tag for tag, _ in page.found].count("script") == 1
-    assert not {tag for tag, _ in page.found} & {"img", "iframe", "object", "embed", "base", "testcase"}
-    links = [value or "" for _, attributes in page.found for name, value in attributes if name in ("href", "src")]
+def _check_html(text: str) -> None:
+    parser = _TagCollector()
+    parser.feed(text)
+    assert [tag for tag, _ in parser.tags].count("script") == 1
+    assert not {tag for tag, _ in parser.tags} & {"img", "iframe", "object", "embed", "base", "testcase"}
+    links = [value or "" for _, attributes in parser.tags for name, value in attributes if name in ("href", "src")]
     assert [link for link in links if not link.startswith(("#", "data:image/svg+xml"))] == []
-    assert not [name for _, attributes in page.found for name, _ in attributes if name.startswith("on")]
+    assert not [name for _, attributes in parser.tags for name, _ in attributes if name.startswith("on")]
 
 
-def _read_prometheus(text: str) -> None:
+def _check_prometheus(text: str) -> None:
     label = r'[a-z_]+="(?:[^"\\\n]|\\[\\"n])*"'
     line = re.compile(rf"(# (HELP|TYPE) .*|[a-z_]+(\{{{label}(,{label})*\}})? [-+0-9.eInf]+)")
-    assert [one for one in text.splitlines() if not line.fullmatch(one)] == []
+    assert [row for row in text.splitlines() if not line.fullmatch(row)] == []
 
 
-READERS: dict[str, Callable[[str], Any]] = {
+CHECKERS: dict[str, Callable[[str], Any]] = {
     "table": str,
     "json": loads_strictly,
-    "csv": _read_csv,
-    "markdown": _read_markdown,
+    "csv": _check_csv,
+    "markdown": _check_markdown,
     "junit": ET.fromstring,
     "github": str,
-    "prometheus": _read_prometheus,
-    "html": _read_html,
+    "prometheus": _check_prometheus,
+    "html": _check_html,
 }
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-def test_every_format_of_every_kind_stays_whole_whatever_the_api_says(shell: Shell, text: str) -> None:
-    assert set(READERS) == set(reports.RUN_FORMATS)
+def test_reports_stay_well_formed_with_hostile_text_from_the_api(shell: Shell, text: str) -> None:
+    assert set(CHECKERS) == set(reports.RUN_FORMATS)
     summary = shell.folder / "step.md"
     shell.environment["GITHUB_STEP_SUMMARY"] = str(summary)
-    names = "".join(
-        f"  - {{name: {json.dumps(nameable(text, number))}, workflow_id: w-{number}, project_id: p-{number}, "
-        f"labels: {{{json.dumps(nameable(text, 9))}: {json.dumps(nameable(text, 9))}}}}}\n"
+    jobs = "".join(
+        f"  - {{name: {json.dumps(manifest_name(text, number))}, workflow_id: w-{number}, project_id: p-{number}, "
+        f"labels: {{{json.dumps(manifest_name(text, 9))}: {json.dumps(manifest_name(text, 9))}}}}}\n"
         for number in range(3)
     )
-    shell.write("nightly.yaml", f"version: 1\nonce_per: forever\njobs:\n{names}")
+    shell.write("nightly.yaml", f"version: 1\nonce_per: forever\njobs:\n{jobs}")
     with WireServer(choose=hostile_api(text)) as server:
         shell.at(server.url)
-        for kind, arguments in {
+        for command, arguments in {
             "plan": ["plan", "nightly.yaml", "--cost", "--check"],
             "run": ["run", "nightly.yaml", "--verbose"],
             "status": ["status", "nightly.yaml"],
             "show": ["show"],
         }.items():
-            formats = reports.PLAN_FORMATS if kind == "plan" else reports.RUN_FORMATS
-            made = {name: shell.folder / f"{kind}.{name}" for name in formats}
-            done = shell.call(*arguments, *(f"--report={name}={path}" for name, path in made.items()))
-            assert done.code in (0, 1, 4 if kind == "plan" else 0), done.err[-2000:]
-            assert not ACTED_ON.search(done.err.replace("\n", ""))
+            formats = reports.PLAN_FORMATS if command == "plan" else reports.RUN_FORMATS
+            paths = {name: shell.folder / f"{command}.{name}" for name in formats}
+            done = shell.call(*arguments, *(f"--report={name}={path}" for name, path in paths.items()))
+            assert done.code in (0, 1, 4 if command == "plan" else 0), done.err[-2000:]
+            assert not CONTROL_CHARACTERS.search(done.err.replace("\n", ""))
             assert not re.search(r"^\s*::|##(\[|vso\[)", done.out + done.err, re.MULTILINE)
-            check_shown("table", done.out)
-            for name, path in made.items():
-                check_shown(name, path.read_text(encoding="utf-8"))
-    check_shown("table", summary.read_text(encoding="utf-8"))
+            check_output("table", done.out)
+            for name, path in paths.items():
+                check_output(name, path.read_text(encoding="utf-8"))
+    check_output("table", summary.read_text(encoding="utf-8"))
     assert len(server.created) == 2
 
 
-def nameable(text: str, number: int) -> str:
-    """As much of a text as a manifest lets into a name, made different by a number."""
-    kept = "".join(one for one in text if one.isprintable() or one in "\u200b\u2066")[:150]
-    return f"{kept.replace(chr(0x200B), '').replace(chr(0x2066), '').strip()}{number}"
+def manifest_name(text: str, number: int) -> str:
+    """The part of a text that a manifest allows in a name, with a number to make it unique."""
+    allowed = "".join(character for character in text if character.isprintable() or character in "\u200b\u2066")[:150]
+    return f"{allowed.replace(chr(0x200B), '').replace(chr(0x2066), '').strip()}{number}"
 
 
-# Files.
+# Files
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    with disks.mounted(tmp_path / "disk") as one:
-        yield one
+    with disks.mounted(tmp_path / "disk") as disk:
+        yield disk
 
 
-@pytest.mark.parametrize("left", [0, PAGE, 3 * PAGE])
-def test_reports_on_a_disk_that_is_full_at_the_end_cost_themselves_alone(shell: Shell, disk: Disk, left: int) -> None:
-    """With a few pages left, some fit and some end in the middle; none is left in half."""
+@pytest.mark.parametrize("free", [0, PAGE, 3 * PAGE])
+def test_full_disk_loses_only_the_reports(shell: Shell, disk: Disk, free: int) -> None:
+    """With a few pages free, some reports fit and others do not. None is left half-written."""
     paths = {name: disk.root / f"report.{name}" for name in reports.RUN_FORMATS}
     for path in paths.values():
-        path.write_text("what was there before\n", encoding="ascii")
+        path.write_text("previous report\n", encoding="ascii")
     summary = shell.folder / "step.md"
     summary.symlink_to("/dev/full")
     shell.environment["GITHUB_STEP_SUMMARY"] = str(summary)
     arguments = [f"--report={name}={path}" for name, path in paths.items()]
     gate = threading.Event()
-    with WireServer(choose=lambda one: Stall(gate, then=created(f"job-{one.project}"))) as server:
+    with WireServer(choose=lambda request: Stall(gate, then=created(f"job-{request.project}"))) as server:
         shell.at(server.url)
         with shell.started("run", "nightly.yaml", *arguments) as process:
             server.wait_for_requests(1)
-            disk.fill(but=left)
+            disk.fill(but=free)
             gate.set()
             _, err = process.communicate(timeout=60)
             disk.free()
     assert process.returncode == 4
     failed = {name for name, path in paths.items() if f"error: the report {path} cannot be written" in err}
-    assert failed if left else failed == set(paths)
+    assert failed if free else failed == set(paths)
     assert "GITHUB_STEP_SUMMARY" in err
     for name, path in paths.items():
-        old = path.read_text(encoding="utf-8") == "what was there before\n"
-        assert old is (name in failed)
-        if not old:
-            check_shown(name, path.read_text(encoding="utf-8"))
-    assert {one.name for one in disk.root.iterdir()} == {path.name for path in paths.values()}
+        is_previous = path.read_text(encoding="utf-8") == "previous report\n"
+        assert is_previous is (name in failed)
+        if not is_previous:
+            check_output(name, path.read_text(encoding="utf-8"))
+    assert {path.name for path in disk.root.iterdir()} == {path.name for path in paths.values()}
     assert len(check_results(shell.folder / "nightly.results.json")["created"]) == len(JOBS)
     del shell.environment["GITHUB_STEP_SUMMARY"]
     assert shell.call("show", *arguments).code == 0
     for name, path in paths.items():
-        check_shown(name, path.read_text(encoding="utf-8"))
+        check_output(name, path.read_text(encoding="utf-8"))
 
 
-def test_a_summary_that_is_a_pipe_nobody_reads_does_not_hold_the_run(shell: Shell) -> None:
+def test_step_summary_that_is_an_unread_pipe_does_not_block_the_run(shell: Shell) -> None:
     os.mkfifo(shell.folder / "step")
     shell.environment["GITHUB_STEP_SUMMARY"] = "step"
     with WireServer() as server:
@@ -473,15 +481,15 @@ def test_a_summary_that_is_a_pipe_nobody_reads_does_not_hold_the_run(shell: Shel
     assert len(check_results(shell.folder / "nightly.results.json")["created"]) == len(JOBS)
 
 
-def test_no_command_trusts_a_folder_that_another_user_has_planted(shell: Shell) -> None:
+def test_commands_reject_a_state_directory_of_another_user(shell: Shell) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can give files away")
     with WireServer() as server:
         shell.at(server.url)
         assert shell.call("run", "nightly.yaml").code == 0
         os.chown(shell.ledger.parent, 65534, 65534)
-        asked = [[command, "nightly.yaml"] for command in ("run", "plan", "status", "resolve")]
-        for command in [*asked, ["show"], ["runs"], ["ledger", "check"], ["ledger", "export"]]:
+        commands = [[command, "nightly.yaml"] for command in ("run", "plan", "status", "resolve")]
+        for command in [*commands, ["show"], ["runs"], ["ledger", "check"], ["ledger", "export"]]:
             done = shell.call(*command)
             assert (done.code, done.out) == (4, ""), command
             assert "belongs to another user (uid 65534)" in done.err
