@@ -1,4 +1,4 @@
-"""`runs` and `show`: what was run, and the record of one run again."""
+"""`runs` lists the runs in the ledger, `show` prints the results of one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path)
 
 
-def with_past(shell: Shell, write: Callable[[Ledger], object]) -> None:
+def create_history(shell: Shell, write: Callable[[Ledger], object]) -> None:
     shell.ledger.parent.mkdir()
     create_ledger(shell.ledger)
     with Ledger(shell.ledger) as ledger:
@@ -34,7 +34,7 @@ def with_past(shell: Shell, write: Callable[[Ledger], object]) -> None:
 
 
 def write_two_runs(ledger: Ledger) -> None:
-    """A day's first run that created one of two jobs and lost one, and a second that was refused a third."""
+    """A day's first run, with one of two jobs created and the other in doubt, and a second whose job was rejected."""
     jobs = [past.job("a"), past.job("b", project_id="p-2"), past.job("c", project_id="p-3")]
     first = past.begin(ledger, "20261020T010000Z-aaaaaa", jobs, key=DAY)
     past.send(ledger, first, jobs[0], past.made("job-1"))
@@ -46,8 +46,8 @@ def write_two_runs(ledger: Ledger) -> None:
 # runs
 
 
-def test_runs_are_listed_newest_first_with_what_each_came_to(shell: Shell) -> None:
-    with_past(shell, write_two_runs)
+def test_runs_are_listed_newest_first_with_their_results(shell: Shell) -> None:
+    create_history(shell, write_two_runs)
     done = shell("runs")
     titles, rule, second, first = done.out.splitlines()
     assert (done.code, done.err) == (0, "")
@@ -60,7 +60,7 @@ def test_runs_are_listed_newest_first_with_what_each_came_to(shell: Shell) -> No
 
 
 def test_runs_as_json(shell: Shell) -> None:
-    with_past(shell, write_two_runs)
+    create_history(shell, write_two_runs)
     second, first = json.loads(shell("runs", "--format", "json").out)
     assert second["id"] > first["id"]
     assert (first["created"], first["not_created"], first["in_doubt"], first["cost"]) == (1, 0, 1, 12)
@@ -68,12 +68,12 @@ def test_runs_as_json(shell: Shell) -> None:
     assert first["started_at"] == "2026-10-20T01:00:00.000Z"
 
 
-def test_the_limit_says_what_it_leaves_out(shell: Shell) -> None:
-    with_past(shell, write_two_runs)
-    one, every = shell("runs", "--limit", "1"), shell("runs", "--limit", "0")
-    assert len(one.out.splitlines()) == 3
-    assert "the latest 1 of 2 runs" in one.err
-    assert len(every.out.splitlines()) == 4
+def test_limit_reports_how_many_runs_are_omitted(shell: Shell) -> None:
+    create_history(shell, write_two_runs)
+    limited, all_runs = shell("runs", "--limit", "1"), shell("runs", "--limit", "0")
+    assert len(limited.out.splitlines()) == 3
+    assert "the latest 1 of 2 runs" in limited.err
+    assert len(all_runs.out.splitlines()) == 4
 
 
 def test_runs_of_one_manifest(shell: Shell) -> None:
@@ -81,7 +81,7 @@ def test_runs_of_one_manifest(shell: Shell) -> None:
         write_two_runs(ledger)
         past.begin(ledger, "20261020T030000Z-cccccc", [past.job("x")], manifest="other")
 
-    with_past(shell, write)
+    create_history(shell, write)
     shell.manifest(*PAIRS)
     by_name, by_file, unknown = shell("runs", "other"), shell("runs", "nightly.yaml"), shell("runs", "nightli")
     assert len(by_name.out.splitlines()) == 3
@@ -90,36 +90,36 @@ def test_runs_of_one_manifest(shell: Shell) -> None:
     assert "It contains 'nightly'." in unknown.err
 
 
-def test_a_manifest_that_never_ran_has_no_runs(shell: Shell) -> None:
-    with_past(shell, write_two_runs)
+def test_manifest_that_never_ran_has_no_runs(shell: Shell) -> None:
+    create_history(shell, write_two_runs)
     shell.manifest(*PAIRS, path="new.yaml")
     done = shell("runs", "new.yaml")
     assert (done.code, done.out) == (0, "")
     assert "contains no runs of new yet" in done.err
 
 
-def test_an_empty_ledger_says_so(shell: Shell) -> None:
-    with_past(shell, lambda _: None)
+def test_empty_ledger_has_no_runs(shell: Shell) -> None:
+    create_history(shell, lambda _: None)
     done, as_json = shell("runs"), shell("runs", "--format", "json")
     assert (done.code, done.out, as_json.out) == (0, "", "[]\n")
     assert "contains no runs yet" in done.err
 
 
 @pytest.mark.parametrize("command", [["runs"], ["show"], ["runs", "--sandbox"], ["show", "--sandbox"]])
-def test_reading_never_makes_a_ledger(shell: Shell, command: list[str]) -> None:
+def test_missing_ledger_is_not_created(shell: Shell, command: list[str]) -> None:
     done = shell(*command)
     assert (done.code, done.out) == (4, "")
     assert "there is no ledger at" in done.err
     assert list(shell.folder.iterdir()) == []
 
 
-def test_a_folder_is_no_ledger(shell: Shell) -> None:
+def test_directory_is_not_a_ledger(shell: Shell) -> None:
     done = shell("runs", "--ledger", ".")
     assert done.code == 4
     assert "is a directory" in done.err
 
 
-def test_costs_that_no_integer_of_sqlite_holds_are_added_up(shell: Shell) -> None:
+def test_cost_can_exceed_an_sqlite_integer(shell: Shell) -> None:
     def write(ledger: Ledger) -> None:
         jobs = [past.job(name) for name in "ab"]
         run = past.begin(ledger, "run-1", jobs)
@@ -127,18 +127,18 @@ def test_costs_that_no_integer_of_sqlite_holds_are_added_up(shell: Shell) -> Non
             body = json.dumps({"id": job.name, "cost": 2**63 - 1}).encode()
             past.send(ledger, run, job, past.made(job.name, body), number)
 
-    with_past(shell, write)
+    create_history(shell, write)
     assert json.loads(shell("runs", "--format", "json").out)[0]["cost"] == 2**64 - 2
 
 
-def test_names_cannot_act_on_the_terminal(shell: Shell) -> None:
-    with_past(shell, lambda ledger: past.begin(ledger, "run-1", [past.job("a")], manifest="\x1b[31m"))
+def test_names_are_escaped(shell: Shell) -> None:
+    create_history(shell, lambda ledger: past.begin(ledger, "run-1", [past.job("a")], manifest="\x1b[31m"))
     done = shell("runs")
     assert "\x1b" not in done.out
     assert r"\x1b[31m" in done.out
 
 
-def test_a_rehearsal_is_listed_without_a_network(shell: Shell) -> None:
+def test_sandbox_run_is_listed_without_network(shell: Shell) -> None:
     shell.manifest(*PAIRS)
     assert shell("run", "nightly.yaml", "--sandbox").code == 0
     with refusing_port() as port:
@@ -152,34 +152,37 @@ def test_a_rehearsal_is_listed_without_a_network(shell: Shell) -> None:
 # show
 
 
-def test_the_last_run_of_all_or_of_a_manifest_or_one_by_its_id(shell: Shell) -> None:
+def test_show_takes_the_last_run_a_manifest_or_a_run_id(shell: Shell) -> None:
     def write(ledger: Ledger) -> None:
         write_two_runs(ledger)
         past.begin(ledger, "20270101T000000Z-cccccc", [past.job("x")], manifest="other")
 
-    with_past(shell, write)
-    last, named, one = shell("show"), shell("show", "--manifest", "nightly"), shell("show", "20261020T01")
-    assert {done.code for done in (last, named, one)} == {0}
+    create_history(shell, write)
+    last, of_manifest, by_id = shell("show"), shell("show", "--manifest", "nightly"), shell("show", "20261020T01")
+    assert {done.code for done in (last, of_manifest, by_id)} == {0}
     assert "run 20270101T000000Z-cccccc of other" in last.err
-    assert "run 20261020T020000Z-bbbbbb of nightly at https://api.example, for the day 2026-10-20: stopped" in named.err
-    assert "run 20261020T010000Z-aaaaaa of nightly" in one.err
-    assert "3 jobs: 1 created, 1 not created, 1 in doubt" in one.out
-    assert "1 job is in doubt; look it up with: pixxel-runner resolve" in one.err
+    assert (
+        "run 20261020T020000Z-bbbbbb of nightly at https://api.example, for the day 2026-10-20: stopped"
+        in of_manifest.err
+    )
+    assert "run 20261020T010000Z-aaaaaa of nightly" in by_id.err
+    assert "3 jobs: 1 created, 1 not created, 1 in doubt" in by_id.out
+    assert "1 job is in doubt; look it up with: pixxel-runner resolve" in by_id.err
 
 
-def test_a_run_that_is_not_certain_or_not_there(shell: Shell) -> None:
-    with_past(shell, write_two_runs)
+def test_ambiguous_or_unknown_run_id(shell: Shell) -> None:
+    create_history(shell, write_two_runs)
     shell.manifest(*PAIRS)
-    many, none, manifest = shell("show", "2026"), shell("show", "1999"), shell("show", "nightly.yaml")
-    assert {done.code for done in (many, none, manifest)} == {2}
-    assert "20261020T010000Z-aaaaaa" in many.err
-    assert "20261020T020000Z-bbbbbb" in many.err
-    assert "no run starts with '1999'" in none.err
+    ambiguous, unknown, manifest = shell("show", "2026"), shell("show", "1999"), shell("show", "nightly.yaml")
+    assert {done.code for done in (ambiguous, unknown, manifest)} == {2}
+    assert "20261020T010000Z-aaaaaa" in ambiguous.err
+    assert "20261020T020000Z-bbbbbb" in ambiguous.err
+    assert "no run starts with '1999'" in unknown.err
     assert "show --manifest nightly.yaml" in manifest.err
 
 
-def test_an_empty_ledger_has_nothing_to_show(shell: Shell) -> None:
-    with_past(shell, lambda _: None)
+def test_empty_ledger_has_nothing_to_show(shell: Shell) -> None:
+    create_history(shell, lambda _: None)
     done = shell("show")
     assert (done.code, done.out) == (4, "")
     assert "contains no runs yet" in done.err
@@ -199,30 +202,30 @@ def test_json_is_the_results_file_and_can_be_written_again(shell: Shell) -> None
     check_results(shell.folder / "again.json")
 
 
-def test_it_shows_what_was_settled_since(shell: Shell) -> None:
-    with_past(shell, write_two_runs)
+def test_show_includes_later_decisions(shell: Shell) -> None:
+    create_history(shell, write_two_runs)
     shell.environment["PIXXEL_BASE_URL"] = past.API
     assert shell("resolve", "--absent", "b").code == 0
     assert "2 not created, 0 in doubt" in shell("show").out
 
 
-def test_results_that_cannot_be_written_are_said(shell: Shell) -> None:
-    with_past(shell, write_two_runs)
+def test_results_file_that_cannot_be_written(shell: Shell) -> None:
+    create_history(shell, write_two_runs)
     done = shell("show", "--results", "no/such/folder.json")
     assert done.code == 4
     assert "3 jobs" in done.out
     assert "cannot be written" in done.err
 
 
-def test_a_run_that_is_going_on_is_shown_with_what_it_has_so_far(shell: Shell) -> None:
-    answer = threading.Event()
-    with WireServer(created("job-1"), Stall(answer, created("job-2"))) as server:
+def test_run_in_progress_shows_its_results_so_far(shell: Shell) -> None:
+    gate = threading.Event()
+    with WireServer(created("job-1"), Stall(gate, created("job-2"))) as server:
         shell.at(server.url)
         shell.manifest(*PAIRS)
         with shell.started("run", "nightly.yaml", "--concurrency", "1") as run:
             server.wait_for_requests(2)
             shown, listed = shell("show"), json.loads(shell("runs", "--format", "json").out)
-            answer.set()
+            gate.set()
             assert run.wait(60) == 0
         ended = shell("show")
     assert (shown.code, ended.code) == (0, 0)
@@ -234,12 +237,12 @@ def test_a_run_that_is_going_on_is_shown_with_what_it_has_so_far(shell: Shell) -
     assert "3 created" in ended.out
 
 
-def test_a_run_whose_process_is_gone_is_interrupted_and_its_sends_are_in_doubt(shell: Shell) -> None:
+def test_killed_run_is_interrupted_and_its_sends_are_in_doubt(shell: Shell) -> None:
     def write(ledger: Ledger) -> None:
         jobs = [past.job("a"), past.job("b", project_id="p-2")]
         past.send(ledger, past.begin(ledger, "run-1", jobs, end=None), jobs[0], None)
 
-    with_past(shell, write)
+    create_history(shell, write)
     shown, [listed] = shell("show"), json.loads(shell("runs", "--format", "json").out)
     assert "interrupted; its process ended unexpectedly" in shown.err
     assert "1 in doubt, 1 skipped" in shown.out
@@ -247,8 +250,8 @@ def test_a_run_whose_process_is_gone_is_interrupted_and_its_sends_are_in_doubt(s
 
 
 @pytest.mark.parametrize("command", [["runs"], ["show"], ["show", "--format", "json"]])
-def test_nobody_who_reads_changes_nothing(shell: Shell, command: list[str]) -> None:
-    with_past(shell, write_two_runs)
+def test_broken_pipe_is_not_an_error(shell: Shell, command: list[str]) -> None:
+    create_history(shell, write_two_runs)
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as stdout:

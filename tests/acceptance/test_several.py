@@ -1,4 +1,4 @@
-"""Several manifests in one command: all are checked first, each keeps its own record, one summary covers all."""
+"""Several manifests in one command: all are checked first, each has its own results file, one summary covers all."""
 
 from __future__ import annotations
 
@@ -34,16 +34,18 @@ def command(arguments: Sequence[str | Path]) -> list[str]:
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
     monkeypatch.setattr(shells, "command", command)
-    one = Shell(tmp_path)
-    one.manifest(("north", "w-1", "p-1"), ("south", "w-2", "p-1"), path="jobs/a.yaml")
-    one.manifest(("east", "w-1", "p-2"), path="jobs/b.yaml", once_per="forever")
-    return one
+    shell = Shell(tmp_path)
+    shell.manifest(("north", "w-1", "p-1"), ("south", "w-2", "p-1"), path="jobs/a.yaml")
+    shell.manifest(("east", "w-1", "p-2"), path="jobs/b.yaml", once_per="forever")
+    return shell
 
 
 @dataclass
-class Desk:
+class Workspace:
+    """A shell, and the sandbox backend that it works with."""
+
     shell: Shell
-    world: Backend
+    backend: Backend
 
     def __call__(self, *arguments: str) -> Done:
         done = self.shell.call(*arguments)
@@ -55,40 +57,40 @@ class Desk:
 
 
 @pytest.fixture
-def desk(shell: Shell) -> Iterator[Desk]:
-    with Backend() as world:
-        world.add_pairs((workflow, project) for workflow in ("w-1", "w-2") for project in ("p-1", "p-2"))
-        with Sandbox(world, key=KEY) as server:
+def workspace(shell: Shell) -> Iterator[Workspace]:
+    with Backend() as backend:
+        backend.add_pairs((workflow, project) for workflow in ("w-1", "w-2") for project in ("p-1", "p-2"))
+        with Sandbox(backend, key=KEY) as server:
             shell.at(server.base_url)
-            yield Desk(shell, world)
+            yield Workspace(shell, backend)
 
 
-def test_a_folder_is_run_in_order_each_with_a_record_and_one_summary_for_all(desk: Desk) -> None:
-    done = desk("run", "jobs")
-    assert (done.code, desk.world.created) == (0, 3)
+def test_directory_runs_in_order_with_a_results_file_each_and_one_summary(workspace: Workspace) -> None:
+    done = workspace("run", "jobs")
+    assert (done.code, workspace.backend.created) == (0, 3)
     assert [line.split()[:2] for line in done.out.splitlines()[2:5]] == [["a", "north"], ["a", "south"], ["b", "east"]]
-    notes = done.out.split("\n\n")[1].splitlines()
-    assert [note.partition(" created")[0] for note in notes[:3]] == ["a: 2 jobs: 2", "b: 1 job: 1", "3 jobs: 3"]
-    assert [one["name"] for one in desk.results("a")["created"]] == ["north", "south"]
-    assert [one["name"] for one in desk.results("b")["created"]] == ["east"]
-    assert desk.results("a")["run"]["id"] != desk.results("b")["run"]["id"]
+    lines = done.out.split("\n\n")[1].splitlines()
+    assert [line.partition(" created")[0] for line in lines[:3]] == ["a: 2 jobs: 2", "b: 1 job: 1", "3 jobs: 3"]
+    assert [job["name"] for job in workspace.results("a")["created"]] == ["north", "south"]
+    assert [job["name"] for job in workspace.results("b")["created"]] == ["east"]
+    assert workspace.results("a")["run"]["id"] != workspace.results("b")["run"]["id"]
     assert done.err.splitlines()[-2:] == ["results: a.results.json", "results: b.results.json"]
-    again = desk("run", "jobs/b.yaml", "jobs/a.yaml")
-    assert (again.code, desk.world.created) == (0, 3)
+    second = workspace("run", "jobs/b.yaml", "jobs/a.yaml")
+    assert (second.code, workspace.backend.created) == (0, 3)
 
 
-def test_nothing_is_sent_while_one_of_them_is_wrong_and_all_problems_are_told(desk: Desk) -> None:
-    desk.shell.write("jobs/c.yaml", "version: 1\njobs: []\n")
-    desk.shell.write("jobs/d.yaml", "version: 2\njobs: [{workflow_id: w-1, project_id: p-1}]\n")
-    done = desk("run", "jobs")
-    assert (done.code, desk.world.created) == (2, 0)
+def test_one_invalid_manifest_sends_nothing_and_reports_all_problems(workspace: Workspace) -> None:
+    workspace.shell.write("jobs/c.yaml", "version: 1\njobs: []\n")
+    workspace.shell.write("jobs/d.yaml", "version: 2\njobs: [{workflow_id: w-1, project_id: p-1}]\n")
+    done = workspace("run", "jobs")
+    assert (done.code, workspace.backend.created) == (2, 0)
     assert "jobs/c.yaml:2:" in done.err
     assert "jobs/d.yaml:1:" in done.err
     assert "error: 2 problems in 2 manifests; nothing was sent" in done.err
 
 
 @pytest.mark.parametrize(
-    ("path", "arguments", "words"),
+    ("path", "arguments", "message"),
     [
         ("more/a.yaml", (), "two outputs would be written to a.results.json"),
         ("jobs/c.yaml", (), "jobs/c.yaml and jobs/a.yaml are both named 'a'"),
@@ -98,25 +100,28 @@ def test_nothing_is_sent_while_one_of_them_is_wrong_and_all_problems_are_told(de
         ("more/c.yaml", ("--report", "csv=nowhere/a.csv"), "the report nowhere/a.csv cannot be written"),
     ],
 )
-def test_what_would_collide_or_be_lost_is_refused_before_anything_is_sent(
-    desk: Desk, path: str, arguments: tuple[str, ...], words: str
+def test_conflicting_outputs_are_rejected_before_anything_is_sent(
+    workspace: Workspace, path: str, arguments: tuple[str, ...], message: str
 ) -> None:
-    name = "name: a\n" if "both named" in words else ""
-    desk.shell.write(path, f"version: 1\n{name}jobs: [{{workflow_id: w-1, project_id: p-1}}]\n")
-    done = desk("run", "jobs", *([] if path.startswith("jobs") else [path]), *arguments)
-    assert words in done.err
+    name = "name: a\n" if "both named" in message else ""
+    workspace.shell.write(path, f"version: 1\n{name}jobs: [{{workflow_id: w-1, project_id: p-1}}]\n")
+    done = workspace("run", "jobs", *([] if path.startswith("jobs") else [path]), *arguments)
+    assert message in done.err
     assert done.code in (2, 4)
-    assert desk.world.created == 0
+    assert workspace.backend.created == 0
 
 
-def test_results_go_to_a_folder(desk: Desk) -> None:
-    (desk.shell.folder / "out").mkdir()
-    assert desk("run", "jobs", "--results", "out").code == 0
-    assert sorted(path.name for path in (desk.shell.folder / "out").iterdir()) == ["a.results.json", "b.results.json"]
+def test_results_option_takes_a_directory(workspace: Workspace) -> None:
+    (workspace.shell.folder / "out").mkdir()
+    assert workspace("run", "jobs", "--results", "out").code == 0
+    assert sorted(path.name for path in (workspace.shell.folder / "out").iterdir()) == [
+        "a.results.json",
+        "b.results.json",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (("jobs", "jobs/a.yaml"), "jobs/a.yaml is the same file as jobs/a.yaml"),
         (("empty",), "the directory empty contains no *.yaml files"),
@@ -124,53 +129,55 @@ def test_results_go_to_a_folder(desk: Desk) -> None:
         (("jobs", "gone.yaml"), "gone.yaml: no such file"),
     ],
 )
-@pytest.mark.parametrize("name", ["run", "plan"])
-def test_what_is_named_must_be_there_and_once(desk: Desk, name: str, arguments: tuple[str, ...], words: str) -> None:
-    (desk.shell.folder / "empty").mkdir()
-    done = desk(name, *arguments)
-    assert (done.code, desk.world.created) == (2, 0)
-    assert words in done.err
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_each_manifest_must_exist_and_be_named_once(
+    workspace: Workspace, command: str, arguments: tuple[str, ...], message: str
+) -> None:
+    (workspace.shell.folder / "empty").mkdir()
+    done = workspace(command, *arguments)
+    assert (done.code, workspace.backend.created) == (2, 0)
+    assert message in done.err
 
 
-def test_a_folder_is_its_yaml_files_and_says_what_it_leaves_aside(desk: Desk) -> None:
-    desk.shell.write("jobs/.hidden.yaml", "no manifest")
-    desk.shell.write("jobs/deeper/c.yaml", "no manifest")
-    desk.shell.write("jobs/notes.txt", "no manifest")
-    desk.shell.write("jobs/c.yml", "no manifest")
-    done = desk("validate", "jobs")
+def test_directory_means_its_yaml_files_and_ignored_files_are_reported(workspace: Workspace) -> None:
+    workspace.shell.write("jobs/.hidden.yaml", "not a manifest")
+    workspace.shell.write("jobs/deeper/c.yaml", "not a manifest")
+    workspace.shell.write("jobs/notes.txt", "not a manifest")
+    workspace.shell.write("jobs/c.yml", "not a manifest")
+    done = workspace("validate", "jobs")
     assert (done.code, done.out.splitlines()) == (0, ["jobs/a.yaml: ok, 2 jobs", "jobs/b.yaml: ok, 1 job"])
     assert "jobs: ignored c.yml; only *.yaml files are read" in done.err
 
 
-@pytest.mark.parametrize("name", ["run", "plan", "validate"])
-def test_a_pipe_in_a_folder_is_refused_and_not_waited_for(desk: Desk, name: str) -> None:
-    os.mkfifo(desk.shell.folder / "jobs" / "z.yaml")
-    done = desk(name, "jobs")
-    assert (done.code, desk.world.created) == (2, 0)
+@pytest.mark.parametrize("command", ["run", "plan", "validate"])
+def test_pipe_in_a_directory_is_rejected_without_blocking(workspace: Workspace, command: str) -> None:
+    os.mkfifo(workspace.shell.folder / "jobs" / "z.yaml")
+    done = workspace(command, "jobs")
+    assert (done.code, workspace.backend.created) == (2, 0)
     assert "jobs/z.yaml is not a regular file" in done.err
 
 
-def test_one_that_may_not_run_keeps_no_other_from_running_and_the_worst_code_is_told(desk: Desk) -> None:
-    folder = desk.shell.folder / "jobs"
+def test_locked_manifest_does_not_stop_the_others_and_the_worst_exit_code_wins(workspace: Workspace) -> None:
+    folder = workspace.shell.folder / "jobs"
     (folder / ".pixxel-runner").mkdir()
     ledger = folder / ".pixxel-runner" / "ledger.db"
     create_ledger(ledger)
-    with lock.hold(ledger, desk.shell.environment["PIXXEL_BASE_URL"], "a", timeout=0, activity="run somewhere"):
-        done = desk("run", "jobs")
-    assert (done.code, desk.world.created) == (5, 1)
+    with lock.hold(ledger, workspace.shell.environment["PIXXEL_BASE_URL"], "a", timeout=0, activity="run somewhere"):
+        done = workspace("run", "jobs")
+    assert (done.code, workspace.backend.created) == (5, 1)
     assert "jobs/a.yaml: not run" in done.err
     assert "run somewhere" in done.err
     assert "b: 1 job: 1 created" in done.out
 
 
-def test_the_worst_code_is_that_of_doubt(shell: Shell) -> None:
-    def answer(request: Request) -> Script:
+def test_doubt_is_the_worst_exit_code(shell: Shell) -> None:
+    def choose(request: Request) -> Script:
         if request.method == "GET":
             return reply(500)
         return Reset() if request.workflow == "w-2" else created(f"j-{request.project}")
 
     shell.manifest(("late", "w-9", "p-1"), path="jobs/c.yaml")
-    with WireServer(choose=lambda r: reply(404) if r.workflow == "w-9" else answer(r)) as server:
+    with WireServer(choose=lambda request: reply(404) if request.workflow == "w-9" else choose(request)) as server:
         shell.at(server.url)
         done = shell("run", "jobs", "--hold")
     assert done.code == 3
@@ -181,7 +188,7 @@ def test_the_worst_code_is_that_of_doubt(shell: Shell) -> None:
     ]
 
 
-def test_trouble_with_the_api_ends_all_of_them(shell: Shell) -> None:
+def test_api_failure_ends_all_manifests(shell: Shell) -> None:
     with WireServer(choose=lambda _: reply(401)) as server:
         shell.at(server.url)
         done = shell("run", "jobs", "--concurrency", "1")
@@ -194,7 +201,7 @@ def test_trouble_with_the_api_ends_all_of_them(shell: Shell) -> None:
     assert not (shell.folder / "b.results.json").exists()
 
 
-def test_ctrl_c_ends_all_of_them_and_tells_of_those_that_ran(shell: Shell) -> None:
+def test_ctrl_c_ends_all_manifests_and_reports_those_that_ran(shell: Shell) -> None:
     stall = Stall(threading.Event())
     shell.manifest(("first", "w-1", "p-9"), path="jobs/0.yaml")
     with WireServer(created("job-1"), stall) as server:
@@ -212,70 +219,72 @@ def test_ctrl_c_ends_all_of_them_and_tells_of_those_that_ran(shell: Shell) -> No
     assert {request.project for request in server.requests} <= {"p-9", "p-1"}
 
 
-def test_only_and_again_are_about_all_of_them(desk: Desk) -> None:
-    done = desk("run", "jobs", "--only", "e*")
-    assert (done.code, desk.world.created) == (0, 1)
+def test_only_and_again_apply_to_all_manifests(workspace: Workspace) -> None:
+    done = workspace("run", "jobs", "--only", "e*")
+    assert (done.code, workspace.backend.created) == (0, 1)
     assert "jobs/a.yaml: no job matches --only" in done.err
-    assert desk("run", "jobs", "--again", "east").code == 0
-    assert desk.world.created == 1 + 2 + 1
-    wrong = desk("run", "jobs", "--only", "wast")
-    assert (wrong.code, desk.world.created) == (2, 4)
-    assert "--only 'wast' matches no job" in wrong.err
+    assert workspace("run", "jobs", "--again", "east").code == 0
+    assert workspace.backend.created == 1 + 2 + 1
+    unknown = workspace("run", "jobs", "--only", "wast")
+    assert (unknown.code, workspace.backend.created) == (2, 4)
+    assert "--only 'wast' matches no job" in unknown.err
 
 
-def test_documents_hold_all_of_them_however_many_there_are(desk: Desk) -> None:
-    planned = json.loads(desk("plan", "jobs", "--format", "json").out)
-    assert [one["manifest"]["name"] for one in planned["plans"]] == ["a", "b"]
-    made = json.loads(desk("run", "jobs", "--format", "json").out)
-    assert [one["run"]["manifest"]["name"] for one in made["runs"]] == ["a", "b"]
-    (desk.shell.folder / "jobs" / "a.yaml").unlink()
-    assert len(json.loads(desk("run", "jobs", "--format", "json").out)["runs"]) == 1
+def test_json_lists_every_manifest_even_a_single_one(workspace: Workspace) -> None:
+    plan = json.loads(workspace("plan", "jobs", "--format", "json").out)
+    assert [document["manifest"]["name"] for document in plan["plans"]] == ["a", "b"]
+    run = json.loads(workspace("run", "jobs", "--format", "json").out)
+    assert [document["run"]["manifest"]["name"] for document in run["runs"]] == ["a", "b"]
+    (workspace.shell.folder / "jobs" / "a.yaml").unlink()
+    assert len(json.loads(workspace("run", "jobs", "--format", "json").out)["runs"]) == 1
 
 
-def test_plan_tells_of_all_of_them(desk: Desk) -> None:
-    assert desk("run", "jobs/b.yaml").code == 0
-    done = desk("plan", "jobs", "--exit-code")
+def test_plan_covers_all_manifests(workspace: Workspace) -> None:
+    assert workspace("run", "jobs/b.yaml").code == 0
+    done = workspace("plan", "jobs", "--exit-code")
     assert done.code == 1
     assert done.out.splitlines()[-1] == "3 jobs: 2 to submit, 0 to look up, 1 with nothing to do"
-    assert desk.world.created == 1
+    assert workspace.backend.created == 1
 
 
-def test_wait_follows_all_of_them_after_all_are_submitted(desk: Desk) -> None:
-    done = desk("run", "jobs", "--wait")
-    assert (done.code, desk.world.created) == (0, 3)
-    assert {desk.results(stem)["created"][0]["job"]["status"] for stem in "ab"} == {"completed"}
+def test_wait_starts_after_all_manifests_are_submitted(workspace: Workspace) -> None:
+    done = workspace("run", "jobs", "--wait")
+    assert (done.code, workspace.backend.created) == (0, 3)
+    assert {workspace.results(stem)["created"][0]["job"]["status"] for stem in "ab"} == {"completed"}
 
 
-def test_a_rehearsal_of_a_folder(shell: Shell) -> None:
+def test_sandbox_run_of_a_directory(shell: Shell) -> None:
     done = shell("run", "jobs", "--sandbox", "--wait")
     assert done.code == 0, done.err
     assert "3 jobs: 3 created" in done.out
 
 
-@pytest.mark.parametrize("name", ["run", "plan", "show", "status"])
-def test_each_command_writes_reports_beside_what_it_prints(desk: Desk, name: str) -> None:
-    if name != "run":
-        assert desk("run", "jobs/a.yaml").code == 0
+@pytest.mark.parametrize("command", ["run", "plan", "show", "status"])
+def test_each_command_writes_reports_and_prints_its_table(workspace: Workspace, command: str) -> None:
+    if command != "run":
+        assert workspace("run", "jobs/a.yaml").code == 0
     target = {"run": ["jobs/a.yaml"], "plan": ["jobs/a.yaml"], "show": ["--manifest", "jobs/a.yaml"]}
-    arguments = target.get(name, ["jobs/a.yaml"])
-    done = desk(name, *arguments, "--report", "csv=a.csv", "--report", "json=a.json", "--report", "markdown=a.md")
+    arguments = target.get(command, ["jobs/a.yaml"])
+    done = workspace(
+        command, *arguments, "--report", "csv=a.csv", "--report", "json=a.json", "--report", "markdown=a.md"
+    )
     assert done.code == 0, done.err
     assert done.out.splitlines()[0].startswith("job ")
-    assert len((desk.shell.folder / "a.csv").read_text("utf-8").splitlines()) == 3
-    assert json.loads((desk.shell.folder / "a.json").read_text("utf-8"))["version"] == 1
-    assert (desk.shell.folder / "a.md").read_text("utf-8").endswith("\n")
+    assert len((workspace.shell.folder / "a.csv").read_text("utf-8").splitlines()) == 3
+    assert json.loads((workspace.shell.folder / "a.json").read_text("utf-8"))["version"] == 1
+    assert (workspace.shell.folder / "a.md").read_text("utf-8").endswith("\n")
 
 
-def test_reports_are_written_under_quiet_too(desk: Desk) -> None:
-    done = desk("run", "jobs", "--quiet", "--report", "markdown=all.md")
+def test_quiet_still_writes_reports(workspace: Workspace) -> None:
+    done = workspace("run", "jobs", "--quiet", "--report", "markdown=all.md")
     assert (done.code, done.out, done.err) == (0, "", "")
-    assert "3 jobs: 3 created" in (desk.shell.folder / "all.md").read_text("utf-8")
+    assert "3 jobs: 3 created" in (workspace.shell.folder / "all.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("given", ["csv", "csv=", "=a.csv", "pdf=a.pdf"])
-def test_a_report_is_asked_for_as_format_and_path(desk: Desk, given: str) -> None:
-    done = desk("run", "jobs", "--report", given)
-    assert (done.code, desk.world.created) == (2, 0)
+@pytest.mark.parametrize("value", ["csv", "csv=", "=a.csv", "pdf=a.pdf"])
+def test_report_option_needs_format_and_path(workspace: Workspace, value: str) -> None:
+    done = workspace("run", "jobs", "--report", value)
+    assert (done.code, workspace.backend.created) == (2, 0)
     assert "expected FORMAT=PATH, where FORMAT is one of table, markdown, csv, json" in done.err
 
 
@@ -283,90 +292,90 @@ NEEDED = ("jobs/.pixxel-runner/ledger.db", "jobs/.pixxel-runner/ledger.db-wal", 
 
 
 @pytest.mark.parametrize("target", [*NEEDED, "jobs/a.yaml", "key", "linked.yaml"])
-@pytest.mark.parametrize("name", ["run", "plan", "show", "status"])
-def test_no_report_replaces_what_is_needed(desk: Desk, name: str, target: str) -> None:
-    folder = desk.shell.folder
-    assert desk("run", "jobs/a.yaml").code == 0
-    desk.shell.write("key", KEY).chmod(0o600)
+@pytest.mark.parametrize("command", ["run", "plan", "show", "status"])
+def test_report_never_overwrites_a_needed_file(workspace: Workspace, command: str, target: str) -> None:
+    folder = workspace.shell.folder
+    assert workspace("run", "jobs/a.yaml").code == 0
+    workspace.shell.write("key", KEY).chmod(0o600)
     (folder / "linked.yaml").hardlink_to(folder / "jobs" / "a.yaml")
-    if name == "show" and target == "key":
-        return  # it has no key
-    arguments = {"show": ["--manifest", "jobs/a.yaml"]}.get(name, ["jobs/a.yaml", "--api-key-file", "key"])
+    if command == "show" and target == "key":
+        return  # `show` needs no key
+    arguments = {"show": ["--manifest", "jobs/a.yaml"]}.get(command, ["jobs/a.yaml", "--api-key-file", "key"])
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    done = desk(name, *arguments, "--report", f"html={target}")
+    done = workspace(command, *arguments, "--report", f"html={target}")
     assert done.code == 2
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_a_report_is_a_file_and_not_standard_output(desk: Desk) -> None:
-    done = desk("run", "jobs", "--report", "html=-")
-    assert (done.code, desk.world.created) == (2, 0)
+def test_report_cannot_be_standard_output(workspace: Workspace) -> None:
+    done = workspace("run", "jobs", "--report", "html=-")
+    assert (done.code, workspace.backend.created) == (2, 0)
     assert "a report cannot be written to standard output (-)\n  Use --format instead." in done.err
-    done = desk("run", "jobs/a.yaml", "--results", "-")
-    assert (done.code, desk.world.created) == (2, 0)
+    done = workspace("run", "jobs/a.yaml", "--results", "-")
+    assert (done.code, workspace.backend.created) == (2, 0)
     assert "the results file cannot be standard output (-)" in done.err
 
 
-def test_one_more_is_of_one_manifest(desk: Desk) -> None:
-    desk.shell.manifest(("north", "w-1", "p-2"), path="jobs/c.yaml")
-    assert desk("run", "jobs").code == 0
-    done = desk("run", "jobs", "--again", "north")
-    assert (done.code, desk.world.created) == (2, 4)
+def test_again_rejects_a_name_in_two_manifests(workspace: Workspace) -> None:
+    workspace.shell.manifest(("north", "w-1", "p-2"), path="jobs/c.yaml")
+    assert workspace("run", "jobs").code == 0
+    done = workspace("run", "jobs", "--again", "north")
+    assert (done.code, workspace.backend.created) == (2, 4)
     assert "2 of these manifests have a job of that name" in done.err
 
 
-def test_a_file_under_two_names_is_one(desk: Desk) -> None:
-    (desk.shell.folder / "jobs" / "z.yaml").hardlink_to(desk.shell.folder / "jobs" / "a.yaml")
-    done = desk("run", "jobs")
-    assert (done.code, desk.world.created) == (2, 0)
+def test_hard_link_to_a_manifest_is_rejected(workspace: Workspace) -> None:
+    (workspace.shell.folder / "jobs" / "z.yaml").hardlink_to(workspace.shell.folder / "jobs" / "a.yaml")
+    done = workspace("run", "jobs")
+    assert (done.code, workspace.backend.created) == (2, 0)
     assert "jobs/z.yaml is the same file as jobs/a.yaml" in done.err
 
 
-def test_one_that_may_not_run_stays_in_the_monitoring_with_its_last_run(desk: Desk) -> None:
+def test_manifest_that_did_not_run_keeps_its_last_run_in_prometheus(workspace: Workspace) -> None:
     report = ("--report", "prometheus=all.prom", "--quiet")
-    assert desk("run", "jobs", *report).code == 0
-    first = (desk.shell.folder / "all.prom").read_text("utf-8")
-    text = (desk.shell.folder / "jobs" / "b.yaml").read_text("utf-8")
-    desk.shell.write("jobs/b.yaml", text.replace("version: 1", "version: 1\nmax_cost: 0") + PAIR)
-    done = desk("run", "jobs", *report)
+    assert workspace("run", "jobs", *report).code == 0
+    first = (workspace.shell.folder / "all.prom").read_text("utf-8")
+    text = (workspace.shell.folder / "jobs" / "b.yaml").read_text("utf-8")
+    workspace.shell.write("jobs/b.yaml", text.replace("version: 1", "version: 1\nmax_cost: 0") + PAIR)
+    done = workspace("run", "jobs", *report)
     assert done.code == 4
     assert done.err.count("\n") == 1
-    now = (desk.shell.folder / "all.prom").read_text("utf-8")
+    second = (workspace.shell.folder / "all.prom").read_text("utf-8")
     finished = [line for line in first.splitlines() if "run_end_timestamp" in line and 'manifest="b"' in line]
     assert len(finished) == 1
-    assert finished[0] in now.splitlines()
+    assert finished[0] in second.splitlines()
 
 
-def test_success_is_silent_although_something_is_not_read(desk: Desk) -> None:
-    desk.shell.write("jobs/c.yml", "no manifest")
-    done = desk("run", "jobs", "--quiet")
+def test_quiet_success_is_silent_with_ignored_files(workspace: Workspace) -> None:
+    workspace.shell.write("jobs/c.yml", "not a manifest")
+    done = workspace("run", "jobs", "--quiet")
     assert (done.code, done.out, done.err) == (0, "", "")
 
 
 @pytest.mark.parametrize("arguments", [("status", "jobs"), ("show", "--manifest", "jobs"), ("runs", "jobs")])
-def test_what_is_about_one_manifest_takes_no_folder(desk: Desk, arguments: tuple[str, ...]) -> None:
-    assert desk("run", "jobs").code == 0
-    done = desk(*arguments)
+def test_commands_for_one_manifest_reject_a_directory(workspace: Workspace, arguments: tuple[str, ...]) -> None:
+    assert workspace("run", "jobs").code == 0
+    done = workspace(*arguments)
     assert done.code == 2
     assert "jobs is a directory" in done.err
     assert "Name one manifest in it: jobs/NAME.yaml" in done.err
 
 
-def test_very_many_need_no_more_open_files_than_one(desk: Desk) -> None:
+def test_many_manifests_need_no_more_open_files_than_one(workspace: Workspace) -> None:
     for number in range(60):
-        desk.shell.manifest(("one", "w-1", "p-1"), path=f"many/{number:02}.yaml")
+        workspace.shell.manifest(("one", "w-1", "p-1"), path=f"many/{number:02}.yaml")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    taken = len(list(Path("/dev/fd").iterdir()))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (taken + 40, hard))
+    in_use = len(list(Path("/dev/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (in_use + 40, hard))
     try:
-        done = desk("run", "many")
+        done = workspace("run", "many")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert (done.code, desk.world.created) == (0, 60), done.err
+    assert (done.code, workspace.backend.created) == (0, 60), done.err
     assert "60 jobs: 60 created" in done.out
 
 
-def test_a_sandbox_whose_folder_cannot_be_made_is_said(shell: Shell) -> None:
+def test_sandbox_directory_that_cannot_be_created(shell: Shell) -> None:
     shell.write("jobs/.pixxel-runner/sandbox", "a file")
     done = shell.call("run", "jobs/a.yaml", "--sandbox")
     assert done.code == 4
