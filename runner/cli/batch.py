@@ -1,4 +1,4 @@
-"""Manifests run one after another, each with its own lock, entries in the ledger and results file."""
+"""Runs manifests one after another, each with its own lock, ledger and results file."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from runner.ledger.journal import RecordedOutcome
 from runner.ledger.rows import RunRow
 from runner.ledger.store import Ledger
 from runner.planning import periods
-from runner.runs import execution, record, results_file, summary
+from runner.runs import execution, results_file
 from runner.runs.execution import Execution
-from runner.runs.record import LazyEntries
+from runner.runs.record import LazyEntries, load_record
 from runner.runs.request import RunRequest
-from runner.runs.summary import RunSummary
+from runner.runs.summary import RunSummary, summarize
 from runner.submission.engine import EngineResult
 
-Endpoints = Callable[[Manifest], AbstractContextManager[Endpoint]]
+EndpointFactory = Callable[[Manifest], AbstractContextManager[Endpoint]]
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A manifest to run, and where its results go."""
+    """A manifest to run, and the path of its results file."""
 
     request: RunRequest
     results: Path
@@ -41,178 +41,187 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class FinishedRun:
-    """An execution that has ended: what is to be told of it. `unwritten`: why its results file is not there.
+    """A run that has ended. `results_error` says why its results file was not written.
 
-    `earlier` counts doubts of earlier runs of the manifest; None where the ledger could not tell.
+    `earlier_doubts` counts the jobs in doubt of earlier runs of the manifest; None if the ledger could not be read.
     """
 
     task: Task
     run: RunRow
-    made: RunSummary
-    end: EngineResult
-    unwritten: RefusedError | None
-    earlier: int | None
+    summary: RunSummary
+    result: EngineResult
+    results_error: RefusedError | None
+    earlier_doubts: int | None
+
+    def detach(self) -> FinishedRun:
+        """The same, which opens the ledger by itself when its entries are read."""
+        unsaved = (self.result.unsaved, self.result.unreleased)
+        return replace(self, summary=_detach(self.summary, self.task.request, self.run, *unsaved))
 
 
-class UntoldError(RefusedError):
-    """Jobs were sent, and what became of them cannot be read in the ledger."""
+class UnreadableResultError(RefusedError):
+    """A manifest was run, and the ledger cannot be read to say what became of it."""
 
 
 @dataclass(slots=True)
 class Batch:
-    """Manifests that are run one after another. `signum` is that of a signal that came at any time.
+    """Runs manifests one after another. `signum` is the first signal, whenever it came.
 
-    `refused` has an exit code for each that may not run, and `missed` all that were not run. The lock and the ledger of
-    a single one are held until the batch is left, so that what is told of it is what it left.
+    `exit_codes` has one for each manifest that was refused, and `not_run` has all that did not run. With a single
+    manifest, its lock and ledger are held until the end, so that nothing changes before its summary is printed.
     """
 
-    endpoints: Endpoints
+    endpoint_factory: EndpointFactory
     confirm: Callable[[Execution], None]
     progress: Progress
     quiet: bool = False
-    ran: list[FinishedRun] = field(default_factory=list)
-    refused: list[Exit] = field(default_factory=list)
-    missed: list[Task] = field(default_factory=list)
+    finished: list[FinishedRun] = field(default_factory=list)
+    exit_codes: list[Exit] = field(default_factory=list)
+    not_run: list[Task] = field(default_factory=list)
     _held: ExitStack = field(default_factory=ExitStack)
-    _caught: ExitStack = field(default_factory=ExitStack)
-    _interrupts: SignalHandler | None = None
+    _handling_signals: ExitStack = field(default_factory=ExitStack)
+    _handler: SignalHandler | None = None
     _signum: int | None = None
 
     @property
     def signum(self) -> int | None:
-        """The signal that ended it, or came while it ended."""
-        return self._signum or (self._interrupts.signum if self._interrupts else None)
+        """The signal that interrupted the batch."""
+        return self._signum or (self._handler.signum if self._handler else None)
 
     @contextmanager
-    def over(self, tasks: Sequence[Task]) -> Iterator[None]:
-        """Run them; signals are caught from the first one that sends until the context is left.
+    def running(self, tasks: Sequence[Task]) -> Iterator[None]:
+        """Run all of them, then enter the context. Signals are handled from the first request to the end of it.
 
         Raises:
-            RunnerError: there is one manifest only, and it is not run.
+            RunnerError: there is only one manifest, and it was refused.
         """
-        with self._held, self._caught:
+        with self._held, self._handling_signals:
             for index, task in enumerate(tasks):
-                if not self._goes_on(task, alone=len(tasks) == 1):
-                    # A signal may have come before this one began.
-                    left = tasks[index if self._signum else index + 1 :]
-                    self.missed += left
-                    _tell_left(left)
+                if not self._run_next(task, alone=len(tasks) == 1):
+                    # A signal may have come before this one started.
+                    remaining = tasks[index if self._signum else index + 1 :]
+                    self.not_run += remaining
+                    _report_not_started(remaining)
                     break
             yield
 
-    def _goes_on(self, task: Task, *, alone: bool) -> bool:
-        """Run one, and say whether the next one may follow."""
+    def _run_next(self, task: Task, *, alone: bool) -> bool:
+        """Run a manifest. Return whether to continue with the next."""
         try:
-            ran = self._run(task, alone=alone)
+            finished = self._run(task, alone=alone)
         except RunnerError as error:
             if alone:
                 raise
-            untold = isinstance(error, UntoldError)
-            about = (
-                f"{escape_unprintable(task.request.manifest.path)}: {'run, and not told of' if untold else 'not run'}"
-            )
-            if self.quiet:
-                console.info(f"{about}: {escape_unprintable(error.one_line)}")
-            else:
-                console.info(about)
-                console.error(error)
-            self.refused.append(error.exit_code)
-            self.missed.append(task)
-            return not untold
-        except (KeyboardInterrupt, Terminated) as signal:
-            if not self.ran:
+            self._refuse(task, error)
+            return not isinstance(error, UnreadableResultError)
+        except (KeyboardInterrupt, Terminated) as error:
+            if not self.finished:
                 raise
-            self._signum = SIGINT if isinstance(signal, KeyboardInterrupt) else SIGTERM
-            if self._interrupts is not None:  # another one does not keep those that ran from being told of
-                self._caught.enter_context(self._interrupts.installed())
+            self._signum = SIGINT if isinstance(error, KeyboardInterrupt) else SIGTERM
+            if self._handler is not None:  # another signal must not keep the summary from being printed
+                self._handling_signals.enter_context(self._handler.installed())
             return False
-        self.ran.append(ran)
-        # What stops a run is trouble with the API as a whole, which the next would meet too; but for its own budget.
-        return self.signum is None and (ran.end.state == "completed" or ran.end.reason == "budget")
+        self.finished.append(finished)
+        # Other reasons to stop than the budget concern the API as a whole, and so the next manifest as well.
+        result = finished.result
+        return self.signum is None and (result.state == "completed" or result.reason == "budget")
+
+    def _refuse(self, task: Task, error: RunnerError) -> None:
+        was_run = isinstance(error, UnreadableResultError)
+        status = "was run, but its results are unknown" if was_run else "not run"
+        line = f"{escape_unprintable(task.request.manifest.path)}: {status}"
+        if self.quiet:
+            console.info(f"{line}: {escape_unprintable(error.one_line)}")
+        else:
+            console.info(line)
+            console.error(error)
+        self.exit_codes.append(error.exit_code)
+        self.not_run.append(task)
 
     def _run(self, task: Task, *, alone: bool) -> FinishedRun:
-        self._caught.close()  # a signal in `prepare` ends the program as any other: nothing was sent
+        self._handling_signals.close()  # during `prepare`, a signal ends the program at once: nothing is sent yet
         request = task.request
         with ExitStack() as own:
-            with self.endpoints(request.manifest) as endpoint, ApiClient(endpoint, request.limits.concurrency) as api:
-                self._interrupts = interrupts = SignalHandler(api)
-                held = self._held if alone else own
-                one = held.enter_context(execution.open_execution(request, api, self.progress, interrupts.wait))
-                one.prepare()
-                self.confirm(one)
-                self.progress.note(_announcement(one))
-                self._caught.enter_context(interrupts.installed())
-                with self.progress.showing(len(one.plan.to_send)):
-                    end = one.submit(interrupts)
+            with (
+                self.endpoint_factory(request.manifest) as endpoint,
+                ApiClient(endpoint, request.limits.concurrency) as api,
+            ):
+                self._handler = handler = SignalHandler(api)
+                stack = self._held if alone else own
+                run = stack.enter_context(execution.open_execution(request, api, self.progress, handler.wait))
+                run.prepare()
+                self.confirm(run)
+                self.progress.note(_announce(run))
+                self._handling_signals.enter_context(handler.installed())
+                with self.progress.showing(len(run.plan.to_send)):
+                    result = run.submit(handler)
             try:
-                made = summary.summarize(one.record())
+                finished = _finish(task, run.ledger, run.run, run.record(), result)
             except RefusedError as error:
-                raise UntoldError(
-                    f"{request.manifest.path} was run, and its record cannot be read: {error.message}",
-                    "When the ledger can be read again: pixxel-runner show",
+                raise UnreadableResultError(
+                    f"{request.manifest.path} was run, but its results cannot be read: {error.message}",
+                    "Once the ledger can be read again: pixxel-runner show",
                 ) from error
-            unwritten = write(made, task.results)
-            earlier = doubts_of_earlier(one.ledger, one.run)
-        kept = made if alone else without_ledger(made, request, one.run, one.unsaved, one.unreleased)
-        return FinishedRun(task, one.run, kept, end, unwritten, earlier)
+        return finished if alone else finished.detach()
 
 
-def doubts_of_earlier(ledger: Ledger, run: RunRow) -> int | None:
-    """How many jobs of earlier runs of a run's manifest are in doubt; None where the ledger can't be read."""
+def refresh(finished: FinishedRun) -> FinishedRun:
+    """Read a run from the ledger again, and write its results file again."""
+    with Ledger(finished.task.request.ledger.path, read_only=True) as ledger:
+        record = load_record(ledger, finished.run)
+        return _finish(finished.task, ledger, finished.run, record, finished.result).detach()
+
+
+def _finish(task: Task, ledger: Ledger, run: RunRow, record: RunRecord, result: EngineResult) -> FinishedRun:
+    """Summarize a run and write its results file. Raises RefusedError if the ledger cannot be read."""
+    summary = summarize(record)
     try:
-        return sum(one.run_key != run.run_key for one in ledger.unresolved(run.api, run.manifest))
+        results_file.write(summary, task.results)
+        results_error = None
+    except RefusedError as error:
+        results_error = error
+    try:
+        earlier_doubts = sum(row.run_key != run.run_key for row in ledger.unresolved(run.api, run.manifest))
     except RefusedError:
-        return None
+        earlier_doubts = None
+    return FinishedRun(task, run, summary, result, results_error, earlier_doubts)
 
 
-def without_ledger(
-    made: RunSummary,
-    request: RunRequest,
-    run: RunRow,
-    unrecorded: Sequence[RecordedOutcome] = (),
-    unreleased: Sequence[Submission] = (),
-) -> RunSummary:
-    """The same, whose ledger need not stay open."""
-    entries = LazyEntries(request.ledger.path, run, made.entry_count, unrecorded, unreleased)
-    return replace(made, record=RunRecord(made.run, entries))
-
-
-def last_told(task: Task) -> RunSummary | None:
-    """What the last run of a manifest came to, which is not this one; None where there is none, or it can't be read."""
+def load_previous(task: Task) -> RunSummary | None:
+    """The latest run of a manifest that did not run this time; None if there is none, or it cannot be read."""
     request = task.request
     try:
         with Ledger(request.ledger.path, read_only=True) as ledger:
             run = next(ledger.runs(request.api, request.manifest.name), None)
-            if run is None:
-                return None
-            return without_ledger(summary.summarize(record.load_record(ledger, run)), request, run)
+            return None if run is None else _detach(summarize(load_record(ledger, run)), request, run)
     except RefusedError:
         return None
 
 
-def write(made: RunSummary, path: Path) -> RefusedError | None:
-    """Write a results file. What keeps it from being written is returned."""
-    try:
-        results_file.write(made, path)
-    except RefusedError as error:
-        return error
-    return None
+def _detach(
+    summary: RunSummary,
+    request: RunRequest,
+    run: RunRow,
+    unsaved: Sequence[RecordedOutcome] = (),
+    unreleased: Sequence[Submission] = (),
+) -> RunSummary:
+    entries = LazyEntries(request.ledger.path, run, summary.entry_count, unsaved, unreleased)
+    return replace(summary, record=RunRecord(summary.run, entries))
 
 
-def _announcement(one: Execution) -> str:
-    sends, total = len(one.plan.to_send), len(one.request.manifest.jobs)
-    name, period = one.request.manifest.name, periods.describe_run_key(one.run.run_key)
-    if sends:
-        return f"submitting {sends} of {total} jobs of {name} to {one.request.api}, for {period}"
-    earlier = sorted({standing.run_id for standing in one.plan.match.by_name.values() if standing.state == "created"})
-    by = f": all that is to be was created by {', '.join(earlier[:3])}{' and others' if earlier[3:] else ''}"
-    return f"nothing to submit of {name} for {period}{by if earlier else ''}"
+def _announce(run: Execution) -> str:
+    count, total = len(run.plan.to_send), len(run.request.manifest.jobs)
+    name, period = run.request.manifest.name, periods.describe_run_key(run.run.run_key)
+    if count:
+        return f"submitting {count} of {total} jobs of {name} to {run.request.api}, for {period}"
+    run_ids = sorted({row.run_id for row in run.plan.match.by_name.values() if row.state == "created"})
+    creators = f"; already created by {', '.join(run_ids[:3])}{' and others' if run_ids[3:] else ''}"
+    return f"nothing to submit of {name} for {period}{creators if run_ids else ''}"
 
 
-def _tell_left(tasks: Sequence[Task]) -> None:
+def _report_not_started(tasks: Sequence[Task]) -> None:
     if tasks:
         paths = [task.request.manifest.path for task in tasks]
-        go_on = options.format_command("run", *paths)
-        console.warn(
-            f"not begun, as what went before was not completed: {escape_unprintable(', '.join(paths))}. To run: {go_on}"
-        )
+        command_line = options.format_command("run", *paths)
+        names = escape_unprintable(", ".join(paths))
+        console.warn(f"{names} not started: an earlier manifest did not complete. To run: {command_line}")

@@ -305,7 +305,7 @@ limits = _combine(
     ),
 )
 
-max_cost = _combine(
+cost_limit = _combine(
     click.option(
         "--max-cost",
         envvar="PIXXEL_RUNNER_MAX_COST",
@@ -313,7 +313,8 @@ max_cost = _combine(
         callback=_check_max_cost,
         metavar="TOKENS",
         help="Submit no job of a manifest whose estimated cost is higher.  [default: no limit]",
-    )
+    ),
+    click.option("--allow-unknown-cost", is_flag=True, help="Submit jobs of unknown cost in spite of --max-cost."),
 )
 
 selection = _combine(

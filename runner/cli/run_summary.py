@@ -1,4 +1,4 @@
-"""What a run tells when it is over: the summary, where the results are, what is not as it should be, the exit code."""
+"""Prints the outcome of runs: the summary, where the results are, and what needs attention. Picks the exit code."""
 
 from __future__ import annotations
 
@@ -9,50 +9,63 @@ from dataclasses import dataclass
 import click
 
 from runner import reports
-from runner.cli import console, problem_format
-from runner.cli.batch import FinishedRun, Task, last_told
+from runner.cli import console, options, problem_format
+from runner.cli.batch import FinishedRun, Task, load_previous
 from runner.cli.output import OutputOptions
 from runner.client.failures import hint_for
 from runner.core.errors import ManifestError, RunnerError
 from runner.core.exit_codes import Exit, worst_exit
-from runner.core.models import Created, Entry, ErrorInfo, InDoubt, NotCreated, Outcome, Skipped
+from runner.core.models import (
+    Created,
+    Entry,
+    ErrorInfo,
+    InDoubt,
+    NotCreated,
+    Outcome,
+    Skipped,
+    describe_outcome,
+)
 from runner.core.text import escape_unprintable
 from runner.runs import execution
 from runner.runs.summary import RunSummary
 
 
 def print_summary(
-    every: Sequence[FinishedRun], wanted: OutputOptions, *, signum: int | None, quiet: bool, missed: Sequence[Task] = ()
+    finished: Sequence[FinishedRun],
+    output_options: OutputOptions,
+    *,
+    signum: int | None,
+    quiet: bool,
+    not_run: Sequence[Task] = (),
 ) -> Exit:
-    """Print the summary of all, and say of each what is not as it should be. Returns the worst exit code.
-
-    `missed` were not run.
-    """
-    codes = [_exit_code(ran, signum) for ran in every]
-    made = [ran.made for ran in every]
-    if made and not wanted.write(reports.RUN_FORMATS, made, quiet=quiet, load_previous=lambda: _last_told(missed)):
+    """Print the summary of all runs, and what needs attention of each. Return the worst exit code."""
+    codes = [_exit_code(run, signum) for run in finished]
+    summaries = [run.summary for run in finished]
+    if summaries and not output_options.write(
+        reports.RUN_FORMATS, summaries, quiet=quiet, load_previous=lambda: _load_previous(not_run)
+    ):
         codes.append(Exit.REFUSED)
-        if not quiet:  # what is counted is known, also where the ledger can't be read any more
-            console.info(reports.run_totals(made))
-    for ran, code in zip(every, codes, strict=False):
-        where = "results: not written" if ran.unwritten else f"results: {escape_unprintable(str(ran.task.results))}"
-        remarks = list(_remarks(ran))
+        if not quiet:  # the totals are known even if the ledger cannot be read any more
+            console.info(reports.run_totals(summaries))
+    for run, code in zip(finished, codes, strict=False):
+        results = f"results: {'not written' if run.results_error else escape_unprintable(str(run.task.results))}"
+        remarks = list(_find_remarks(run))
         if not quiet:
-            console.info(where)
+            console.info(results)
             for remark in remarks:
-                remark.say()
+                remark.print()
         elif code != Exit.OK or remarks:
-            totals = f"{escape_unprintable(ran.run.manifest)}: {reports.run_totals([ran.made])}"
-            console.info("; ".join([totals, *(remark.text for remark in remarks), where]))
+            totals = f"{escape_unprintable(run.run.manifest)}: {reports.run_totals([run.summary])}"
+            console.info("; ".join([totals, *(remark.text for remark in remarks), results]))
     return worst_exit(codes)
 
 
-def _last_told(missed: Sequence[Task]) -> list[RunSummary]:
-    return [one for one in map(last_told, missed) if one is not None]
+def _load_previous(tasks: Sequence[Task]) -> list[RunSummary]:
+    return [summary for summary in map(load_previous, tasks) if summary is not None]
 
 
 def print_error_line(error: RunnerError) -> None:
-    """Say what is wrong and what to do in one line, as a mail from cron has it; of a manifest the first problem."""
+    """Print an error and its hint in one line, for mails from cron; of an invalid manifest, the first problem."""
     if isinstance(error, ManifestError):
         first, more = error.problems[0], len(error.problems) - 1
         rest = f"; and {more} more: pixxel-runner validate {shlex.quote(first.file)}" if more else ""
@@ -61,65 +74,73 @@ def print_error_line(error: RunnerError) -> None:
         console.info(f"{click.style('error:', fg='red')} {escape_unprintable(error.one_line)}")
 
 
-def _exit_code(ran: FinishedRun, signum: int | None) -> Exit:
+def _exit_code(finished: FinishedRun, signum: int | None) -> Exit:
     if signum is not None:
         return Exit(128 + signum)
-    written = Exit.OK if ran.unwritten is None else Exit.REFUSED
-    return worst_exit((execution.exit_code(ran.run, ran.made, ran.end), written))
+    results = Exit.OK if finished.results_error is None else Exit.REFUSED
+    return worst_exit((execution.exit_code(finished.run, finished.summary, finished.result), results))
 
 
 @dataclass(frozen=True, slots=True)
 class _Remark:
-    """What is not as it should be. `error`: the program could not go on, or could not keep the record."""
+    """Something that needs attention: an error, an advice, or else a warning."""
 
     text: str
     error: RunnerError | None = None
-    advice: bool = False
+    is_advice: bool = False
 
-    def say(self) -> None:
+    def print(self) -> None:
         if self.error is not None:
             console.error(self.error)
-        elif self.advice:
+        elif self.is_advice:
             console.info(self.text)
         else:
             console.warn(self.text)
 
 
-def _remarks(ran: FinishedRun) -> Iterator[_Remark]:
-    end = ran.end
-    if ran.unwritten is not None:
-        yield _Remark(escape_unprintable(ran.unwritten.one_line), ran.unwritten)
-    if end.error is not None:
-        yield _Remark(escape_unprintable(end.error.one_line), end.error)
-        for decided in end.unsaved:
-            yield _Remark(
-                f"not on record: {escape_unprintable(decided.submission.job.name)}: {_in_short(decided.outcome)}"
-            )
-        for submission in end.unreleased:
-            yield _Remark(f"not on record: {escape_unprintable(submission.job.name)}: not sent")
-    elif end.state != "completed":
-        yield _Remark(
-            f"the run {'stopped early' if end.signum is None else 'was interrupted'}: {escape_unprintable(end.detail)}"
-        )
-    yield from _failures(ran.made.others)
-    doubts = ran.made.summary.in_doubt
+def _find_remarks(finished: FinishedRun) -> Iterator[_Remark]:
+    if finished.results_error is not None:
+        yield _Remark(escape_unprintable(finished.results_error.one_line), finished.results_error)
+    yield from _explain_end(finished)
+    others = finished.summary.others
+    yield from _explain_failures(others)
+    doubts = finished.summary.summary.in_doubt
     if doubts:
+        jobs, them = _inflect(doubts)
         yield _Remark(
-            f"{doubts} job{' is' if doubts == 1 else 's are'} in doubt: created or not, nobody knows yet. What is in "
-            "doubt is not sent again; the next run looks it up, and so does: pixxel-runner resolve"
+            f"{jobs} in doubt, and may or may not have been created. The next run looks {them} up instead of sending "
+            f"{them} again. To look {them} up now: pixxel-runner resolve"
         )
-    if ran.run.once_per == "run" and not all(_is_done(entry.outcome) for entry in ran.made.others):
-        yield _Remark(
-            f"To finish this run, and send only what is missing: pixxel-runner run {ran.run.path} --resume", advice=True
-        )
-    if ran.earlier is None:  # of this run all is said: how it ended does not hang on others
-        yield _Remark("whether jobs of earlier runs are in doubt is not known: the ledger cannot be read")
-    elif ran.earlier:
-        yield _Remark(f"{ran.earlier} of earlier runs of this manifest still in doubt: pixxel-runner resolve")
+    run = finished.run
+    if run.once_per == "run" and not all(_is_excluded(entry.outcome) for entry in others):
+        command_line = options.format_command("run", run.path, "--resume")
+        yield _Remark(f"To resume this run, submitting only what was not created: {command_line}", is_advice=True)
+    if finished.earlier_doubts is None:
+        yield _Remark("whether jobs of earlier runs are in doubt is unknown: the ledger cannot be read")
+    elif finished.earlier_doubts:
+        jobs, them = _inflect(finished.earlier_doubts)
+        yield _Remark(f"{jobs} still in doubt from earlier runs. To look {them} up: pixxel-runner resolve")
 
 
-def _failures(entries: Iterable[Entry]) -> Iterator[_Remark]:
-    """Say once for each kind why jobs failed, and what to look at."""
+def _inflect(count: int) -> tuple[str, str]:
+    return ("1 job is", "it") if count == 1 else (f"{count} jobs are", "them")
+
+
+def _explain_end(finished: FinishedRun) -> Iterator[_Remark]:
+    """Why the run did not complete, and what the ledger lacks because of that."""
+    result = finished.result
+    if result.error is not None:
+        yield _Remark(escape_unprintable(result.error.one_line), result.error)
+        unsaved = [(recorded.submission, _describe(recorded.outcome)) for recorded in result.unsaved]
+        for submission, text in [*unsaved, *((submission, "not sent") for submission in result.unreleased)]:
+            yield _Remark(escape_unprintable(f"not saved to the ledger: {submission.job.name}: {text}"))
+    elif result.state != "completed":
+        verb = "stopped early" if result.signum is None else "was interrupted"
+        yield _Remark(escape_unprintable(f"the run {verb}: {result.detail}"))
+
+
+def _explain_failures(entries: Iterable[Entry]) -> Iterator[_Remark]:
+    """For each kind of failure, how many jobs it concerns, the first error, and a hint."""
     kinds: dict[str, list[ErrorInfo]] = {}
     for entry in entries:
         if isinstance(entry.outcome, NotCreated):
@@ -130,15 +151,11 @@ def _failures(entries: Iterable[Entry]) -> Iterator[_Remark]:
         yield _Remark(f"{jobs}; first error: {escape_unprintable(errors[0].message)}{hint}")
 
 
-def _is_done(outcome: Outcome) -> bool:
+def _is_excluded(outcome: Outcome) -> bool:
     return isinstance(outcome, Skipped) and outcome.reason in ("disabled", "not_selected")
 
 
-def _in_short(outcome: Created | NotCreated | InDoubt) -> str:
-    match outcome:
-        case Created(job_id=job_id):
-            return f"created as {escape_unprintable(job_id)}"
-        case NotCreated(error=error):
-            return f"not created: {escape_unprintable(error.message)}"
-        case InDoubt(error=error):
-            return f"in doubt: {escape_unprintable(error.message)}"
+def _describe(outcome: Created | NotCreated | InDoubt) -> str:
+    if isinstance(outcome, Created):
+        return f"created as {outcome.job_id}"
+    return f"{describe_outcome(outcome)}: {outcome.error.message}"

@@ -109,4 +109,7 @@ def build_preview(
 def _earlier_doubts(ledger: Ledger, request: RunRequest, run_key: str) -> Sequence[str]:
     doubts = ledger.unresolved(request.api, request.manifest.name)
     others = sum(doubt.run_key != run_key for doubt in doubts)
-    return [f"{others} of earlier runs of this manifest still in doubt: pixxel-runner resolve"] if others else []
+    if not others:
+        return []
+    jobs, them = ("1 job is", "it") if others == 1 else (f"{others} jobs are", "them")
+    return [f"{jobs} still in doubt from earlier runs. To look {them} up: pixxel-runner resolve"]

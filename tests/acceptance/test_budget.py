@@ -442,7 +442,7 @@ def test_without_a_terminal_it_is_refused(shell: Shell) -> None:
     with serving(shell, Api()) as server:
         done = run(shell, "--confirm")
         assert (done.code, server.requests) == (4, [])
-    assert "--confirm asks, and there is no terminal to answer on" in done.err
+    assert "--confirm needs a terminal to ask on" in done.err
 
 
 def test_with_an_answer_in_a_pipe_it_is_refused_too(shell: Shell) -> None:

@@ -395,7 +395,11 @@ def test_a_limit_on_the_size_of_files(shell: Shell, server: WireServer, backend:
 
 def check_what_is_told(server: WireServer, done: Done, known: dict[str, str]) -> None:
     """Each job that the server made is on record, or told on stderr by name and id."""
-    told = {name: job_id for name, job_id in ALL.items() if f"not on record: {name}: created as {job_id}" in done.err}
+    told = {
+        name: job_id
+        for name, job_id in ALL.items()
+        if f"not saved to the ledger: {name}: created as {job_id}" in done.err
+    }
     assert {*known.items(), *told.items()} == {(f"j{one[2:]}", f"job-of-{one}") for one in made(server)}
     assert not known.keys() & told.keys()
     if len(known) < len(ALL):
@@ -470,7 +474,7 @@ def test_a_record_that_ends_in_mid_run(
     assert sent(server) == ["p-0", "p-1"]
     assert place.words in done.err
     for name in ("j0", "j1"):
-        assert f"not on record: {name}: created as {ALL[name]}" in done.err
+        assert f"not saved to the ledger: {name}: created as {ALL[name]}" in done.err
     assert "the ledger" in done.err
     check_it_ends_well(shell, server, place.ledger, *([on] if on else []))
 
@@ -479,7 +483,7 @@ def test_what_is_known_is_not_told_as_doubt(shell: Shell, server: WireServer, ba
     with stalled(shell, server, place) as process, place.trouble(process.pid):
         backend.gate.set()
         done = finished(process)
-    assert "nobody knows" not in done.err
+    assert "may or may not" not in done.err
     assert "the process ended" not in done.out
     assert done.code == 4
     assert done.err.count("error: ") == 1 + done.err.count("error: the results file")
@@ -493,8 +497,8 @@ def test_what_failed_or_is_in_doubt_and_not_on_record_is_told(
         backend.gate.set()
         done = finished(process)
     assert (done.code, sent(server)) == (3, ["p-0", "p-1"])
-    assert "not on record: j0: not created" in done.err
-    assert "not on record: j1: in doubt" in done.err
+    assert "not saved to the ledger: j0: not created" in done.err
+    assert "not saved to the ledger: j1: in doubt" in done.err
 
 
 def test_what_was_claimed_and_not_sent_and_is_not_on_record_is_told(
@@ -512,8 +516,8 @@ def test_what_was_claimed_and_not_sent_and_is_not_on_record_is_told(
         later.set()
         done = finished(process)
     assert (done.code, sent(server)) == (143, ["p-0", "p-1"])
-    assert f"not on record: j1: created as {ALL['j1']}" in done.err
-    assert "not on record: j2: not sent" in done.err
+    assert f"not saved to the ledger: j1: created as {ALL['j1']}" in done.err
+    assert "not saved to the ledger: j2: not sent" in done.err
     checked(shell("resolve", "nightly.yaml", "--ledger", place.ledger, "--absent", "j2", "--settle", "0"))
     check_it_ends_well(shell, server, place.ledger)
 
@@ -531,7 +535,7 @@ def test_a_record_that_can_be_written_again_has_what_came_back(
         later.set()
         done = finished(process)
     assert (done.code, sent(server)) == (4, ["p-0", "p-1"])
-    assert "not on record" not in done.err
+    assert "not saved to the ledger" not in done.err
     assert on_record(place.ledger) == {name: ALL[name] for name in ("j0", "j1")}
     backend.scripts = {}
     check_it_ends_well(shell, server, place.ledger)
@@ -544,7 +548,7 @@ def test_the_last_answers_are_told_too(shell: Shell, server: WireServer, backend
         done = finished(process)
     assert done.code in (3, 4)
     for name in ("j0", "j1"):
-        assert f"not on record: {name}: created as {ALL[name]}" in done.err
+        assert f"not saved to the ledger: {name}: created as {ALL[name]}" in done.err
     check_it_ends_well(shell, server, place.ledger)
 
 

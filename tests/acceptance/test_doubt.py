@@ -174,7 +174,7 @@ def test_what_is_not_there_is_sent_again_only_when_it_is_settled(shell: Shell) -
         api.posts = {}
         third, record = run(shell, "--settle", "0")
     assert (third.code, sent(server), kinds(record)) == (0, ["p-1", "p-1"], {"field-a": "created"})
-    assert "field-a: was in doubt, now failed: was in doubt (" in third.err
+    assert "field-a: was in doubt, now not created: was in doubt (" in third.err
 
 
 def test_settle_0_believes_the_first_list(shell: Shell) -> None:
@@ -236,7 +236,7 @@ def test_a_run_under_another_key_looks_too_and_only_warns(shell: Shell, *, there
         done, record = run(shell, "--new")
     assert (done.code, sent(server), kinds(record)) == (0, ["p-1", "p-1"], {"field-a": "created"})
     assert ("field-a: was in doubt, now created: of-the-first" in done.err) is there
-    assert ("1 of earlier runs of this manifest still in doubt" in done.err) is not there
+    assert ("1 job is still in doubt from earlier runs" in done.err) is not there
 
 
 def test_two_manifests_that_send_in_one_workflow_at_once_take_their_own(shell: Shell) -> None:

@@ -85,7 +85,7 @@ def test_a_second_run_sends_nothing_and_says_so(desk: Desk, once_per: str, perio
     done, second = desk.run()
     assert (done.code, desk.world.created) == (0, 2)
     value = first["run"]["key"].partition(":")[2]
-    line = f"nothing to submit of nightly for {period}{value}: all that is to be was created by {first['run']['id']}"
+    line = f"nothing to submit of nightly for {period}{value}; already created by {first['run']['id']}"
     assert done.err.splitlines() == [line, "results: nightly.results.json"]
     assert second["created"] == first["created"]
     assert {job["run_id"] for job in second["created"]} == {first["run"]["id"]} != {second["run"]["id"]}

@@ -94,7 +94,11 @@ def test_one_invalid_manifest_sends_nothing_and_reports_all_problems(workspace: 
     [
         ("more/a.yaml", (), "two outputs would be written to a.results.json"),
         ("jobs/c.yaml", (), "jobs/c.yaml and jobs/a.yaml are both named 'a'"),
-        ("more/c.yaml", ("--results", "one.json"), "--results one.json is no folder, and there are several manifests"),
+        (
+            "more/c.yaml",
+            ("--results", "one.json"),
+            "--results one.json must be a directory when running",
+        ),
         ("more/c.yaml", ("--report", "csv=a.results.json"), "two outputs would be written to a.results.json"),
         ("more/c.yaml", ("--report", "csv=jobs/a.yaml"), "jobs/a.yaml would overwrite a file that is needed"),
         ("more/c.yaml", ("--report", "csv=nowhere/a.csv"), "the report nowhere/a.csv cannot be written"),
@@ -195,7 +199,7 @@ def test_api_failure_ends_all_manifests(shell: Shell) -> None:
     assert done.code == 4
     assert len(server.requests) == 1
     assert (
-        "not begun, as what went before was not completed: jobs/b.yaml. To run: pixxel-runner run jobs/b.yaml"
+        "jobs/b.yaml not started: an earlier manifest did not complete. To run: pixxel-runner run jobs/b.yaml"
         in done.err
     )
     assert not (shell.folder / "b.results.json").exists()
@@ -213,7 +217,7 @@ def test_ctrl_c_ends_all_manifests_and_reports_those_that_ran(shell: Shell) -> N
             out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "0: 1 job: 1 created" in out
-    assert "not begun, as what went before was not completed: jobs/b.yaml. To run: pixxel-runner run jobs/b.yaml" in err
+    assert "jobs/b.yaml not started: an earlier manifest did not complete. To run: pixxel-runner run jobs/b.yaml" in err
     assert check_results(shell.folder / "0.results.json")["summary"]["created"] == 1
     assert check_results(shell.folder / "a.results.json")["summary"]["in_doubt"] == 1
     assert {request.project for request in server.requests} <= {"p-9", "p-1"}

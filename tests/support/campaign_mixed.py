@@ -340,7 +340,7 @@ class Mix:
         told = Told(self.folder, ended.code, out, err, ran, reports)
         if is_cut:  # stdout is a file, too
             return
-        untold = "its record cannot be read" in err
+        untold = "its results cannot be read" in err
         assert told.totals or untold or self.dice.posts == posts, "jobs were sent, and nothing is told"
         check(told, self.listed, self.held, before)
 

@@ -59,7 +59,7 @@ class Told:
     @property
     def is_troubled(self) -> bool:
         """Whether the record could not be written, as the run itself says."""
-        return any(words in self.err for words in ("not on record", "cannot be used", "cannot be written"))
+        return any(words in self.err for words in ("not saved to the ledger", "cannot be used", "cannot be written"))
 
 
 def check(told: Told, listed: Mapping[str, Sequence[str]], held: Held, before: Held) -> None:
@@ -81,7 +81,7 @@ def check(told: Told, listed: Mapping[str, Sequence[str]], held: Held, before: H
         results = every[run.manifest]
         if results is None:
             sent = any(row.run_id == run.id for row in held.rows)
-            word = "run, and not told of" if sent else "not run"
+            word = "was run, but its results are unknown" if sent else "not run"
             said = any(words in told.err for words in ("results: not written", f"{run.manifest}.yaml: {word}"))
             assert said, f"no results file of {run.manifest}, and nothing is said of it"
             assert told.code not in (0, 1), told.code

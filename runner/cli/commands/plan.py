@@ -1,4 +1,4 @@
-"""The command `plan`: says what `run` would do now, and what that would cost, and does none of it."""
+"""The command `plan`: shows what `run` would do, and what it would cost."""
 
 from __future__ import annotations
 
@@ -39,89 +39,89 @@ class Request:
 
 @click.command("plan")
 @click.argument("manifests", metavar="MANIFEST...", nargs=-1, required=True, shell_complete=completers.complete_files)
-@click.option("--cost", "estimate", is_flag=True, help="Ask the API what each workflow costs.")
-@click.option("--check", is_flag=True, help="Ask the API whether each workflow is in its project, and may be seen.")
-@click.option("--exit-code", is_flag=True, help="Exit with 1 when there is something to submit, as git diff does.")
+@click.option("--cost", "estimate", is_flag=True, help="Request an estimate of each workflow's cost from the API.")
+@click.option("--check", is_flag=True, help="Check with the API that each workflow exists in its project.")
+@click.option("--exit-code", is_flag=True, help="Exit with 1 if there are jobs to submit, like `git diff --exit-code`.")
 @output.options(reports.PLAN_FORMATS)
 @options.selection
-@options.max_cost
-@click.option("--allow-unknown-cost", is_flag=True, help="As run would be given it.")
+@options.cost_limit
 @options.connection
 @options.ledger
 @options.limits
 @options.colors
-def command(**given: Any) -> Exit:
-    """Say what `run MANIFEST...` would do now with each job: submit it, look it up, or nothing, and why.
+def command(**parameters: Any) -> Exit:
+    """Show what `run MANIFEST...` would do with each job now: submit it, look it up, or nothing, and why.
 
     Nothing is sent, written or locked. Without --cost and --check it needs no key and no network. The exit code is 0;
-    1 with --exit-code when there is something to submit; 4 when run would refuse, or a check found something wrong.
+    with --exit-code, 1 if there are jobs to submit; and 4 if `run` would refuse, or --check found a problem.
     """
-    request, at = options.take(Request, given), options.take(options.Connection, given)
-    run_options = options.take(RunOptions, given)
-    return _plan(request, at, run_options, LimitOverrides(**given))
+    request, connection = options.take(Request, parameters), options.take(options.Connection, parameters)
+    run_options = options.take(RunOptions, parameters)
+    return _plan(request, connection, run_options, LimitOverrides(**parameters))
 
 
-def _plan(request: Request, at: options.Connection, run_options: RunOptions, overrides: LimitOverrides) -> Exit:
+def _plan(request: Request, connection: options.Connection, run_options: RunOptions, overrides: LimitOverrides) -> Exit:
     several = manifests.may_be_several(request.manifests)
-    wanted = OutputOptions(request.format, request.reports, request.every, several)
-    sources = manifests.load(request.manifests, run_options.only, run_options.again)
-    runs = [requests.build(source, run_options, overrides, at, request.ledger) for source in sources]
-    needed = [*at.files, *(Path(run.manifest.path) for run in runs)]
-    wanted.check_targets([], [*needed, *(file for run in runs for file in run.ledger.files)])
-    made: list[Preview] = []
+    output_options = OutputOptions(request.format, request.reports, request.every, several)
+    loaded = manifests.load(request.manifests, run_options.only, run_options.again)
+    runs = [requests.build(manifest, run_options, overrides, connection, request.ledger) for manifest in loaded]
+    inputs = [*connection.files, *(Path(run.manifest.path) for run in runs)]
+    output_options.check_targets([], [*inputs, *(path for run in runs for path in run.ledger.files)])
+    previews: list[Preview] = []
     codes: list[Exit] = []
     for run in runs:
         try:
-            made.append(_preview(run, at, check=request.check))
+            previews.append(_preview(run, connection, check=request.check))
         except RunnerError as error:
             if not several:
                 raise
             console.error(error)
             codes.append(error.exit_code)
-    if made and not wanted.write(reports.PLAN_FORMATS, made):
+    if previews and not output_options.write(reports.PLAN_FORMATS, previews):
         codes.append(Exit.REFUSED)
-    for one in made:
+    for each in previews:
         try:
-            codes.append(_judge(one, run_options, request))
+            codes.append(_exit_code(each, run_options, request))
         except RefusedError as error:
             console.error(error)
             codes.append(error.exit_code)
     return worst_exit(codes)
 
 
-def _preview(run: RunRequest, at: options.Connection, *, check: bool) -> Preview:
+def _preview(run: RunRequest, connection: options.Connection, *, check: bool) -> Preview:
     preview.refuse_running(run)
-    with preview.open_ledger(run.ledger) as ledger, _reader(run, at, check=check) as reader:
+    with preview.open_ledger(run.ledger) as ledger, _open_client(run, connection, check=check) as client:
         if isinstance(ledger, preview.EmptyLedger):
-            console.info(f"there is no ledger at {run.ledger.path} yet: every job is new")
-        made, notes = preview.build_preview(run, ledger, reader, check=check)
+            console.info(f"there is no ledger at {run.ledger.path} yet: all jobs are new")
+        built, notes = preview.build_preview(run, ledger, client, check=check)
     for note in notes:
         console.info(escape_unprintable(note))
-    return made
+    return built
 
 
 @contextmanager
-def _reader(run: RunRequest, at: options.Connection, *, check: bool) -> Iterator[ReadOnlyClient | None]:
-    """Connect to the API, if there is anything to ask it. The client has no way to create a job."""
+def _open_client(run: RunRequest, connection: options.Connection, *, check: bool) -> Iterator[ReadOnlyClient | None]:
+    """Connect to the API if there is anything to request. The client has no way to create a job."""
     if not (run.options.estimate or check):
         yield None
         return
-    with at.endpoint_factory()(run.manifest) as endpoint, ReadOnlyClient(endpoint, run.limits.concurrency) as reader:
-        yield reader
+    with connection.open_client(run.manifest, run.limits.concurrency) as client:
+        yield client
 
 
-def _judge(made: Preview, run_options: RunOptions, request: Request) -> Exit:
-    wrong = sorted({(one.job.pair, one.problem) for one in made.jobs if one.problem})
-    if wrong:
-        (workflow_id, project_id), problem = wrong[0]
-        hint = made.hints.get(problem)
-        what = "be checked" if hint else "be seen as the manifest has them"
+def _exit_code(built: Preview, run_options: RunOptions, request: Request) -> Exit:
+    """The exit code for a preview. Raises RefusedError if `run` would refuse, or a check found a problem."""
+    problems = sorted({(job.job.pair, job.problem) for job in built.jobs if job.problem})
+    if problems:
+        (workflow_id, project_id), problem = problems[0]
+        hint = built.hints.get(problem)
+        workflows = f"{len(problems)} workflow{'' if len(problems) == 1 else 's'}"
+        failure = "could not be checked" if hint else "failed the check"
         raise RefusedError(
-            f"{len(wrong)} workflow{'' if len(wrong) == 1 else 's'} could not {what}, the first: {workflow_id} in "
-            f"project {project_id}: {problem}",
-            hint or "Check the ids, and what the key may see.",
+            f"{workflows} {failure}; first error: {workflow_id} in project {project_id}: {problem}",
+            hint or "Check the ids, and the permissions of the key.",
         )
-    cost_limit.check_limit(made, allow_unknown=run_options.allow_unknown_cost)
-    if made.unknown_costs and not run_options.allow_unknown_cost:  # a script is to see that it learned nothing
-        raise cost_limit.unknown_cost_error(made)
-    return Exit.NOT_CREATED if request.exit_code and made.count("submit") else Exit.OK
+    cost_limit.check_limit(built, allow_unknown=run_options.allow_unknown_cost)
+    if built.unknown_costs and not run_options.allow_unknown_cost:  # so that a script notices
+        raise cost_limit.unknown_cost_error(built)
+    return Exit.NOT_CREATED if request.exit_code and built.count("submit") else Exit.OK
