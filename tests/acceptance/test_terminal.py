@@ -1,4 +1,4 @@
-"""Progress as a person sees it on a terminal: narrow ones, resized ones, tmux, those that can do little."""
+"""Progress on terminals: narrow, resized, in tmux, and without control sequences."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from runner.core.text import display_width
 COUNT = 6
 REJECTED = json.dumps({"error": {"code": "not_found", "message": "no such workflow"}}).encode()
 
-# Draws lines in place each time that a line comes from a pipe.
-DRAWS = """
+# Redraws its lines each time a line arrives on a pipe.
+REDRAW_PROGRAM = """
 import sys
 from runner.cli import terminal
 drawing = terminal.LiveLines(inline=sys.argv[2] == "inline")
@@ -46,7 +46,7 @@ drawing.finish()
 
 
 class Api:
-    """Creates each job but one, which it rejects; each when its gate is open."""
+    """Creates each job once its gate is open, but rejects one."""
 
     def __init__(self, *, is_open: bool) -> None:
         self.gates = [threading.Event() for _ in range(COUNT)]
@@ -67,32 +67,32 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
         return [sys.executable, "-P", "-m", "runner", *map(str, arguments)]
 
     monkeypatch.setattr(shells, "command", command)
-    one = Shell(tmp_path, {"PIXXEL_RUNNER_CONCURRENCY": "1"})
-    one.manifest(*((f"field-{number}", f"w-{number}", f"p-{number}") for number in range(COUNT)), once_per="forever")
-    return one
+    shell = Shell(tmp_path, {"PIXXEL_RUNNER_CONCURRENCY": "1"})
+    shell.manifest(*((f"field-{number}", f"w-{number}", f"p-{number}") for number in range(COUNT)), once_per="forever")
+    return shell
 
 
-def looked_at(text: str, columns: int, rows: int = 40) -> list[str]:
-    """What stands on a screen after all this was written to it, without the empty lines at its end."""
+def render(text: str, columns: int, rows: int = 40) -> list[str]:
+    """The lines on a screen after this output, without empty lines at the end."""
     emulator = pyte.Screen(columns, rows)
     pyte.Stream(emulator).feed(text)
     return "\n".join(line.rstrip() for line in emulator.display).rstrip().splitlines()
 
 
-def ran(shell: Shell, columns: int, *arguments: str) -> str:
-    """All that a run writes to the terminal that is its stderr."""
+def stderr_of_run(shell: Shell, columns: int, *arguments: str) -> str:
+    """Everything that a run writes to stderr, which is a terminal."""
     with WireServer(choose=Api(is_open=True)) as server:
         shell.at(server.url)
         with on_terminal(shell, "run", "nightly.yaml", *arguments, size=(columns, 24), out=subprocess.DEVNULL) as (
             process,
-            person,
+            tty,
         ):
-            text = seen(person)
+            text = seen(tty)
             assert process.wait(PATIENCE) == 1
     return text
 
 
-# The bar.
+# The progress bar
 
 
 @pytest.mark.parametrize(
@@ -109,73 +109,71 @@ def ran(shell: Shell, columns: int, *arguments: str) -> str:
         (1, "…"),
     ],
 )
-def test_a_narrow_bar_leaves_out_what_matters_least(columns: int, bar: str) -> None:
+def test_narrow_bar_omits_the_least_important_parts(columns: int, bar: str) -> None:
     assert progress.format_bar(3, 6, {"not created": 1}, 6.0, columns) == bar
 
 
 @given(st.integers(0, 10**6), st.integers(1, 10**6), st.integers(0, 9999), st.floats(0, 10**6), st.integers(1, 300))
-def test_a_bar_is_never_wider_than_there_is_room(
-    done: int, total: int, failed: int, elapsed: float, columns: int
-) -> None:
+def test_bar_is_never_wider_than_the_terminal(done: int, total: int, failed: int, elapsed: float, columns: int) -> None:
     line = progress.format_bar(done, total, {"not created": failed, "in doubt": 1}, elapsed, columns)
     assert 1 <= display_width(line) <= columns
     assert "\n" not in line
 
 
 @pytest.mark.parametrize("columns", [20, 40, 80, 200])
-def test_one_bar_is_left_behind_and_no_piece_of_another(shell: Shell, columns: int) -> None:
-    text = ran(shell, columns, "--verbose")
-    bars = [line for line in looked_at(text, columns, 60) if re.search(r"\b\d/6  ", line)]
+def test_one_complete_bar_remains(shell: Shell, columns: int) -> None:
+    text = stderr_of_run(shell, columns, "--verbose")
+    bars = [line for line in render(text, columns, 60) if re.search(r"\b\d/6  ", line)]
     assert len(bars) == 1
     assert "6/6" in bars[0]
     assert "1 not created" in bars[0]
-    drawn = [piece for piece in re.split(r"\r\x1b\[2K|\r\n", text) if re.search(r"\b\d/6  ", piece)]
+    drawn = [part for part in re.split(r"\r\x1b\[2K|\r\n", text) if re.search(r"\b\d/6  ", part)]
     assert len(drawn) > COUNT
     assert max(map(display_width, drawn)) < columns
-    assert "field-5: created: job-5" in "".join(looked_at(text, columns, 60))
+    assert "field-5: created: job-5" in "".join(render(text, columns, 60))
 
 
-def test_a_terminal_that_can_do_nothing_gets_lines(shell: Shell) -> None:
+def test_dumb_terminal_gets_lines(shell: Shell) -> None:
     shell.environment["TERM"] = "dumb"
-    text = ran(shell, 40, "--color", "never")
+    text = stderr_of_run(shell, 40, "--color", "never")
     assert "\x1b" not in text
     assert "\r" not in text.replace("\r\n", "")
     assert "submitting 6 of 6 jobs" in text
 
 
-def test_no_color_takes_the_colours_and_leaves_the_bar(shell: Shell) -> None:
-    assert re.search(r"\x1b\[[0-9;]*m", ran(shell, 80))
+def test_no_color_removes_colors_and_keeps_the_bar(shell: Shell) -> None:
+    assert re.search(r"\x1b\[[0-9;]*m", stderr_of_run(shell, 80))
     shutil.rmtree(shell.ledger.parent)
     shell.environment["NO_COLOR"] = "1"
-    text = ran(shell, 80)
+    text = stderr_of_run(shell, 80)
     assert not re.search(r"\x1b\[[0-9;]*m", text)
     assert "[####" in text
 
 
-def test_the_cursor_is_never_hidden(shell: Shell) -> None:
-    """A run that is killed, or stopped with Ctrl-Z, could not show it again."""
-    assert "\x1b[?25l" not in ran(shell, 80)
+def test_cursor_is_never_hidden(shell: Shell) -> None:
+    """A run that is killed or stopped with Ctrl-Z could not show it again."""
+    assert "\x1b[?25l" not in stderr_of_run(shell, 80)
 
 
-# A terminal that is resized while it goes.
+# Resizing during a run
 
 
 @pytest.mark.parametrize("columns", [30, 120])
-def test_a_terminal_that_cuts_lines_off_keeps_what_stands_above(shell: Shell, columns: int) -> None:
+def test_resized_terminal_that_truncates_lines_keeps_the_lines_above(shell: Shell, columns: int) -> None:
     shell.environment["XTERM_VERSION"] = "XTerm(379)"
     api = Api(is_open=False)
     with WireServer(choose=api) as server:
         shell.at(server.url)
-        with on_terminal(shell, "run", "nightly.yaml", "--verbose", out=subprocess.DEVNULL) as (process, person):
-            before = seen(person, "0.0/s")
+        with on_terminal(shell, "run", "nightly.yaml", "--verbose", out=subprocess.DEVNULL) as (process, tty):
+            before = seen(tty, "0.0/s")
             api.gates[0].set()
-            before += seen(person, "1/6")
+            before += seen(tty, "1/6")
             if not before.endswith("/s"):
-                before += seen(person, "/s")
-            resize(person, columns, 24)
+                before += seen(tty, "/s")
+            resize(tty, columns, 24)
             for gate in api.gates:
                 gate.set()
-            after = seen(person)
+            after = seen(tty)
             assert process.wait(PATIENCE) == 1
     emulator = pyte.Screen(80, 60)
     stream = pyte.Stream(emulator)
@@ -200,49 +198,49 @@ def test_a_terminal_that_cuts_lines_off_keeps_what_stands_above(shell: Shell, co
         ({}, True),
     ],
 )
-def test_which_terminals_wrap_what_stands_on_them(variables: dict[str, str], wraps: bool) -> None:
+def test_which_terminals_rewrap_lines(variables: dict[str, str], wraps: bool) -> None:
     assert terminal._wraps(variables) is wraps
 
 
 class Tmux:
-    """A real tmux with one window, in which a command runs."""
+    """A tmux session with one window that runs a command."""
 
     def __init__(self, folder: Path, env: dict[str, str], command: Sequence[str]) -> None:
-        kept = {name: value for name, value in env.items() if name not in ("TMUX", "TERM")}
-        self._env = {**kept, "TMUX_TMPDIR": str(folder), "TERM": "xterm", "LC_ALL": "C.UTF-8"}
-        # The command ends and its window stays, to be looked at.
+        inherited = {name: value for name, value in env.items() if name not in ("TMUX", "TERM")}
+        self._env = {**inherited, "TMUX_TMPDIR": str(folder), "TERM": "xterm", "LC_ALL": "C.UTF-8"}
+        # The window stays after the command ends, so that it can be read.
         self("-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", "cat")
         self("set", "-g", "remain-on-exit", "on")
-        # The screen is full, as it is in use: while it is not, tmux moves lines that it wraps out of reach.
+        # Fill the screen first, as in real use: on a screen with room, tmux moves lines that it wraps out of reach.
         self("respawn-window", "-k", "--", "sh", "-c", 'seq 40; exec "$@"', "sh", *command)
 
     def __call__(self, *arguments: str) -> str:
-        done = subprocess.run(["tmux", *arguments], env=self._env, capture_output=True, text=True, check=True)  # noqa: S607 - wherever it is
+        done = subprocess.run(["tmux", *arguments], env=self._env, capture_output=True, text=True, check=True)  # noqa: S607 - found on PATH
         return done.stdout
 
     def lines(self) -> list[str]:
-        """What the command wrote, also what has scrolled out, but for empty lines."""
+        """The output of the command, including the scrollback, without empty lines."""
         text = self("capture-pane", "-p", "-S", "-")
         lines = [line.rstrip() for line in text.splitlines() if line.strip()]
         return lines[lines.index("40") + 1 :] if "40" in lines else []
 
     def resize(self, columns: int) -> None:
-        """Make the window so wide, and wait until the program's side is."""
+        """Resize the window, and wait until the program's terminal has the new size."""
         self("resize-window", "-x", str(columns), "-y", "24")
         terminal = os.open(self("display", "-p", "#{pane_tty}").strip(), os.O_RDONLY | os.O_NOCTTY)
         try:
-            until(lambda: os.get_terminal_size(terminal).columns == columns)
+            wait_until(lambda: os.get_terminal_size(terminal).columns == columns)
         finally:
             os.close(terminal)
 
-    def shows(self, word: str) -> list[str]:
-        """What stands there once a word does."""
-        until(lambda: any(word in line for line in self.lines()))
+    def wait_for(self, text: str) -> list[str]:
+        """Wait for a text, and return all lines."""
+        wait_until(lambda: any(text in line for line in self.lines()))
         return self.lines()
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Look again and again: nothing tells when a terminal has drawn what it was sent."""
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Poll a condition: a terminal does not report when it has drawn its input."""
     end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end
@@ -251,81 +249,81 @@ def until(condition: Callable[[], bool]) -> None:
 @pytest.fixture
 def tmux() -> Iterator[Callable[[dict[str, str], Sequence[str]], Tmux]]:
     if shutil.which("tmux") is None:
-        pytest.skip("there is no tmux here")
+        pytest.skip("tmux is not installed")
     opened: list[Tmux] = []
-    with tempfile.TemporaryDirectory() as folder:  # pytest's own may be too long for a socket's path
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own path may be too long for a socket
 
         def start(env: dict[str, str], command: Sequence[str]) -> Tmux:
             opened.append(Tmux(Path(folder), env, command))
             return opened[-1]
 
         yield start
-        for one in opened:
-            one("kill-server")
+        for session in opened:
+            session("kill-server")
 
 
-def test_a_run_in_a_tmux_that_is_made_narrower_leaves_no_piece_of_a_bar(
+def test_tmux_resize_during_a_run_leaves_no_partial_bar(
     shell: Shell, tmux: Callable[[dict[str, str], Sequence[str]], Tmux]
 ) -> None:
     api = Api(is_open=False)
     with WireServer(choose=api) as server:
         shell.at(server.url)
         window = tmux(environment(shell), shells.command(["run", shell.folder / "nightly.yaml", "--format", "csv"]))
-        window.shows("0/6")
+        window.wait_for("0/6")
         window.resize(30)
         api.gates[0].set()
-        lines = window.shows("1/6")
+        lines = window.wait_for("1/6")
         assert [line for line in lines if "#" in line or "--" in line] == []
         assert len([line for line in lines if "/6 " in line]) == 1
         window.resize(100)
         for gate in api.gates:
             gate.set()
-        lines = window.shows("results: ")
+        lines = window.wait_for("results: ")
     assert len([line for line in lines if re.search(r"\b\d/6  ", line)]) == 1
 
 
-@pytest.mark.parametrize("how", ["inline", "below"])
-def test_a_table_in_a_tmux_that_is_resized_leaves_no_line_behind(
-    shell: Shell, tmux: Callable[[dict[str, str], Sequence[str]], Tmux], how: str
+@pytest.mark.parametrize("mode", ["inline", "below"])
+def test_tmux_resize_leaves_no_old_table_line(
+    shell: Shell, tmux: Callable[[dict[str, str], Sequence[str]], Tmux], mode: str
 ) -> None:
     pipe = shell.folder / "pipe"
     os.mkfifo(pipe)
-    words = ["alpha"] if how == "inline" else ["alpha", "beta", "gamma"]
-    window = tmux(environment(shell), [sys.executable, "-P", "-c", DRAWS, str(pipe), how, *words])
+    words = ["alpha"] if mode == "inline" else ["alpha", "beta", "gamma"]
+    window = tmux(environment(shell), [sys.executable, "-P", "-c", REDRAW_PROGRAM, str(pipe), mode, *words])
     with pipe.open("w", encoding="utf-8") as draw:
         for number, columns in enumerate((80, 33, 20, 61, 25)):
             window.resize(columns)
             draw.write("\n")
             draw.flush()
-            assert window.shows(f"{words[-1]}{number} ") == [
+            assert window.wait_for(f"{words[-1]}{number} ") == [
                 f"{word}{number} ".ljust(columns - 1, "=") for word in words
             ]
 
 
-# What is said of a word that is not known.
+# Suggestions for mistyped words
 
 
-def said(shell: Shell, *arguments: str) -> str:
+def usage_error(shell: Shell, *arguments: str) -> str:
     done = shell(*arguments)
     assert (done.code, done.out) == (2, "")
     return done.err
 
 
-@pytest.mark.skipif(not hasattr(click, "NoSuchCommand"), reason="older versions of click word it in another way")
-def test_the_page_shows_what_is_said_of_mistyped_words(shell: Shell) -> None:
+@pytest.mark.skipif(not hasattr(click, "NoSuchCommand"), reason="older versions of click have other messages")
+def test_page_shows_the_messages_for_mistyped_words(shell: Shell) -> None:
     shell.manifest(("field-a", "w-1", "p-1"), ("field-b", "w-2", "p-1"))
     first, *rest = Page("docs/terminal.md").block("mistyped").split("$ ")
     assert first == ""
     assert len(rest) == 5
-    for command, answer in (one.split("\n", 1) for one in rest):
+    for command, expected in (example.split("\n", 1) for example in rest):
         program, *arguments = shlex.split(command)
         assert program == "pixxel-runner"
-        words = re.sub(r"is not one of .*\.", "is not one of FORMATS.", said(shell, *arguments))
-        assert words.endswith(answer)
+        message = re.sub(r"is not one of .*\.", "is not one of FORMATS.", usage_error(shell, *arguments))
+        assert message.endswith(expected)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (["RUN", "nightly.yaml"], "No such command 'RUN'. Did you mean 'run'?\n"),
         (["stauts"], "No such command 'stauts'. Did you mean 'status'?\n"),
@@ -345,7 +343,7 @@ def test_the_page_shows_what_is_said_of_mistyped_words(shell: Shell) -> None:
         (["plan", "nightly.yaml", "--again", "feild-0"], "field-0"),
     ],
 )
-def test_what_was_probably_meant_is_named(shell: Shell, arguments: list[str], words: str) -> None:
-    err = said(shell, *arguments)
-    assert err.endswith(words) if words.endswith("\n") else words in err
+def test_suggestion_for_a_mistyped_word(shell: Shell, arguments: list[str], message: str) -> None:
+    err = usage_error(shell, *arguments)
+    assert err.endswith(message) if message.endswith("\n") else message in err
     assert "\x1b" not in err
