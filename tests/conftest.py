@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -39,6 +40,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(
             f"to try the same examples again: --hypothesis-seed {config.option.hypothesis_seed}"
         )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_are_not_ignored() -> Iterator[None]:
+    """Programs that tests start would ignore what the tests ignore: SIGINT in the background, SIGHUP under nohup."""
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, lambda *_: None),
+    }
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
 
 
 @pytest.fixture(scope="session")

@@ -334,14 +334,6 @@ def confirming(
         yield both
 
 
-@pytest.fixture
-def heard() -> Iterator[None]:
-    """A program that is started has SIGINT as a terminal gives it, though these tests may run with it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def test_a_yes_sends(shell: Shell) -> None:
     with serving(shell, Api()) as server, confirming(shell) as (process, person):
         shown = seen(person, "[y/N]")
@@ -377,7 +369,6 @@ def test_anything_else_sends_nothing(shell: Shell, answer: bytes) -> None:
     assert not (shell.folder / "nightly.results.json").exists()
 
 
-@pytest.mark.usefixtures("heard")
 def test_control_c_sends_nothing_and_frees_the_manifest(shell: Shell) -> None:
     with serving(shell, Api()) as server:
         with confirming(shell) as (process, person):

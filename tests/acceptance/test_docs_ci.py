@@ -86,14 +86,6 @@ def posts(server: WireServer) -> list[str]:
     return sorted(request.project for request in server.requests if request.method == "POST")
 
 
-@pytest.fixture
-def _default_sigint() -> Iterator[None]:
-    """Give child processes the default SIGINT handler, although these tests may run with SIGINT ignored."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, previous)
-
-
 @pytest.fixture(autouse=True)
 def _no_file_contains_the_key(tmp_path: Path) -> Iterator[None]:
     """Check after each test that no file contains the key."""
@@ -335,7 +327,6 @@ def test_missing_key_sends_nothing(validated: Runner) -> None:
     assert ended.outputs["created"] == "0"
 
 
-@pytest.mark.usefixtures("_default_sigint")
 def test_cancellation_finishes_requests_in_flight_and_saves_the_ledger(validated: Runner) -> None:
     """GitHub signals only the shell of the step."""
     manifest(validated.workspace / "jobs", *(f"p-{number}" for number in range(5)))

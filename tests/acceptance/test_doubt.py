@@ -26,7 +26,7 @@ COMMAND = """
 import os, sys
 from runner.runs import execution
 from runner.cli.main import main
-execution._LOOKS = tuple(map(float, os.environ.get("LOOKS", "0 0.1").split()))
+execution._LOOKUP_DELAYS = tuple(map(float, os.environ.get("LOOKS", "0 0.1").split()))
 sys.exit(main())
 """
 

@@ -34,7 +34,7 @@ from runner.ledger.connect import create_ledger
 from runner.ledger.journal import Claim, RecordedOutcome
 from runner.submission.engine import Engine
 
-SOON = 3.0  # seconds: well below the grace period of 4, and enough for a slow machine
+SOON = 15.0  # seconds: enough for a slow machine, and half of any timeout that could end a run instead
 
 # The command, with a line on stderr each time it waits for the lock.
 WAITING_COMMAND = """
@@ -50,15 +50,16 @@ lock.hold = functools.partial(lock.hold, sleep=sleep)
 sys.exit(main())
 """
 
+# The command, with a grace period that only a second signal ends.
+PATIENT_COMMAND = """
+import sys
+from runner.cli.main import main
+from runner.submission import engine
+engine.GRACE_PERIOD = 60.0
+sys.exit(main())
+"""
+
 JOBS = tuple((f"j{number}", "w-1", f"p-{number}") for number in range(3))
-
-
-@pytest.fixture(autouse=True)
-def _default_sigint() -> Iterator[None]:
-    """Give child processes the default SIGINT handler, although these tests may run with SIGINT ignored."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, previous)
 
 
 @pytest.fixture
@@ -185,8 +186,9 @@ def test_requests_unfinished_after_the_grace_period_are_in_doubt_and_found_by_th
     [((signal.SIGINT, signal.SIGTERM), 130), ((signal.SIGTERM, signal.SIGINT, signal.SIGINT, signal.SIGTERM), 143)],
 )
 def test_second_signal_ends_the_grace_period_and_the_first_sets_the_exit_code(
-    shell: Shell, signals: tuple[int, ...], code: int
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, signals: tuple[int, ...], code: int
 ) -> None:
+    set_program(monkeypatch, "-c", PATIENT_COMMAND)
     with (
         serving(shell, Backend(stalled(threading.Event()))) as server,
         shell.started("run", "nightly.yaml") as process,

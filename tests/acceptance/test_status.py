@@ -33,7 +33,7 @@ from runner.ledger.connect import create_ledger
 from runner.ledger.store import Ledger
 from runner.runs import record, results_file, summary
 
-SOON = 3.0  # seconds: what a slow machine may need for an immediate exit
+SOON = 10.0  # seconds: what a slow machine may need for an immediate exit
 
 # The command, with a shorter interval between polls.
 COMMAND = """
@@ -52,14 +52,6 @@ OTHERS = (Job("field-z", "w-3", "p-z"),)
 A, B, C = (f"job-of-{job.project_id}" for job in JOBS)
 LIST = "w-1/jobs"
 ALL = [LIST, f"w-2/jobs/{C}"]  # the requests for all three jobs
-
-
-@pytest.fixture(autouse=True)
-def _default_sigint() -> Iterator[None]:
-    """Give child processes the default SIGINT handler, although these tests may run with SIGINT ignored."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, previous)
 
 
 @pytest.fixture
@@ -433,7 +425,7 @@ def test_exit_codes(
         write_run(shell, server.url)
         start = time.monotonic()
         done = shell("status", "--attempts", "1")
-        assert time.monotonic() - start < PATIENCE
+        assert time.monotonic() - start < SOON
     assert (done.code, message in done.err) == (code, True), done.err
     assert KEY not in done.out + done.err
 
@@ -528,7 +520,7 @@ def test_stalled_server_is_limited_by_the_timeout(shell: Shell, stalled: tuple[s
         write_run(shell, server.url)
         start = time.monotonic()
         done = shell("status", "--timeout", "1")
-        assert 1 <= time.monotonic() - start < PATIENCE
+        assert 1 <= time.monotonic() - start < SOON
     affected = {LIST: {"field-a", "field-b"}, C: {"field-c"}}
     unknown = set[str]().union(*(affected[path] for path in stalled))
     assert done.code == 4
@@ -540,7 +532,7 @@ def test_stalled_request_for_the_reason_does_not_matter(shell: Shell) -> None:
         write_run(shell, server.url)
         start = time.monotonic()
         done = shell("status", "--timeout", "1")
-        assert 1 <= time.monotonic() - start < PATIENCE
+        assert 1 <= time.monotonic() - start < SOON
     assert (done.code, statuses(done)) == (1, {"field-a": "failed", "field-b": "running", "field-c": "running"})
 
 

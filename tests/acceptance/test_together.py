@@ -28,7 +28,7 @@ from support.wire import PATIENCE, Request, Reset, Script, Stall, WireServer, cr
 from runner.ledger import connect, lock
 from runner.ledger.store import Ledger
 
-SOON = 3.0  # seconds: well below the grace of 4, and enough for a slow machine
+SOON = 15.0  # seconds: well below the grace, and enough for a slow machine
 
 # The command, which is ready, says so, and waits for the word; LOOKS are the seconds between looks at the end of a run.
 READY = """
@@ -36,7 +36,9 @@ import os, sys
 from runner.runs import execution
 from runner.cli.commands import run
 from runner.cli.main import main
-execution._LOOKS = (0.0, 0.1)
+from runner.submission import engine
+execution._LOOKUP_DELAYS = (0.0, 0.1)
+engine.GRACE_PERIOD = 60.0
 if "READY" in os.environ:
     os.write(int(os.environ["READY"]), b".")
     os.read(int(os.environ["WORD"]), 1)
@@ -46,14 +48,6 @@ sys.exit(main())
 JOBS = tuple((f"j{number}", "w-1", f"p-{number}") for number in range(4))
 PROJECTS = [project for _, _, project in JOBS]
 TEN = 10
-
-
-@pytest.fixture(autouse=True)
-def _heard() -> Iterator[None]:
-    """Programs that are started have SIGINT as a terminal gives it, though these tests may run with it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import ClassVar, Protocol, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-PATIENCE = 10.0  # seconds that a test waits for something that is certain to happen
+PATIENCE = 30.0  # seconds that a test waits for something that is certain to happen
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ from runner.submission.verdict import Accepted, Ambiguous, NotSent, Rejected, Th
 KEY = "key-that-is-secret"
 LONG = 30.0  # seconds of timeout where a test is not about time
 SHORT = 0.4
+LATE = 4.0  # seconds that a busy machine may be late; what is not ended takes longer
 
 
 @contextmanager
@@ -364,7 +365,7 @@ def test_a_slow_server_does_not_hold_a_worker_beyond_the_deadline(script: Callab
     with WireServer(script(threading.Event())) as server:
         before = time.monotonic()
         assert judged(post_once(server.url, timeout=SHORT)) == doubt("timeout")
-        assert SHORT * 0.9 < time.monotonic() - before < SHORT + 1.5
+        assert SHORT * 0.9 < time.monotonic() - before < SHORT + LATE
         assert len(server.requests) == 1
 
 
@@ -683,7 +684,7 @@ def test_a_handshake_that_fails_sends_nothing(script: Script) -> None:
     with WireServer(script) as server:
         before = time.monotonic()
         happening = post_once(server.url.replace("http:", "https:"), timeout=SHORT)
-        assert time.monotonic() - before < SHORT + 1.5
+        assert time.monotonic() - before < SHORT + LATE
     assert (judged(happening).verdict, judged(happening).kind, judged(happening).written) == (
         NotSent,
         "unreachable",
@@ -722,7 +723,7 @@ def test_what_a_server_does_to_a_post_over_tls(script: Script, expected: Judged,
     with WireServer(script, tls=certificates.good) as server:
         before = time.monotonic()
         happening = post_once(server.url, ca_bundle=certificates.bundle, timeout=SHORT)
-        assert time.monotonic() - before < SHORT + 1.5
+        assert time.monotonic() - before < SHORT + LATE
         assert len(server.requests) == 1
     assert judged(happening) == expected
 
@@ -751,7 +752,7 @@ def test_a_proxy_that_opens_no_tunnel_sends_nothing(script: Script) -> None:
     with WireServer(script) as proxy:
         before = time.monotonic()
         happening = post_once("https://localhost:1", proxy=Proxy(proxy.url, "user:word"), timeout=SHORT)
-        assert time.monotonic() - before < SHORT + 1.5
+        assert time.monotonic() - before < SHORT + LATE
     assert (judged(happening).verdict, judged(happening).kind, judged(happening).written) == (
         NotSent,
         "unreachable",

@@ -40,7 +40,7 @@ from runner.core.rate_limit import Rate, RateLimiter
 from runner.core.settings import Limits
 
 FAST = Backoff(base=0.02, maximum=0.1)
-SLACK = 1.5  # seconds that a busy machine may be late
+SLACK = 5.0  # seconds that a busy machine may be late
 
 
 @dataclass
@@ -343,7 +343,7 @@ def test_a_server_that_never_answers_is_waited_for_once(concurrency: int) -> Non
         asking(server.url, concurrency=concurrency, timeout=0.4) as desk,
         taking(0.4, 0.4 + SLACK),
     ):
-        assert statuses(desk.ask(40)) == ["timeout"] * 40
+        assert statuses(desk.ask(400)) == ["timeout"] * 400
     assert len(server.requests) == concurrency
 
 
@@ -360,7 +360,7 @@ def test_what_was_asked_last_is_not_waited_for_longer_than_what_was_asked_first(
     with (
         WireServer(choose=lambda _: Stall(threading.Event())) as server,
         asking(server.url, timeout=2.0, pace=RateLimiter(Rate(1, 1.8))) as desk,
-        taking(2.0, 2.0 + SLACK),  # the last was asked at 1.8 s
+        taking(2.0, 3.7),  # the last was asked at 1.8 s
     ):
         assert statuses(desk.ask(10)) == ["timeout"] * 10
     assert len(server.requests) == 2
@@ -382,18 +382,18 @@ def test_one_at_a_time_nothing_is_known_of_what_comes_after_a_stall() -> None:
         asking(server.url, concurrency=1, timeout=0.5) as desk,
         taking(0.5, 0.5 + SLACK),
     ):
-        assert statuses(desk.ask(9)) == [200, 200] + ["timeout"] * 7
+        assert statuses(desk.ask(40)) == [200, 200] + ["timeout"] * 38
     assert len(server.requests) == 3
 
 
 def test_many_that_stall_among_many_that_do_not_are_not_all_waited_for() -> None:
-    stalls: dict[str, Script] = {f"w{number}": Stall(threading.Event()) for number in range(1, 80, 2)}
+    stalls: dict[str, Script] = {f"w{number}": Stall(threading.Event()) for number in range(1, 400, 2)}
     with (
         WireServer(choose=by_workflow(**stalls)) as server,
         asking(server.url, timeout=0.4) as desk,
-        taking(0.4, 2 * 0.4 + SLACK),  # forty of them, four at a time: not 4
+        taking(0.4, 2 * 0.4 + SLACK),  # two hundred of them, four at a time: not 20
     ):
-        told = statuses(desk.ask(80))
+        told = statuses(desk.ask(400))
     assert Counter(asked(server).values()).keys() == {1}
     assert all(what == "timeout" for what in told[1::2])
     assert told[:8:2] == [200] * 4
@@ -443,7 +443,7 @@ def test_a_server_that_always_fails_is_asked_for_no_longer_than_a_timeout(script
 def test_who_would_be_asked_again_after_a_timeout_is_not() -> None:
     with (
         WireServer(choose=lambda _: reply(500)) as server,
-        asking(server.url, timeout=0.4, backoff=Backoff(base=8.0)) as desk,
+        asking(server.url, timeout=0.4, backoff=Backoff(base=100.0, maximum=100.0)) as desk,
         taking(0, 0.4 + SLACK),
     ):
         assert statuses(desk.ask(3)) == [500] * 3
@@ -461,7 +461,7 @@ def test_failing_and_then_stalling_is_one_wait() -> None:
     with (
         WireServer(reply(500), choose=lambda _: Stall(threading.Event())) as server,
         asking(server.url, concurrency=1, timeout=2.5, backoff=Backoff(base=1.4, random=Whole())) as desk,
-        taking(1.4 + 1.0, 2.5 + 1.0),  # and not 1.4 and 2.5
+        taking(1.4 + 1.0, 1.4 + 2.4),  # and not 1.4 and 2.5
     ):
         assert statuses(desk.ask(3)) == ["timeout"] * 3
     assert len(server.requests) == 2

@@ -599,11 +599,12 @@ def test_what_does_not_finish_within_the_grace_is_in_doubt() -> None:
         server.wait_for_requests(1)
         before = time.monotonic()
         sent.engine.interrupt(signal.SIGINT)
-    assert 0.4 <= time.monotonic() - before < 3
+    assert 0.4 <= time.monotonic() - before < 8  # and not the timeout
     assert sent.kinds() == {"in doubt: interrupted": 1}
 
 
-def test_a_second_interrupt_ends_the_grace_at_once() -> None:
+def test_a_second_interrupt_ends_the_grace_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "GRACE_PERIOD", 60.0)
     with (
         WireServer(choose=lambda _: Stall(threading.Event())) as server,
         running(server.url, jobs(20)) as sent,
