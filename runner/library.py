@@ -25,8 +25,8 @@ from runner.core.errors import RefusedError, UsageError
 from runner.core.exit_codes import Exit
 from runner.core.models import Entry, ErrorInfo, Manifest, Outcome, Run, RunRecord, Submission
 from runner.core.settings import LimitOverrides, RunOptions, resolve_limits, validate_limits
-from runner.ledger.journal import RecordedOutcome
 from runner.ledger.location import LedgerLocation, is_ci
+from runner.ledger.rows import RecordedOutcome
 from runner.manifest import loader
 from runner.planning import run_key as run_keys
 from runner.planning.planned_jobs import Preview

@@ -17,8 +17,7 @@ from runner.core.errors import RefusedError, RunnerError, Terminated
 from runner.core.exit_codes import Exit
 from runner.core.models import Manifest, RunRecord, Submission
 from runner.core.text import escape_unprintable
-from runner.ledger.journal import RecordedOutcome
-from runner.ledger.rows import RunRow
+from runner.ledger.rows import RecordedOutcome, RunRow
 from runner.ledger.store import Ledger
 from runner.planning import periods
 from runner.runs import execution, results_file

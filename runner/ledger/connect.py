@@ -54,10 +54,9 @@ def create_if_missing(path: Path) -> bool:
 
 def _refuse_orphaned_log(path: Path) -> None:
     """Refuse a log without its ledger: SQLite would delete it, and it may hold the only trace of created jobs."""
-    log = Path(f"{path}-wal")
-    if not path.exists() and log.exists() and log.stat().st_size:
+    if not path.exists() and integrity.has_log(path):
         raise LedgerError(
-            f"the ledger {path} is missing, but its write-ahead log {log} is there",
+            f"the ledger {path} is missing, but its write-ahead log {integrity.wal_path(path)} is there",
             "Restore the ledger beside its log. To start a new one on purpose, move the log away.",
         )
 
@@ -74,60 +73,43 @@ def require_exists(path: Path) -> None:
         )
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """Open a ledger to write: checked, migrated to the latest version, and checkpointed.
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """Open a ledger and check it. To write, it is also migrated to the latest version and checkpointed.
+
+    `read_only` works on a disk or in a directory that cannot be written, too.
 
     Raises:
-        LedgerError: it is missing, damaged, of a newer version, or read-only; or the disk is full.
+        LedgerError: it is missing, damaged, of a newer version, or not writable; or the disk is full.
     """
     require_exists(path)
     with translate_errors(path):
         integrity.refuse_unsafe_file(path)
-        connection = _open(path)
+        connection = _open(read_only_uri(path) if read_only else path)
         try:
             integrity.check(connection, path)
-            _prepare(connection, path)
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            if not read_only:
+                _prepare(connection, path)
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except BaseException:
             connection.close()
             raise
     return connection
 
 
-def connect_read_only(path: Path) -> sqlite3.Connection:
-    """Open a ledger to read, checked; also on a disk or in a directory that cannot be written.
-
-    Raises:
-        LedgerError: it is missing, damaged, or of another version.
-    """
-    require_exists(path)
-    with translate_errors(path):
-        integrity.refuse_unsafe_file(path)
-        uri = f"{path.resolve().as_uri()}?{_read_only_mode(path)}"
-        connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT, isolation_level=None)
-        try:
-            connection.execute("PRAGMA trusted_schema = OFF")
-            integrity.check(connection, path)
-        except BaseException:
-            connection.close()
-            raise
-    return connection
+def read_only_uri(path: Path) -> str:
+    """The URI of a file to read: `immutable` where SQLite could not create the index of a log, if there is no log."""
+    mode = "mode=ro" if integrity.has_log(path) or os.access(path.parent, os.W_OK) else "immutable=1"
+    return f"{path.resolve().as_uri()}?{mode}"
 
 
-def _read_only_mode(path: Path) -> str:
-    """`immutable` where SQLite could not create the index of a log, if there is no log to read."""
-    log = Path(f"{path}-wal")
-    has_log = log.exists() and log.stat().st_size
-    return "mode=ro" if has_log or os.access(path.parent, os.W_OK) else "immutable=1"
-
-
-def _open(path: Path) -> sqlite3.Connection:
+def _open(target: Path | str) -> sqlite3.Connection:
+    """Connect to a file, or to a URI."""
     if sqlite3.sqlite_version_info < _MIN_SQLITE:
         raise LedgerError(
             f"the ledger needs SQLite 3.33 or later, and this Python has {sqlite3.sqlite_version}",
             "Use a Python with a newer SQLite: `python -c 'import sqlite3; print(sqlite3.sqlite_version)'` prints it.",
         )
-    connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT, isolation_level=None)
+    connection = sqlite3.connect(target, timeout=_BUSY_TIMEOUT, isolation_level=None, uri=isinstance(target, str))
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA trusted_schema = OFF")
     return connection

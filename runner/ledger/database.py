@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from runner.ledger.connect import connect, connect_read_only
+from runner.ledger.connect import connect
 from runner.ledger.errors import LedgerError, reject_invalid_values, translate_errors
 from runner.ledger.integrity import check_content, file_identity, wal_path
 from runner.ledger.rows import decode, to_sql
@@ -28,7 +28,7 @@ class Database:
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
-        self._connection = connect_read_only(path) if read_only else connect(path)
+        self._connection = connect(path, read_only=read_only)
         self._identity = file_identity(path)
         self._log = wal_path(path)
         self._log_identity: tuple[int, int] | None = None  # there is a log from the first commit on

@@ -30,6 +30,12 @@ def wal_path(path: Path) -> Path:
     return Path(f"{path.resolve()}-wal")
 
 
+def has_log(path: Path) -> bool:
+    """Whether there is a write-ahead log that is not empty."""
+    log = wal_path(path)
+    return log.exists() and log.stat().st_size > 0
+
+
 def refuse_unsafe_file(path: Path) -> None:
     """Refuse anything but a regular file of one name, as a ledger and as SQLite's files beside it.
 
@@ -108,9 +114,7 @@ def refuse_truncated(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute(f"PRAGMA {name}").fetchall() for name in ("page_count", "page_size")
     )
     # In this order: another process may be writing to the log and checkpointing it just now.
-    log = wal_path(path)
-    is_ahead = log.exists() and log.stat().st_size
-    if not is_ahead and path.stat().st_size < pages * page_size:
+    if not has_log(path) and path.stat().st_size < pages * page_size:
         raise damaged(path, "the file is truncated")
 
 

@@ -1,36 +1,15 @@
-"""What the engine needs of the ledger: intents and outcomes, written in turns. Types only."""
+"""The journal of one run in the ledger: what the engine writes, as the holder of the manifest's lock."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Protocol
 
-from runner.core.models import Created, InDoubt, NotCreated, Submission
+from runner.core.models import Created, Submission
+from runner.ledger.rows import Claim, RecordedOutcome, RunRow
+from runner.ledger.store import Ledger
 
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A submission that is about to be sent. `timeout` is the maximum duration of its exchange, in seconds."""
-
-    submission: Submission
-    attempt: int
-    claimed_at: datetime
-    timeout: float
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedOutcome:
-    """The outcome of a claimed submission, and when its exchange ended.
-
-    Not `final`: it was not created, and this run will retry it.
-    """
-
-    submission: Submission
-    outcome: Created | NotCreated | InDoubt
-    ended_at: datetime
-    final: bool = True
+_Key = tuple[str, str, int]
 
 
 class JobIdTakenError(Exception):
@@ -41,20 +20,40 @@ class JobIdTakenError(Exception):
         self.job_ids = job_ids
 
 
-class Journal(Protocol):
-    """Where intents and outcomes are written. Called by one thread only."""
+class RunJournal:
+    """Writes the intents and outcomes of a run that the ledger knows to have started."""
+
+    def __init__(self, ledger: Ledger, run: RunRow) -> None:
+        self._ledger = ledger
+        self._run = run
+        self._manifest = ledger.manifest_id(run.api, run.manifest)
+        self._ids: dict[_Key, int] = {}  # in the ledger, of what is claimed and has no outcome yet
 
     def commit(
         self, outcomes: Sequence[RecordedOutcome], released: Sequence[Submission], claims: Sequence[Claim]
     ) -> None:
-        """Write, in this order, outcomes, claimed submissions that were certainly not sent, and the next intents.
-
-        All of it is durable when this returns, and none of it when it raises.
-
-        Raises:
-            JobIdTakenError: another manifest's run has taken job ids since `ids_in_use` was called.
-            RefusedError: it cannot be written.
-        """
+        """Write outcomes, then releases, then the next intents, in one transaction."""
+        try:
+            with self._ledger.transaction():
+                self._ledger.save_outcomes(
+                    [(self._ids[_key(row.submission)], row.outcome, row.ended_at) for row in outcomes]
+                )
+                for submission in released:
+                    self._ledger.release(self._ids[_key(submission)])
+                ids = self._ledger.claim(self._run, self._manifest, claims) if claims else []
+        except sqlite3.IntegrityError as error:
+            taken = self.ids_in_use([row.outcome.job_id for row in outcomes if isinstance(row.outcome, Created)])
+            if not taken:
+                raise
+            raise JobIdTakenError(taken) from error
+        for submission in (*(row.submission for row in outcomes), *released):
+            self._ids.pop(_key(submission), None)
+        self._ids |= {_key(claim.submission): id_ for claim, id_ in zip(claims, ids, strict=True)}
 
     def ids_in_use(self, job_ids: Collection[str]) -> set[str]:
-        """Those of some job ids that submissions at this API have."""
+        """Those of some job ids that submissions at this API have, of every manifest."""
+        return self._ledger.ids_in_use(self._run.api, job_ids)
+
+
+def _key(submission: Submission) -> _Key:
+    return (submission.job.workflow_id, submission.job.project_id, submission.ordinal)

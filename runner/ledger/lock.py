@@ -24,7 +24,6 @@ _RETRY_DELAY = 0.01  # seconds after which a check by `describe_holder`, or a re
 _MAX_RETRIES = 100
 _MAX_TEXT = 4096  # bytes
 _MAX_ACTIVITY = 200  # characters
-_MAX_PID = 2**31 - 1
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # never waits for a pipe in its place
 _UNSUPPORTED = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS})
 _NOT_PLAIN = re.compile(r"[^a-z0-9]+")
@@ -39,11 +38,11 @@ class LockedError(RunnerError):
 
 @dataclass(frozen=True, slots=True)
 class _Holder:
-    """Who holds a lock, as the holder wrote it. `pid_namespace` is that of `pid` on `host`."""
+    """Who holds a lock, as the holder wrote it. `pids` is the namespace of `pid`."""
 
     pid: int
+    pids: str
     host: str
-    pid_namespace: str
     since: str
     activity: str
 
@@ -53,7 +52,7 @@ class _Holder:
     @property
     def is_gone(self) -> bool:
         """Whether the process is known to have ended: a killed run leaves its text behind."""
-        return (self.host, self.pid_namespace) == (socket.gethostname(), _pid_namespace()) and not _is_alive(self.pid)
+        return (self.host, self.pids) == (socket.gethostname(), _pid_namespace()) and not _is_alive(self.pid)
 
 
 @contextmanager
@@ -116,7 +115,7 @@ def describe_holder(ledger: Path, api: str, manifest: str) -> str | None:
         raise _unusable(path, error) from None
     try:
         # Shared, so that it keeps out no other check; a run that meets one tries again (`_take`).
-        return None if _lock(descriptor, fcntl.LOCK_SH, path) else _read_holder(descriptor)
+        return None if _lock(descriptor, fcntl.LOCK_SH, path) else _read_holder(path)
     finally:
         os.close(descriptor)
 
@@ -173,7 +172,10 @@ def _take(path: Path, sleep: Callable[[float], object]) -> int | None:
         # or the lock was shared a moment ago: by a check, and nobody holds it.
         sleep(_RETRY_DELAY)
     if locked:
-        raise _unstable(path)
+        raise RefusedError(
+            f"the lock {path} keeps being replaced by another file",
+            "Something deletes it over and over, or its filesystem does not support locks. Use another directory.",
+        )
     return None
 
 
@@ -193,7 +195,7 @@ def _lock(descriptor: int, kind: int, path: Path) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
-        raise _unsupported(path) if error.errno in _UNSUPPORTED else _unusable(path, error) from None
+        raise _unusable(path, error) from None
     return True
 
 
@@ -225,7 +227,7 @@ def _release(descriptor: int, owner: int) -> None:
 def _write_holder(descriptor: int, activity: str) -> None:
     """Write who holds the lock. On a full disk only this text is missing, which is no reason to stop."""
     since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    holder = _Holder(os.getpid(), socket.gethostname(), _pid_namespace(), since, activity[:_MAX_ACTIVITY])
+    holder = _Holder(os.getpid(), _pid_namespace(), socket.gethostname(), since, activity[:_MAX_ACTIVITY])
     with suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(asdict(holder)).encode() + b"\n", 0)
@@ -233,33 +235,23 @@ def _write_holder(descriptor: int, activity: str) -> None:
 
 def _locked_error(path: Path, api: str, manifest: str, timeout: float) -> LockedError:
     waited = f"; waited {timeout:g} s" if timeout > 0 else ""
-    holder = _read_holder_at(path)
+    holder = _read_holder(path)
     for _ in range(_MAX_RETRIES):  # it takes the lock a moment before it writes who it is
         if holder != _UNKNOWN_HOLDER:
             break
         time.sleep(_RETRY_DELAY)
-        holder = _read_holder_at(path)
+        holder = _read_holder(path)
     return LockedError(
         f"manifest {manifest!r} is locked at {api} by {holder}{waited}",
         "Wait for it with --lock-timeout SECONDS, or run again once it has ended.",
     )
 
 
-def _read_holder_at(path: Path) -> str:
-    try:
-        descriptor = os.open(path, _READ_FLAGS)
-    except OSError:
-        return _UNKNOWN_HOLDER
-    try:
-        return _read_holder(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _read_holder(descriptor: int) -> str:
+def _read_holder(path: Path) -> str:
     """Who holds a lock that is held. A killed run leaves its text behind, and is not the one."""
     try:
-        holder = _parse_holder(os.pread(descriptor, _MAX_TEXT, 0))
+        with open(path, "rb", opener=lambda name, _: os.open(name, _READ_FLAGS)) as file:
+            holder = _parse_holder(file.read(_MAX_TEXT))
     except OSError:
         return _UNKNOWN_HOLDER
     return _UNKNOWN_HOLDER if holder is None or holder.is_gone else str(holder)
@@ -269,14 +261,8 @@ def _parse_holder(text: bytes) -> _Holder | None:
     """The holder as it wrote itself; None if the text is incomplete or something else."""
     try:
         match json.loads(text):
-            case {
-                "pid": int(pid),
-                "host": str(host),
-                "pid_namespace": str(pid_namespace),
-                "since": str(since),
-                "activity": str(activity),
-            }:
-                return _Holder(pid, host, pid_namespace, since, activity)
+            case {"pid": int(pid), "pids": str(pids), "host": str(host), "since": str(at), "activity": str(activity)}:
+                return _Holder(pid, pids, host, at, activity)
     except (ValueError, RecursionError):
         pass
     return None
@@ -291,36 +277,24 @@ def _pid_namespace() -> str:
 
 
 def _is_alive(pid: int) -> bool:
-    if not 0 < pid <= _MAX_PID:
+    if pid <= 0:  # a group of processes
         return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:  # another user's
-        return True
+        pass
     return True
 
 
-# Errors.
-
-
 def _unusable(path: Path, error: OSError) -> RefusedError:
+    if error.errno in _UNSUPPORTED:
+        return RefusedError(
+            f"the filesystem of {path} does not support locks",
+            "Keep the ledger on a local disk: network filesystems are not supported.",
+        )
     return RefusedError(
         f"the lock {path} cannot be used: {error.strerror}",
         "Locks are kept beside the ledger: make its directory writable.",
-    )
-
-
-def _unstable(path: Path) -> RefusedError:
-    return RefusedError(
-        f"the lock {path} keeps being replaced by another file",
-        "Something deletes it over and over, or its filesystem does not support locks. Use another directory.",
-    )
-
-
-def _unsupported(path: Path) -> RefusedError:
-    return RefusedError(
-        f"the filesystem of {path} does not support locks",
-        "Keep the ledger on a local disk: network filesystems are not supported.",
     )

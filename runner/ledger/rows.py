@@ -15,7 +15,7 @@ from functools import cache, lru_cache
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
-from runner.core.models import Created, ErrorInfo, InDoubt, Job, NotCreated, OncePer
+from runner.core.models import Created, ErrorInfo, InDoubt, Job, NotCreated, OncePer, Submission
 
 State = Literal["sending", "released", "not_created", "in_doubt", "created"]
 StoredRunState = Literal["running", "completed", "stopped", "interrupted"]
@@ -133,6 +133,29 @@ class Decision:
     decided_at: datetime
     action: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A submission that is about to be sent. `timeout` is the maximum duration of its exchange, in seconds."""
+
+    submission: Submission
+    attempt: int
+    claimed_at: datetime
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedOutcome:
+    """The outcome of a claimed submission, and when its exchange ended.
+
+    Not `final`: it was not created, and this run will retry it.
+    """
+
+    submission: Submission
+    outcome: Created | NotCreated | InDoubt
+    ended_at: datetime
+    final: bool = True
 
 
 def column_names(row_type: type) -> tuple[str, ...]:

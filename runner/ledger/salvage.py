@@ -17,6 +17,7 @@ from typing import Any
 
 from runner.core.models import ErrorInfo
 from runner.ledger import rows
+from runner.ledger.connect import read_only_uri
 from runner.ledger.errors import LedgerError
 from runner.ledger.rows import SubmissionRow
 
@@ -119,23 +120,11 @@ def open_ledger(path: Path) -> Iterator[SalvageReader]:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    uri = f"{path.absolute().as_uri()}?mode=ro"
-    try:
-        return _begin(sqlite3.connect(uri, uri=True, isolation_level=None))
-    except sqlite3.OperationalError:
-        log = path.with_name(f"{path.name}-wal")
-        if log.exists() and log.stat().st_size:
-            raise
-        # In a directory that can't be written, SQLite can't create the index of a log. There is no log to read.
-        return _begin(sqlite3.connect(f"{uri}&immutable=1", uri=True, isolation_level=None))
-
-
-def _begin(connection: sqlite3.Connection) -> sqlite3.Connection:
-    """Have all reads see the same moment, even while a run is active."""
+    connection = sqlite3.connect(read_only_uri(path), uri=True, isolation_level=None)
     connection.row_factory = sqlite3.Row
     connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
     try:
-        connection.execute("BEGIN")
+        connection.execute("BEGIN")  # one snapshot, even while a run is active
         connection.execute("SELECT 1 FROM submissions LIMIT 0")
     except BaseException:
         connection.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import datetime
 from typing import NamedTuple
 
@@ -204,16 +203,12 @@ class Ledger(SubmissionWriter):
         Raises:
             RefusedError: a job belongs to another submission by now.
         """
-        with self._explain_conflict(), self.transaction():
-            columns = ("submission", "decided_at", "decided_by", "action", "detail")
-            for decision in decisions:  # in their order, as two may be of one submission
-                self.save_outcomes([(decision.submission, decision.outcome, decision.ended_at)])
-                self.insert("decisions", {name: getattr(decision, name) for name in columns})
-
-    @contextmanager
-    def _explain_conflict(self) -> Iterator[None]:
+        columns = ("submission", "decided_at", "decided_by", "action", "detail")
         try:
-            yield
+            with self.transaction():
+                for decision in decisions:  # in their order, as two may be of one submission
+                    self.save_outcomes([(decision.submission, decision.outcome, decision.ended_at)])
+                    self.insert("decisions", {name: getattr(decision, name) for name in columns})
         except sqlite3.IntegrityError as error:
             raise RefusedError(
                 "another submission took one of the jobs meanwhile, so nothing was resolved", "Run the lookup again."

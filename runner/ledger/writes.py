@@ -11,8 +11,7 @@ from runner.client.job import JobObject, parse_job
 from runner.core.models import Created, InDoubt, NotCreated
 from runner.ledger.database import Database, batches, marks
 from runner.ledger.errors import LedgerError
-from runner.ledger.journal import Claim
-from runner.ledger.rows import RunRow
+from runner.ledger.rows import Claim, RunRow
 
 LARGEST_COST = 2**63 - 1  # the largest integer of SQLite, which stands for all that are larger
 

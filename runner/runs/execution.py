@@ -22,10 +22,9 @@ from runner.core.rate_limit import RateLimiter
 from runner.core.version import VERSION
 from runner.ledger import lock
 from runner.ledger.connect import create_if_missing, require_exists
-from runner.ledger.journal import RecordedOutcome
+from runner.ledger.journal import RunJournal
 from runner.ledger.location import LedgerLocation, path_exists
-from runner.ledger.rows import RunRow, SubmissionRow
-from runner.ledger.run_journal import RunJournal
+from runner.ledger.rows import RecordedOutcome, RunRow, SubmissionRow
 from runner.ledger.store import Ledger
 from runner.planning import cost_limit, estimates, manifest_identity
 from runner.planning.estimates import EstimateResponse

@@ -22,8 +22,7 @@ from runner.core.models import (
     Skipped,
     Submission,
 )
-from runner.ledger.journal import RecordedOutcome
-from runner.ledger.rows import RunRow, SubmissionRow
+from runner.ledger.rows import RecordedOutcome, RunRow, SubmissionRow
 from runner.ledger.store import Ledger
 from runner.ledger.writes import LARGEST_COST
 from runner.planning import plan

@@ -20,7 +20,8 @@ from runner.core.errors import RefusedError, ThreadLimitError
 from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated, Outcome, RunState, Skipped, Submission
 from runner.core.rate_limit import RateLimiter
 from runner.core.settings import Limits
-from runner.ledger.journal import Claim, JobIdTakenError, Journal, RecordedOutcome
+from runner.ledger.journal import JobIdTakenError
+from runner.ledger.rows import Claim, RecordedOutcome
 from runner.submission.budget import Budget
 from runner.submission.queue import FailureStreak, QueuedJob, SubmissionQueue
 from runner.submission.verdict import Accepted, Ambiguous, NotSent, Rejected, Throttled, classify, known_id_error
@@ -30,6 +31,25 @@ GRACE_PERIOD = 4.0  # seconds for requests in flight after an interrupt: CI kill
 _ABORT_WAIT = 0.5  # seconds for aborted requests to return and report whether they were written
 _MAX_WAIT = 0.2  # seconds
 _FAST_RESPONSE = 0.5  # seconds: a server that responds within this gets claims ahead of free workers
+
+
+class Journal(Protocol):
+    """Where intents and outcomes are written. Called by one thread only."""
+
+    def commit(
+        self, outcomes: Sequence[RecordedOutcome], released: Sequence[Submission], claims: Sequence[Claim]
+    ) -> None:
+        """Write, in this order, outcomes, claimed submissions that were certainly not sent, and the next intents.
+
+        All of it is durable when this returns, and none of it when it raises.
+
+        Raises:
+            JobIdTakenError: another manifest's run has taken job ids since `ids_in_use` was called.
+            RefusedError: it cannot be written.
+        """
+
+    def ids_in_use(self, job_ids: Collection[str]) -> set[str]:
+        """Those of some job ids that submissions at this API have."""
 
 
 class Observer(Protocol):
@@ -140,7 +160,10 @@ class Engine:
 
     def _take_due_jobs(self) -> list[InFlightRequest]:
         now = self._clock()
-        self._stop_if_over_budget(now)
+        queued = self._queue.peek(now)
+        # With a request in flight, that one may yet cost less than its estimate.
+        if queued is not None and not self._in_flight and not self._budget.allows(queued.submission):
+            self._stop(self._budget.describe_refusal(queued.submission), reason="budget")
         requests: list[InFlightRequest] = []
         while self._next_send_at(now, len(requests)) == now:
             queued = self._queue.pop(now)
@@ -157,7 +180,8 @@ class Engine:
         # A retry keeps its place while it waits: while the API is unreachable, as many jobs are tried as there are
         # workers, and not every job of the manifest once.
         due = self._queue.next_due(now, include_new=capacity > self._queue.count_waiting(now))
-        if due is None or not self._next_fits_budget(now):
+        queued = self._queue.peek(now)
+        if due is None or (queued is not None and not self._budget.allows(queued.submission)):
             return None
         return max(now, due, self._pauses.until, now + self._rate_limiter.delay(now))
 
@@ -169,16 +193,6 @@ class Engine:
         """
         ahead = 2 if self._server_is_fast and self._limits.rate is None and self._budget.limit is None else 1
         return ahead * self._workers.count - len(self._in_flight)
-
-    def _next_fits_budget(self, now: float) -> bool:
-        queued = self._queue.peek(now)
-        return queued is None or self._budget.allows(queued.submission)
-
-    def _stop_if_over_budget(self, now: float) -> None:
-        """Stop if the next job does not fit, and no request is in flight that could cost less than its estimate."""
-        queued = self._queue.peek(now)
-        if queued is not None and not self._in_flight and not self._budget.allows(queued.submission):
-            self._stop(self._budget.describe_refusal(queued.submission), reason="budget")
 
     def _commit(self, requests: Sequence[InFlightRequest]) -> None:
         """Write outcomes, releases and new claims to the journal; only then report the outcomes and send."""

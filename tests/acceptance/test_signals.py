@@ -31,7 +31,7 @@ from runner.core.models import ErrorInfo, Job, Outcome, Submission
 from runner.core.settings import Limits
 from runner.ledger import lock
 from runner.ledger.connect import create_ledger
-from runner.ledger.journal import Claim, RecordedOutcome
+from runner.ledger.rows import Claim, RecordedOutcome
 from runner.submission.engine import Engine
 
 SOON = 15.0  # seconds: enough for a slow machine, and half of any timeout that could end a run instead

@@ -11,8 +11,7 @@ from typing import Any
 from runner.core.models import Created, ErrorInfo, InDoubt, Job, NotCreated, RunState, Submission
 from runner.ledger import rows
 from runner.ledger.connect import create_if_missing
-from runner.ledger.journal import Claim
-from runner.ledger.rows import RunRow
+from runner.ledger.rows import Claim, RunRow
 from runner.ledger.store import Ledger
 
 API = "https://api.example"

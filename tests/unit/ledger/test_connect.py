@@ -25,9 +25,8 @@ from runner.core.errors import RefusedError
 from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated, Submission
 from runner.ledger import connect, schema
 from runner.ledger.errors import LedgerError
-from runner.ledger.journal import Claim, JobIdTakenError, RecordedOutcome
-from runner.ledger.rows import Decision, SubmissionRow
-from runner.ledger.run_journal import RunJournal
+from runner.ledger.journal import JobIdTakenError, RunJournal
+from runner.ledger.rows import Claim, Decision, RecordedOutcome, SubmissionRow
 from runner.ledger.store import Ledger
 
 Outcome = Created | NotCreated | InDoubt

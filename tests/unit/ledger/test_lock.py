@@ -242,7 +242,7 @@ def test_a_killed_holders_text_is_not_taken_for_the_next_holders(ledger: Path) -
         assert describe_holder(ledger, API, "nightly") == "another run (no details available)"
 
 
-@pytest.mark.parametrize("changed", ["host", "pid_namespace"])
+@pytest.mark.parametrize("changed", ["host", "pids"])
 def test_a_holder_in_another_container_is_believed(ledger: Path, changed: str) -> None:
     with other(ledger) as running:
         running.kill()
@@ -254,7 +254,7 @@ def test_a_holder_in_another_container_is_believed(ledger: Path, changed: str) -
         assert f"pid {running.pid} on" in str(describe_holder(ledger, API, "nightly"))
 
 
-WHO = {"pid": 1, "host": "h", "pid_namespace": "", "since": "s", "activity": "a"}
+WHO = {"pid": 1, "host": "h", "pids": "", "since": "s", "activity": "a"}
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_a_text_that_is_no_holders_is_not_shown(ledger: Path, text: bytes) -> No
 @pytest.mark.parametrize("pid", [0, -1, 2**31, 10**40])
 def test_a_pid_that_none_has_is_not_asked_for(ledger: Path, pid: int) -> None:
     take(ledger)
-    who = {**WHO, "pid": pid, "host": socket.gethostname(), "pid_namespace": lock._pid_namespace()}
+    who = {**WHO, "pid": pid, "host": socket.gethostname(), "pids": lock._pid_namespace()}
     lock_file(ledger).write_text(json.dumps(who), encoding="utf-8")
     with lock_file(ledger).open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

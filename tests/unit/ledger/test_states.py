@@ -32,9 +32,8 @@ from runner.core.errors import RefusedError
 from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated, Submission
 from runner.ledger import connect
 from runner.ledger.errors import LedgerError
-from runner.ledger.journal import Claim, JobIdTakenError, RecordedOutcome
-from runner.ledger.rows import Decision, RunRow, SubmissionRow
-from runner.ledger.run_journal import RunJournal
+from runner.ledger.journal import JobIdTakenError, RunJournal
+from runner.ledger.rows import Claim, Decision, RecordedOutcome, RunRow, SubmissionRow
 from runner.ledger.store import Ledger
 
 

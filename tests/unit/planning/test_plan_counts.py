@@ -27,9 +27,8 @@ from support.past import API, LOST, THEN, begin, job, lost, made, refused, send
 
 from runner.core.errors import UsageError
 from runner.core.models import Created, InDoubt, Job, Manifest, NotCreated, Submission
-from runner.ledger.journal import Claim, RecordedOutcome
-from runner.ledger.rows import Decision, SubmissionRow
-from runner.ledger.run_journal import RunJournal
+from runner.ledger.journal import RunJournal
+from runner.ledger.rows import Claim, Decision, RecordedOutcome, SubmissionRow
 from runner.ledger.store import Ledger
 from runner.planning import plan
 from runner.runs import record

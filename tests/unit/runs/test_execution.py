@@ -25,10 +25,10 @@ from runner.core.settings import Limits, RunOptions
 from runner.ledger import lock
 from runner.ledger.connect import create_ledger
 from runner.ledger.errors import LedgerError
+from runner.ledger.journal import RunJournal
 from runner.ledger.location import LedgerLocation
 from runner.ledger.lock import LockedError
 from runner.ledger.rows import RunRow, SubmissionRow
-from runner.ledger.run_journal import RunJournal
 from runner.ledger.store import Ledger
 from runner.runs import execution, reconcile
 from runner.runs.execution import Execution

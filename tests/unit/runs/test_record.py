@@ -24,8 +24,7 @@ from runner.core.models import (
     describe_outcome,
 )
 from runner.ledger.connect import create_ledger
-from runner.ledger.journal import Claim
-from runner.ledger.rows import RunRow
+from runner.ledger.rows import Claim, RunRow
 from runner.ledger.store import Ledger
 from runner.planning import plan
 from runner.runs import record

@@ -19,8 +19,8 @@ from runner.core.errors import RefusedError, RunnerError, UsageError
 from runner.core.models import Created, InDoubt, Submission
 from runner.ledger import lock
 from runner.ledger.connect import create_ledger
-from runner.ledger.journal import Claim
 from runner.ledger.lock import LockedError
+from runner.ledger.rows import Claim
 from runner.ledger.store import Ledger
 from runner.runs.reconcile import Finding
 from runner.runs.resolve import Absence, Adoption, ManualDecision, Resolver, Scope, implausible_creation_time

@@ -36,9 +36,9 @@ from runner.core.models import (
 )
 from runner.core.settings import Limits, RunOptions
 from runner.ledger.connect import create_ledger
-from runner.ledger.journal import Claim, RecordedOutcome
+from runner.ledger.journal import RunJournal
 from runner.ledger.location import LedgerLocation
-from runner.ledger.run_journal import RunJournal
+from runner.ledger.rows import Claim, RecordedOutcome
 from runner.runs import execution
 from runner.runs.reconcile import Finding
 from runner.runs.request import RunRequest

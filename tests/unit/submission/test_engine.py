@@ -40,7 +40,8 @@ from runner.core.backoff import Backoff
 from runner.core.errors import RefusedError
 from runner.core.models import Created, ErrorInfo, InDoubt, Job, NotCreated, Outcome, Skipped, Submission
 from runner.core.settings import Limits
-from runner.ledger.journal import Claim, JobIdTakenError, RecordedOutcome
+from runner.ledger.journal import JobIdTakenError
+from runner.ledger.rows import Claim, RecordedOutcome
 from runner.submission import engine
 from runner.submission.engine import Engine, EngineResult
 
