@@ -120,40 +120,25 @@ def _color() -> bool | None:
     return color_mode("auto") if context is None or context.color is None else context.color
 
 
-def is_stdout_colored() -> bool:
-    """Whether to use colors on stdout: as `--color` says, else if it is a terminal."""
-    color = _color()
-    return _is_terminal(sys.stdout) if color is None else color
+def is_terminal(stream: object) -> bool:
+    """Whether a standard stream is a terminal."""
+    return isinstance(stream, io.TextIOBase) and stream.isatty()  # None if the program was started with it closed
 
 
-def is_stderr_colored() -> bool:
-    """Whether to use colors on stderr: as `--color` says, else if it is a terminal."""
+def is_colored(stream: object) -> bool:
+    """Whether to use colors on a standard stream: as `--color` says, else if it is a terminal."""
     color = _color()
-    return _is_terminal(sys.stderr) if color is None else color
+    return is_terminal(stream) if color is None else color
+
+
+def width(stream: object) -> int | None:
+    """The columns of the terminal on a standard stream; None if it is not a terminal."""
+    return shutil.get_terminal_size().columns if is_terminal(stream) else None
 
 
 def can_prompt() -> bool:
     """Whether the user can be asked: prompts go to stderr, replies come from stdin."""
-    return _is_terminal(sys.stdin) and _is_terminal(sys.stderr)
-
-
-def stderr_width() -> int | None:
-    """The columns of the terminal on stderr; None if it is not a terminal."""
-    return shutil.get_terminal_size().columns if _is_terminal(sys.stderr) else None
-
-
-def stdout_width() -> int | None:
-    """The columns of the terminal on stdout; None if it is not a terminal, and lines have no limit."""
-    return shutil.get_terminal_size().columns if _is_terminal(sys.stdout) else None
-
-
-def is_stderr_terminal() -> bool:
-    """Whether stderr is a terminal."""
-    return _is_terminal(sys.stderr)
-
-
-def _is_terminal(stream: object) -> bool:
-    return isinstance(stream, io.TextIOBase) and stream.isatty()  # None if the program was started with it closed
+    return is_terminal(sys.stdin) and is_terminal(sys.stderr)
 
 
 def flush_stdout() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -23,23 +24,9 @@ _UNMODIFIED = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_OPTIONAL_LOCKS": "0", "GIT_TE
 _NO_COMMANDS = ["--no-pager", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"]
 
 # Set in git hooks for their own repository, which may not be the manifest's (git rev-parse --local-env-vars).
-_REPOSITORY_VARIABLES = frozenset(
-    f"GIT_{name}"
-    for name in (
-        "ALTERNATE_OBJECT_DIRECTORIES",
-        "COMMON_DIR",
-        "DIR",
-        "GRAFT_FILE",
-        "IMPLICIT_WORK_TREE",
-        "INDEX_FILE",
-        "INTERNAL_SUPER_PREFIX",
-        "NAMESPACE",
-        "OBJECT_DIRECTORY",
-        "PREFIX",
-        "REPLACE_REF_BASE",
-        "SHALLOW_FILE",
-        "WORK_TREE",
-    )
+_REPOSITORY_VARIABLES = re.compile(
+    "GIT_(ALTERNATE_OBJECT_DIRECTORIES|COMMON_DIR|DIR|GRAFT_FILE|IMPLICIT_WORK_TREE|INDEX_FILE|INTERNAL_SUPER_PREFIX|"
+    "NAMESPACE|OBJECT_DIRECTORY|PREFIX|REPLACE_REF_BASE|SHALLOW_FILE|WORK_TREE)"
 )
 _SECRETS = ("PIXXEL_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")  # a proxy's URL may contain a password
 
@@ -69,7 +56,7 @@ def _environment() -> dict[str, str]:
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if name not in _REPOSITORY_VARIABLES and not name.upper().startswith(_SECRETS)
+        if not _REPOSITORY_VARIABLES.fullmatch(name) and not name.upper().startswith(_SECRETS)
     }
     return {**inherited, **_NO_FETCHING, **_UNMODIFIED}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -177,5 +178,5 @@ class _LiveTable:
     def _format_job(self, job: JobStatus, name_width: int, columns: int) -> str:
         name = truncate(escape_unprintable(job.name), name_width)
         text = truncate(escape_unprintable(_describe(job)), max(1, columns - name_width - _GAP))
-        colored = click.style(text, fg=_COLORS[job.kind]) if console.is_stderr_colored() else text
+        colored = click.style(text, fg=_COLORS[job.kind]) if console.is_colored(sys.stderr) else text
         return f"{name}{' ' * (name_width - display_width(name) + _GAP)}{colored}"

@@ -8,13 +8,14 @@ import os
 import signal
 import sys
 import threading
+from itertools import pairwise
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from runner.cli import console, empty_values
-from runner.core.errors import ManifestError, RunnerError, Terminated
+from runner.cli import console
+from runner.core.errors import ManifestError, RunnerError, Terminated, UsageError
 from runner.core.exit_codes import Exit
 from runner.core.version import VERSION
 
@@ -153,7 +154,7 @@ def _run(arguments: list[str] | None) -> int:
         return completion.complete(cli, _NAME, instruction)
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        empty_values.reject(cli, words)
+        _reject_empty(words)
         with cli.make_context(_NAME, words) as context:
             return int(cli.invoke(context) or Exit.OK)
     except click.exceptions.Exit as exit_:
@@ -164,6 +165,19 @@ def _run(arguments: list[str] | None) -> int:
         if isinstance(error, BrokenPipeError):  # `--help | head` changes nothing
             return Exit.OK
         raise console.OutputError(error) from error
+
+
+def _reject_empty(words: list[str]) -> None:
+    """Raise UsageError if an argument is empty, mostly by a shell variable that was never set.
+
+    An empty path would mean the current directory, and an empty choice all.
+    """
+    hint = 'If it comes from a shell variable ("$NAME"), check that it is set. Give a value, or leave it out.'
+    for previous, word in pairwise(["", *words]):
+        if not word:
+            raise UsageError(f"the {f'argument after {previous}' if previous else 'first argument'} is empty", hint)
+        if word.startswith("--") and word.endswith("=") and word.count("=") == 1:
+            raise UsageError(f"the value of {word[:-1]} is empty", hint)
 
 
 def _is_from_echo(error: OSError) -> bool:

@@ -30,7 +30,7 @@ from runner.core.rate_limit import Rate
 from runner.core.settings import DEFAULT_SETTLE, MAX_CONCURRENCY, MAX_SECONDS, Limits
 from runner.core.state_dir import locate_state_dir
 from runner.core.text import escape_unprintable
-from runner.ledger.location import LedgerLocation, is_ci
+from runner.ledger.location import LedgerLocation
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -88,16 +88,13 @@ class Connection:
 
             return embedded.serve
         reject_empty_variables("PIXXEL_RUNNER_API_KEY_FILE", "PIXXEL_RUNNER_CA_BUNDLE")
-        endpoint = self._load_endpoint()
-        return lambda _manifest: nullcontext(endpoint)
-
-    def _load_endpoint(self) -> Endpoint:
         origin = parse_base_url(self.base_url, allow_http=self.allow_http)
         tls_context = load_ca_bundle(self.ca_bundle)
         key, warnings = load_api_key(os.environ.get("PIXXEL_API_KEY"), self.api_key_file)
         for warning in warnings:
             console.warn(warning)
-        return Endpoint(origin, key, self.ca_bundle, find_proxy(origin), tls_context)
+        endpoint = Endpoint(origin, key, self.ca_bundle, find_proxy(origin), tls_context)
+        return lambda _manifest: nullcontext(endpoint)
 
     @contextmanager
     def open_client(self, manifest: Manifest, connections: int = 1) -> Iterator[ReadOnlyClient]:
@@ -120,18 +117,6 @@ def locate_ledger(manifest_path: str, ledger: Path | None, *, sandbox: bool) -> 
         directory = locate_state_dir(manifest_path) / "sandbox"
         raise UsageError("--ledger cannot be used with --sandbox", f"The sandbox has its own ledger in {directory}.")
     return LedgerLocation.for_manifest(manifest_path, ledger, sandbox=sandbox)
-
-
-def locate_run_ledger(manifest: Manifest, ledger: Path | None, *, sandbox: bool) -> LedgerLocation:
-    """The ledger for a run of a manifest.
-
-    Raises:
-        UsageError: see `locate_ledger`.
-        RefusedError: a CI system would delete it after the run.
-    """
-    location = locate_ledger(manifest.path, ledger, sandbox=sandbox)
-    location.require_explicit_in_ci(manifest, ci=is_ci(os.environ) and not sandbox)
-    return location
 
 
 def format_command(command: str, *arguments: str, keep: Sequence[str] = _LOCATION_OPTIONS) -> str:
@@ -202,161 +187,113 @@ def _combine(*options: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
     return decorate
 
 
+def setting(name: str, text: str, variable: str = "", **attributes: Any) -> Callable[[_Command], _Command]:
+    """An option with an environment variable: PIXXEL_RUNNER_ and its name, unless another one is given."""
+    variable = variable or f"PIXXEL_RUNNER_{name.removeprefix('--').replace('-', '_').upper()}"
+    return click.option(name, envvar=variable, help=text, **attributes)
+
+
+def _seconds(name: str, text: str, **attributes: Any) -> Callable[[_Command], _Command]:
+    return setting(name, text, **{"type": float, "metavar": "SECONDS", "callback": _check_seconds, **attributes})
+
+
+def integer(
+    name: str, text: str, minimum: int, maximum: int | None = None, **attributes: Any
+) -> Callable[[_Command], _Command]:
+    """A setting that is a number of things."""
+    return setting(name, text, **{"type": click.IntRange(minimum, maximum), "metavar": "N", **attributes})
+
+
+def _job_names(name: str, text: str, metavar: str) -> Callable[[_Command], _Command]:
+    complete = completers.complete_job_names
+    return click.option(name, multiple=True, metavar=metavar, shell_complete=complete, help=f"{text} Can be repeated.")
+
+
+_PATH = click.Path(path_type=Path)
+
 connection = _combine(
     click.option("--sandbox", is_flag=True, help="Use the built-in local server: no account, key or cost."),
-    click.option(
+    setting(
         "--base-url",
-        envvar="PIXXEL_BASE_URL",
+        "Base URL of the API.",
+        "PIXXEL_BASE_URL",
         default=PRODUCTION_URL,
         show_default=True,
         metavar="URL",
-        help="Base URL of the API.",
     ),
-    click.option(
-        "--api-key-file",
-        envvar="PIXXEL_RUNNER_API_KEY_FILE",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="Read the API key from a file instead of PIXXEL_API_KEY.",
-    ),
-    click.option(
+    setting("--api-key-file", "Read the API key from a file instead of PIXXEL_API_KEY.", type=_PATH, metavar="FILE"),
+    setting(
         "--ca-bundle",
-        envvar="PIXXEL_RUNNER_CA_BUNDLE",
+        "Trust the certificates in a PEM file instead of the system's.",
         metavar="FILE",
         shell_complete=completers.complete_files,
-        help="Trust the certificates in a PEM file instead of the system's.",
     ),
     click.option("--allow-http", is_flag=True, help="Allow http for a base URL on another machine."),
 )
 
-ledger = _combine(
-    click.option(
-        "--ledger",
-        envvar="PIXXEL_RUNNER_LEDGER",
-        type=click.Path(path_type=Path),
-        metavar="PATH",
-        help="Path of an existing ledger.  [default: .pixxel-runner/ledger.db beside the manifest]",
-    )
+ledger = setting(
+    "--ledger",
+    "Path of an existing ledger.  [default: .pixxel-runner/ledger.db beside the manifest]",
+    type=_PATH,
+    metavar="PATH",
 )
 
-settle = _combine(
-    click.option(
-        "--settle",
-        envvar="PIXXEL_RUNNER_SETTLE",
-        type=float,
-        callback=_parse_timedelta,
-        default=DEFAULT_SETTLE // timedelta(seconds=1),
-        show_default=True,
-        metavar="SECONDS",
-        help="How long after a request a slow server may still create its job.",
-    )
+settle = _seconds(
+    "--settle",
+    "How long after a request a slow server may still create its job.",
+    callback=_parse_timedelta,
+    default=DEFAULT_SETTLE // timedelta(seconds=1),
+    show_default=True,
 )
 
-lock_timeout = _combine(
-    click.option(
-        "--lock-timeout",
-        envvar="PIXXEL_RUNNER_LOCK_TIMEOUT",
-        type=float,
-        callback=_check_seconds,
-        default=0,
-        show_default=True,
-        metavar="SECONDS",
-        help="How long to wait for another run of the same manifest.",
-    )
+lock_timeout = _seconds(
+    "--lock-timeout", "How long to wait for another run of the same manifest.", default=0, show_default=True
 )
 
 limits = _combine(
-    click.option(
+    integer(
         "--concurrency",
-        envvar="PIXXEL_RUNNER_CONCURRENCY",
-        type=click.IntRange(1, MAX_CONCURRENCY),
-        metavar="N",
-        help=f"Number of requests in flight at a time.  [default: {_DEFAULTS.concurrency}]",
+        f"Number of requests in flight at a time.  [default: {_DEFAULTS.concurrency}]",
+        1,
+        MAX_CONCURRENCY,
     ),
-    click.option(
-        "--rate",
-        envvar="PIXXEL_RUNNER_RATE",
-        callback=_check_rate,
-        metavar="N/s|N/min|N/h",
-        help="Rate limit for requests.  [default: no limit]",
-    ),
-    click.option(
-        "--attempts",
-        envvar="PIXXEL_RUNNER_ATTEMPTS",
-        type=click.IntRange(1),
-        metavar="N",
-        help=f"Maximum attempts for requests that are safe to retry.  [default: {_DEFAULTS.attempts}]",
-    ),
-    click.option(
-        "--timeout",
-        envvar="PIXXEL_RUNNER_TIMEOUT",
-        type=float,
-        callback=_check_timeout,
-        metavar="SECONDS",
-        help=f"Total timeout per request.  [default: {_DEFAULTS.timeout:g}]",
-    ),
-    click.option(
-        "--max-pause",
-        envvar="PIXXEL_RUNNER_MAX_PAUSE",
-        type=float,
-        callback=_check_seconds,
-        metavar="SECONDS",
-        help=f"Stop if the server asks for longer pauses in total.  [default: {_DEFAULTS.max_pause:g}]",
-    ),
+    setting("--rate", "Rate limit for requests.  [default: no limit]", callback=_check_rate, metavar="N/s|N/min|N/h"),
+    integer("--attempts", f"Maximum attempts for requests that are safe to retry.  [default: {_DEFAULTS.attempts}]", 1),
+    _seconds("--timeout", f"Total timeout per request.  [default: {_DEFAULTS.timeout:g}]", callback=_check_timeout),
+    _seconds("--max-pause", f"Stop if the server asks for longer pauses in total.  [default: {_DEFAULTS.max_pause:g}]"),
 )
 
 cost_limit = _combine(
-    click.option(
+    integer(
         "--max-cost",
-        envvar="PIXXEL_RUNNER_MAX_COST",
-        type=click.IntRange(0),
+        "Submit no job of a manifest whose estimated cost is higher.  [default: no limit]",
+        0,
         callback=_check_max_cost,
         metavar="TOKENS",
-        help="Submit no job of a manifest whose estimated cost is higher.  [default: no limit]",
     ),
     click.option("--allow-unknown-cost", is_flag=True, help="Submit jobs of unknown cost in spite of --max-cost."),
 )
 
 selection = _combine(
-    click.option(
-        "--only",
-        multiple=True,
-        metavar="NAME-GLOB",
-        shell_complete=completers.complete_job_names,
-        help="Submit only jobs whose name matches. Can be repeated.",
-    ),
-    click.option(
-        "--again",
-        multiple=True,
-        metavar="NAME",
-        shell_complete=completers.complete_job_names,
-        help="Submit a job that was already created once more. Can be repeated.",
-    ),
+    _job_names("--only", "Submit only jobs whose name matches.", "NAME-GLOB"),
+    _job_names("--again", "Submit a job that was already created once more.", "NAME"),
     click.option("--resume", is_flag=True, help="Resume the unfinished run: submit only what was not created."),
     click.option("--new", is_flag=True, help="Start a new run, although the last one is unfinished."),
 )
 
 wait = _combine(
     click.option("--wait", is_flag=True, help="Wait until all jobs are final, and show their status meanwhile."),
-    click.option(
-        "--wait-timeout",
-        envvar="PIXXEL_RUNNER_WAIT_TIMEOUT",
-        type=float,
-        callback=_check_seconds,
-        metavar="SECONDS",
-        help="With --wait: give up after this time, with exit code 6.  [default: no limit]",
-    ),
+    _seconds("--wait-timeout", "With --wait: give up after this time, with exit code 6.  [default: no limit]"),
 )
 
-colors = _combine(
-    click.option(
-        "--color",
-        envvar="PIXXEL_RUNNER_COLOR",
-        type=click.Choice(["auto", "always", "never"]),
-        default="auto",
-        show_default=True,
-        callback=_set_color,
-        expose_value=False,
-        help="When to use colors; auto respects NO_COLOR.",
-    )
+quiet = click.option("--quiet", "-q", is_flag=True, help="Print nothing unless there is a problem.")
+
+colors = setting(
+    "--color",
+    "When to use colors; auto respects NO_COLOR.",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    callback=_set_color,
+    expose_value=False,
 )

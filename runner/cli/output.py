@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -126,7 +127,7 @@ class OutputOptions:
             style = Style(list_all=True, several_manifests=self.several)
             success = _try(_write_report, path, formats[name], reported, style) and success
         if not quiet:
-            style = Style(console.stdout_width(), console.is_stdout_colored(), self.every, self.several)
+            style = Style(console.width(sys.stdout), console.is_colored(sys.stdout), self.every, self.several)
             success = _try(_print, formats[self.format], items, style) and success
         summary = os.environ.get(_STEP_SUMMARY)
         if summary and "github" in (self.format, *(name for name, _ in self.reports)):

@@ -21,7 +21,7 @@ _DEFAULT_SIZE = os.terminal_size((80, 24))
 
 def can_redraw() -> bool:
     """Whether stderr is a terminal that can redraw a line."""
-    return console.is_stderr_terminal() and os.environ.get("TERM") != "dumb"
+    return console.is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
 
 
 def size() -> os.terminal_size:

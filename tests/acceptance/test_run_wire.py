@@ -250,7 +250,7 @@ def test_stderr_closed_during_the_run_changes_nothing(workspace: Workspace, argu
 # The base URL
 
 INVALID_URLS: list[tuple[str, str]] = [
-    ("", "the value of --base-url is empty"),
+    ("", "the argument after --base-url is empty"),
     ("api.pixxel.space", "not an http or https address"),
     ("ftp://api.pixxel.space", "not an http or https address"),
     ("https://", "not an http or https address"),

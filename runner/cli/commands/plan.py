@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from runner import reports
-from runner.cli import completers, console, manifests, options, output, requests
+from runner.cli import completers, console, manifests, options, output, run_requests
 from runner.cli.output import OutputOptions
 from runner.client.api import ReadOnlyClient
 from runner.core.errors import RefusedError, RunnerError
@@ -64,7 +64,9 @@ def _plan(request: Request, connection: options.Connection, run_options: RunOpti
     several = manifests.may_be_several(request.manifests)
     output_options = OutputOptions(request.format, request.reports, request.every, several)
     loaded = manifests.load(request.manifests, run_options.only, run_options.again)
-    runs = [requests.build(manifest, run_options, overrides, connection, request.ledger) for manifest in loaded]
+    runs = [
+        run_requests.build_request(manifest, run_options, overrides, connection, request.ledger) for manifest in loaded
+    ]
     inputs = [*connection.files, *(Path(run.manifest.path) for run in runs)]
     output_options.check_targets([], [*inputs, *(path for run in runs for path in run.ledger.files)])
     previews: list[Preview] = []

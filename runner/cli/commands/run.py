@@ -16,7 +16,18 @@ from typing import Any
 import click
 
 from runner import reports
-from runner.cli import batch, completers, console, git, live_status, manifests, options, output, requests, run_summary
+from runner.cli import (
+    batch,
+    completers,
+    console,
+    git,
+    live_status,
+    manifests,
+    options,
+    output,
+    run_requests,
+    run_summary,
+)
 from runner.cli.batch import Batch, FinishedRun, Task
 from runner.cli.manifests import LoadedManifest
 from runner.cli.output import OutputOptions
@@ -61,13 +72,12 @@ class Request:
 @click.argument("manifests", metavar="MANIFEST...", nargs=-1, required=True, shell_complete=completers.complete_files)
 @options.connection
 @options.ledger
-@click.option(
+@options.setting(
     "--results",
-    envvar="PIXXEL_RUNNER_RESULTS",
+    "Path of the results file; of a directory if there are several manifests.  [default: MANIFEST's stem + "
+    ".results.json, here]",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Path of the results file; of a directory if there are several manifests.  [default: MANIFEST's stem + "
-    ".results.json, here]",
 )
 @output.options(reports.RUN_FORMATS)
 @options.selection
@@ -75,17 +85,15 @@ class Request:
 @options.settle
 @options.lock_timeout
 @options.limits
-@click.option(
+@options.integer(
     "--stop-after",
-    envvar="PIXXEL_RUNNER_STOP_AFTER",
-    type=click.IntRange(0),
-    metavar="N",
-    help=f"Stop after N consecutive failures of the same kind; 0 means never.  [default: {Limits().stop_after}]",
+    f"Stop after N consecutive failures of the same kind; 0 means never.  [default: {Limits().stop_after}]",
+    0,
 )
 @options.cost_limit
 @click.option("--confirm", is_flag=True, help="Show the plan with its cost, and ask before anything is sent.")
 @options.wait
-@click.option("--quiet", "-q", is_flag=True, help="Print nothing unless there is a problem.")
+@options.quiet
 @click.option("--verbose", "-v", is_flag=True, help="Print the outcome of each job to stderr.")
 @options.colors
 def command(**parameters: Any) -> Exit:
@@ -116,7 +124,7 @@ def _run(request: Request, connection: options.Connection, run_options: RunOptio
         console.info("PyYAML was built without libyaml; parsing will be slow. Its wheels on PyPI include libyaml.")
 
     def make_task(loaded: LoadedManifest) -> Task:
-        run_request = requests.build(loaded, run_options, overrides, connection, request.ledger)
+        run_request = run_requests.build_request(loaded, run_options, overrides, connection, request.ledger)
         commit = git.find_commit(loaded.manifest.path, loaded.data)
         results = _locate_results(loaded.manifest, request, sandbox=connection.sandbox)
         return Task(replace(run_request, git_commit=commit), results)
@@ -127,7 +135,7 @@ def _run(request: Request, connection: options.Connection, run_options: RunOptio
     _check_outputs(tasks, request, connection)
     for task in tasks:
         task.request.ledger.create_directory(task.request.manifest.path)
-    progress = Progress(quiet=request.quiet, verbose=request.verbose, bar=console.is_stderr_terminal())
+    progress = Progress(quiet=request.quiet, verbose=request.verbose, bar=console.is_terminal(sys.stderr))
     runs = Batch(endpoint_factory, partial(_confirm, request), progress, request.quiet)
     with runs.running(tasks):
         has_failed = runs.signum is not None or any(run.result.error for run in runs.finished)
@@ -176,7 +184,7 @@ def _confirm(request: Request, run: Execution) -> None:
     count, manifest = len(run.plan.to_send), run.request.manifest
     if not request.confirm or run.preview is None or not count:
         return
-    style = reports.Style(width=console.stderr_width(), color=console.is_stderr_colored(), list_all=request.every)
+    style = reports.Style(width=console.width(sys.stderr), color=console.is_colored(sys.stderr), list_all=request.every)
     console.info(reports.PLAN_FORMATS["table"]([run.preview], style))
     name = escape_unprintable(manifest.name)
     if not _ask(f"Submit {count} of {len(manifest.jobs)} jobs of {name} to {run.request.api}?"):

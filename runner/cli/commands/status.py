@@ -81,7 +81,7 @@ class _Target:
 @options.connection
 @options.ledger
 @options.limits
-@click.option("--quiet", "-q", is_flag=True, help="Print nothing unless there is a problem.")
+@options.quiet
 @options.colors
 def command(**parameters: Any) -> Exit:
     """Show the status of a run's jobs at the API.

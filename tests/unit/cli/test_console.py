@@ -138,13 +138,12 @@ def test_a_folder_that_was_deleted_is_said_and_nothing_is_claimed(
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
-        *((f"{name} EMPTY", "an argument is empty") for name in (
+        ("EMPTY", "the first argument is empty"),
+        *((f"{line} EMPTY", f"the argument after {line.split()[-1]} is empty") for line in (
             "run", "plan", "validate", "status", "show", "runs", "resolve", "init", "ledger init",
-            "run --sandbox", "run a.yaml", "run -q", "",
-        )),
-        *((f"{words} EMPTY", f"the value of {words.split()[-1]} is empty") for words in (
+            "run --sandbox", "run a.yaml", "run -q",
             "run a.yaml --ca-bundle", "run a.yaml --results", "run a.yaml --api-key-file",
             "run a.yaml --ledger", "run a.yaml --base-url", "run a.yaml --only", "show --manifest", "show --results",
             "resolve --run", "sandbox --state", "ledger check --ledger", "ledger export --ledger",
@@ -154,14 +153,14 @@ def test_a_folder_that_was_deleted_is_said_and_nothing_is_claimed(
     ],
 )  # fmt: skip
 def test_an_empty_value_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str, message: str
 ) -> None:
     """It would mean the current folder, no pin, or all: whoever wrote `"$NAME"` meant something else."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.yaml").write_text("version: 1\njobs: [{workflow_id: w, project_id: p}]\n", encoding="ascii")
     assert main(["" if word == "EMPTY" else word for word in line.split()]) == 2
     out, err = capsys.readouterr()
-    assert said in out + err
+    assert message in out + err
     assert [path.name for path in tmp_path.iterdir()] == ["a.yaml"]
 
 
@@ -230,7 +229,7 @@ def test_a_stderr_that_went_away_stops_no_run(
     stderr = stream() if stream else None
     monkeypatch.setattr(sys, "stderr", stderr)
     try:
-        assert not console.is_stderr_terminal()
+        assert not console.is_terminal(sys.stderr)
         progress = Progress(quiet=False, verbose=True, bar=False)
         progress.note("submitting")
         with progress.showing(2):
@@ -255,8 +254,8 @@ def test_no_stdout_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     console.output("data")
     console.flush_stdout()
-    assert console.is_stdout_colored() is False
-    assert console.stdout_width() is None
+    assert console.is_colored(sys.stdout) is False
+    assert console.width(sys.stdout) is None
 
 
 def test_a_character_that_the_encoding_lacks_loses_no_summary(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,13 +374,13 @@ def test_the_choice_of_colour(
     assert console.color_mode(choice) is expected
     with click.Context(click.Command("x"), color=None) as context:
         context.color = expected
-        assert console.is_stdout_colored() is bool(expected)  # the tests' stdout is no terminal
+        assert console.is_colored(sys.stdout) is bool(expected)  # the tests' stdout is no terminal
 
 
 def test_stdout_on_a_terminal_has_a_width_and_colours(terminal: Terminal) -> None:
-    assert (console.stdout_width(), console.is_stdout_colored()) == (None, False)
+    assert (console.width(sys.stdout), console.is_colored(sys.stdout)) == (None, False)
     terminal.becomes("stdout")
-    assert (console.stdout_width(), console.is_stdout_colored()) == (80, True)
+    assert (console.width(sys.stdout), console.is_colored(sys.stdout)) == (80, True)
 
 
 # Progress.
