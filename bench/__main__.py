@@ -12,7 +12,7 @@ from pathlib import Path
 from bench import report, servers
 from bench.errors import BenchError
 from bench.kit import Kit
-from bench.measuring import measure
+from bench.measurement import measure
 from bench.rows import ROWS
 from bench.sizes import FULL, TINY, Sizes
 

@@ -14,7 +14,7 @@ from bench import manifests
 from bench.kit import Kit, program
 from bench.processes import Sample, run
 from bench.sizes import Sizes
-from bench.work import Work
+from bench.workload import Work
 
 Turns = Mapping[str, Callable[[], Sample]]
 

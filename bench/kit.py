@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import servers
-from bench.answers import answer
 from bench.errors import BenchError
 from bench.processes import Place, run, succeeds
+from bench.responses import answer
 from bench.servers import Server
 from bench.sizes import Sizes
 
 KEY = "bench-key"
-_RIVALS = Path(__file__).with_name("rivals")
+_BASELINES = Path(__file__).with_name("baselines")
 _ROOM = 4  # times: the ledger, its log and the results file each hold every answer
 
 
@@ -99,8 +99,8 @@ class Kit:
 
 
 def rival(name: str) -> list[str]:
-    """The start of the command of a script in `rivals`."""
-    return [sys.executable, "-P", str(_RIVALS / f"{name}.py")]
+    """The start of the command of a script in `baselines`."""
+    return [sys.executable, "-P", str(_BASELINES / f"{name}.py")]
 
 
 def program(name: str) -> str:

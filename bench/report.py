@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import machine
-from bench.answers import answer
 from bench.kit import Kit
+from bench.responses import answer
 from bench.rows import Figure, Outcome, Quantity, Target
 from bench.sizes import Sizes
 

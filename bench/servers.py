@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from bench.answers import Answer
 from bench.errors import BenchError
+from bench.responses import Answer
 
 _PATIENCE = 10.0  # seconds for a server to come up, and to end
 _OURS = Path(__file__).with_name("asyncserver.py")

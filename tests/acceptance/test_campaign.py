@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from support import campaign
 from support.campaign import Kind
+from support.campaign_environment import KEY, NOON, Scene
 from support.campaign_process import Ended, Zygote
-from support.campaign_scene import KEY, NOON, Scene
-from support.campaign_telling import check_document
+from support.campaign_reports import check_document
 from support.faults_ledger import DAMAGES
 from support.faults_table import GET_FAULTS, POST_FAULTS
 from support.schemas import check_results

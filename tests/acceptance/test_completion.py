@@ -13,7 +13,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
-from support import past
+from support import ledger_history
 from support.pages import Page
 from support.shell import Shell
 from support.terminal import environment, opened, seen
@@ -53,7 +53,9 @@ def write_runs(shell: Shell) -> None:
     create_ledger(shell.ledger)
     with Ledger(shell.ledger) as ledger:
         for run_id in RUNS:
-            past.begin(ledger, run_id, [past.job("field-a")], path=str(shell.folder / "nightly.yaml"))
+            ledger_history.begin(
+                ledger, run_id, [ledger_history.job("field-a")], path=str(shell.folder / "nightly.yaml")
+            )
 
 
 def complete(shell: Shell, name: str, *words: str, index: int | None = None) -> list[str]:
@@ -169,12 +171,14 @@ def test_ledger_option_and_variable_are_used(shell: Shell) -> None:
 def test_jobs_in_doubt_come_from_the_ledger(shell: Shell) -> None:
     shell.ledger.parent.mkdir()
     create_ledger(shell.ledger)
-    jobs = [past.job(name, f"w-{number}") for number, name in enumerate(("field-a", "field-b", "coast south"))]
+    jobs = [
+        ledger_history.job(name, f"w-{number}") for number, name in enumerate(("field-a", "field-b", "coast south"))
+    ]
     with Ledger(shell.ledger) as ledger:
-        run = past.begin(ledger, RUNS[0], jobs, path=str(shell.folder / "nightly.yaml"))
-        past.send(ledger, run, jobs[0], past.lost("job-1", "job-2", "job\n3"))
-        past.send(ledger, run, jobs[1], past.made("job-4"))
-        past.send(ledger, run, jobs[2], past.lost())
+        run = ledger_history.begin(ledger, RUNS[0], jobs, path=str(shell.folder / "nightly.yaml"))
+        ledger_history.send(ledger, run, jobs[0], ledger_history.lost("job-1", "job-2", "job\n3"))
+        ledger_history.send(ledger, run, jobs[1], ledger_history.made("job-4"))
+        ledger_history.send(ledger, run, jobs[2], ledger_history.lost())
     assert bash_candidates(shell, "resolve", "nightly.yaml", "--absent", "") == ["field-a", "coast\\ south"]
     assert bash_candidates(shell, "resolve", "--absent", "fi") == ["field-a"]
     assert bash_candidates(shell, "resolve", "--adopt", "fi") == ["field-a=job-1", "field-a=job-2"]

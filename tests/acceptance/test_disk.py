@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import disks, past
+from support import disks, ledger_history
 from support import shell as shells
 from support.disks import PAGE, Disk
 from support.schemas import check_results
@@ -244,11 +244,11 @@ def test_a_ledger_that_is_brought_back_from_a_backup_buys_nothing_again(
 def book(tmp_path: Path) -> Path:
     """A ledger of many pages."""
     path = tmp_path / "ledger.db"
-    jobs = [past.job(f"job-{number:03}", f"w-{number}", note="x" * 300) for number in range(30)]
-    with past.open_ledger(path) as ledger:
-        begun = past.begin(ledger, "run-1", jobs)
+    jobs = [ledger_history.job(f"job-{number:03}", f"w-{number}", note="x" * 300) for number in range(30)]
+    with ledger_history.open_ledger(path) as ledger:
+        begun = ledger_history.begin(ledger, "run-1", jobs)
         for one in jobs:
-            past.send(ledger, begun, one, past.made(f"id-of-{one.name}"))
+            ledger_history.send(ledger, begun, one, ledger_history.made(f"id-of-{one.name}"))
     return path
 
 

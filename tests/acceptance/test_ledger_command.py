@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import past
+from support import ledger_history
 from support.shell import Done, Shell
 
 from runner.core.models import Created
@@ -38,11 +38,11 @@ def lines(done: Done) -> list[dict[str, Any]]:
 
 def fill(path: Path, count: int) -> None:
     """One run with so many created jobs, each of which fills a good part of a page."""
-    jobs = [past.job(f"job-{number:03}", f"w-{number}", note="x" * 1000) for number in range(count)]
+    jobs = [ledger_history.job(f"job-{number:03}", f"w-{number}", note="x" * 1000) for number in range(count)]
     with Ledger(path) as opened:
-        run = past.begin(opened, "run-1", jobs)
+        run = ledger_history.begin(opened, "run-1", jobs)
         for one in jobs:
-            past.send(opened, run, one, past.made(f"id-of-{one.name}"))
+            ledger_history.send(opened, run, one, ledger_history.made(f"id-of-{one.name}"))
 
 
 def damage(path: Path, marker: bytes) -> None:
@@ -90,18 +90,22 @@ def test_init_wants_a_file_in_a_folder_that_exists(shell: Shell) -> None:
 def test_check_says_what_is_in_it(shell: Shell, ledger: Path) -> None:
     here = shell.write("here.yaml", "")
     with Ledger(ledger) as opened:
-        jobs = [past.job("a"), past.job("b", project_id="p-2"), past.job("c", project_id="p-3")]
-        run = past.begin(opened, "run-1", jobs, manifest="here", path=str(here))
-        past.send(opened, run, jobs[0], past.made("job-1"))
-        past.send(opened, run, jobs[1], past.lost())
-        past.begin(opened, "run-2", [], manifest="gone", path="/no/such.yaml", api="sandbox")
-    with lock.hold(ledger, past.API, "here", timeout=0, activity="run run-3"):
+        jobs = [
+            ledger_history.job("a"),
+            ledger_history.job("b", project_id="p-2"),
+            ledger_history.job("c", project_id="p-3"),
+        ]
+        run = ledger_history.begin(opened, "run-1", jobs, manifest="here", path=str(here))
+        ledger_history.send(opened, run, jobs[0], ledger_history.made("job-1"))
+        ledger_history.send(opened, run, jobs[1], ledger_history.lost())
+        ledger_history.begin(opened, "run-2", [], manifest="gone", path="/no/such.yaml", api="sandbox")
+    with lock.hold(ledger, ledger_history.API, "here", timeout=0, activity="run run-3"):
         done = shell("ledger", "check")
     head, whose, doubts, unfinished, locked = done.out.split("\n\n")
     assert done.code == 0
     assert head.startswith(".pixxel-runner/ledger.db: intact, version 1, ")
     assert [line.split()[0] for line in whose.splitlines()[2:]] == ["here", "gone"]
-    assert whose.splitlines()[2].split()[1:] == [past.API, str(here), "1", "1", "1"]
+    assert whose.splitlines()[2].split()[1:] == [ledger_history.API, str(here), "1", "1", "1"]
     assert "/no/such.yaml (missing)" in whose
     assert "b of here at https://api.example, run run-1: sent 2026-10-20 01:00:00 UTC, no answer in time" in doubts
     assert "here at https://api.example, run run-1 (completed): 1 of 3 jobs not created" in unfinished
@@ -131,13 +135,20 @@ def test_check_without_a_ledger_makes_none(shell: Shell) -> None:
 
 def test_export_has_every_field_of_every_submission(shell: Shell, ledger: Path) -> None:
     with Ledger(ledger) as opened:
-        jobs = [past.job("a", team="agri"), past.job("b", project_id="p-2"), past.job("c", project_id="p-3")]
-        run = past.begin(opened, "run-1", jobs, key="day:2026-10-20")
-        past.send(
-            opened, run, jobs[0], past.made("job-1", b'{\r\n\t"id": "job-1",\n "cost": 12, "x": [1e2, "\xc3\xa9"]}\n')
+        jobs = [
+            ledger_history.job("a", team="agri"),
+            ledger_history.job("b", project_id="p-2"),
+            ledger_history.job("c", project_id="p-3"),
+        ]
+        run = ledger_history.begin(opened, "run-1", jobs, key="day:2026-10-20")
+        ledger_history.send(
+            opened,
+            run,
+            jobs[0],
+            ledger_history.made("job-1", b'{\r\n\t"id": "job-1",\n "cost": 12, "x": [1e2, "\xc3\xa9"]}\n'),
         )
-        past.send(opened, run, jobs[1], past.refused("no \x1b[31m"))
-        past.send(opened, run, jobs[2], past.lost("x", "y"))
+        ledger_history.send(opened, run, jobs[1], ledger_history.refused("no \x1b[31m"))
+        ledger_history.send(opened, run, jobs[2], ledger_history.lost("x", "y"))
     done = shell("ledger", "export")
     created, failed, doubt = lines(done)
     assert (done.code, done.err) == (0, "")
@@ -149,7 +160,7 @@ def test_export_has_every_field_of_every_submission(shell: Shell, ledger: Path) 
         "project_id": "p-1",
         "ordinal": 1,
         "again": False,
-        "api": past.API,
+        "api": ledger_history.API,
         "state": "created",
         "name": "a",
         "labels": {"team": "agri"},
@@ -188,8 +199,10 @@ def test_export_has_every_field_of_every_submission(shell: Shell, ledger: Path) 
 )
 def test_what_cannot_stand_in_json_is_exported_as_text(shell: Shell, ledger: Path, body: bytes) -> None:
     with Ledger(ledger) as opened:
-        one = past.job("a")
-        past.send(opened, past.begin(opened, "run-1", [one]), one, Created("x\ud800", body, 1, past.THEN))
+        one = ledger_history.job("a")
+        ledger_history.send(
+            opened, ledger_history.begin(opened, "run-1", [one]), one, Created("x\ud800", body, 1, ledger_history.THEN)
+        )
     [line] = lines(shell("ledger", "export"))
     assert (line["job_id"], line["job"]) == ("x\ud800", None)
     assert line["job_text"].encode("utf-8", "surrogateescape") == body
@@ -199,8 +212,8 @@ def test_what_a_terminal_would_act_on_is_escaped_within_an_embedded_job(shell: S
     text = "\x7f\u202e\u009b##[error] ##vso[x] \U0001f600"
     body = json.dumps({"id": "x", "y": text}, ensure_ascii=False).encode()
     with Ledger(ledger) as opened:
-        one = past.job("a")
-        past.send(opened, past.begin(opened, "run-1", [one]), one, past.made("x", body))
+        one = ledger_history.job("a")
+        ledger_history.send(opened, ledger_history.begin(opened, "run-1", [one]), one, ledger_history.made("x", body))
     done = shell("ledger", "export")
     assert done.out.replace("\n", "").isascii()
     assert "\x7f" not in done.out
@@ -235,9 +248,9 @@ def test_what_is_no_ledger_is_said(shell: Shell, ledger: Path) -> None:
 
 
 def test_export_while_a_run_has_the_ledger_open(shell: Shell, ledger: Path) -> None:
-    one = past.job("a")
+    one = ledger_history.job("a")
     with Ledger(ledger) as opened:
-        past.send(opened, past.begin(opened, "run-1", [one], end=None), one, None)
+        ledger_history.send(opened, ledger_history.begin(opened, "run-1", [one], end=None), one, None)
         [line] = lines(shell("ledger", "export"))
     assert line["state"] == "sending"
 

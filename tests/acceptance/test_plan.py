@@ -20,7 +20,7 @@ from typing import Any, get_type_hints
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import disks, past
+from support import disks, ledger_history
 from support import shell as shells
 from support.schemas import loads_strictly
 from support.shell import KEY, Done, Shell
@@ -305,16 +305,18 @@ def test_there_are_words_for_every_kind_of_job(shell: Shell) -> None:
         "  - {name: z-other, workflow_id: w-7}\n",
     )
     names = ("made", "refused", "lost", "killed")
-    jobs = [past.job(name, f"w-{number}") for number, name in enumerate(names, 1)]
+    jobs = [ledger_history.job(name, f"w-{number}") for number, name in enumerate(names, 1)]
 
     def write(ledger: Ledger) -> None:
         path = str(shell.folder / "nightly.yaml")
-        run = past.begin(ledger, "20261020T010000Z-aaaaaa", jobs, key="forever", path=path)
-        for job, outcome in zip(jobs, (past.made("job-1"), past.refused(), past.lost(), None), strict=True):
-            past.send(ledger, run, job, outcome)
+        run = ledger_history.begin(ledger, "20261020T010000Z-aaaaaa", jobs, key="forever", path=path)
+        for job, outcome in zip(
+            jobs, (ledger_history.made("job-1"), ledger_history.refused(), ledger_history.lost(), None), strict=True
+        ):
+            ledger_history.send(ledger, run, job, outcome)
 
     written(shell, write)
-    shell.at(past.API, key=None)
+    shell.at(ledger_history.API, key=None)
     done = plan(shell, "--only", "[!z]*", "--again", "made")
     assert (done.code, done.err) == (0, "")
     assert rows(done) == {

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import past
+from support import ledger_history
 from support.shell import KEY, Done, Shell
 from support.wire import Request, Reset, Script, Stall, WireServer, created, refusing_port, reply
 
@@ -234,10 +234,10 @@ def test_other_manifests_are_resolved_while_one_is_locked(shell: Shell) -> None:
     with Backend() as backend, sandbox(shell, backend, RESPONSES_LOST):
         run_in_doubt(shell)
         with Ledger(shell.ledger) as ledger:  # another manifest, with a request in flight in another workflow
-            job = past.job("live", "w-2")
-            run = past.begin(ledger, "20990101T000000Z-live", [job], api=shell.environment["PIXXEL_BASE_URL"],
+            job = ledger_history.job("live", "w-2")
+            run = ledger_history.begin(ledger, "20990101T000000Z-live", [job], api=shell.environment["PIXXEL_BASE_URL"],
                              manifest="other", end=None)  # fmt: skip
-            past.send(ledger, run, job, None)
+            ledger_history.send(ledger, run, job, None)
             with lock.hold(shell.ledger, run.api, "other", timeout=0, activity="run 20990101T000000Z-live"):
                 done = shell("resolve")
     gate.set()
@@ -441,8 +441,8 @@ def test_sandbox_has_its_own_doubts(shell: Shell) -> None:
     path.parent.mkdir(parents=True)
     create_ledger(path)
     with Ledger(path) as ledger:
-        job = past.job("field-a", "sandbox-workflow", "p")
-        past.send(ledger, past.begin(ledger, "run-1", [job], api="sandbox"), job, None)
+        job = ledger_history.job("field-a", "sandbox-workflow", "p")
+        ledger_history.send(ledger, ledger_history.begin(ledger, "run-1", [job], api="sandbox"), job, None)
     done = shell("resolve", "--sandbox")
     assert (done.code, done.err) == (0, "")
     assert "not created (not found)" in done.out

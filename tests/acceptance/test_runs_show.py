@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import past
+from support import ledger_history
 from support.schemas import check_results
 from support.shell import Shell
 from support.wire import Reset, Script, Stall, WireServer, created, refusing_port, reply
@@ -35,12 +35,16 @@ def create_history(shell: Shell, write: Callable[[Ledger], object]) -> None:
 
 def write_two_runs(ledger: Ledger) -> None:
     """A day's first run, with one of two jobs created and the other in doubt, and a second whose job was rejected."""
-    jobs = [past.job("a"), past.job("b", project_id="p-2"), past.job("c", project_id="p-3")]
-    first = past.begin(ledger, "20261020T010000Z-aaaaaa", jobs, key=DAY)
-    past.send(ledger, first, jobs[0], past.made("job-1"))
-    past.send(ledger, first, jobs[1], past.lost())
-    second = past.begin(ledger, "20261020T020000Z-bbbbbb", jobs, key=DAY, end="stopped")
-    past.send(ledger, second, jobs[2], past.refused())
+    jobs = [
+        ledger_history.job("a"),
+        ledger_history.job("b", project_id="p-2"),
+        ledger_history.job("c", project_id="p-3"),
+    ]
+    first = ledger_history.begin(ledger, "20261020T010000Z-aaaaaa", jobs, key=DAY)
+    ledger_history.send(ledger, first, jobs[0], ledger_history.made("job-1"))
+    ledger_history.send(ledger, first, jobs[1], ledger_history.lost())
+    second = ledger_history.begin(ledger, "20261020T020000Z-bbbbbb", jobs, key=DAY, end="stopped")
+    ledger_history.send(ledger, second, jobs[2], ledger_history.refused())
 
 
 # runs
@@ -64,7 +68,7 @@ def test_runs_as_json(shell: Shell) -> None:
     second, first = json.loads(shell("runs", "--format", "json").out)
     assert second["id"] > first["id"]
     assert (first["created"], first["not_created"], first["in_doubt"], first["cost"]) == (1, 0, 1, 12)
-    assert (first["manifest"], first["api"], first["key"]) == ("nightly", past.API, DAY)
+    assert (first["manifest"], first["api"], first["key"]) == ("nightly", ledger_history.API, DAY)
     assert first["started_at"] == "2026-10-20T01:00:00.000Z"
 
 
@@ -79,7 +83,7 @@ def test_limit_reports_how_many_runs_are_omitted(shell: Shell) -> None:
 def test_runs_of_one_manifest(shell: Shell) -> None:
     def write(ledger: Ledger) -> None:
         write_two_runs(ledger)
-        past.begin(ledger, "20261020T030000Z-cccccc", [past.job("x")], manifest="other")
+        ledger_history.begin(ledger, "20261020T030000Z-cccccc", [ledger_history.job("x")], manifest="other")
 
     create_history(shell, write)
     shell.manifest(*PAIRS)
@@ -121,18 +125,20 @@ def test_directory_is_not_a_ledger(shell: Shell) -> None:
 
 def test_cost_can_exceed_an_sqlite_integer(shell: Shell) -> None:
     def write(ledger: Ledger) -> None:
-        jobs = [past.job(name) for name in "ab"]
-        run = past.begin(ledger, "run-1", jobs)
+        jobs = [ledger_history.job(name) for name in "ab"]
+        run = ledger_history.begin(ledger, "run-1", jobs)
         for number, job in enumerate(jobs, 1):
             body = json.dumps({"id": job.name, "cost": 2**63 - 1}).encode()
-            past.send(ledger, run, job, past.made(job.name, body), number)
+            ledger_history.send(ledger, run, job, ledger_history.made(job.name, body), number)
 
     create_history(shell, write)
     assert json.loads(shell("runs", "--format", "json").out)[0]["cost"] == 2**64 - 2
 
 
 def test_names_are_escaped(shell: Shell) -> None:
-    create_history(shell, lambda ledger: past.begin(ledger, "run-1", [past.job("a")], manifest="\x1b[31m"))
+    create_history(
+        shell, lambda ledger: ledger_history.begin(ledger, "run-1", [ledger_history.job("a")], manifest="\x1b[31m")
+    )
     done = shell("runs")
     assert "\x1b" not in done.out
     assert r"\x1b[31m" in done.out
@@ -155,7 +161,7 @@ def test_sandbox_run_is_listed_without_network(shell: Shell) -> None:
 def test_show_takes_the_last_run_a_manifest_or_a_run_id(shell: Shell) -> None:
     def write(ledger: Ledger) -> None:
         write_two_runs(ledger)
-        past.begin(ledger, "20270101T000000Z-cccccc", [past.job("x")], manifest="other")
+        ledger_history.begin(ledger, "20270101T000000Z-cccccc", [ledger_history.job("x")], manifest="other")
 
     create_history(shell, write)
     last, of_manifest, by_id = shell("show"), shell("show", "--manifest", "nightly"), shell("show", "20261020T01")
@@ -204,7 +210,7 @@ def test_json_is_the_results_file_and_can_be_written_again(shell: Shell) -> None
 
 def test_show_includes_later_decisions(shell: Shell) -> None:
     create_history(shell, write_two_runs)
-    shell.environment["PIXXEL_BASE_URL"] = past.API
+    shell.environment["PIXXEL_BASE_URL"] = ledger_history.API
     assert shell("resolve", "--absent", "b").code == 0
     assert "2 not created, 0 in doubt" in shell("show").out
 
@@ -239,8 +245,8 @@ def test_run_in_progress_shows_its_results_so_far(shell: Shell) -> None:
 
 def test_killed_run_is_interrupted_and_its_sends_are_in_doubt(shell: Shell) -> None:
     def write(ledger: Ledger) -> None:
-        jobs = [past.job("a"), past.job("b", project_id="p-2")]
-        past.send(ledger, past.begin(ledger, "run-1", jobs, end=None), jobs[0], None)
+        jobs = [ledger_history.job("a"), ledger_history.job("b", project_id="p-2")]
+        ledger_history.send(ledger, ledger_history.begin(ledger, "run-1", jobs, end=None), jobs[0], None)
 
     create_history(shell, write)
     shown, [listed] = shell("show"), json.loads(shell("runs", "--format", "json").out)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import disks, past
+from support import disks, ledger_history
 from support import shell as shells
 from support.schemas import check_results, loads_strictly
 from support.shell import KEY, Done, Shell
@@ -129,10 +129,12 @@ def write_run(shell: Shell, api: str, jobs: Sequence[Job] = JOBS, run_id: str = 
         create_ledger(shell.ledger)
     with Ledger(shell.ledger) as ledger:
         path = str(shell.folder / f"{name}.yaml")
-        run = past.begin(ledger, run_id, jobs, api=api, manifest=name, path=path)
+        run = ledger_history.begin(ledger, run_id, jobs, api=api, manifest=name, path=path)
         for job in jobs:
             job_id = f"job-of-{job.project_id}"
-            past.send(ledger, run, job, past.made(job_id, b'{"id": "%b", "status": "accepted"}' % job_id.encode()))
+            ledger_history.send(
+                ledger, run, job, ledger_history.made(job_id, b'{"id": "%b", "status": "accepted"}' % job_id.encode())
+            )
 
 
 def write_results(shell: Shell) -> Path:
@@ -232,9 +234,9 @@ def test_jobs_not_created_are_counted(shell: Shell) -> None:
     with serving(shell, Api()) as server:
         write_run(shell, server.url, OTHERS)
         with Ledger(shell.ledger) as ledger:
-            run = past.begin(ledger, "20261020T020000Z-bbbbbb", JOBS, api=server.url, end="stopped")
-            past.send(ledger, run, JOBS[0], past.made(A))
-            past.send(ledger, run, JOBS[1], past.lost())
+            run = ledger_history.begin(ledger, "20261020T020000Z-bbbbbb", JOBS, api=server.url, end="stopped")
+            ledger_history.send(ledger, run, JOBS[0], ledger_history.made(A))
+            ledger_history.send(ledger, run, JOBS[1], ledger_history.lost())
         done = shell("status")
     assert statuses(done) == {"field-a": "running"}
     assert "without a job to follow: 1 in doubt, 1 skipped" in done.out

@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 from hypothesis import given, settings
-from support import past, records
+from support import ledger_history, records
 from support.schemas import check_results
 from support.shell import Shell
 
@@ -111,12 +111,12 @@ def test_results_of_a_run_are_valid(tmp_path: Path) -> None:
 
 def test_results_with_every_outcome_are_valid(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
-    jobs = [past.job(name, project_id=f"p-{name}") for name in "abcd"]
-    outcomes = (past.made("j-1"), past.refused(), past.lost("x"), None)
-    with past.open_ledger(tmp_path / "ledger.db") as ledger:
-        run = past.begin(ledger, "r-1", jobs, end="stopped")
+    jobs = [ledger_history.job(name, project_id=f"p-{name}") for name in "abcd"]
+    outcomes = (ledger_history.made("j-1"), ledger_history.refused(), ledger_history.lost("x"), None)
+    with ledger_history.open_ledger(tmp_path / "ledger.db") as ledger:
+        run = ledger_history.begin(ledger, "r-1", jobs, end="stopped")
         for job, outcome in zip(jobs, outcomes, strict=True):
-            past.send(ledger, run, job, outcome)
+            ledger_history.send(ledger, run, job, outcome)
     shown = json.loads(shell.call("show", "--ledger", "ledger.db", "--format", "json").out)
     RESULTS.validate(shown)
     assert [len(shown[part]) for part in ("created", "errors")] == [1, 3]

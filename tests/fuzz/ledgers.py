@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from fuzz.bounds import soon
-from support import past
+from fuzz.time_limit import soon
+from support import ledger_history
 from support.shell import Shell
 
 from runner.core.models import Created
@@ -106,18 +106,28 @@ def base() -> Base:
     ))  # fmt: skip
     path = shell.folder / ".pixxel-runner" / "sandbox" / "ledger.db"
     shell.call("run", "nightly.yaml", "--sandbox", "--only", "j-0")
-    jobs = [past.job(f"j-{number}", f"w-{number % 3}", f"p-{number}", team="agri") for number in range(8)]
+    jobs = [ledger_history.job(f"j-{number}", f"w-{number % 3}", f"p-{number}", team="agri") for number in range(8)]
     with Ledger(path) as ledger:
         for manifest, key in (("nightly", None), ("daily", "day:2026-10-20")):
-            begun = past.begin(ledger, f"r-{manifest}", jobs, api="sandbox", manifest=manifest, key=key, end="stopped")
-            outcomes = (past.made(f"{manifest}-1"), past.lost("x", "y"), past.refused(), past.lost(), None)
-            numbers = [past.send(ledger, begun, job, made) for job, made in zip(jobs, outcomes, strict=False)]
+            begun = ledger_history.begin(
+                ledger, f"r-{manifest}", jobs, api="sandbox", manifest=manifest, key=key, end="stopped"
+            )
+            outcomes = (
+                ledger_history.made(f"{manifest}-1"),
+                ledger_history.lost("x", "y"),
+                ledger_history.refused(),
+                ledger_history.lost(),
+                None,
+            )
+            numbers = [ledger_history.send(ledger, begun, job, made) for job, made in zip(jobs, outcomes, strict=False)]
             ledger.save_final_jobs(
-                {numbers[0]: b'{"id": "%b-1", "status": "completed"}' % manifest.encode()}, past.THEN
+                {numbers[0]: b'{"id": "%b-1", "status": "completed"}' % manifest.encode()}, ledger_history.THEN
             )
             [doubt, *_] = [one for one in ledger.unresolved() if one.manifest == manifest]
-            found = Created(f"{manifest}-9", b"{}", 1, past.THEN, recovered=True, assigned=False, candidates=("x",))
-            ledger.resolve([Decision(doubt.id, found, None, "me", past.THEN, "found", "found")])
+            found = Created(
+                f"{manifest}-9", b"{}", 1, ledger_history.THEN, recovered=True, assigned=False, candidates=("x",)
+            )
+            ledger.resolve([Decision(doubt.id, found, None, "me", ledger_history.THEN, "found", "found")])
     return Base(shell.folder, path.read_bytes())
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
-from fuzz.bounds import soon
+from fuzz.time_limit import soon
 
 from runner.cli import problem_format
 from runner.manifest import loader

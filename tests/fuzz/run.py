@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-NAMES = ("manifests", "answers", "ledgers")
+NAMES = ("manifests", "responses", "ledgers")
 _MEMORY = 1536  # MiB that the process may have at once: the fuzzer's own maps take some hundreds
 _HANG = 10  # seconds of the wall clock; each check is stricter with the processor's time
 

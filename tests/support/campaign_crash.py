@@ -15,9 +15,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+from support.campaign_environment import KEY, NOON, SHAPES, Shape, Shop, pairs_of
+from support.campaign_invariants import Pair, Promise, read_ledger
 from support.campaign_process import Ended, Zygote
-from support.campaign_record import Pair, Promise, read_ledger
-from support.campaign_scene import KEY, NOON, SHAPES, Shape, Shop, pairs_of
 from support.campaign_tally import CampaignError, Tally
 from support.schemas import check_results
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from support import faults_ledger
+from support.campaign_environment import KEY, NOON, SHAPES, Shape
+from support.campaign_invariants import Held, Pair, Row, read_all
 from support.campaign_process import Ended, Zygote
-from support.campaign_record import Held, Pair, Row, read_all
-from support.campaign_scene import KEY, NOON, SHAPES, Shape
+from support.campaign_reports import REPORTS, Told, check
 from support.campaign_tally import CampaignError, Tally
-from support.campaign_telling import REPORTS, Told, check
 from support.faults_server import Dice, Port, Rogue
 from support.faults_table import GET_FAULTS, POST_FAULTS
 

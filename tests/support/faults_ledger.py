@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from support.campaign_record import files_of
+from support.campaign_invariants import files_of
 
 PAGE = 4096
 

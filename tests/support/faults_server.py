@@ -15,7 +15,7 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Self
 
-from support.campaign_scene import KEY, Shop
+from support.campaign_environment import KEY, Shop
 from support.faults_table import GET_FAULTS, POST_FAULTS, Fault, Line
 
 from runner.sandbox import handlers, http

@@ -1,4 +1,4 @@
-"""Arbitrary bytes, and good answers with something in them changed, as what the API says: `tests/fuzz/answers.py`."""
+"""Arbitrary bytes, and good answers with something in them changed, as what the API says: `tests/fuzz/responses.py`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from fuzz import answers
+from fuzz import responses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.client.response import Response
 from runner.runs.reconcile import Listing, Reconciler
 
-SEEDS = list(answers.seeds())
+SEEDS = list(responses.seeds())
 PIECES = [
     *(b"\r\n", b"\n", b": ", b"[", b"]", b"{", b"}", b'"', b"\\", b"\xff", b",", b"-", b"0", b"9" * 400, b"NaN"),
     *(b"chunked", b"gzip", b"Content-Encoding: ", b"Transfer-Encoding: ", b"HTTP/1.1 100 C\r\n\r\n", b"[" * 250),
@@ -35,12 +35,12 @@ def near_answers(draw: st.DrawFn) -> bytes:
 @settings(max_examples=300)
 @given(st.one_of(st.binary(max_size=200), near_answers()))
 def test_no_bytes_break_whoever_reads_an_answer(data: bytes) -> None:
-    answers.check(data)
+    responses.check(data)
 
 
 def test_every_seed_is_read() -> None:
     for seed in SEEDS:
-        answers.check(seed)
+        responses.check(seed)
 
 
 DATES = ["Tue, 24 Nov 2026 00:00:00 +99999999999999999999", "Tue, 24 Nov 99999999999999999999 00:00:00 GMT"]
@@ -50,6 +50,6 @@ DATES = ["Tue, 24 Nov 2026 00:00:00 +99999999999999999999", "Tue, 24 Nov 9999999
 def test_a_date_beyond_all_calendars_is_no_date(date: str) -> None:
     """It ended a look-up, and so the run, in a traceback."""
     answer = Response(200, {"date": date, "retry-after": date}, b'{"jobs": []}', datetime(2026, 11, 24, tzinfo=UTC))
-    teller: Any = answers.Teller(answer)
+    teller: Any = responses.Teller(answer)
     assert Reconciler(None, teller, "api", "me")._list("w") == Listing((), timedelta(0))  # type: ignore[arg-type]  # unused
     assert answer.retry_after is None

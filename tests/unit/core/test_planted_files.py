@@ -11,8 +11,8 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from support import past
-from support.past import API
+from support import ledger_history
+from support.ledger_history import API
 
 from runner.cli import ledger_access, manifests
 from runner.core.atomic_file import AtomicFile
@@ -243,7 +243,7 @@ def test_a_link_in_the_place_of_what_sqlite_keeps_beside_is_refused(tmp_path: Pa
 
 def test_a_new_ledger_does_not_follow_a_link_that_leads_nowhere(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").symlink_to("nowhere")
-    for make in (connect.create_ledger, past.open_ledger):
+    for make in (connect.create_ledger, ledger_history.open_ledger):
         with pytest.raises(LedgerError):
             make(tmp_path / "ledger.db")
     assert not (tmp_path / "nowhere").exists()

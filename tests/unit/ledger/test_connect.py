@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import past
-from support.past import API, THEN, begin, job, lost, made, refused, send
+from support import ledger_history
+from support.ledger_history import API, THEN, begin, job, lost, made, refused, send
 
 from runner.core.errors import RefusedError
 from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated, Submission
@@ -42,7 +42,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ledger(path: Path) -> Iterator[Ledger]:
-    with past.open_ledger(path) as opened:
+    with ledger_history.open_ledger(path) as opened:
         yield opened
 
 
@@ -98,7 +98,7 @@ def test_a_ledger_that_cannot_be_made_whole_is_not_made(
 ) -> None:
     failing_at(monkeypatch, owner, name, error)
     with pytest.raises(LedgerError if isinstance(error, Exception) else type(error)):
-        past.open_ledger(path)
+        ledger_history.open_ledger(path)
     monkeypatch.undo()
     assert list(path.parent.iterdir()) == []
 
@@ -137,7 +137,7 @@ def test_two_runs_that_both_make_it_both_have_it(path: Path) -> None:
         here = path.with_name(f"{number}.db")
 
         def write(here: Path = here) -> None:
-            with past.open_ledger(here) as ledger:
+            with ledger_history.open_ledger(here) as ledger:
                 begin(ledger, f"r-{threading.get_ident()}", [A], manifest=f"m-{threading.get_ident()}")
 
         assert at_once(3, write) == [None] * 3
@@ -160,7 +160,7 @@ def test_one_of_a_newer_version_is_left_alone(path: Path) -> None:
     raw(path, f"PRAGMA user_version = {schema.latest_version() + 1}")
     before = path.read_bytes()
     with pytest.raises(LedgerError, match="newer pixxel-runner"):
-        past.open_ledger(path)
+        ledger_history.open_ledger(path)
     assert path.read_bytes() == before
 
 
@@ -168,7 +168,7 @@ def test_another_program_s_database_is_left_alone(path: Path) -> None:
     raw(path, "CREATE TABLE theirs (a)", "PRAGMA application_id = 7", "PRAGMA user_version = 1")
     before = path.read_bytes()
     with pytest.raises(LedgerError, match="is not a ledger"):
-        past.open_ledger(path)
+        ledger_history.open_ledger(path)
     assert path.read_bytes() == before
 
 
@@ -177,21 +177,21 @@ def test_a_file_that_is_none_is_left_alone(path: Path, content: bytes) -> None:
     """An empty one most of all: a copy that failed leaves it, and with it is gone what was bought."""
     path.write_bytes(content)
     with pytest.raises(LedgerError):
-        past.open_ledger(path)
+        ledger_history.open_ledger(path)
     assert path.read_bytes() == content
 
 
 def test_a_folder_is_none(path: Path) -> None:
     path.mkdir()
     with pytest.raises(LedgerError):
-        past.open_ledger(path)
+        ledger_history.open_ledger(path)
 
 
 # Its versions.
 
 
 def test_an_older_version_is_brought_up_and_keeps_what_it_has(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with past.open_ledger(path) as ledger:
+    with ledger_history.open_ledger(path) as ledger:
         send(ledger, begin(ledger, "r-1", [A]), A, made("j-1"))
     newer = (*schema.MIGRATIONS, ("ALTER TABLE runs ADD COLUMN host TEXT", "CREATE TABLE hosts (name TEXT)"))
     monkeypatch.setattr(schema, "MIGRATIONS", newer)
@@ -240,7 +240,7 @@ def test_a_job_is_kept_as_it_came_whatever_is_in_it(ledger: Ledger) -> None:
     standings = ledger.all_submissions()
     assert [one.job_id for one in standings] == ids
     assert [one.cost for one in standings] == [2**63 - 1, None, None]
-    assert [past.answer(ledger, number) for number in numbers] == bodies
+    assert [ledger_history.answer(ledger, number) for number in numbers] == bodies
     assert ledger.ids_in_use(API, [*ids, "j-none"]) == set(ids)
     assert not ledger.ids_in_use("https://other.example", ["j-2"])
     assert ledger.submission_by_job_id(API, strange) == standings[0]
@@ -274,7 +274,7 @@ def test_a_run_that_begins_ends_those_of_its_manifest_alone(ledger: Ledger) -> N
 def test_intents_become_doubts_for_the_one_manifest_alone(ledger: Ledger) -> None:
     for number, (manifest, api) in enumerate(product(("nightly", "other"), (API, "https://other.example"))):
         send(ledger, begin(ledger, f"r-{number}", [A], manifest=manifest, api=api), A, None)
-    ledger.mark_intents_in_doubt(API, "nightly", past.LOST)
+    ledger.mark_intents_in_doubt(API, "nightly", ledger_history.LOST)
     states = {(one.manifest, one.api): one.state for one in ledger.all_submissions()}
     assert states.pop(("nightly", API)) == "in_doubt"
     assert set(states.values()) == {"sending"}
@@ -331,7 +331,7 @@ def move(ledger: Ledger, number: int, new: str) -> None:
     ids=["not found by a look", "not a word of anybody's", "neither"],
 )
 def test_of_what_failed_only_somebodys_word_is_taken_back(path: Path, failure: NotCreated, created: Created) -> None:
-    with past.open_ledger(path) as ledger:
+    with ledger_history.open_ledger(path) as ledger:
         number = send(ledger, begin(ledger, "r-1", [A]), A, failure)
         with pytest.raises(sqlite3.IntegrityError, match="not allowed"), ledger.transaction():
             ledger.save_outcomes([(number, created, THEN)])
@@ -384,9 +384,9 @@ def test_doubts_are_settled_all_or_none(ledger: Ledger) -> None:
     with pytest.raises(Exception, match="another submission took"):
         ledger.resolve(decisions)
     assert [one.state for one in ledger.all_submissions()] == ["in_doubt", "in_doubt", "created"]
-    assert past.decisions(ledger, numbers[0]) == []
+    assert ledger_history.decisions(ledger, numbers[0]) == []
     ledger.resolve(decisions[:1])
-    assert past.decisions(ledger, numbers[0]) == [(THEN.isoformat(), "me", "adopted", "j-1")]
+    assert ledger_history.decisions(ledger, numbers[0]) == [(THEN.isoformat(), "me", "adopted", "j-1")]
 
 
 @pytest.mark.parametrize("found_first", [True, False])
@@ -402,7 +402,7 @@ def test_two_decisions_about_one_submission_are_made_in_their_order(ledger: Ledg
         ledger.resolve([absent, found])
     [submission] = ledger.all_submissions()
     assert submission.state == ("in_doubt" if found_first else "created")
-    assert len(past.decisions(ledger, number)) == (0 if found_first else 2)
+    assert len(ledger_history.decisions(ledger, number)) == (0 if found_first else 2)
 
 
 # The book: outcomes, releases and intents in one transaction.
@@ -435,7 +435,7 @@ def test_a_turn_is_kept_whole_or_not_at_all(ledger: Ledger) -> None:
 
 def test_what_is_claimed_again_forgets_the_failure_and_keeps_its_number(ledger: Ledger) -> None:
     run = begin(ledger, "r-1", [A])
-    number = send(ledger, run, A, NotCreated(past.LOST, 3, THEN))
+    number = send(ledger, run, A, NotCreated(ledger_history.LOST, 3, THEN))
     renamed = job("renamed", team="agri")
     again = begin(ledger, "r-2", [renamed], key=run.run_key)
     assert send(ledger, again, renamed, None) == number
@@ -478,7 +478,7 @@ def test_a_book_decides_only_what_is_claimed_and_not_decided(ledger: Ledger) -> 
 
 @pytest.mark.parametrize("end", ["close", "crash"])
 def test_what_was_committed_is_there_when_it_is_opened_again(path: Path, tmp_path: Path, end: str) -> None:
-    ledger = past.open_ledger(path)
+    ledger = ledger_history.open_ledger(path)
     run = begin(ledger, "r-1", [A, B], end=None)
     book = RunJournal(ledger, run)
     book.commit([], [], [claim(Submission(A, 1)), claim(Submission(B, 1))])
@@ -502,7 +502,7 @@ def test_what_was_committed_is_there_when_it_is_opened_again(path: Path, tmp_pat
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A ledger's bytes, with something in every table."""
     path = tmp_path_factory.mktemp("whole") / "ledger.db"
-    with past.open_ledger(path) as ledger:
+    with ledger_history.open_ledger(path) as ledger:
         jobs = [job(f"job-{number}", f"w-{number % 7}", f"p-{number}", team="agri") for number in range(60)]
         run = begin(ledger, "r-1", jobs)
         for number, one in enumerate(jobs):
@@ -520,13 +520,13 @@ def use(path: Path) -> list[SubmissionRow]:
         for run in ledger.runs():
             ledger.manifest_jobs(run)
         for one in standings:
-            past.answer(ledger, one.id)
-            past.decisions(ledger, one.id)
+            ledger_history.answer(ledger, one.id)
+            ledger_history.decisions(ledger, one.id)
         ledger.submission_counts()
         ledger.claimed_pairs(API, "nightly")
         ledger.manifest_paths(API)
         ledger.creators("r-1")
-        ledger.mark_intents_in_doubt(API, "nightly", past.LOST)
+        ledger.mark_intents_in_doubt(API, "nightly", ledger_history.LOST)
         run = begin(ledger, "r-2", [job("new", "w-new")], end=None)
         book = RunJournal(ledger, run)
         new = Submission(job("new", "w-new"), 1)

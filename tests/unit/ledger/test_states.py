@@ -25,8 +25,8 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from support import past
-from support.past import LOST, THEN, answer, begin, job, lost, refused
+from support import ledger_history
+from support.ledger_history import LOST, THEN, answer, begin, job, lost, refused
 
 from runner.core.errors import RefusedError
 from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated, Submission
@@ -335,7 +335,7 @@ class Machine(RuleBasedStateMachine):
                 assert len(holders) <= 1
                 assert bool(ledger.ids_in_use(api, [job_id])) == bool(holders)
                 assert ledger.submission_by_job_id(api, job_id) == (holders[0] if holders else None)
-        settled = {self._slot(one): len(past.decisions(ledger, one.id)) for one in standings}
+        settled = {self._slot(one): len(ledger_history.decisions(ledger, one.id)) for one in standings}
         assert {slot: times for slot, times in settled.items() if times} == self.decisions
 
     @staticmethod
@@ -439,7 +439,7 @@ def without_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.hypothesis
 def test_no_order_of_events_claims_twice_or_forgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_waiting_for_the_disk(monkeypatch)
-    with past.open_ledger(tmp_path / "template.db"):
+    with ledger_history.open_ledger(tmp_path / "template.db"):
         pass
     template = (tmp_path / "template.db").read_bytes()
     runs = count(1)

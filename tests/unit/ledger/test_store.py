@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import disks, past
-from support.past import API, THEN, begin, job, lost, made, refused, send
+from support import disks, ledger_history
+from support.ledger_history import API, THEN, begin, job, lost, made, refused, send
 
 from runner.core.models import Created
 from runner.ledger import connect, integrity, schema
@@ -144,7 +144,7 @@ def path(tmp_path: Path) -> Path:
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a ledger with something in every table and nothing in its log."""
     folder = tmp_path_factory.mktemp("filled")
-    with past.open_ledger(folder / "ledger.db") as ledger:
+    with ledger_history.open_ledger(folder / "ledger.db") as ledger:
         jobs = [job(f"job-{number}", f"w-{number % 5}", f"p-{number}", team="agri") for number in range(30)]
         run = begin(ledger, "r-1", jobs)
         for number, one in enumerate(jobs):
@@ -166,10 +166,10 @@ def use(path: Path) -> list[str]:
         for run in ledger.runs():
             ledger.manifest_jobs(run)
         for one in standings:
-            past.answer(ledger, one.id)
-            past.decisions(ledger, one.id)
+            ledger_history.answer(ledger, one.id)
+            ledger_history.decisions(ledger, one.id)
         ledger.submission_counts()
-        ledger.mark_intents_in_doubt(API, "nightly", past.LOST)
+        ledger.mark_intents_in_doubt(API, "nightly", ledger_history.LOST)
         run = begin(ledger, "r-used", [job("used", "w-used")], end=None)
         send(ledger, run, job("used", "w-used"), made("j-used"))
     return [one.name for one in standings]
@@ -201,7 +201,7 @@ def test_whenever_the_maker_is_killed_there_is_a_whole_ledger_or_none(tmp_path: 
         assert {one.name for one in path.parent.iterdir() if not one.name.startswith("ledger.db.new-")} <= {
             *("ledger.db", "ledger.db-wal", "ledger.db-shm")
         }
-        with past.open_ledger(path) as ledger:  # what is left over blocks nobody
+        with ledger_history.open_ledger(path) as ledger:  # what is left over blocks nobody
             send(ledger, begin(ledger, "r-1", [A]), A, made("j-1"))
             ledger.check_integrity()
         with Ledger(path) as ledger:
@@ -243,7 +243,7 @@ def test_at_no_moment_may_anyone_else_read_it(path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(sqlite3, "connect", lambda *args, **kwargs: real(*args, factory=Connection, **kwargs))
     umask = os.umask(0)
     try:
-        with past.open_ledger(path) as ledger:
+        with ledger_history.open_ledger(path) as ledger:
             send(ledger, begin(ledger, "r-1", [A]), A, made("j-1"))
     finally:
         os.umask(umask)
@@ -252,12 +252,12 @@ def test_at_no_moment_may_anyone_else_read_it(path: Path, monkeypatch: pytest.Mo
 
 def test_a_new_one_is_not_made_beside_the_log_of_one_that_is_lost(path: Path) -> None:
     """The log may hold the only word of jobs that were created; a new ledger would take it for its own, or drop it."""
-    with past.open_ledger(path) as ledger:
+    with ledger_history.open_ledger(path) as ledger:
         send(ledger, begin(ledger, "r-1", [A]), A, made("j-1"))
         log = beside(path, LOG).read_bytes()
     path.unlink()
     beside(path, LOG).write_bytes(log)
-    for make in (connect.create_ledger, past.open_ledger):
+    for make in (connect.create_ledger, ledger_history.open_ledger):
         with pytest.raises(LedgerError):
             make(path)
         assert beside(path, LOG).read_bytes() == log
@@ -279,7 +279,7 @@ def test_a_path_that_no_file_can_have_is_told_in_words(tmp_path: Path, action: C
 def test_another_program_s_database_is_left_as_it_is(path: Path, mode: str, version: int) -> None:
     raw(path, f"PRAGMA journal_mode = {mode}", "CREATE TABLE runs (a)", f"PRAGMA user_version = {version}")
     before = path.read_bytes()
-    for action in (Ledger, past.open_ledger):
+    for action in (Ledger, ledger_history.open_ledger):
         with pytest.raises(LedgerError, match="is not a ledger"):
             action(path)
     assert path.read_bytes() == before
@@ -354,7 +354,7 @@ def test_of_a_log_that_is_cut_or_flipped_what_was_committed_before_stays(tmp_pat
     """As after a power cut on a disk that lies: a beginning of the past, never something else."""
     path = tmp_path / "past" / "ledger.db"
     path.parent.mkdir()
-    ledger = past.open_ledger(path)
+    ledger = ledger_history.open_ledger(path)
     jobs = [job(f"job-{number}", project_id=f"p-{number}") for number in range(12)]
     run = begin(ledger, "r-1", jobs)
     for number, one in enumerate(jobs):
@@ -424,7 +424,7 @@ def bought(one: SubmissionRow) -> Any:
 def test_no_flipped_bit_changes_what_would_be_sent(path: Path, read_only: bool) -> None:
     outcomes = (made("j-1"), refused(), lost("x"), None, made("j-2"))
     jobs = [job(f"job-{number}", f"w-{number % 2}", f"p-{number}") for number, _ in enumerate(outcomes)]
-    with past.open_ledger(path) as ledger:
+    with ledger_history.open_ledger(path) as ledger:
         run = begin(ledger, "r-1", jobs, key="day:2026-10-20", end="stopped")
         for one, outcome in zip(jobs, outcomes, strict=True):
             send(ledger, run, one, outcome)
@@ -504,14 +504,14 @@ def test_a_created_job_is_kept_as_the_bytes_that_came(path: Path) -> None:
     ]
     jobs = [job(f"job-{number}", project_id=f"p-{number}") for number in range(len(bodies))]
     ids = [STRANGE, "j", "é", "\udcff", "j\x00"]
-    with past.open_ledger(path) as ledger:
+    with ledger_history.open_ledger(path) as ledger:
         run = begin(ledger, "r-1", jobs)
         for one, job_id, body in zip(jobs, ids, bodies, strict=True):
             send(ledger, run, one, Created(job_id, body, 1, THEN))
     with Ledger(path) as ledger:
         standings = ledger.all_submissions()
         assert [one.job_id for one in standings] == ids
-        assert [past.answer(ledger, one.id) for one in standings] == bodies
+        assert [ledger_history.answer(ledger, one.id) for one in standings] == bodies
         assert [one.cost for one in standings] == [
             None,
             2**63 - 1,
@@ -523,16 +523,16 @@ def test_a_created_job_is_kept_as_the_bytes_that_came(path: Path) -> None:
 
 def test_a_doubt_can_be_settled_with_any_job_id_in_its_detail(path: Path) -> None:
     """A look-up writes the id that the server chose into the detail."""
-    with past.open_ledger(path) as ledger:
+    with ledger_history.open_ledger(path) as ledger:
         number = send(ledger, begin(ledger, "r-1", [A]), A, lost(STRANGE))
         ledger.resolve([Decision(number, Created(STRANGE, b"", 1, THEN), None, "me", THEN, "recovered", STRANGE)])
         assert [one.job_id for one in ledger.all_submissions()] == [STRANGE]
-        assert [detail for *_, detail in past.decisions(ledger, number)] == [STRANGE]
+        assert [detail for *_, detail in ledger_history.decisions(ledger, number)] == [STRANGE]
 
 
 def test_a_run_can_end_with_any_words_of_the_server(path: Path) -> None:
     """Of a 401 the API's own message says why the run was stopped."""
-    with past.open_ledger(path) as ledger:
+    with ledger_history.open_ledger(path) as ledger:
         run = begin(ledger, "r-1", [A], end=None)
         detail = f"HTTP 401 Unauthorized: {STRANGE}"
         ledger.finish_run(replace(run, state="stopped", reason="stopped", detail=detail, finished_at=THEN))
@@ -542,7 +542,7 @@ def test_a_run_can_end_with_any_words_of_the_server(path: Path) -> None:
 
 def test_a_manifest_may_lie_at_any_path(path: Path) -> None:
     r"""A file's name is bytes: `caf\xe9.yaml` of an old disk is no UTF-8."""
-    with past.open_ledger(path) as ledger:
+    with ledger_history.open_ledger(path) as ledger:
         begin(ledger, "r-1", [A], path="/home/caf\udce9.yaml")
         assert ledger.manifest_paths(API) == {"nightly": "/home/caf\udce9.yaml"}
         assert ledger.manifests() == [(API, "nightly", "/home/caf\udce9.yaml")]
@@ -620,7 +620,7 @@ def test_of_many_that_bring_it_up_at_once_one_does(filled: Path, path: Path, mon
 
 
 def test_opening_and_closing_fold_the_log_into_the_file(path: Path) -> None:
-    ledger = past.open_ledger(path)
+    ledger = ledger_history.open_ledger(path)
     send(ledger, begin(ledger, "r-1", [A, B]), A, made("j-1"))
     assert beside(path, LOG).stat().st_size > 0
     with Ledger(path) as second:
@@ -637,7 +637,7 @@ def test_opening_and_closing_fold_the_log_into_the_file(path: Path) -> None:
 
 def test_a_reader_that_stays_keeps_nobody_from_writing_or_closing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connect, "_BUSY_TIMEOUT", 0.05)
-    with past.open_ledger(path) as ledger:
+    with ledger_history.open_ledger(path) as ledger:
         send(ledger, begin(ledger, "r-1", [A, B]), A, made("j-1"))
         with closing(sqlite3.connect(path, isolation_level=None)) as reader:
             reader.execute("BEGIN")
@@ -726,7 +726,7 @@ ANOTHER = (
 
 def test_another_of_this_process_that_closes_lets_go_of_no_lock(path: Path) -> None:
     """POSIX ends all locks of a process on a file when any descriptor of it is closed; the log would be deleted."""
-    with past.open_ledger(path) as ledger:
+    with ledger_history.open_ledger(path) as ledger:
         run = begin(ledger, "r-1", [A, B])
         send(ledger, run, A, made("j-1"))
         with Ledger(path) as second:  # its opening empties the log
@@ -742,7 +742,7 @@ def test_another_of_this_process_that_closes_lets_go_of_no_lock(path: Path) -> N
 
 @pytest.mark.parametrize("by", ["deleted", "replaced"])
 def test_a_log_that_goes_while_it_is_in_use_stops_everything(path: Path, by: str) -> None:
-    with past.open_ledger(path) as ledger:
+    with ledger_history.open_ledger(path) as ledger:
         run = begin(ledger, "r-1", [A, B])
         send(ledger, run, A, made("j-1"))
         log = beside(path, LOG)

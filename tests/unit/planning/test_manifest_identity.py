@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support import past
+from support import ledger_history
 
 from runner.core.errors import RefusedError
 from runner.core.models import Manifest
@@ -42,21 +42,21 @@ class Known:
     name: str
     path: str
     projects: str = "123"
-    api: str = past.API
+    api: str = ledger_history.API
 
 
 def check(
     ledger: Ledger, known: list[Known], name: str, path: str, *, named: bool = False, projects: str = "123"
 ) -> None:
     for number, earlier in enumerate(known):
-        jobs = [past.job(f"j{project}", project_id=project) for project in earlier.projects]
+        jobs = [ledger_history.job(f"j{project}", project_id=project) for project in earlier.projects]
         at = resolve_path(earlier.path)
-        run = past.begin(ledger, f"run-{number}", jobs, api=earlier.api, manifest=earlier.name, path=at)
+        run = ledger_history.begin(ledger, f"run-{number}", jobs, api=earlier.api, manifest=earlier.name, path=at)
         for job in jobs:
-            past.send(ledger, run, job, past.made(f"{earlier.name}-{job.project_id}"))
+            ledger_history.send(ledger, run, job, ledger_history.made(f"{earlier.name}-{job.project_id}"))
     # Each pair twice: pairs are counted, not entries.
-    entries = [past.job(f"{turn}{project}", project_id=project) for project in projects for turn in "ab"]
-    check_identity(ledger, past.API, Manifest(name, path, "sha256", tuple(entries), has_explicit_name=named))
+    entries = [ledger_history.job(f"{turn}{project}", project_id=project) for project in projects for turn in "ab"]
+    check_identity(ledger, ledger_history.API, Manifest(name, path, "sha256", tuple(entries), has_explicit_name=named))
 
 
 GONE = [Known("gone", "gone.yaml")]

@@ -22,8 +22,8 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from support import past
-from support.past import API, LOST, THEN, begin, job, lost, made, refused, send
+from support import ledger_history
+from support.ledger_history import API, LOST, THEN, begin, job, lost, made, refused, send
 
 from runner.core.errors import UsageError
 from runner.core.models import Created, InDoubt, Job, Manifest, NotCreated, Submission
@@ -294,7 +294,7 @@ class Machine(RuleBasedStateMachine):
 @pytest.mark.hypothesis
 def test_a_pair_is_bought_as_often_as_it_is_listed_whatever_happens(tmp_path: Path) -> None:
     template = tmp_path / "template.db"
-    with past.open_ledger(template):
+    with ledger_history.open_ledger(template):
         pass
     numbers = count(1)
     run_state_machine_as_test(
@@ -309,7 +309,7 @@ def test_a_pair_is_bought_as_often_as_it_is_listed_whatever_happens(tmp_path: Pa
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with past.open_ledger(tmp_path / "ledger.db") as opened:
+    with ledger_history.open_ledger(tmp_path / "ledger.db") as opened:
         yield opened
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from support import past
+from support import ledger_history
 
 from runner.client.api import ApiClient
 from runner.client.exchange import Exchange
@@ -54,7 +54,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    driven = Clock(past.THEN)
+    driven = Clock(ledger_history.THEN)
 
     class Driven(datetime):
         @classmethod
@@ -201,7 +201,7 @@ class Site:
         given: dict[str, Any] = {"name": "nightly", "path": "-", "once_per": "day"} | about
         return RunRequest(
             Manifest(sha256=sha256, jobs=jobs, **given),
-            options.pop("api", past.API),
+            options.pop("api", ledger_history.API),
             LedgerLocation(self.ledger, explicit=not options.pop("make_ledger", True)),
             Limits(concurrency=1, attempts=1),
             RunOptions(**options),
@@ -451,8 +451,8 @@ def test_a_changed_manifest_is_resumed_and_what_changed_is_said(site: Site) -> N
 def test_what_a_killed_run_was_sending_is_looked_up_and_the_rest_is_sent(site: Site) -> None:
     create_ledger(site.ledger)
     with Ledger(site.ledger) as ledger:
-        killed = past.begin(ledger, "run-0", [A, B, C], key=DAY, path="-", end=None)
-        past.send(ledger, killed, A, None)
+        killed = ledger_history.begin(ledger, "run-0", [A, B, C], key=DAY, path="-", end=None)
+        ledger_history.send(ledger, killed, A, None)
     site.backend.make(2)
     site.clock(60)
     ran = site.run(A, B, C)
@@ -467,7 +467,7 @@ def test_what_a_killed_run_was_sending_is_looked_up_and_the_rest_is_sent(site: S
 def test_with_hold_it_is_in_doubt_and_nobody_asks(site: Site) -> None:
     create_ledger(site.ledger)
     with Ledger(site.ledger) as ledger:
-        past.send(ledger, past.begin(ledger, "run-0", [A, B], key=DAY, path="-", end=None), A, None)
+        ledger_history.send(ledger, ledger_history.begin(ledger, "run-0", [A, B], key=DAY, path="-", end=None), A, None)
     ran = site.run(A, B, hold=True)
     assert (ran.record, site.backend.lists) == ({"a": "doubt", "b": "created job-1"}, 0)
     assert ran.watcher.looks == []
@@ -483,7 +483,7 @@ def test_it_looks_at_growing_intervals_for_half_a_minute_and_again_in_the_next_r
     ran = site.run(A)
     assert ran.watcher.looks == [(1, 30.0), (1, 30.0), (1, 29.0), (1, 27.0), (1, 23.0), (1, 15.0)]
     assert (ran.record, site.backend.lists) == ({"a": "doubt"}, 6)
-    assert site.clock.now == past.THEN + timedelta(seconds=30)
+    assert site.clock.now == ledger_history.THEN + timedelta(seconds=30)
     site.clock(13 * 60)
     assert site.run(A).record == {"a": "doubt"}
     site.clock(120)

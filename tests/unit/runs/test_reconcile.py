@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from support import past
+from support import ledger_history
 
 from runner.client.exchange import Exchange
 from runner.client.job import JobObject
@@ -34,7 +34,7 @@ SETTLED = 10 * 60 * MINUTES  # any time at which nothing can still be created
 
 def at(seconds: float) -> datetime:
     """A time in these tests: so many seconds after the first send was claimed."""
-    return past.THEN + timedelta(seconds=seconds)
+    return ledger_history.THEN + timedelta(seconds=seconds)
 
 
 LONG_AFTER = at(SETTLED)
@@ -42,10 +42,15 @@ LONG_AFTER = at(SETTLED)
 
 def doubt(number: int, claimed: float = 0, project: str = "p-1", **members: Any) -> SubmissionRow:
     """A submission in doubt whose exchange took five seconds."""
-    given: dict[str, Any] = {"manifest": "nightly", "state": "in_doubt", "error": past.LOST, "job_id": None} | members
+    given: dict[str, Any] = {
+        "manifest": "nightly",
+        "state": "in_doubt",
+        "error": ledger_history.LOST,
+        "job_id": None,
+    } | members
     return SubmissionRow(
         id=number,
-        api=past.API,
+        api=ledger_history.API,
         run_key="day:2026-10-20",
         run_id="run-1",
         name=f"j{number}",
@@ -71,7 +76,7 @@ def doubt(number: int, claimed: float = 0, project: str = "p-1", **members: Any)
 def answered(ahead: float | None = 0) -> SubmissionRow:
     """The first, with an answer that left it open, from a server whose clock was so far ahead, or did not tell."""
     date = "soon" if ahead is None else format_datetime(at(5 + ahead), usegmt=True)
-    return doubt(1, error=replace(past.LOST, date=date))
+    return doubt(1, error=replace(ledger_history.LOST, date=date))
 
 
 def theirs(number: int, claimed: float = 0, project: str = "p-1", **members: Any) -> SubmissionRow:
@@ -587,22 +592,22 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 def lose(ledger: Ledger, *names: str, run_id: str = "run-1", workflow: str = "w-1", **options: Any) -> list[int]:
     """A run whose sends ended in doubt; each is in the project of its name."""
-    jobs = [past.job(name, workflow, name) for name in names]
-    run = past.begin(ledger, run_id, jobs, **options)
-    return [past.send(ledger, run, one, past.lost("old")) for one in jobs]
+    jobs = [ledger_history.job(name, workflow, name) for name in names]
+    run = ledger_history.begin(ledger, run_id, jobs, **options)
+    return [ledger_history.send(ledger, run, one, ledger_history.lost("old")) for one in jobs]
 
 
 def make(ledger: Ledger, name: str, job_id: str, *, run_id: str, workflow: str = "w-1", by: str = "me") -> None:
     """A run that created one job."""
-    one = past.job(name, workflow, name)
+    one = ledger_history.job(name, workflow, name)
     body = json.dumps({"id": job_id, "created_by": by}).encode()
-    past.send(ledger, past.begin(ledger, run_id, [one]), one, past.made(job_id, body))
+    ledger_history.send(ledger, ledger_history.begin(ledger, run_id, [one]), one, ledger_history.made(job_id, body))
 
 
 def look(ledger: Ledger, api: Api, *, manifest: str = "nightly", now: datetime = LONG_AFTER) -> dict[str, str]:
     """Look once for all doubts of a manifest: what is said of each, by name."""
-    by = Reconciler(ledger, api, past.API, "run run-2", timeout=7, now=lambda: now)
-    findings = by.look_up(ledger.unresolved(past.API, manifest))
+    by = Reconciler(ledger, api, ledger_history.API, "run run-2", timeout=7, now=lambda: now)
+    findings = by.look_up(ledger.unresolved(ledger_history.API, manifest))
     words = {finding.doubt.name: in_words(finding) for finding in findings}
     kept = {one.id: one for one in ledger.all_submissions()}
     for finding in findings:  # what is said is what the ledger says from now on
@@ -631,8 +636,8 @@ NOT_LISTS: list[tuple[str, ExchangeResult, str]] = [
 @pytest.mark.parametrize(("happening", "words"), [pytest.param(*row[1:], id=row[0]) for row in NOT_LISTS])
 def test_what_is_no_list_settles_nothing(ledger: Ledger, happening: ExchangeResult, words: str) -> None:
     lose(ledger, "a", "b")
-    by = Reconciler(ledger, Api({"w-1": happening}), past.API, "run run-2", timeout=7, now=lambda: LONG_AFTER)
-    findings = by.look_up(ledger.unresolved(past.API))
+    by = Reconciler(ledger, Api({"w-1": happening}), ledger_history.API, "run run-2", timeout=7, now=lambda: LONG_AFTER)
+    findings = by.look_up(ledger.unresolved(ledger_history.API))
     assert [in_words(one) for one in findings] == ["doubt old", "doubt old"]
     assert all(words in one.reason for one in findings)
     assert [(one.state, one.candidates) for one in ledger.all_submissions()] == [("in_doubt", ("old",))] * 2
@@ -654,7 +659,7 @@ def test_an_empty_list_is_a_list(ledger: Ledger, body: bytes) -> None:
     [number] = lose(ledger, "a")
     assert look(ledger, Api({"w-1": answer(body)}), now=at(60)) == {"a": "doubt"}
     assert look(ledger, Api({"w-1": answer(body)})) == {"a": "absent"}
-    [(when, by, what, detail)] = past.decisions(ledger, number)
+    [(when, by, what, detail)] = ledger_history.decisions(ledger, number)
     assert (when, by, what) == (LONG_AFTER.isoformat(), "run run-2", "not found")
     assert detail == "was in doubt (no answer in time), and is not among the workflow's jobs"
 
@@ -696,9 +701,9 @@ def test_a_found_job_is_kept_whole_or_as_it_was_listed(ledger: Ledger, told: Exc
     assert api.asked == ["w-1", "w-1/x"]
     [standing] = ledger.all_submissions()
     assert (standing.job_id, standing.recovered, standing.cost) == ("x", True, cost)
-    body = json.loads(past.answer(ledger, number))
+    body = json.loads(ledger_history.answer(ledger, number))
     assert body == ({"id": "x", "cost": 7} if cost == 7 else {**listed("x"), "cost": 1})
-    assert [row[1:] for row in past.decisions(ledger, number)] == [("run run-2", "found", "x")]
+    assert [row[1:] for row in ledger_history.decisions(ledger, number)] == [("run run-2", "found", "x")]
 
 
 def test_each_workflow_is_asked_once_and_judged_by_itself(ledger: Ledger) -> None:
@@ -714,10 +719,10 @@ def test_who_created_the_jobs_of_a_run_is_asked_once(ledger: Ledger, monkeypatch
 
     Found by the load.
     """
-    jobs = [past.job(name, workflow, name) for workflow in ("w-1", "w-2", "w-3") for name in ("a", "b")]
-    run = past.begin(ledger, "run-1", jobs)
+    jobs = [ledger_history.job(name, workflow, name) for workflow in ("w-1", "w-2", "w-3") for name in ("a", "b")]
+    run = ledger_history.begin(ledger, "run-1", jobs)
     for one in jobs:
-        past.send(ledger, run, one, past.lost("old"))
+        ledger_history.send(ledger, run, one, ledger_history.lost("old"))
     asked: list[str] = []
     creators = Ledger.creators
 
@@ -732,13 +737,13 @@ def test_who_created_the_jobs_of_a_run_is_asked_once(ledger: Ledger, monkeypatch
 
 def test_what_another_manifest_got_while_the_list_was_on_its_way_is_not_taken(ledger: Ledger) -> None:
     lose(ledger, "a")
-    one = past.job("b", "w-1", "b")
-    run = past.begin(ledger, "run-9", [one], manifest="other", end=None)
-    number = past.send(ledger, run, one, None)
+    one = ledger_history.job("b", "w-1", "b")
+    run = ledger_history.begin(ledger, "run-9", [one], manifest="other", end=None)
+    number = ledger_history.send(ledger, run, one, None)
 
     def told() -> None:
         with ledger.transaction():
-            ledger.save_outcomes([(number, past.made("theirs"), at(6))])
+            ledger.save_outcomes([(number, ledger_history.made("theirs"), at(6))])
 
     api = Api({"w-1": answer([listed("theirs")])}, meanwhile=told)
     assert look(ledger, api) == {"a": "absent"}
@@ -751,10 +756,10 @@ def test_a_job_that_a_submission_of_another_workflow_has_is_nobody_s_candidate(l
 
 
 def test_a_job_that_is_listed_twice_is_one_job(ledger: Ledger) -> None:
-    one = past.job("a")
-    run = past.begin(ledger, "run-1", [one])
+    one = ledger_history.job("a")
+    run = ledger_history.begin(ledger, "run-1", [one])
     for ordinal in (1, 2):
-        past.send(ledger, run, one, past.lost(), ordinal)
+        ledger_history.send(ledger, run, one, ledger_history.lost(), ordinal)
     look(ledger, Api({"w-1": answer([listed("x"), listed("x")])}))
     assert [standing.job_id for standing in ledger.all_submissions()] == ["x", None]
 

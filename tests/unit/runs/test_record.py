@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import past
+from support import ledger_history
 
 from runner.core.models import (
     Created,
@@ -55,21 +55,21 @@ def told(entries: Entries) -> list[tuple[str, str, str]]:
 
 def send_again(ledger: Ledger, run: RunRow, job: Job, outcome: Created) -> None:
     with ledger.transaction():
-        claim = Claim(Submission(job, 2, again=True), 1, past.THEN, 30.0)
+        claim = Claim(Submission(job, 2, again=True), 1, ledger_history.THEN, 30.0)
         [number] = ledger.claim(run, ledger.manifest_id(run.api, run.manifest), [claim])
-        ledger.save_outcomes([(number, outcome, past.THEN)])
+        ledger.save_outcomes([(number, outcome, ledger_history.THEN)])
 
 
 def test_each_job_has_one_outcome_in_the_manifest_s_order(ledger: Ledger) -> None:
     names = ("sent", "made", "refused", "lost", "released", "unsent", "off")
-    jobs = [replace(past.job(name, f"w-{name}"), enabled=name != "off") for name in names]
+    jobs = [replace(ledger_history.job(name, f"w-{name}"), enabled=name != "off") for name in names]
     of = {one.name: one for one in jobs}
-    run = past.begin(ledger, "run-1", jobs, key=KEY, end="interrupted")
-    past.send(ledger, run, of["lost"], past.lost("x", "y"))
-    past.send(ledger, run, of["made"], past.made("job-1", b'{"id": "job-1",  "cost": 1e400}'))
-    past.send(ledger, run, of["refused"], past.refused())
-    past.send(ledger, run, of["sent"], None)
-    number = past.send(ledger, run, of["released"], None)
+    run = ledger_history.begin(ledger, "run-1", jobs, key=KEY, end="interrupted")
+    ledger_history.send(ledger, run, of["lost"], ledger_history.lost("x", "y"))
+    ledger_history.send(ledger, run, of["made"], ledger_history.made("job-1", b'{"id": "job-1",  "cost": 1e400}'))
+    ledger_history.send(ledger, run, of["refused"], ledger_history.refused())
+    ledger_history.send(ledger, run, of["sent"], None)
+    number = ledger_history.send(ledger, run, of["released"], None)
     with ledger.transaction():
         ledger.release(number)
 
@@ -86,9 +86,9 @@ def test_each_job_has_one_outcome_in_the_manifest_s_order(ledger: Ledger) -> Non
     assert list(entries) == list(entries)
     assert len(entries) == 7
     by_name = {entry.job.name: entry.outcome for entry in entries}
-    assert by_name["made"] == Created("job-1", b'{"id": "job-1",  "cost": 1e400}', 1, past.THEN)
-    assert by_name["lost"] == InDoubt(past.LOST, 1, past.THEN, ("x", "y"))
-    assert by_name["sent"] == InDoubt(record.KILLED, 1, past.THEN)
+    assert by_name["made"] == Created("job-1", b'{"id": "job-1",  "cost": 1e400}', 1, ledger_history.THEN)
+    assert by_name["lost"] == InDoubt(ledger_history.LOST, 1, ledger_history.THEN, ("x", "y"))
+    assert by_name["sent"] == InDoubt(record.KILLED, 1, ledger_history.THEN)
 
 
 @pytest.mark.parametrize(
@@ -105,25 +105,29 @@ def test_each_job_has_one_outcome_in_the_manifest_s_order(ledger: Ledger) -> Non
 def test_why_a_job_was_not_sent(
     ledger: Ledger, of_job: dict[str, Any], of_run: dict[str, Any], expected: tuple[str, str]
 ) -> None:
-    job = replace(past.job("a"), **of_job)
-    run = replace(past.begin(ledger, "run-1", [job], key=KEY), **of_run)
+    job = replace(ledger_history.job("a"), **of_job)
+    run = replace(ledger_history.begin(ledger, "run-1", [job], key=KEY), **of_run)
     [entry] = record.load_record(ledger, run).entries
     assert entry == Entry(job, Skipped(*expected), "run-1")
 
 
 def test_it_covers_the_run_key_and_what_no_entry_stands_for_any_more(ledger: Ledger) -> None:
-    kept, gone, tried = past.job("kept"), past.job("gone", "w-2", team="agri"), past.job("tried", "w-3")
-    first = past.begin(ledger, "run-1", [kept, gone, tried], key=KEY)
-    past.send(ledger, first, kept, past.made("job-1"))
-    past.send(ledger, first, gone, past.made("job-2"))
-    past.send(ledger, first, tried, past.refused())
-    other = past.begin(ledger, "run-2", [kept], key="day:2026-10-21")
-    past.send(ledger, other, kept, past.made("job-9"))
+    kept, gone, tried = (
+        ledger_history.job("kept"),
+        ledger_history.job("gone", "w-2", team="agri"),
+        ledger_history.job("tried", "w-3"),
+    )
+    first = ledger_history.begin(ledger, "run-1", [kept, gone, tried], key=KEY)
+    ledger_history.send(ledger, first, kept, ledger_history.made("job-1"))
+    ledger_history.send(ledger, first, gone, ledger_history.made("job-2"))
+    ledger_history.send(ledger, first, tried, ledger_history.refused())
+    other = ledger_history.begin(ledger, "run-2", [kept], key="day:2026-10-21")
+    ledger_history.send(ledger, other, kept, ledger_history.made("job-9"))
     renamed = replace(kept, name="renamed")
-    added = past.job("added", "w-4")
-    last = past.begin(ledger, "run-3", [added, renamed], key=KEY)
-    past.send(ledger, last, added, past.made("job-3"))
-    send_again(ledger, last, renamed, past.made("job-4"))
+    added = ledger_history.job("added", "w-4")
+    last = ledger_history.begin(ledger, "run-3", [added, renamed], key=KEY)
+    ledger_history.send(ledger, last, added, ledger_history.made("job-3"))
+    send_again(ledger, last, renamed, ledger_history.made("job-4"))
 
     entries = record.load_record(ledger, last).entries
     assert told(entries)[:2] == [("added", "created job-3", "run-3"), ("renamed", "created job-1", "run-1")]
@@ -139,30 +143,30 @@ def test_it_covers_the_run_key_and_what_no_entry_stands_for_any_more(ledger: Led
 
 
 def test_a_found_job_says_how_it_was_found(ledger: Ledger) -> None:
-    job = past.job("a")
-    run = past.begin(ledger, "run-1", [job], key=KEY)
-    found = Created("x", b'{"id": "x"}', 1, past.THEN, recovered=True, assigned=False, candidates=("x", "y"))
-    past.send(ledger, run, job, found)
+    job = ledger_history.job("a")
+    run = ledger_history.begin(ledger, "run-1", [job], key=KEY)
+    found = Created("x", b'{"id": "x"}', 1, ledger_history.THEN, recovered=True, assigned=False, candidates=("x", "y"))
+    ledger_history.send(ledger, run, job, found)
     [entry] = record.load_record(ledger, run).entries
     assert entry.outcome == found
 
 
 def test_a_run_that_never_ended_was_interrupted(ledger: Ledger) -> None:
-    run = past.begin(ledger, "run-1", [past.job("a")], key=KEY, end=None)
+    run = ledger_history.begin(ledger, "run-1", [ledger_history.job("a")], key=KEY, end=None)
     before = datetime.now(UTC)
     about = record.load_record(ledger, run).run
-    assert (about.state, about.id, about.key, about.base_url) == ("interrupted", "run-1", KEY, past.API)
+    assert (about.state, about.id, about.key, about.base_url) == ("interrupted", "run-1", KEY, ledger_history.API)
     assert before <= about.finished_at <= datetime.now(UTC)
-    ended = replace(run, state="completed", finished_at=past.THEN + timedelta(minutes=1))
+    ended = replace(run, state="completed", finished_at=ledger_history.THEN + timedelta(minutes=1))
     about = record.load_record(ledger, ended).run
-    assert (about.state, about.finished_at) == ("completed", past.THEN + timedelta(minutes=1))
+    assert (about.state, about.finished_at) == ("completed", ledger_history.THEN + timedelta(minutes=1))
 
 
 def test_bodies_are_read_when_they_are_asked_for(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs = [past.job(f"j{number}", f"w-{number}") for number in range(3)]
-    run = past.begin(ledger, "run-1", jobs, key=KEY)
+    jobs = [ledger_history.job(f"j{number}", f"w-{number}") for number in range(3)]
+    run = ledger_history.begin(ledger, "run-1", jobs, key=KEY)
     for number, job in enumerate(jobs):
-        past.send(ledger, run, job, past.made(f"job-{number}"))
+        ledger_history.send(ledger, run, job, ledger_history.made(f"job-{number}"))
     read: list[Sequence[int]] = []
     job_objects = ledger.job_objects
 
@@ -182,10 +186,10 @@ def test_bodies_are_read_when_they_are_asked_for(ledger: Ledger, monkeypatch: py
 
 def test_what_is_claimed_on_record_and_was_not_sent_is_told_as_skipped(ledger: Ledger) -> None:
     """As on a disk that is full: the ledger has the claim, and could not be told that nothing left."""
-    jobs = [past.job("a"), past.job("b", "w-2")]
-    run = past.begin(ledger, "run-1", jobs, key=KEY)
+    jobs = [ledger_history.job("a"), ledger_history.job("b", "w-2")]
+    run = ledger_history.begin(ledger, "run-1", jobs, key=KEY)
     for job in jobs:
-        past.send(ledger, run, job, None)
+        ledger_history.send(ledger, run, job, None)
     stopped = replace(run, state="stopped", reason="stopped", detail="the disk is full")
     matched = plan.match_submissions(jobs, ledger.submissions(run.api, run.manifest, run.run_key))
     made = record.build_record(ledger, stopped, jobs, matched, unreleased=[Submission(jobs[0], 1)])

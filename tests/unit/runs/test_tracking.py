@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import past
+from support import ledger_history
 from support.records import json_values
 
 from runner.core.errors import RefusedError, UsageError
@@ -23,7 +23,7 @@ from runner.runs import record, results_file, summary, tracking
 from runner.runs.job_status import JobStatus
 from runner.runs.tracking import TrackedRun
 
-JOBS = [past.job(name, f"w-{name}", f"p-{name}") for name in "abcde"]
+JOBS = [ledger_history.job(name, f"w-{name}", f"p-{name}") for name in "abcde"]
 DONE = b'{"id": "job-a", "status": "completed", "cost": 7}'
 SEEN = datetime(2026, 10, 20, 2, 0, tzinfo=UTC)
 
@@ -42,11 +42,11 @@ def ledger(path: Path) -> Iterator[Ledger]:
 
 def write(ledger: Ledger) -> tuple[RunRow, int]:
     """A run that created two jobs, was refused one, lost one, and never sent the last; and the first one's number."""
-    run = past.begin(ledger, "run-1", JOBS, end="stopped")
-    number = past.send(ledger, run, JOBS[0], past.made("job-a"))
-    past.send(ledger, run, JOBS[1], past.made("job-b"))
-    past.send(ledger, run, JOBS[2], past.refused())
-    past.send(ledger, run, JOBS[3], past.lost())
+    run = ledger_history.begin(ledger, "run-1", JOBS, end="stopped")
+    number = ledger_history.send(ledger, run, JOBS[0], ledger_history.made("job-a"))
+    ledger_history.send(ledger, run, JOBS[1], ledger_history.made("job-b"))
+    ledger_history.send(ledger, run, JOBS[2], ledger_history.refused())
+    ledger_history.send(ledger, run, JOBS[3], ledger_history.lost())
     return run, number
 
 
@@ -61,7 +61,7 @@ FOLLOWED = TrackedRun(
     "run-1",
     "nightly",
     "nightly.yaml",
-    past.API,
+    ledger_history.API,
     (named("a", ANSWER_A), named("b", ANSWER_B)),
     {"not_created": 1, "in_doubt": 1, "skipped": 1},
 )
@@ -84,8 +84,8 @@ def test_what_was_final_is_known_from_the_start(ledger: Ledger) -> None:
 
 
 def test_a_run_without_jobs(ledger: Ledger) -> None:
-    run = past.begin(ledger, "run-1", JOBS[:1])
-    past.send(ledger, run, JOBS[0], past.refused())
+    run = ledger_history.begin(ledger, "run-1", JOBS[:1])
+    ledger_history.send(ledger, run, JOBS[0], ledger_history.refused())
     followed = tracking.track_run(ledger, run)
     assert (followed.jobs, followed.others) == ((), {"not_created": 1})
 
@@ -100,7 +100,7 @@ def final(job_id: str, body: bytes) -> JobStatus:
 def test_endings_are_kept_and_what_they_cost(ledger: Ledger) -> None:
     run, number = write(ledger)
     failures: list[RefusedError] = []
-    keep = tracking.final_status_saver(ledger, past.API, failures.append)
+    keep = tracking.final_status_saver(ledger, ledger_history.API, failures.append)
     before = datetime.now(UTC)
     keep([final("job-a", DONE), final("job-of-another-ledger", DONE)])
     outcome = next(iter(record.load_record(ledger, run).entries)).outcome
@@ -108,7 +108,7 @@ def test_endings_are_kept_and_what_they_cost(ledger: Ledger) -> None:
     assert outcome.body == DONE
     assert outcome.seen_at is not None
     assert before <= outcome.seen_at <= datetime.now(UTC)
-    costs = {one.id: one.cost for one in ledger.submissions(past.API, "nightly", run.run_key)}
+    costs = {one.id: one.cost for one in ledger.submissions(ledger_history.API, "nightly", run.run_key)}
     assert (costs.pop(number), list(costs.values())) == (7, [12, None, None])
     assert failures == []
 
@@ -120,8 +120,13 @@ def trouble(error: RefusedError) -> None:
 @pytest.mark.parametrize("cost", [b"null", b'"12"', b"0", b"true"])
 def test_a_cost_that_is_not_told_leaves_the_one_that_was(ledger: Ledger, cost: bytes) -> None:
     run, number = write(ledger)
-    tracking.final_status_saver(ledger, past.API, trouble)([final("job-a", b'{"id": "job-a", "cost": %b}' % cost)])
-    assert next(one.cost for one in ledger.submissions(past.API, "nightly", run.run_key) if one.id == number) == 12
+    tracking.final_status_saver(ledger, ledger_history.API, trouble)(
+        [final("job-a", b'{"id": "job-a", "cost": %b}' % cost)]
+    )
+    assert (
+        next(one.cost for one in ledger.submissions(ledger_history.API, "nightly", run.run_key) if one.id == number)
+        == 12
+    )
 
 
 def test_a_job_of_another_api_is_not_ours(ledger: Ledger) -> None:
@@ -136,7 +141,7 @@ def test_a_ledger_that_cannot_be_written_is_read_all_the_same(path: Path) -> Non
     failures: list[RefusedError] = []
     with Ledger(path, read_only=True) as ledger:
         assert tracking.track_run(ledger, run) == FOLLOWED
-        tracking.final_status_saver(ledger, past.API, failures.append)([final("job-a", DONE)])
+        tracking.final_status_saver(ledger, ledger_history.API, failures.append)([final("job-a", DONE)])
         assert tracking.track_run(ledger, run) == FOLLOWED
     assert len(failures) == 1
 
@@ -158,7 +163,7 @@ def test_a_results_file_says_what_its_ledger_does(ledger: Ledger, tmp_path: Path
 
 
 def test_a_results_file_without_jobs(ledger: Ledger, tmp_path: Path) -> None:
-    write_results(ledger, past.begin(ledger, "run-1", []), tmp_path / "r.json")
+    write_results(ledger, ledger_history.begin(ledger, "run-1", []), tmp_path / "r.json")
     followed = tracking.track_results_file(tmp_path / "r.json")
     assert followed is not None
     assert (followed.jobs, followed.others) == ((), {})
@@ -209,7 +214,7 @@ def test_a_file_as_large_as_none_can_be_is_not_read(tmp_path: Path, monkeypatch:
 def document(**changed: Any) -> dict[str, Any]:
     one = {"name": "a", "workflow_id": "w-1", "project_id": "p-1", "job": {"id": "job-a"}, "seen_at": None}
     error = {"outcome": "in_doubt"}
-    run = {"id": "run-1", "base_url": past.API, "manifest": {"name": "nightly", "path": "nightly.yaml"}}
+    run = {"id": "run-1", "base_url": ledger_history.API, "manifest": {"name": "nightly", "path": "nightly.yaml"}}
     return {"run": run, "created": [one], "errors": [error], "skipped": [], **changed}
 
 
@@ -225,9 +230,9 @@ def read(tmp_path: Path, text: str) -> TrackedRun | None:
         {"run": None},
         {"run": []},
         {"run": {"id": "run-1"}},
-        {"run": {"id": "", "base_url": past.API, "manifest": {"name": "nightly", "path": "x"}}},
+        {"run": {"id": "", "base_url": ledger_history.API, "manifest": {"name": "nightly", "path": "x"}}},
         {"run": {"id": "run-1", "base_url": 7, "manifest": {"name": "nightly", "path": "x"}}},
-        {"run": {"id": "run-1", "base_url": past.API, "manifest": "nightly"}},
+        {"run": {"id": "run-1", "base_url": ledger_history.API, "manifest": "nightly"}},
         {"created": None},
         {"created": "a"},
         {"created": {"a": 1}},

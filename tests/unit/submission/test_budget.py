@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import past
+from support import ledger_history
 from support.records import bodies, json_values
 from support.wire import PATIENCE, Request, Reset, Script, Stall, WireServer, created, refusing_port, reply
 
@@ -53,7 +53,7 @@ def submission(name: str, estimate: int | None = None) -> Submission:
 
 
 def made(cost: Any) -> Created:
-    return past.made("j", json.dumps({"id": "j", "cost": cost}).encode())
+    return ledger_history.made("j", json.dumps({"id": "j", "cost": cost}).encode())
 
 
 # Arithmetic.
@@ -74,7 +74,7 @@ def test_a_job_counts_as_the_larger_of_estimate_and_cost(cost: Any, spent: int) 
     assert budget.spent == spent
 
 
-@pytest.mark.parametrize(("outcome", "spent"), [(past.lost(), 10), (past.refused(), 0), (None, 0)])
+@pytest.mark.parametrize(("outcome", "spent"), [(ledger_history.lost(), 10), (ledger_history.refused(), 0), (None, 0)])
 def test_a_job_in_doubt_counts_and_one_that_does_not_exist_does_not(
     outcome: InDoubt | NotCreated | None, spent: int
 ) -> None:
@@ -116,7 +116,7 @@ def test_whatever_an_answer_holds_its_cost_is_one(body: bytes) -> None:
 
 fates: st.SearchStrategy[Created | NotCreated | InDoubt | None] = st.one_of(
     st.builds(made, st.one_of(st.integers(-20, 60), json_values)),
-    st.sampled_from([past.refused(), past.lost(), None]),
+    st.sampled_from([ledger_history.refused(), ledger_history.lost(), None]),
 )
 
 
@@ -408,7 +408,7 @@ class Site:
         jobs = tuple(Job(name, name, "p") for name in self.market.cases)
         request = RunRequest(
             Manifest("nightly", "-", "0" * 64, jobs, once_per="run"),
-            past.API,
+            ledger_history.API,
             LedgerLocation(self.ledger, explicit=True),
             Limits(concurrency=concurrency, attempts=1, timeout=10.0, stop_after=0, max_cost=limit),
             RunOptions(resume=True, hold=True, allow_unknown_cost=allow_unknown),

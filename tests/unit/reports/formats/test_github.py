@@ -10,8 +10,8 @@ from urllib.parse import unquote
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.made import digests, forecast, forecasts, prospect, sighting, standing, standings
 from support.records import created, entry, failed, in_doubt, record, words
+from support.report_data import digests, forecast, forecasts, prospect, sighting, standing, standings
 
 from runner.cli import problem_format
 from runner.core.errors import Problem

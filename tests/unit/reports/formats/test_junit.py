@@ -15,8 +15,8 @@ import pytest
 import xmlschema
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.made import digests, sighting, standing, standings
 from support.records import HOSTILE, created, entry, failed, in_doubt, record, words
+from support.report_data import digests, sighting, standing, standings
 
 from runner.core.models import Created, Entry, InDoubt, NotCreated, Skipped
 from runner.reports.formats import junit

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
-from support.made import digests, sighting, standing, standings
 from support.records import created, entry, failed, in_doubt, record
+from support.report_data import digests, sighting, standing, standings
 
 from runner.core.models import Skipped
 from runner.core.text import escape_unprintable

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, Literal
 
-from fuzz.bounds import soon
+from fuzz.time_limit import soon
 
 from runner.client import api, transport
 from runner.client.exchange import Exchange

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from support.campaign_record import Held, RunLine
+from support.campaign_invariants import Held, RunLine
 from support.schemas import check_results
 
 REPORTS = ("csv", "json", "junit", "markdown", "prometheus")

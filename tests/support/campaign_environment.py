@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from support.campaign_invariants import Pair, Promise
 from support.campaign_process import Zygote
-from support.campaign_record import Pair, Promise
 
 from runner.sandbox.backend import Backend
 from runner.sandbox.faults import Fault
