@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from typing import Any
 
 from runner.core.errors import UsageError
 from runner.core.models import Manifest
@@ -70,26 +72,22 @@ class Limits:
         return None if self.rate is None else Rate.parse(self.rate)
 
 
-_NUMBERS = {  # of each limit: its type, and its least and greatest value
-    "concurrency": (int, 1, MAX_CONCURRENCY),
-    "attempts": (int, 1, None),
-    "timeout": (int | float, 0, MAX_SECONDS),
-    "stop_after": (int, 0, None),
-    "max_pause": (int | float, 0, None),
-    "max_cost": (int, 0, None),
+_NUMBERS: dict[str, tuple[Any, Callable[[float], bool], str]] = {  # type, condition and description of each limit
+    "concurrency": (int, lambda number: 1 <= number <= MAX_CONCURRENCY, f"a whole number from 1 to {MAX_CONCURRENCY}"),
+    "attempts": (int, lambda number: number >= 1, "a whole number of at least 1"),
+    "timeout": (int | float, lambda number: 0 < number <= MAX_SECONDS, "a number of seconds greater than 0"),
+    "stop_after": (int, lambda number: number >= 0, "a whole number of at least 0"),
+    "max_pause": (int | float, lambda number: number >= 0, "a number of seconds of at least 0"),
+    "max_cost": (int, lambda number: number >= 0, "a whole number of at least 0"),
 }
 
 
 def validate_limits(overrides: LimitOverrides) -> None:
     """Check the limits that a program passes, by the rules of the command line. Raises UsageError."""
-    for name, (kind, minimum, maximum) in _NUMBERS.items():
+    for name, (kind, is_valid, expected) in _NUMBERS.items():
         value = getattr(overrides, name)
-        if value is None:
-            continue
-        is_valid = isinstance(value, kind) and not isinstance(value, bool) and value >= minimum
-        if not is_valid or (maximum is not None and value > maximum) or (name == "timeout" and value == 0):
-            upper = "" if maximum is None else f" and at most {maximum:g}"
-            raise UsageError(f"invalid {name}: {value!r}", f"Use a number of at least {minimum}{upper}.")
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kind) or not is_valid(value)):
+            raise UsageError(f"invalid {name}: {value!r}", f"Use {expected}.")
     if overrides.rate is not None:
         try:
             Rate.parse(overrides.rate)

@@ -251,15 +251,15 @@ def test_stderr_closed_during_the_run_changes_nothing(workspace: Workspace, argu
 
 INVALID_URLS: list[tuple[str, str]] = [
     ("", "the argument after --base-url is empty"),
-    ("api.pixxel.space", "not an http or https address"),
-    ("ftp://api.pixxel.space", "not an http or https address"),
-    ("https://", "not an http or https address"),
+    ("api.pixxel.space", "not an http or https URL"),
+    ("ftp://api.pixxel.space", "not an http or https URL"),
+    ("https://", "not an http or https URL"),
     ("https://api.pixxel.space/v0", "has a path"),
     ("https://api.pixxel.space/?a=b", "has a path"),
     ("https://api.pixxel.space#", "has a path"),
-    ("https://user:word@api.pixxel.space", "holds credentials"),
-    ("https://api.pixxel.space:port", "cannot be read"),
-    ("https://api.pixxel space", "cannot be read"),
+    ("https://user:word@api.pixxel.space", "contains credentials"),
+    ("https://api.pixxel.space:port", "not a valid URL"),
+    ("https://api.pixxel space", "not a valid URL"),
     ("http://api.pixxel.space", "plain http"),
     ("http://127.0.0.1.example", "plain http"),
 ]

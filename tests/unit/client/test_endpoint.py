@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -25,9 +23,6 @@ from runner.client.endpoint import (
     parse_base_url,
 )
 from runner.core.errors import RefusedError, RunnerError, UsageError
-from runner.core.models import Manifest, SubmitSettings
-from runner.core.rate_limit import Rate
-from runner.core.settings import LimitOverrides, Limits, resolve_limits
 
 SECRET = "s3cr3t"
 
@@ -88,38 +83,38 @@ def test_what_only_becomes_loopback_once_it_is_normalised_is_none(host: str) -> 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "not an http or https address"),
-        ("api.pixxel.space", "not an http or https address"),
-        ("localhost:8080", "not an http or https address"),
-        ("ftp://api.pixxel.space", "not an http or https address"),
-        ("file:///etc/passwd", "not an http or https address"),
-        ("//api.pixxel.space", "not an http or https address"),
-        ("https:api.pixxel.space", "not an http or https address"),
-        ("https://", "not an http or https address"),
-        ("https://:443", "not an http or https address"),
+        ("", "not an http or https URL"),
+        ("api.pixxel.space", "not an http or https URL"),
+        ("localhost:8080", "not an http or https URL"),
+        ("ftp://api.pixxel.space", "not an http or https URL"),
+        ("file:///etc/passwd", "not an http or https URL"),
+        ("//api.pixxel.space", "not an http or https URL"),
+        ("https:api.pixxel.space", "not an http or https URL"),
+        ("https://", "not an http or https URL"),
+        ("https://:443", "not an http or https URL"),
         ("https://api.pixxel.space/v0", "has a path"),
         ("https://api.pixxel.space//", "has a path"),
-        ("https://api.pixxel.space.", "ends in a dot"),
-        ("https://api.pixxel.space.:443/", "ends in a dot"),
+        ("https://api.pixxel.space.", "ends with a dot"),
+        ("https://api.pixxel.space.:443/", "ends with a dot"),
         ("https://api.pixxel.space/?a=1", "a query"),
         ("https://api.pixxel.space?", "a query"),
         ("https://api.pixxel.space#part", "a fragment"),
         ("https://api.pixxel.space/#", "a fragment"),
-        ("https://api.pixxel.space:99999", "cannot be read"),
-        ("https://api.pixxel.space:-1", "cannot be read"),
-        ("https://api.pixxel.space:https", "cannot be read"),
-        ("https://api.pixxel.space:٤٤٣", "cannot be read"),
-        ("https://[::1", "cannot be read"),
-        ("https://[::g]", "cannot be read"),
-        (" https://api.pixxel.space", "cannot be read"),
-        ("https://api.pixxel.space\n", "cannot be read"),
-        ("https://api.pixxel.space\r\nX: y", "cannot be read"),
-        ("https://api.pixxel .space", "cannot be read"),
-        ("https://api.pixxel\u2003.space", "cannot be read"),
-        ("https://api.pixxel\t.space", "cannot be read"),
-        ("https://api\x00.pixxel.space", "cannot be read"),
-        ("https://api\u202e.pixxel.space", "cannot be read"),
-        ("https://api\ud800.pixxel.space", "cannot be read"),
+        ("https://api.pixxel.space:99999", "not a valid URL"),
+        ("https://api.pixxel.space:-1", "not a valid URL"),
+        ("https://api.pixxel.space:https", "not a valid URL"),
+        ("https://api.pixxel.space:٤٤٣", "not a valid URL"),
+        ("https://[::1", "not a valid URL"),
+        ("https://[::g]", "not a valid URL"),
+        (" https://api.pixxel.space", "not a valid URL"),
+        ("https://api.pixxel.space\n", "not a valid URL"),
+        ("https://api.pixxel.space\r\nX: y", "not a valid URL"),
+        ("https://api.pixxel .space", "not a valid URL"),
+        ("https://api.pixxel\u2003.space", "not a valid URL"),
+        ("https://api.pixxel\t.space", "not a valid URL"),
+        ("https://api\x00.pixxel.space", "not a valid URL"),
+        ("https://api\u202e.pixxel.space", "not a valid URL"),
+        ("https://api\ud800.pixxel.space", "not a valid URL"),
     ],
 )
 def test_what_is_no_origin_is_refused_in_words_that_can_be_printed(text: str, said: str) -> None:
@@ -346,44 +341,6 @@ def test_no_repr_shows_a_secret() -> None:
         for shown in (repr(thing), str(thing), f"{thing}"):
             assert SECRET not in shown
     assert "proxy.example" in repr(endpoint)
-
-
-# The limits.
-
-
-@pytest.mark.parametrize(
-    ("field", "default", "written", "flag"),
-    [
-        ("concurrency", 8, 2, 3),
-        ("rate", None, "2/s", "3/s"),
-        ("attempts", 5, 2, 3),
-        ("timeout", 30.0, 2.0, 3.0),
-        ("stop_after", 10, 2, 3),
-        ("stop_after", 10, 2, 0),  # zero is something that was said
-        ("stop_after", 10, 0, None),
-        ("max_pause", 900.0, None, 3.0),
-        ("max_pause", 900.0, None, 0.0),
-    ],
-)
-def test_a_flag_goes_before_the_manifest_and_the_manifest_before_the_default(
-    field: str, default: Any, written: Any, flag: Any
-) -> None:
-    def settled(options: dict[str, Any], manifest: dict[str, Any]) -> Limits:
-        wanted = Manifest("m", "m.yaml", "", (), submit=SubmitSettings(**manifest))
-        return resolve_limits(LimitOverrides(**options), wanted)
-
-    assert settled({}, {}) == Limits()
-    assert getattr(Limits(), field) == default
-    in_manifest = {} if written is None else {field: written}
-    assert settled({}, in_manifest) == replace(Limits(), **in_manifest)
-    on_both = {field: flag} if flag is not None else in_manifest
-    assert settled({field: flag}, in_manifest) == replace(Limits(), **on_both)
-    assert settled({field: flag}, {}) == (Limits() if flag is None else replace(Limits(), **{field: flag}))
-
-
-def test_the_rate_is_read() -> None:
-    assert Limits().parsed_rate is None
-    assert Limits(rate="30/min").parsed_rate == Rate(30, 60.0)
 
 
 # Proxies.
