@@ -35,6 +35,12 @@ from runner.submission import engine
 _STATEMENTS = ("CREATE", "INSERT", "UPDATE", "PRAGMA user_version =")
 
 
+def replace(owner: Any, name: str, value: object) -> None:
+    """Set an attribute that exists: one that was renamed would be set in vain."""
+    getattr(owner, name)
+    setattr(owner, name, value)
+
+
 @dataclass(frozen=True)
 class Event:
     """What happens at the n-th pass of a seam of a kind.
@@ -150,7 +156,7 @@ def _wrap_sqlite(seams: Seams) -> None:
                 return super().execute(sql, parameters)
 
     real = sqlite3.connect
-    setattr(sqlite3, "connect", lambda *args, **kwargs: real(*args, factory=Connection, **kwargs))  # noqa: B010 - for mypy
+    replace(sqlite3, "connect", lambda *args, **kwargs: real(*args, factory=Connection, **kwargs))
 
 
 def _kind_of(sql: str) -> str | None:
@@ -174,7 +180,7 @@ def _wrap_exchanges(seams: Seams) -> None:
         write(sock, request)
         seams.at("after write")
 
-    setattr(transport, "_write", half_or_whole)  # noqa: B010 - likewise
+    replace(transport, "_write", half_or_whole)
     seams.around(exchange.Exchange, "begin_write", "mark")
     seams.around(transport, "read_response", "answer")
 
@@ -193,7 +199,7 @@ def _wrap_files(seams: Seams) -> None:
             seams.at("writing a piece")
             yield piece
 
-    setattr(atomic_file.AtomicFile, "write", counted)  # noqa: B010 - likewise
+    replace(atomic_file.AtomicFile, "write", counted)
     write_text = pathlib.Path.write_text
 
     def begun(self: pathlib.Path, *args: Any, **kwargs: Any) -> int:
@@ -202,7 +208,7 @@ def _wrap_files(seams: Seams) -> None:
             die()
         return write_text(self, *args, **kwargs)
 
-    setattr(pathlib.Path, "write_text", begun)  # noqa: B010 - likewise
+    replace(pathlib.Path, "write_text", begun)
 
 
 def hurry(skew: Skew) -> None:
@@ -217,12 +223,12 @@ def hurry(skew: Skew) -> None:
         if name == "runner.ledger.rows":  # it only names the type: its annotations say how a column is decoded
             continue
         if name.startswith("runner.") and getattr(module, "datetime", None) is datetime:
-            setattr(module, "datetime", Clock)  # noqa: B010 - likewise
-    setattr(engine, "Backoff", lambda: backoff.Backoff(base=0.01, maximum=0.05))  # noqa: B010 - likewise
-    setattr(signals.SignalHandler, "wait", lambda self, _seconds: self.signum is None)  # noqa: B010 - likewise
-    setattr(api, "_TICK", 0.02)  # noqa: B010 - likewise
-    setattr(engine, "GRACE_PERIOD", 0.2)  # noqa: B010 - likewise
-    setattr(connect, "_BUSY_TIMEOUT", 0.3)  # noqa: B010 - likewise
+            replace(module, "datetime", Clock)
+    replace(engine, "Backoff", lambda: backoff.Backoff(base=0.01, maximum=0.05))
+    replace(signals.SignalHandler, "wait", lambda self, _seconds: self.signum is None)
+    replace(api, "_TICK", 0.02)
+    replace(engine, "GRACE_PERIOD", 0.2)
+    replace(connect, "_BUSY_TIMEOUT", 0.3)
 
 
 def child(order: dict[str, Any], report: int) -> int:
