@@ -1,4 +1,4 @@
-"""Fixtures that several test files share, and the search for the key in all that any test makes."""
+"""Shared fixtures, and a search for the API key in all output and files of every test."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from support import canary, certs
 
-# A property test tries the same examples each time, whatever the machine's load and whatever failed before. With
-# `--hypothesis-profile random`, or a `--hypothesis-seed`, it tries others.
+# Property tests try the same examples every time, regardless of the machine's load and of earlier failures. With
+# `--hypothesis-profile random` or `--hypothesis-seed`, they try others.
 settings.register_profile(
     "same",
     derandomize=True,
@@ -27,7 +27,7 @@ settings.load_profile("same")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Have a seed wherever there is a random search, before hypothesis and the workers look for one."""
+    """Set a seed for random examples, before hypothesis and the workers read it."""
     if config.option.hypothesis_seed is not None:
         config.option.hypothesis_profile = config.option.hypothesis_profile or "random"
     elif config.option.hypothesis_profile == "random":
@@ -35,11 +35,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say which seed a random search had."""
+    """Print the seed of random examples."""
     if config.option.hypothesis_seed is not None:
-        terminalreporter.write_line(
-            f"to try the same examples again: --hypothesis-seed {config.option.hypothesis_seed}"
-        )
+        terminalreporter.write_line(f"to repeat these examples: --hypothesis-seed {config.option.hypothesis_seed}")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -61,23 +59,23 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> certs.Certificates
 
 @pytest.fixture(scope="session", autouse=True)
 def no_process_has_the_key() -> Iterator[None]:
-    """No process is told a key by its arguments, no git by its environment, and none prints one."""
+    """No process gets a key in its arguments, git gets none in its environment, and nothing prints one."""
     with canary.watched():
         yield
 
 
 @pytest.fixture(autouse=True)
 def no_file_has_the_key(request: pytest.FixtureRequest) -> Iterator[None]:
-    """No test leaves a file that holds a key."""
-    folder: Path | None = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
+    """No test leaves a file that contains a key."""
+    directory: Path | None = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
     yield
-    if folder is not None:
-        assert list(canary.leaks(folder)) == []
+    if directory is not None:
+        assert list(canary.leaks(directory)) == []
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Fail a test in whose process a key was printed or logged."""
+    """Fail a test that printed or logged a key in its own process."""
     report = yield
     if report.passed and (key := canary.found(f"{report.capstdout}{report.capstderr}{report.caplog}")):
         report.outcome = "failed"

@@ -1,4 +1,4 @@
-"""Runs that are killed anywhere, or meet all that can go wrong: no job is created twice, forgotten or made up."""
+"""Runs that are killed anywhere or meet any fault: no job is created twice, forgotten or invented."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from runner.sandbox.lifecycle import SandboxJob
 
 pytestmark = needs_sigtimedwait
 
-SEEDS = 16  # of both campaigns together, from 0: the same each time, `tox -e campaign` tries others
+SEEDS = 16  # of both campaigns together, starting at 0. Always the same; `tox -e campaign` tries others
 PARTS = 4
 _TOTAL = re.compile(r"^[0-9]+ jobs?: ([0-9]+) created", re.MULTILINE)
 PATIENCE = 90 + 4 * SEEDS // PARTS  # seconds
@@ -36,7 +36,7 @@ PATIENCE = 90 + 4 * SEEDS // PARTS  # seconds
 @pytest.mark.timeout(PATIENCE)
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("kind", campaign.KINDS)
-def test_nothing_makes_a_job_be_created_twice_or_forgotten_or_made_up(tmp_path: Path, kind: Kind, part: int) -> None:
+def test_no_job_is_created_twice_forgotten_or_invented(tmp_path: Path, kind: Kind, part: int) -> None:
     tally = campaign.play(range(part, SEEDS // 2, PARTS), tmp_path, [kind])
     sys.stdout.write(f"{tally}\n")
     assert (tally.duplicates, tally.losses, tally.false_claims) == (0, 0, 0)
@@ -44,8 +44,8 @@ def test_nothing_makes_a_job_be_created_twice_or_forgotten_or_made_up(tmp_path: 
     assert tally.kills if kind == "crash" else tally.faults
 
 
-def test_the_folder_hides_itself_from_git_although_the_run_that_made_it_was_killed(tmp_path: Path) -> None:
-    """A ledger that git takes for a file of the project is committed, and then brought back by a checkout."""
+def test_state_directory_ignores_itself_in_git_even_after_a_kill(tmp_path: Path) -> None:
+    """Otherwise git would commit the ledger, and a checkout would restore an old one."""
     (tmp_path / "m.yaml").write_text("version: 1\njobs:\n  - {workflow_id: w, project_id: p}\n", encoding="utf-8")
     skew = (NOON - datetime.now(UTC)).total_seconds()
     with refusing_port() as port, Zygote() as zygote:
@@ -56,8 +56,8 @@ def test_the_folder_hides_itself_from_git_although_the_run_that_made_it_was_kill
     assert (tmp_path / ".pixxel-runner" / ".gitignore").read_text(encoding="utf-8") == "*\n"
 
 
-class Slow(Backend):
-    """A world in which the answer to the second job takes 25 seconds, and the third 20 until it is created."""
+class SlowBackend(Backend):
+    """A backend whose second response takes 25 seconds, and which creates the third job after 20 seconds."""
 
     scene: Scene
 
@@ -73,16 +73,18 @@ class Slow(Backend):
         return self.scene.now()
 
 
-def test_a_job_that_was_claimed_ahead_of_a_slow_one_is_looked_for_where_it_may_be(tmp_path: Path) -> None:
-    """It leaves when the one before it is over, which takes up to `timeout`, and then takes as long itself."""
-    world = Slow(clock=lambda: world.scene.now())  # noqa: PLW0108 - there is no scene yet
-    with Zygote() as zygote, Scene(tmp_path, zygote, count=4, world=world) as scene:
-        world.scene = scene
-        scene.env["PIXXEL_RUNNER_CONCURRENCY"] = "1"  # the first is answered at once, and so the next two are claimed
+def test_lookup_covers_a_job_that_was_claimed_before_a_slow_one_finished(tmp_path: Path) -> None:
+    """Its request starts when the previous one ends, up to `timeout` later, and then takes up to `timeout` itself."""
+    backend = SlowBackend(clock=lambda: backend.scene.now())  # noqa: PLW0108 - the scene does not exist yet
+    with Zygote() as zygote, Scene(tmp_path, zygote, count=4, world=backend) as scene:
+        backend.scene = scene
+        scene.env["PIXXEL_RUNNER_CONCURRENCY"] = (
+            "1"  # the first response is immediate, so the next two jobs are claimed
+        )
         kill = {"at": "after write", "nth": 3, "do": "kill"}
         ended = zygote.run(tmp_path, scene.env, ["run", "m.yaml"], skew=scene.skew, events=[kill])
         scene.shop.wait_until_idle()
-        assert (ended.code, world.created) == (-9, 3)
+        assert (ended.code, backend.created) == (-9, 3)
         for _ in range(3):
             done = scene.run()
             scene.promise.check()
@@ -91,8 +93,8 @@ def test_a_job_that_was_claimed_ahead_of_a_slow_one_is_looked_for_where_it_may_b
         scene.promise.check_kept()
 
 
-def test_a_clock_that_is_set_right_after_a_crash_makes_no_job_be_sent_again(tmp_path: Path) -> None:
-    """The job was created an hour before the ledger says that it was sent: by a look at its time alone, it is another.
+def test_clock_corrected_after_a_crash_does_not_resend_a_job(tmp_path: Path) -> None:
+    """The job is an hour older than its request, according to the ledger: by time alone, it seems to be another.
 
     Found by the mixed campaign: seed 100.
     """
@@ -114,8 +116,8 @@ def test_a_clock_that_is_set_right_after_a_crash_makes_no_job_be_sent_again(tmp_
         scene.promise.check_kept()
 
 
-def test_a_clock_that_is_set_in_mid_run_leaves_the_times_of_sends_comparable(tmp_path: Path) -> None:
-    """A send that ends a day before it began has no time at which its job could be looked for.
+def test_clock_step_during_a_run_keeps_send_times_ordered(tmp_path: Path) -> None:
+    """If a request ended a day before it started, no lookup could cover its job.
 
     Found by the mixed campaign: seed 1000007.
     """
@@ -124,65 +126,65 @@ def test_a_clock_that_is_set_in_mid_run_leaves_the_times_of_sends_comparable(tmp
         done = scene.run(events=[{"at": "after write", "nth": 2, "do": "step", "value": -86_400.0}])
         assert done.code == 0, done.err
         with Ledger(scene.ledger) as ledger:
-            sends = [(one.claimed_at, one.ended_at) for one in ledger.all_submissions()]
+            sends = [(submission.claimed_at, submission.ended_at) for submission in ledger.all_submissions()]
     times = [time for send in sends for time in send if time is not None]
     assert len(times) == 6
     assert all(ended is not None and claimed <= ended for claimed, ended in sends)
     assert max(times) - min(times) < timedelta(seconds=PATIENCE)
 
 
-def test_a_second_signal_between_two_manifests_keeps_nothing_from_being_told(tmp_path: Path) -> None:
+def test_second_signal_between_two_manifests_still_prints_the_results(tmp_path: Path) -> None:
     """Found by the mixed campaign: seed 1000201."""
     first = {"at": "before lock", "nth": 3, "do": "signal", "value": signal.SIGTERM}  # the second manifest's
 
     def interrupted(name: str, *events: dict[str, Any]) -> tuple[Ended, str]:
-        here = tmp_path / name
-        here.mkdir()
-        with Scene(here, zygote, count=1) as scene:
-            (here / "n.yaml").write_text("version: 1\njobs:\n  - {workflow_id: w-0, project_id: p-0}\n")
+        directory = tmp_path / name
+        directory.mkdir()
+        with Scene(directory, zygote, count=1) as scene:
+            (directory / "n.yaml").write_text("version: 1\njobs:\n  - {workflow_id: w-0, project_id: p-0}\n")
             command = ("run", "m.yaml", "n.yaml", "--report", "prometheus=metrics.prom")
-            ended = zygote.run(here, scene.env, command, skew=scene.skew, events=events)
+            ended = zygote.run(directory, scene.env, command, skew=scene.skew, events=events)
             scene.shop.wait_until_idle()
             assert scene.world.created == 1
-        return ended, (here / "stdout").read_text(encoding="utf-8")
+        return ended, (directory / "stdout").read_text(encoding="utf-8")
 
     with Zygote() as zygote:
-        once, told = interrupted("once", first)
+        once, output = interrupted("once", first)
         last = {"at": "before select", "nth": once.counts["before select"], "do": "signal", "value": signal.SIGTERM}
-        twice, told_twice = interrupted("twice", first, last)
+        twice, second_output = interrupted("twice", first, last)
     assert once.code == twice.code == 143
     assert len(twice.met) == 2
-    assert "1 job: 1 created" in told
-    assert "1 job: 1 created" in told_twice
+    assert "1 job: 1 created" in output
+    assert "1 job: 1 created" in second_output
 
 
-def test_a_ledger_that_cannot_be_read_at_the_end_does_not_make_a_run_one_that_was_not(tmp_path: Path) -> None:
+def test_unreadable_ledger_at_the_end_does_not_hide_a_run(tmp_path: Path) -> None:
     """Found by the mixed campaign: seed 148."""
     command = ("run", "m.yaml", "n.yaml", "--settle", "0")
     codes = set()
     with Zygote() as zygote:
-        passes = 1000
-        while passes > 0:  # the last look at the ledger first
-            here = tmp_path / str(passes)
-            here.mkdir()
-            (here / "n.yaml").write_text("version: 1\njobs:\n  - {workflow_id: w-0, project_id: p-0}\n")
-            with Scene(here, zygote, count=1) as scene:
-                event = {"at": "before select", "nth": passes, "do": "sqlite", "value": "SQLITE_IOERR_READ"}
-                ended = zygote.run(here, scene.env, command, skew=scene.skew, events=[event])
+        read = 1000
+        while read > 0:  # fail the last read first
+            directory = tmp_path / str(read)
+            directory.mkdir()
+            (directory / "n.yaml").write_text("version: 1\njobs:\n  - {workflow_id: w-0, project_id: p-0}\n")
+            with Scene(directory, zygote, count=1) as scene:
+                event = {"at": "before select", "nth": read, "do": "sqlite", "value": "SQLITE_IOERR_READ"}
+                ended = zygote.run(directory, scene.env, command, skew=scene.skew, events=[event])
                 scene.shop.wait_until_idle()
-                out, err = ((here / name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
-                told = _TOTAL.findall(out) or _TOTAL.findall(err)
-                created = sum(map(int, told))
+                out, err = ((directory / name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
+                counts = _TOTAL.findall(out) or _TOTAL.findall(err)
+                created = sum(map(int, counts))
                 assert created <= scene.world.created <= created + err.count("was run, but its results are unknown"), (
                     err
                 )
             codes.add(ended.code)
-            passes = min(passes, ended.counts["before select"] + 1) - 4
+            read = min(read, ended.counts["before select"] + 1) - 4
     assert codes == {0, 4}
 
 
 @pytest.mark.parametrize("names", [["a", "b"], ["b", "a"], ["a"], ["a", "a", "b"]])
-def test_the_campaign_itself_sees_what_is_dropped_doubled_or_out_of_order(names: list[str]) -> None:
+def test_campaign_detects_dropped_doubled_and_reordered_jobs(names: list[str]) -> None:
     results = {"created": [{"name": name} for name in names], "errors": [], "skipped": []}
     if names == ["a", "b"]:
         check_document(results, ["a", "b"])
@@ -191,6 +193,6 @@ def test_the_campaign_itself_sees_what_is_dropped_doubled_or_out_of_order(names:
             check_document(results, ["a", "b"])
 
 
-def test_each_fault_has_a_name_of_its_own() -> None:
+def test_fault_names_are_unique() -> None:
     for kinds in ([fault.kind for fault in POST_FAULTS], [fault.kind for fault in GET_FAULTS], list(DAMAGES)):
         assert len(set(kinds)) == len(kinds)

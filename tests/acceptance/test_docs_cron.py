@@ -1,4 +1,4 @@
-"""docs/cron.md is true: its crontab is run as cron runs it, and says nothing or one line."""
+"""docs/cron.md is accurate: run as cron runs it, the crontab prints nothing or one line."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from support.wire import Request, Reset, Script, Stall, WireServer, created, ref
 
 PAGE = Page("docs/cron.md")
 CRONTAB = CHECKOUT / "docs" / "cron" / "crontab"
-PLACE = "/srv/pixxel"
-BARE = {"SHELL": "/bin/sh", "PATH": "/usr/bin:/bin", "LOGNAME": "pixxel"}  # all that cron gives to what it starts
+DIRECTORY = "/srv/pixxel"
+BARE = {"SHELL": "/bin/sh", "PATH": "/usr/bin:/bin", "LOGNAME": "pixxel"}  # the whole environment that cron sets
 
 
 @dataclass
-class Night:
-    """The page's folder, somewhere else, and its crontab with that folder in it."""
+class Installation:
+    """The page's directory at another path, and its crontab with that path."""
 
-    folder: Path
-    more: dict[str, str] = field(default_factory=dict)
+    directory: Path
+    extra: dict[str, str] = field(default_factory=dict)
 
-    def put(self, text: str) -> str:
-        return text.replace(PLACE, str(self.folder))
+    def relocate(self, text: str) -> str:
+        return text.replace(DIRECTORY, str(self.directory))
 
     @property
     def crontab(self) -> list[str]:
-        return [line for line in self.put(CRONTAB.read_text("utf-8")).splitlines() if line and line[0] != "#"]
+        return [line for line in self.relocate(CRONTAB.read_text("utf-8")).splitlines() if line and line[0] != "#"]
 
     @property
     def variables(self) -> dict[str, str]:
@@ -43,17 +43,17 @@ class Night:
 
     @property
     def line(self) -> str:
-        """The command of the only entry, as cron hands it to the shell."""
+        """The command of the only entry, as cron passes it to the shell."""
         [entry] = [line for line in self.crontab if not re.match(r"\w+=", line)]
-        assert "%" not in entry, "cron makes a line break of it"
+        assert "%" not in entry, "cron turns it into a line break"
         return entry.split(maxsplit=5)[5]
 
-    def sh(self, command: str, environment: dict[str, str], words: str = "") -> Done:
+    def run_shell(self, command: str, environment: dict[str, str], stdin: str = "") -> Done:
         done = subprocess.run(
             ["/bin/sh", "-c", command],
             cwd=CHECKOUT,
-            env={"HOME": str(self.folder)} | environment,
-            input=words,
+            env={"HOME": str(self.directory)} | environment,
+            input=stdin,
             capture_output=True,
             text=True,
             check=False,
@@ -61,51 +61,51 @@ class Night:
         )
         return Done(done.returncode, done.stdout, done.stderr)
 
-    def cron(self, *more: str) -> Done:
-        """What cron does at an hour of the night; `more` goes to the end of the line."""
-        return self.sh(" ".join([self.line, *more]), BARE | self.variables | self.more)
+    def cron(self, *arguments: str) -> Done:
+        """Run the entry as cron does, with further arguments at the end."""
+        return self.run_shell(" ".join([self.line, *arguments]), BARE | self.variables | self.extra)
 
-    def at(self, base_url: str) -> None:
-        self.more["PIXXEL_BASE_URL"] = base_url
+    def set_base_url(self, base_url: str) -> None:
+        self.extra["PIXXEL_BASE_URL"] = base_url
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All that the page says to set up, but for the installation: the tests have one."""
-    night = Night(tmp_path_factory.mktemp("cron") / "pixxel")
-    program = night.folder / "venv" / "bin" / "pixxel-runner"
+def prepared_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Set up everything as the page says, except the program, which the tests have."""
+    installation = Installation(tmp_path_factory.mktemp("cron") / "pixxel")
+    program = installation.directory / "venv" / "bin" / "pixxel-runner"
     program.parent.mkdir(parents=True)
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m runner "$@"\n', encoding="ascii")
     program.chmod(0o755)
-    done = night.sh(f"set -e\n{night.put(PAGE.block('set up'))}", unwatched(), f"{KEY}\n")
+    done = installation.run_shell(f"set -e\n{installation.relocate(PAGE.block('set up'))}", unwatched(), f"{KEY}\n")
     assert done.code == 0, done.err
-    nightly = night.folder / "nightly.yaml"
+    nightly = installation.directory / "nightly.yaml"
     nightly.write_text(at_noon(nightly.read_text("utf-8")), encoding="utf-8")
-    assert (night.folder / "api-key").stat().st_mode & 0o777 == 0o600
-    return night.folder
+    assert (installation.directory / "api-key").stat().st_mode & 0o777 == 0o600
+    return installation.directory
 
 
 @pytest.fixture
-def night(place: Path, tmp_path: Path) -> Night:
-    """The page's folder, as it is before the first night."""
-    return Night(shutil.copytree(place, tmp_path / "pixxel"))
+def installation(prepared_directory: Path, tmp_path: Path) -> Installation:
+    """The page's directory, as it is before the first run."""
+    return Installation(shutil.copytree(prepared_directory, tmp_path / "pixxel"))
 
 
-def test_the_page_shows_the_crontab() -> None:
+def test_page_shows_the_crontab() -> None:
     assert PAGE.block("crontab") in CRONTAB.read_text("utf-8")
 
 
-def test_the_page_names_files_that_are_there() -> None:
+def test_page_names_existing_files() -> None:
     for target in re.findall(r"\]\((cron/[\w./-]+)\)", PAGE.text):
         assert (CHECKOUT / "docs" / target).is_file()
     assert PAGE.block("start").split("#")[0].split() == ["crontab", str(CRONTAB.relative_to(CHECKOUT))]
 
 
-def test_cron_takes_the_crontab() -> None:
+def test_cron_accepts_the_crontab() -> None:
     program = shutil.which("crontab")
     if program is None:
-        pytest.skip("there is no crontab here")
-    for checks in (["-n"], ["-T"]):  # Debian's word for it, and cronie's
+        pytest.skip("crontab is not installed")
+    for checks in (["-n"], ["-T"]):  # Debian's option, and cronie's
         done = subprocess.run([program, *checks, CRONTAB], capture_output=True, text=True, check=False, timeout=30)
         if not re.search("(invalid|illegal) option", done.stderr):
             assert done.returncode == 0, done.stderr
@@ -113,49 +113,51 @@ def test_cron_takes_the_crontab() -> None:
     pytest.skip("this crontab cannot check a file")
 
 
-def test_the_first_run_of_a_night_buys_and_the_next_do_nothing_and_all_are_silent(night: Night) -> None:
+def test_first_run_of_a_night_creates_jobs_and_later_ones_do_nothing_silently(installation: Installation) -> None:
     with WireServer(choose=job_of_workflow) as server:
-        night.at(server.url)
+        installation.set_base_url(server.url)
         for _ in range(3):
-            assert night.cron() == Done(0, "", "")
+            assert installation.cron() == Done(0, "", "")
         assert len(server.created) == len(server.requests) == 2
-    assert check_results(night.folder / "nightly.results.json")["summary"]["created"] == 2
+    assert check_results(installation.directory / "nightly.results.json")["summary"]["created"] == 2
 
 
-def test_the_rehearsal_is_what_cron_does(night: Night) -> None:
-    """Its command, its variables; and it works from a shell that has more."""
-    shown = PAGE.block("as cron does")
-    assert night.line.replace(str(night.folder), PLACE) in shown
-    for name, value in night.variables.items():
-        assert name == "MAILTO" or f"{name}={value}" in night.put(shown)
+def test_trial_command_on_the_page_matches_the_crontab(installation: Installation) -> None:
+    """It has the same command and variables, and works in a shell that has more variables."""
+    block = PAGE.block("as cron does")
+    assert installation.line.replace(str(installation.directory), DIRECTORY) in block
+    for name, value in installation.variables.items():
+        assert name == "MAILTO" or f"{name}={value}" in installation.relocate(block)
     with WireServer(choose=job_of_workflow) as server:
-        command = night.put(shown).replace("env -i ", f"env -i PIXXEL_BASE_URL={server.url} ")
-        assert night.sh(command, unwatched()) == Done(0, "", "")
+        command = installation.relocate(block).replace("env -i ", f"env -i PIXXEL_BASE_URL={server.url} ")
+        assert installation.run_shell(command, unwatched()) == Done(0, "", "")
         assert len(server.created) == 2
 
 
-def test_a_folder_of_manifests_is_run_by_one_line(night: Night) -> None:
-    """One that is well, and one that is not: there is a line for that one alone."""
-    good = (night.folder / "nightly.yaml").read_text("utf-8")
-    (night.folder / "manifests").mkdir()
-    (night.folder / "manifests" / "nightly.yaml").write_text(good, encoding="utf-8")
-    other = good.replace("name: nightly", "name: other").replace("workflow_id: ", "workflow_id: x")
-    (night.folder / "manifests" / "other.yaml").write_text(other, encoding="utf-8")
-    command = night.put(PAGE.block("several")).strip().split(maxsplit=5)[5]
+def test_one_entry_runs_a_directory_of_manifests(installation: Installation) -> None:
+    """One manifest succeeds and one fails. Only the failed one has a line."""
+    text = (installation.directory / "nightly.yaml").read_text("utf-8")
+    (installation.directory / "manifests").mkdir()
+    (installation.directory / "manifests" / "nightly.yaml").write_text(text, encoding="utf-8")
+    other = text.replace("name: nightly", "name: other").replace("workflow_id: ", "workflow_id: x")
+    (installation.directory / "manifests" / "other.yaml").write_text(other, encoding="utf-8")
+    command = installation.relocate(PAGE.block("several")).strip().split(maxsplit=5)[5]
     with WireServer(
         choose=lambda request: reply(404) if request.workflow[0] == "x" else job_of_workflow(request)
     ) as server:
-        told = one_line(night.sh(command, BARE | night.variables | {"PIXXEL_BASE_URL": server.url}), code=1)
-        assert told.startswith("other: ")
+        line = error_line(
+            installation.run_shell(command, BARE | installation.variables | {"PIXXEL_BASE_URL": server.url}), code=1
+        )
+        assert line.startswith("other: ")
         assert len(server.created) == 2
-    assert check_results(night.folder / "nightly.results.json")["summary"]["created"] == 2
+    assert check_results(installation.directory / "nightly.results.json")["summary"]["created"] == 2
 
 
-def test_an_hour_that_failed_is_told_in_a_line_and_the_next_mends_it(night: Night) -> None:
+def test_failed_run_prints_one_line_and_the_next_recovers(installation: Installation) -> None:
     with WireServer(created("job-1"), reply(404), choose=job_of_workflow) as server:
-        night.at(server.url)
-        assert one_line(night.cron("--concurrency", "1"), code=1)
-        assert night.cron() == Done(0, "", "")
+        installation.set_base_url(server.url)
+        assert error_line(installation.cron("--concurrency", "1"), code=1)
+        assert installation.cron() == Done(0, "", "")
         assert len(server.created) == 2
 
 
@@ -163,20 +165,20 @@ def job_of_workflow(request: Request) -> Script:
     return created(f"job-of-{request.workflow}")
 
 
-def one_line(done: Done, *, code: int) -> str:
-    """The line of a failure: on stderr, and all that there is."""
+def error_line(done: Done, *, code: int) -> str:
+    """Check that the only output is one line on stderr, and return it."""
     assert (done.code, done.out) == (code, ""), done.err
     assert len(done.err.splitlines()) == 1, done.err
     return done.err
 
 
-def lists_nothing(script: Script) -> Callable[[Request], Script]:
-    """What answers each POST so, and cannot list jobs."""
+def without_job_list(script: Script) -> Callable[[Request], Script]:
+    """An API that plays this script for each POST, and cannot list jobs."""
     return lambda request: script if request.method == "POST" else reply(500)
 
 
 @pytest.mark.parametrize(
-    ("script", "code", "word"),
+    ("script", "code", "text"),
     [
         (reply(404), 1, "rejected"),
         (reply(403), 1, "forbidden"),
@@ -188,37 +190,37 @@ def lists_nothing(script: Script) -> Callable[[Request], Script]:
     ],
     ids=["rejected", "forbidden", "unauthorized", "redirected", "throttled", "gateway", "reset"],
 )
-def test_what_the_api_says_no_to_is_a_line(night: Night, script: Script, code: int, word: str) -> None:
-    with WireServer(choose=lists_nothing(script)) as server:
-        night.at(server.url)
-        assert word in one_line(night.cron("--hold"), code=code)
+def test_api_errors_print_one_line(installation: Installation, script: Script, code: int, text: str) -> None:
+    with WireServer(choose=without_job_list(script)) as server:
+        installation.set_base_url(server.url)
+        assert text in error_line(installation.cron("--hold"), code=code)
 
 
-def test_failures_and_doubt_at_once_are_a_line(night: Night) -> None:
-    """A crash of two kinds is the same mail."""
+def test_failures_and_doubts_together_print_one_line(installation: Installation) -> None:
+    """Two kinds of failure make one mail."""
     with WireServer(reply(404), reply(500)) as server:
-        night.at(server.url)
-        told = one_line(night.cron("--hold", "--concurrency", "1"), code=3)
-    assert "in doubt" in told
-    assert "rejected" in told
+        installation.set_base_url(server.url)
+        line = error_line(installation.cron("--hold", "--concurrency", "1"), code=3)
+    assert "in doubt" in line
+    assert "rejected" in line
 
 
-def test_a_server_that_is_not_there_is_a_line(night: Night) -> None:
+def test_unreachable_api_prints_one_line(installation: Installation) -> None:
     with refusing_port() as port:
-        night.at(f"http://127.0.0.1:{port}")
-        assert "unreachable" in one_line(night.cron("--attempts", "1"), code=1)
-        assert "unreachable" in one_line(night.cron("--attempts", "1", "--stop-after", "1"), code=4)
+        installation.set_base_url(f"http://127.0.0.1:{port}")
+        assert "unreachable" in error_line(installation.cron("--attempts", "1"), code=1)
+        assert "unreachable" in error_line(installation.cron("--attempts", "1", "--stop-after", "1"), code=4)
 
 
 @pytest.mark.parametrize(
-    ("lost", "code", "word"),
+    ("name", "code", "text"),
     [("ledger.db", 4, "ledger"), ("api-key", 4, "key"), ("nightly.yaml", 2, "nightly.yaml")],
 )
-def test_a_file_that_is_gone_is_a_line(night: Night, lost: str, code: int, word: str) -> None:
-    (night.folder / lost).unlink()
+def test_missing_file_prints_one_line(installation: Installation, name: str, code: int, text: str) -> None:
+    (installation.directory / name).unlink()
     with WireServer(choose=job_of_workflow) as server:
-        night.at(server.url)
-        assert word in one_line(night.cron(), code=code)
+        installation.set_base_url(server.url)
+        assert text in error_line(installation.cron(), code=code)
         assert server.requests == []
 
 
@@ -231,26 +233,26 @@ def test_a_file_that_is_gone_is_a_line(night: Night, lost: str, code: int, word:
     ],
     ids=["ledger", "one problem", "two problems"],
 )
-def test_a_file_that_is_damaged_is_a_line(night: Night, file: str, text: str, code: int) -> None:
-    (night.folder / file).write_text(text, encoding="ascii")
+def test_damaged_file_prints_one_line(installation: Installation, file: str, text: str, code: int) -> None:
+    (installation.directory / file).write_text(text, encoding="ascii")
     with WireServer(choose=job_of_workflow) as server:
-        night.at(server.url)
-        assert file in one_line(night.cron(), code=code)
+        installation.set_base_url(server.url)
+        assert file in error_line(installation.cron(), code=code)
         assert server.requests == []
 
 
-def test_a_run_that_is_still_at_work_is_a_line(night: Night) -> None:
-    go = threading.Event()
-    with WireServer(choose=lambda request: Stall(go, created(f"job-{request.workflow}"))) as server:
-        night.at(server.url)
+def test_run_in_progress_prints_one_line(installation: Installation) -> None:
+    gate = threading.Event()
+    with WireServer(choose=lambda request: Stall(gate, created(f"job-{request.workflow}"))) as server:
+        installation.set_base_url(server.url)
         first: list[Done] = []
-        at_work = threading.Thread(target=lambda: first.append(night.cron()))
-        at_work.start()
+        thread = threading.Thread(target=lambda: first.append(installation.cron()))
+        thread.start()
         try:
             server.wait_for_requests(2)
-            assert "locked" in one_line(night.cron(), code=5)
+            assert "locked" in error_line(installation.cron(), code=5)
         finally:
-            go.set()
-            at_work.join()
+            gate.set()
+            thread.join()
         assert first == [Done(0, "", "")]
         assert len(server.created) == 2

@@ -1,4 +1,4 @@
-"""docs/containers.md and docs/kubernetes.md are true: linters and schemas accept the files, and their commands run."""
+"""docs/containers.md and docs/kubernetes.md are accurate: linters and schemas accept the files, and commands work."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ from runner.manifest import loader
 
 CONTAINERS = Page("docs/containers.md")
 PAGE = Page("docs/kubernetes.md")
-FOLDER = CHECKOUT / "docs" / "kubernetes"
+DIRECTORY = CHECKOUT / "docs" / "kubernetes"
 DOCKERFILE = (CHECKOUT / "Dockerfile").read_text("utf-8")
 WITH_PODS = ("cronjob.yaml", "ledger.yaml", "by-hand.yaml")
 USER = 10001
 
 
 def instructions(name: str) -> list[str]:
-    """What follows each instruction of a kind in the Dockerfile, on one line each."""
+    """The arguments of each such instruction in the Dockerfile, with continued lines joined."""
     joined = re.sub(r"\\\n\s*", "", DOCKERFILE)
     return re.findall(rf"^{name} (.*)$", joined, re.MULTILINE)
 
 
-# The image.
+# The image
 
 
-def test_the_dockerfile_passes_its_linter() -> None:
+def test_dockerfile_passes_hadolint() -> None:
     program = shutil.which("hadolint", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     if program is None:
-        pytest.skip("there is no hadolint here")
+        pytest.skip("hadolint is not installed")
     done = subprocess.run(
         [program, "--failure-threshold", "style", CHECKOUT / "Dockerfile"],
         capture_output=True,
@@ -59,8 +59,8 @@ def test_the_dockerfile_passes_its_linter() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_what_the_image_is_made_of_is_there_and_is_let_through() -> None:
-    sources = [Path(word) for line in instructions("COPY") if "--from" not in line for word in line.split()[:-1]]
+def test_files_copied_into_the_image_exist_and_are_not_ignored() -> None:
+    sources = [Path(source) for line in instructions("COPY") if "--from" not in line for source in line.split()[:-1]]
     ignored = (CHECKOUT / ".dockerignore").read_text("utf-8").splitlines()
     assert next(line for line in ignored if line and line[0] != "#") == "*"
     for source in sources:
@@ -71,11 +71,13 @@ def test_what_the_image_is_made_of_is_there_and_is_let_through() -> None:
     for pattern in project["tool"]["hatch"]["build"]["include"]:
         assert any(Path(pattern.removeprefix("/")).is_relative_to(source) for source in sources), pattern
     assert Path(project["project"]["readme"]) in sources
-    minor = [line.removeprefix("PYTHON=") for line in instructions("ARG")]
-    assert [f"Programming Language :: Python :: {one}" in project["project"]["classifiers"] for one in minor] == [True]
+    versions = [line.removeprefix("PYTHON=") for line in instructions("ARG")]
+    assert [
+        f"Programming Language :: Python :: {version}" in project["project"]["classifiers"] for version in versions
+    ] == [True]
 
 
-def test_secrets_and_records_stay_out_of_the_image() -> None:
+def test_ledgers_and_results_stay_out_of_the_image() -> None:
     ignored = (CHECKOUT / ".dockerignore").read_text("utf-8").splitlines()
     for path in ("runner/.pixxel-runner", "runner/jobs.results.json", "runner/__pycache__"):
         assert any(
@@ -83,13 +85,13 @@ def test_secrets_and_records_stay_out_of_the_image() -> None:
         )
 
 
-def test_the_image_runs_the_program_itself_as_a_fixed_user() -> None:
+def test_image_runs_the_program_itself_as_a_fixed_user() -> None:
     assert json.loads(instructions("ENTRYPOINT")[0]) == ["pixxel-runner"]
     assert instructions("USER") == [f"{USER}:{USER}"]
     assert f"--owner={USER} --group={USER} --mode=0700 /data" in DOCKERFILE
 
 
-def test_the_page_mounts_what_the_image_expects() -> None:
+def test_page_mounts_what_the_image_expects() -> None:
     assert "PIXXEL_RUNNER_LEDGER=/data/ledger.db" in instructions("ENV")[0]
     assert instructions("WORKDIR")[-1] == "/data"
     words = shlex.split(CONTAINERS.block("run").replace("\\\n", " "))
@@ -115,20 +117,20 @@ exec setpriv --no-new-privs --inh-caps=-all --bounding-set=-all -- "$@"
 
 
 class Container:
-    """As a container with a read-only root: no capability, every file system read-only but /data's, and process 1."""
+    """Like a container with a read-only root: no capabilities, process 1, and only /data can be written."""
 
     def __init__(self, data: Path) -> None:
         if os.geteuid() != 0 or shutil.which("unshare") is None or shutil.which("setpriv") is None:
-            pytest.skip("it takes root, unshare and setpriv to take rights away")
+            pytest.skip("needs root, unshare and setpriv to drop privileges")
         self.data = data
         self.data.mkdir(mode=0o700)
-        done = self(["sh", "-c", "echo $$; touch /x /tmp/x /var/tmp/x /data/x; touch here"])
+        done = self(["sh", "-c", "echo $$; touch /x /tmp/x /var/tmp/x /data/x; touch probe"])
         if "\n" not in done.out:
-            pytest.skip(f"namespaces cannot be had here: {done.err}")
+            pytest.skip(f"namespaces are not available: {done.err}")
         assert done.out == "1\n"
         assert done.code == 0
-        assert not any(Path(folder, "x").exists() for folder in ("/", "/tmp", "/var/tmp"))  # noqa: S108 - none is made
-        (data / "here").unlink()
+        assert not any(Path(directory, "x").exists() for directory in ("/", "/tmp", "/var/tmp"))  # noqa: S108 - checks that none was created
+        (data / "probe").unlink()
 
     def __call__(self, command: list[str], **environment: str) -> Done:
         with self.started(command, **environment) as process:
@@ -137,10 +139,10 @@ class Container:
 
     @contextmanager
     def started(self, command: list[str], **environment: str) -> Iterator[subprocess.Popen[str]]:
-        """`unshare`, whose only child is process 1 of the container. It is killed at the end with its child."""
-        words = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", SANDBOXED, "sh", *command]
+        """Start `unshare`, whose only child is process 1 of the container. Both are killed at the end."""
+        arguments = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", SANDBOXED, "sh", *command]
         with subprocess.Popen(
-            words,
+            arguments,
             env=unwatched() | {"DATA": str(self.data)} | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -160,21 +162,21 @@ def job_of_workflow(request: Request) -> Script:
     return created(f"job-of-{request.workflow}")
 
 
-def test_the_program_writes_nowhere_but_to_the_ledgers_folder(tmp_path: Path) -> None:
+def test_program_writes_only_to_the_data_directory(tmp_path: Path) -> None:
     container = Container(tmp_path / "data")
     nightly = tmp_path / "nightly.yaml"
-    nightly.write_text(at_noon((FOLDER / "nightly.yaml").read_text("utf-8")), encoding="utf-8")
+    nightly.write_text(at_noon((DIRECTORY / "nightly.yaml").read_text("utf-8")), encoding="utf-8")
     with WireServer(choose=job_of_workflow) as server:
-        reach = {
+        environment = {
             "PIXXEL_BASE_URL": server.url,
             "PIXXEL_API_KEY": KEY,
             "PIXXEL_RUNNER_LEDGER": str(container.data / "ledger.db"),
         }
-        lost = container(container.program("run", nightly), **reach)
-        assert (lost.code, server.requests) == (4, [])  # started without its volume
+        unmounted = container(container.program("run", nightly), **environment)
+        assert (unmounted.code, server.requests) == (4, [])  # as without its volume
         assert container(container.program("ledger", "init", container.data / "ledger.db")).code == 0
         for _ in range(2):
-            assert container(container.program("run", nightly, "--quiet"), **reach) == Done(0, "", "")
+            assert container(container.program("run", nightly, "--quiet"), **environment) == Done(0, "", "")
         assert len(server.created) == 2
     assert sorted(path.name for path in container.data.iterdir()) == [
         "ledger.db",
@@ -183,22 +185,24 @@ def test_the_program_writes_nowhere_but_to_the_ledgers_folder(tmp_path: Path) ->
     ]
 
 
-def test_sigterm_to_process_1_ends_a_run_by_its_rules(tmp_path: Path) -> None:
-    """One job is in flight, and it is let finish; the other one is not begun, and on record as skipped."""
+def test_sigterm_to_process_1_stops_a_run_gracefully(tmp_path: Path) -> None:
+    """The request in flight finishes. The other job is not sent, and its result is skipped."""
     container = Container(tmp_path / "data")
     ledger = container.data / "ledger.db"
     assert container(container.program("ledger", "init", ledger)).code == 0
-    command = container.program("run", FOLDER / "nightly.yaml", "--ledger", ledger, "--concurrency", "1", "--verbose")
-    go = threading.Event()
-    with WireServer(choose=lambda request: Stall(go, job_of_workflow(request))) as server:
+    command = container.program(
+        "run", DIRECTORY / "nightly.yaml", "--ledger", ledger, "--concurrency", "1", "--verbose"
+    )
+    gate = threading.Event()
+    with WireServer(choose=lambda request: Stall(gate, job_of_workflow(request))) as server:
         with container.started(command, PIXXEL_BASE_URL=server.url, PIXXEL_API_KEY=KEY) as process:
             server.wait_for_requests(1)
-            [first] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("ascii").split()
-            os.kill(int(first), signal.SIGTERM)
+            [process_1] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("ascii").split()
+            os.kill(int(process_1), signal.SIGTERM)
             assert process.stderr is not None
             while not process.stderr.readline().startswith("stopping: "):
                 pass
-            go.set()
+            gate.set()
             process.communicate(timeout=30)
             assert process.returncode == 128 + signal.SIGTERM
         assert len(server.created) == 1
@@ -206,21 +210,21 @@ def test_sigterm_to_process_1_ends_a_run_by_its_rules(tmp_path: Path) -> None:
     assert (summary["created"], summary["skipped"], summary["in_doubt"]) == (1, 1, 0)
 
 
-# The cluster.
+# The cluster
 
 
 def documents(name: str) -> list[dict[str, Any]]:
-    return list(yaml.safe_load_all((FOLDER / name).read_text("utf-8")))
+    return list(yaml.safe_load_all((DIRECTORY / name).read_text("utf-8")))
 
 
 def resource(name: str, kind: str) -> dict[str, Any]:
-    [found] = [one for one in documents(name) if one["kind"] == kind]
-    return found
+    [document] = [document for document in documents(name) if document["kind"] == kind]
+    return document
 
 
 def pod(name: str) -> dict[str, Any]:
     """The pod that a file's Job or CronJob starts."""
-    [job] = [one for one in documents(name) if one["kind"] in ("Job", "CronJob")]
+    [job] = [document for document in documents(name) if document["kind"] in ("Job", "CronJob")]
     spec = job["spec"]["jobTemplate"]["spec"] if job["kind"] == "CronJob" else job["spec"]
     assert spec["backoffLimit"] == 0
     return dict(spec["template"]["spec"])
@@ -231,44 +235,44 @@ def container_of(name: str) -> dict[str, Any]:
     return dict(container)
 
 
-def test_each_file_is_named_on_the_page() -> None:
-    assert {path.name for path in FOLDER.iterdir()} == set(re.findall(r"\(kubernetes/([\w.-]+)\)", PAGE.text))
+def test_page_names_each_file() -> None:
+    assert {path.name for path in DIRECTORY.iterdir()} == set(re.findall(r"\(kubernetes/([\w.-]+)\)", PAGE.text))
 
 
 @pytest.mark.parametrize("name", WITH_PODS)
-def test_the_published_schemas_accept_the_resources(name: str) -> None:
-    checker = pytest.importorskip("kubernetes_validate", reason="there is no kubernetes-validate here")
+def test_published_schemas_accept_the_resources(name: str) -> None:
+    checker = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
     for document in documents(name):
         assert checker.validate(document, "1.29", strict=True) == "1.29"
         checker.validate(document, checker.latest_version(), strict=True)
 
 
-def test_the_schemas_are_not_blind() -> None:
-    checker = pytest.importorskip("kubernetes_validate", reason="there is no kubernetes-validate here")
-    wrong = resource("cronjob.yaml", "CronJob")
-    wrong["spec"]["timezone"] = wrong["spec"].pop("timeZone")
+def test_published_schemas_reject_an_unknown_field() -> None:
+    checker = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    invalid = resource("cronjob.yaml", "CronJob")
+    invalid["spec"]["timezone"] = invalid["spec"].pop("timeZone")
     with pytest.raises(checker.ValidationError):
-        checker.validate(wrong, "1.29", strict=True)
+        checker.validate(invalid, "1.29", strict=True)
 
 
-def test_the_kustomization_makes_what_the_page_says() -> None:
+def test_kustomization_builds_the_documented_resources() -> None:
     kubectl = shutil.which("kubectl")
     if kubectl is None:
-        pytest.skip("there is no kubectl here")
-    done = subprocess.run([kubectl, "kustomize", FOLDER], capture_output=True, text=True, check=False, timeout=60)
+        pytest.skip("kubectl is not installed")
+    done = subprocess.run([kubectl, "kustomize", DIRECTORY], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
-    made = {one["kind"]: one for one in yaml.safe_load_all(done.stdout)}
-    assert set(made) == {"ConfigMap", "CronJob"}
-    assert made["ConfigMap"]["data"] == {"nightly.yaml": (FOLDER / "nightly.yaml").read_text("utf-8")}
-    spec = made["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    resources = {document["kind"]: document for document in yaml.safe_load_all(done.stdout)}
+    assert set(resources) == {"ConfigMap", "CronJob"}
+    assert resources["ConfigMap"]["data"] == {"nightly.yaml": (DIRECTORY / "nightly.yaml").read_text("utf-8")}
+    spec = resources["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     assert spec["containers"][0]["image"] == container_of("ledger.yaml")["image"]
-    assert made["ConfigMap"]["metadata"]["name"] in [
+    assert resources["ConfigMap"]["metadata"]["name"] in [
         volume["configMap"]["name"] for volume in spec["volumes"] if "configMap" in volume
     ]
-    assert {one["metadata"]["namespace"] for one in made.values()} == {"pixxel"}
+    assert {document["metadata"]["namespace"] for document in resources.values()} == {"pixxel"}
 
 
-def test_the_files_agree_with_each_other_and_with_the_image() -> None:
+def test_files_are_consistent_with_each_other_and_the_image() -> None:
     [kustomization] = documents("kustomization.yaml")
     [image] = kustomization["images"]
     assert container_of("cronjob.yaml")["image"] == image["name"]
@@ -278,7 +282,7 @@ def test_the_files_agree_with_each_other_and_with_the_image() -> None:
     claim = resource("ledger.yaml", "PersistentVolumeClaim")
     for name in WITH_PODS:
         assert volumes(name)["ledger"]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
-        assert {one["metadata"].get("namespace", "pixxel") for one in documents(name)} == {"pixxel"}
+        assert {document["metadata"].get("namespace", "pixxel") for document in documents(name)} == {"pixxel"}
         assert pod(name)["securityContext"]["runAsUser"] == USER
     secret = volumes("cronjob.yaml")["key"]["secret"]["secretName"]
     assert f"kubectl create secret generic {secret} --namespace pixxel --from-file=api-key=" in PAGE.block("once")
@@ -290,8 +294,8 @@ def test_the_files_agree_with_each_other_and_with_the_image() -> None:
 
 
 @pytest.mark.parametrize("name", WITH_PODS)
-def test_each_pod_may_do_as_little_as_can_be(name: str) -> None:
-    """What the Pod Security Standard `restricted` asks for, and what it does not know of."""
+def test_pods_have_minimal_privileges(name: str) -> None:
+    """The Pod Security Standard `restricted`, and restrictions beyond it."""
     spec, container = pod(name), container_of(name)
     assert spec["securityContext"] == {
         "runAsNonRoot": True,
@@ -315,28 +319,30 @@ def test_each_pod_may_do_as_little_as_can_be(name: str) -> None:
     assert volumes(name).get("key", {}).get("secret", {}).get("defaultMode", 0o440) == 0o440
 
 
-def test_the_namespace_demands_what_the_pods_keep() -> None:
+def test_namespace_enforces_the_pods_restrictions() -> None:
     labels = resource("ledger.yaml", "Namespace")["metadata"]["labels"]
     assert labels == {"pod-security.kubernetes.io/enforce": "restricted"}
     assert resource("ledger.yaml", "PersistentVolumeClaim")["spec"]["accessModes"] == ["ReadWriteOncePod"]
 
 
-def test_the_cron_job_starts_one_at_a_time_on_one_day_of_the_manifest() -> None:
+def test_cron_job_starts_one_run_at_a_time_on_one_day_of_the_manifest() -> None:
     spec = resource("cronjob.yaml", "CronJob")["spec"]
     assert spec["concurrencyPolicy"] == "Forbid"
     minute, hours, *rest = spec["schedule"].split()
     first, last = (int(hour) for hour in hours.split("-"))
     assert 0 < first < last < 23
     assert rest == ["*", "*", "*"]
-    nightly = loader.check((FOLDER / "nightly.yaml").read_bytes(), "nightly.yaml").manifest
+    nightly = loader.check((DIRECTORY / "nightly.yaml").read_bytes(), "nightly.yaml").manifest
     assert nightly is not None
     assert (nightly.once_per, str(nightly.timezone), nightly.has_explicit_name) == ("day", spec["timeZone"], True)
     hour = 3600
     assert int(minute) * 60 + spec["startingDeadlineSeconds"] < hour
     assert spec["jobTemplate"]["spec"]["activeDeadlineSeconds"] < hour
-    assert pod("cronjob.yaml")["terminationGracePeriodSeconds"] > 2 * 4  # its grace, and as much again for the record
-    for line in re.findall(r"^- `(\w+): (\w+)`", PAGE.text, re.MULTILINE):
-        assert re.search(rf"^\s*{line[0]}: {line[1]}\b", (FOLDER / "cronjob.yaml").read_text("utf-8"), re.MULTILINE)
+    assert pod("cronjob.yaml")["terminationGracePeriodSeconds"] > 2 * 4  # twice the grace period, to save the results
+    for setting in re.findall(r"^- `(\w+): (\w+)`", PAGE.text, re.MULTILINE):
+        assert re.search(
+            rf"^\s*{setting[0]}: {setting[1]}\b", (DIRECTORY / "cronjob.yaml").read_text("utf-8"), re.MULTILINE
+        )
 
 
 def volumes(name: str) -> dict[str, dict[str, Any]]:
@@ -344,41 +350,43 @@ def volumes(name: str) -> dict[str, dict[str, Any]]:
 
 
 class Node:
-    """A folder with each pod's volumes in it, as the kubelet lays them out."""
+    """A directory with each pod's volumes, in the kubelet's layout."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        (folder / "data").mkdir()
-        secret = folder / "run/secrets/pixxel"
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        (directory / "data").mkdir()
+        secret = directory / "run/secrets/pixxel"
         secret.mkdir(parents=True)
         (secret / "api-key").write_text(KEY, encoding="ascii")
         (secret / "api-key").chmod(0o400)
-        if os.geteuid() == 0:  # another's file, which the pod may read by its group
+        if os.geteuid() == 0:  # owned by another user; the pod can read it through its group
             os.chown(secret / "api-key", USER, 0)
             (secret / "api-key").chmod(0o440)
 
     def project(self, version: str) -> None:
-        """Lay a version of the ConfigMap out: a link to a link, so that all files change at one moment."""
-        place = self.folder / "manifests"
-        shutil.rmtree(place, ignore_errors=True)
-        (place / f"..{version}").mkdir(parents=True)
-        (place / "..data").symlink_to(f"..{version}")
+        """Write a version of the ConfigMap: links through a link, so that all files change atomically."""
+        directory = self.directory / "manifests"
+        shutil.rmtree(directory, ignore_errors=True)
+        (directory / f"..{version}").mkdir(parents=True)
+        (directory / "..data").symlink_to(f"..{version}")
         for name in ("nightly.yaml",):
-            text = at_noon((FOLDER / name).read_text("utf-8"))
-            (place / f"..{version}" / name).write_text(text, encoding="utf-8")
-            (place / name).symlink_to(f"..data/{name}")
+            text = at_noon((DIRECTORY / name).read_text("utf-8"))
+            (directory / f"..{version}" / name).write_text(text, encoding="utf-8")
+            (directory / name).symlink_to(f"..data/{name}")
 
-    def run(self, name: str, base_url: str = "http://127.0.0.1:9", *, instead: Mapping[str, str] | None = None) -> Done:
-        """Run a pod's container to its end, with other arguments in place of some."""
+    def run(
+        self, name: str, base_url: str = "http://127.0.0.1:9", *, replacements: Mapping[str, str] | None = None
+    ) -> Done:
+        """Run a pod's container to its end, with some arguments replaced."""
         container = container_of(name)
         mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
-        words = [(instead or {}).get(word, word) for word in container["args"]]
+        words = [(replacements or {}).get(word, word) for word in container["args"]]
         arguments = [
-            re.sub(rf"^(--[\w-]+=)?({'|'.join(mounts)})(?=/|$)", rf"\1{self.folder}\2", word) for word in words
+            re.sub(rf"^(--[\w-]+=)?({'|'.join(mounts)})(?=/|$)", rf"\1{self.directory}\2", word) for word in words
         ]
         done = subprocess.run(
             [sys.executable, "-P", "-m", "runner", *arguments],
-            cwd=self.folder / "data",
+            cwd=self.directory / "data",
             env={"PATH": os.environ["PATH"], "PIXXEL_BASE_URL": base_url},
             capture_output=True,
             text=True,
@@ -388,13 +396,13 @@ class Node:
         return Done(done.returncode, done.stdout, done.stderr)
 
 
-def test_the_pods_do_what_the_page_says(tmp_path: Path) -> None:
-    """In its order; and with a ConfigMap that was changed between two hours."""
+def test_pods_do_what_the_page_says(tmp_path: Path) -> None:
+    """In the page's order, and with a ConfigMap that changes between two runs."""
     node = Node(tmp_path)
     with WireServer(choose=job_of_workflow) as server:
         node.project("2026_11_24_01_17_00.1")
-        lost = node.run("cronjob.yaml", server.url)
-        assert (lost.code, len(lost.err.splitlines()), server.requests) == (4, 1, [])
+        without_ledger = node.run("cronjob.yaml", server.url)
+        assert (without_ledger.code, len(without_ledger.err.splitlines()), server.requests) == (4, 1, [])
         assert node.run("ledger.yaml").code == 0
         assert "already exists" in node.run("ledger.yaml").err
         assert node.run("cronjob.yaml", server.url) == Done(0, "", "")
@@ -403,7 +411,7 @@ def test_the_pods_do_what_the_page_says(tmp_path: Path) -> None:
         assert len(server.created) == len(server.requests) == 2
         several = dict(re.findall(r"`([^`]+)` becomes\s+`([^`]+)`", PAGE.text))
         assert set(several) <= set(container_of("cronjob.yaml")["args"])
-        assert node.run("cronjob.yaml", server.url, instead=several) == Done(0, "", "")
+        assert node.run("cronjob.yaml", server.url, replacements=several) == Done(0, "", "")
         assert len(server.created) == 2
         assert node.run("by-hand.yaml", server.url).code == 0
     assert check_results(tmp_path / "data/nightly.results.json")["summary"]["created"] == 2

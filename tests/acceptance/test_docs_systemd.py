@@ -1,4 +1,4 @@
-"""docs/systemd.md is true: systemd accepts its units, and the service's command does what the page says."""
+"""docs/systemd.md is accurate: systemd accepts the units, and the service's command does what the page says."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def setting(unit: Path, name: str) -> str:
     return str(value)
 
 
-def analyze(*words: str | Path) -> Done:
+def analyze(*arguments: str | Path) -> Done:
     program = shutil.which("systemd-analyze")
     if program is None:
-        pytest.skip("there is no systemd-analyze here")
-    done = subprocess.run([program, *words], capture_output=True, text=True, check=False, timeout=60)
+        pytest.skip("systemd-analyze is not installed")
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False, timeout=60)
     return Done(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture
 def units(tmp_path: Path) -> Path:
-    """The units, with a program that is there: `verify` looks for it."""
+    """The units, with a program that exists, because `verify` checks that."""
     for unit in (SERVICE, TIMER):
         text = unit.read_text("utf-8").replace(PROGRAM, sys.executable)
         (tmp_path / unit.name).write_text(text, encoding="utf-8")
@@ -52,54 +52,54 @@ def test_systemd_accepts_the_units(units: Path) -> None:
     assert analyze("verify", units / SERVICE.name, units / TIMER.name) == Done(0, "", "")
 
 
-def test_the_service_is_as_closed_as_the_page_says(units: Path) -> None:
+def test_service_has_the_documented_exposure_level(units: Path) -> None:
     done = analyze("security", "--offline=true", "--no-pager", units / SERVICE.name)
     if "--offline" in done.err:
-        pytest.skip("this systemd-analyze looks at running services only")
+        pytest.skip("this systemd-analyze supports only running services")
     [score] = re.findall(r"exposure level for \S+: ([0-9.]+)", done.out)
-    assert float(score) <= 1.2  # a later systemd may count otherwise: then look at what it counts
+    assert float(score) <= 1.2  # later versions of systemd may calculate another score
     assert "says 1.2" in PAGE.text
 
 
-def test_the_hours_are_all_on_one_day_of_the_manifest() -> None:
-    when = setting(TIMER, "OnCalendar")
-    found = re.fullmatch(r"\*-\*-\* (\d\d)\.\.(\d\d):(\d\d):00 (\S+)", when)
-    assert found is not None
-    first, last, minute = (int(part) for part in found.groups()[:3])
+def test_timer_hours_are_on_one_day_of_the_manifest() -> None:
+    calendar = setting(TIMER, "OnCalendar")
+    match = re.fullmatch(r"\*-\*-\* (\d\d)\.\.(\d\d):(\d\d):00 (\S+)", calendar)
+    assert match is not None
+    first, last, minute = (int(part) for part in match.groups()[:3])
     delay = int(re.fullmatch(r"(\d+)min", setting(TIMER, "RandomizedDelaySec"))[1])  # type: ignore[index]
     assert 0 < first < last < 23
     assert minute + delay < 60
     nightly = loader.check((CHECKOUT / "docs/cron/nightly.yaml").read_bytes(), "nightly.yaml").manifest
     assert nightly is not None
-    assert (nightly.once_per, str(nightly.timezone)) == ("day", found[4])
-    assert f"Normalized form: {when}" in analyze("calendar", when).out
+    assert (nightly.once_per, str(nightly.timezone)) == ("day", match[4])
+    assert f"Normalized form: {calendar}" in analyze("calendar", calendar).out
 
 
-def test_a_run_has_the_time_that_it_needs_to_end() -> None:
-    assert int(setting(SERVICE, "TimeoutStopSec")) > 2 * 4  # seconds: its grace, and as much again for the record
+def test_stop_timeout_exceeds_the_grace_period() -> None:
+    assert int(setting(SERVICE, "TimeoutStopSec")) > 2 * 4  # seconds: twice the grace period, to save the results
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A folder that stands for the machine's `/`."""
+    """A directory that stands for the machine's root."""
 
     root: Path
 
-    def put(self, text: str) -> str:
-        """What the service's specifiers and the page's paths are there."""
+    def relocate(self, text: str) -> str:
+        """Replace the service's specifiers and the page's paths with paths below the root."""
         text = text.replace("%S", "/var/lib").replace("%d", "/run/credentials/pixxel-nightly.service")
         return re.sub(r"(?<![\w/])/(?=(?:etc|var|run)/)", f"{self.root}/", text)
 
-    def sh(self, script: str, words: str = "") -> None:
-        subprocess.run(["/bin/sh", "-ec", script], cwd=CHECKOUT, env=unwatched(), input=words, text=True, check=True)
+    def run_shell(self, script: str, stdin: str = "") -> None:
+        subprocess.run(["/bin/sh", "-ec", script], cwd=CHECKOUT, env=unwatched(), input=stdin, text=True, check=True)
 
     def start(self, base_url: str) -> Done:
-        """Run ExecStart as systemd would: no shell, its working directory, hardly any environment."""
-        program, *arguments = shlex.split(self.put(setting(SERVICE, "ExecStart")))
+        """Run ExecStart as systemd would: without a shell, in its working directory, with a minimal environment."""
+        program, *arguments = shlex.split(self.relocate(setting(SERVICE, "ExecStart")))
         assert program == PROGRAM
         done = subprocess.run(
             [sys.executable, "-P", "-m", "runner", *arguments],
-            cwd=self.put(setting(SERVICE, "WorkingDirectory")),
+            cwd=self.relocate(setting(SERVICE, "WorkingDirectory")),
             env=INHERITED | {"PIXXEL_BASE_URL": base_url},
             capture_output=True,
             text=True,
@@ -111,17 +111,17 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    """Set up as the page says, but for the user and the installation; and what systemd then does for the service."""
+    """Set up as the page says, except the user and the program, then prepare the service as systemd does."""
     machine = Machine(tmp_path)
-    state, key = Path(machine.put("%S")) / setting(SERVICE, "StateDirectory"), Path(machine.put("%d"))
-    for folder in (state, key, tmp_path / "etc" / "pixxel"):
-        folder.mkdir(mode=0o700, parents=True)
-    machine.sh(machine.put(PAGE.block("set up")), f"{KEY}\n")
+    state, key = Path(machine.relocate("%S")) / setting(SERVICE, "StateDirectory"), Path(machine.relocate("%d"))
+    for directory in (state, key, tmp_path / "etc" / "pixxel"):
+        directory.mkdir(mode=0o700, parents=True)
+    machine.run_shell(machine.relocate(PAGE.block("set up")), f"{KEY}\n")
     [ledger] = PAGE.block("the ledger").splitlines()
-    words = ledger.removeprefix(f"runuser -u {setting(SERVICE, 'User')} -- {PROGRAM} ")
-    machine.sh(f"{sys.executable} -P -m runner {machine.put(words)}")
+    arguments = ledger.removeprefix(f"runuser -u {setting(SERVICE, 'User')} -- {PROGRAM} ")
+    machine.run_shell(f"{sys.executable} -P -m runner {machine.relocate(arguments)}")
     name, _, source = setting(SERVICE, "LoadCredential").partition(":")
-    shutil.copy(machine.put(source), key / name)
+    shutil.copy(machine.relocate(source), key / name)
     (key / name).chmod(0o400)
     return machine
 
@@ -130,16 +130,16 @@ def job_of_workflow(request: Request) -> Script:
     return created(f"job-of-{request.workflow}")
 
 
-def test_the_service_buys_once_a_day_and_is_silent(machine: Machine) -> None:
+def test_service_creates_jobs_once_a_day_and_is_silent(machine: Machine) -> None:
     with WireServer(choose=job_of_workflow) as server:
         assert [machine.start(server.url) for _ in range(2)] == [Done(0, "", "")] * 2
         assert len(server.created) == len(server.requests) == 2
-    record = machine.root / "var/lib/pixxel/nightly.results.json"
-    assert check_results(record)["summary"]["created"] == 2
-    assert str(record.relative_to(machine.root)) in PAGE.text
+    results = machine.root / "var/lib/pixxel/nightly.results.json"
+    assert check_results(results)["summary"]["created"] == 2
+    assert str(results.relative_to(machine.root)) in PAGE.text
 
 
-def test_a_ledger_that_is_lost_stops_the_service(machine: Machine) -> None:
+def test_missing_ledger_stops_the_service(machine: Machine) -> None:
     (machine.root / "var/lib/pixxel/ledger.db").unlink()
     with WireServer(choose=job_of_workflow) as server:
         done = machine.start(server.url)
@@ -148,13 +148,13 @@ def test_a_ledger_that_is_lost_stops_the_service(machine: Machine) -> None:
     assert len(done.err.splitlines()) == 1
 
 
-def test_the_page_installs_the_units_that_are_there() -> None:
+def test_page_installs_the_existing_units() -> None:
     assert PAGE.block("start").splitlines()[0].split()[3:5] == [
         str(unit.relative_to(CHECKOUT)) for unit in (SERVICE, TIMER)
     ]
     for target in re.findall(r"\]\(((?:cron|systemd)/[\w./-]+)\)", PAGE.text):
         assert (CHECKOUT / "docs" / target).is_file()
-    installed = PAGE.block("install")
-    assert f"useradd --system {setting(SERVICE, 'User')}\n" in installed
-    assert f"-m 700 /var/lib/{setting(SERVICE, 'StateDirectory')}\n" in installed
+    commands = PAGE.block("install")
+    assert f"useradd --system {setting(SERVICE, 'User')}\n" in commands
+    assert f"-m 700 /var/lib/{setting(SERVICE, 'StateDirectory')}\n" in commands
     assert setting(SERVICE, "StateDirectoryMode") == "0700"

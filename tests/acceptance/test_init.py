@@ -18,7 +18,7 @@ def runner(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_it_writes_a_manifest_and_its_schema_and_says_what_is_next(tmp_path: Path) -> None:
+def test_writes_manifest_and_schema_and_prints_the_next_step(tmp_path: Path) -> None:
     done = runner("init", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.splitlines() == [
@@ -29,7 +29,7 @@ def test_it_writes_a_manifest_and_its_schema_and_says_what_is_next(tmp_path: Pat
     assert (tmp_path / "manifest.schema.json").read_text(encoding="utf-8") == schema.schema_text("manifest")
 
 
-def test_what_it_writes_is_valid_and_names_itself(tmp_path: Path) -> None:
+def test_manifest_is_valid_and_mentions_its_own_name(tmp_path: Path) -> None:
     runner("init", "nightly.yaml", cwd=tmp_path)
     text = (tmp_path / "nightly.yaml").read_text(encoding="utf-8")
     assert text.startswith("# yaml-language-server: $schema=manifest.schema.json\n")
@@ -38,7 +38,7 @@ def test_what_it_writes_is_valid_and_names_itself(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "nightly.yaml: ok, 3 jobs (1 disabled)\n", "")
 
 
-def test_its_settings_that_are_comments_are_valid_too(tmp_path: Path) -> None:
+def test_commented_settings_are_valid(tmp_path: Path) -> None:
     runner("init", cwd=tmp_path)
     lines = (tmp_path / "jobs.yaml").read_text(encoding="utf-8").splitlines()
     settings = ("# name:", "# once_per:", "# timezone:", "# submit:", "#   concurrency:", "#   rate:")
@@ -51,7 +51,7 @@ def test_its_settings_that_are_comments_are_valid_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["starter", "example"])
-def test_the_sandbox_knows_its_workflows_and_projects(name: str, tmp_path: Path) -> None:
+def test_sandbox_has_the_workflows_and_projects(name: str, tmp_path: Path) -> None:
     path = Path(__file__).parents[2] / "jobs.example.yaml"
     if name == "starter":
         runner("init", cwd=tmp_path)
@@ -60,12 +60,12 @@ def test_the_sandbox_knows_its_workflows_and_projects(name: str, tmp_path: Path)
         assert job.project_id in EXAMPLE.workflows[job.workflow_id].project_ids
 
 
-@pytest.mark.parametrize("made", ["file", "dangling link", "folder"])
-def test_it_never_writes_over_anything(made: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("existing", ["file", "dangling link", "directory"])
+def test_existing_file_is_never_overwritten(existing: str, tmp_path: Path) -> None:
     path = tmp_path / "jobs.yaml"
-    if made == "file":
-        path.write_text("mine", encoding="utf-8")
-    elif made == "folder":
+    if existing == "file":
+        path.write_text("existing", encoding="utf-8")
+    elif existing == "directory":
         path.mkdir()
     else:
         path.symlink_to(tmp_path / "elsewhere")
@@ -73,31 +73,31 @@ def test_it_never_writes_over_anything(made: str, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: jobs.yaml already exists\n  ")
     assert [path.name for path in tmp_path.iterdir()] == ["jobs.yaml"]
-    assert not path.is_file() or path.read_text(encoding="utf-8") == "mine"
+    assert not path.is_file() or path.read_text(encoding="utf-8") == "existing"
 
 
-def test_a_schema_that_is_there_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "manifest.schema.json").write_text("mine", encoding="utf-8")
+def test_existing_schema_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "manifest.schema.json").write_text("existing", encoding="utf-8")
     done = runner("init", cwd=tmp_path)
     assert (done.returncode, done.stderr.splitlines()[0]) == (0, "wrote jobs.yaml")
-    assert (tmp_path / "manifest.schema.json").read_text(encoding="utf-8") == "mine"
+    assert (tmp_path / "manifest.schema.json").read_text(encoding="utf-8") == "existing"
 
 
-def test_no_folder_is_made(tmp_path: Path) -> None:
+def test_missing_directory_is_not_created(tmp_path: Path) -> None:
     done = runner("init", "new/jobs.yaml", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (2, "error: the directory new does not exist\n  Create it: mkdir -p new\n")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
+def test_parent_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = runner("init", "file/jobs.yaml", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: file/jobs.yaml cannot be written: Not a directory\n")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write anywhere")
+def test_directory_without_write_permission(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     done = runner("init", cwd=tmp_path)
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""Very many jobs with lost answers, in small: what is held does not grow, and all are accounted for, in order."""
+"""A small load test with lost responses: memory does not grow, and all jobs are accounted for, in order."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from support import load
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc here to look at")
+pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 
 
-def test_a_load_in_small(tmp_path: Path) -> None:
+def test_small_load(tmp_path: Path) -> None:
     done = load.run(tmp_path, jobs=600, concurrency=16, every=0.02)
     sys.stdout.write(f"{done}\n")
     assert done.samples
