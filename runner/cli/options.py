@@ -204,9 +204,17 @@ def integer(
     return setting(name, text, **{"type": click.IntRange(minimum, maximum), "metavar": "N", **attributes})
 
 
-def _job_names(name: str, text: str, metavar: str) -> Callable[[_Command], _Command]:
-    complete = completers.complete_job_names
-    return click.option(name, multiple=True, metavar=metavar, shell_complete=complete, help=f"{text} Can be repeated.")
+def repeatable(
+    name: str, text: str, metavar: str, complete: Any = None, **attributes: Any
+) -> Callable[[_Command], _Command]:
+    """An option that can be given several times."""
+    attributes |= {"multiple": True, "metavar": metavar, "shell_complete": complete}
+    return click.option(name, help=f"{text} Can be repeated.", **attributes)
+
+
+def output_format(*formats: str, text: str = "Output format.") -> Callable[[_Command], _Command]:
+    """The option `--format`; the first format is the default."""
+    return click.option("--format", type=click.Choice(formats), default=formats[0], show_default=True, help=text)
 
 
 _PATH = click.Path(path_type=Path)
@@ -275,8 +283,8 @@ cost_limit = _combine(
 )
 
 selection = _combine(
-    _job_names("--only", "Submit only jobs whose name matches.", "NAME-GLOB"),
-    _job_names("--again", "Submit a job that was already created once more.", "NAME"),
+    repeatable("--only", "Submit only jobs whose name matches.", "NAME-GLOB", completers.complete_job_names),
+    repeatable("--again", "Submit a job that was already created once more.", "NAME", completers.complete_job_names),
     click.option("--resume", is_flag=True, help="Resume the unfinished run: submit only what was not created."),
     click.option("--new", is_flag=True, help="Start a new run, although the last one is unfinished."),
 )

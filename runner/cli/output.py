@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -121,19 +122,21 @@ class OutputOptions:
         `load_previous` gives the previous runs of manifests that did not run this time. The prometheus report includes
         them: a metric that disappears raises no alert.
         """
-        success = True
+        errors: list[RefusedError] = []
         for name, path in self.reports:
             reported = [*items, *load_previous()] if name == "prometheus" else items
             style = Style(list_all=True, several_manifests=self.several)
-            success = _try(_write_report, path, formats[name], reported, style) and success
+            with _collecting(errors):
+                _REPORT_FILE.write(path, (formats[name](reported, style), "\n"))
         if not quiet:
             style = Style(console.width(sys.stdout), console.is_colored(sys.stdout), self.every, self.several)
-            success = _try(_print, formats[self.format], items, style) and success
+            with _collecting(errors):
+                console.output(formats[self.format](items, style))
         summary = os.environ.get(_STEP_SUMMARY)
         if summary and "github" in (self.format, *(name for name, _ in self.reports)):
-            style = Style(several_manifests=self.several)
-            success = _try(_append_summary, Path(summary), formats["markdown"], items, style) and success
-        return success
+            with _collecting(errors):
+                _append_summary(Path(summary), formats["markdown"](items, Style(several_manifests=self.several)))
+        return not errors
 
 
 def _identify(path: Path) -> set[Hashable]:
@@ -146,19 +149,21 @@ def _identify(path: Path) -> set[Hashable]:
     return {*identities, (status.st_dev, status.st_ino)}
 
 
-def _write_report(path: Path, make: Report[_T], items: _T, style: Style) -> None:
-    _REPORT_FILE.write(path, (make(items, style), "\n"))
+@contextmanager
+def _collecting(errors: list[RefusedError]) -> Iterator[None]:
+    """Print and collect an error, which does not keep the other reports from being written."""
+    try:
+        yield
+    except RefusedError as error:
+        console.error(error)
+        errors.append(error)
 
 
-def _print(make: Report[_T], items: _T, style: Style) -> None:
-    console.output(make(items, style))
-
-
-def _append_summary(path: Path, make: Report[_T], items: _T, style: Style) -> None:
+def _append_summary(path: Path, markdown: str) -> None:
     """Append to the summary of a GitHub Actions step, which other commands of the step may have written to."""
     try:
         with open(path, "a", encoding="utf-8", opener=_open_nonblocking) as file:
-            file.write(github.truncate_summary(make(items, style), file.tell()) + "\n")
+            file.write(github.truncate_summary(markdown, file.tell()) + "\n")
     except OSError as error:
         raise RefusedError(f"{_STEP_SUMMARY} {path} cannot be written: {error.strerror}") from error
 
@@ -166,13 +171,3 @@ def _append_summary(path: Path, make: Report[_T], items: _T, style: Style) -> No
 def _open_nonblocking(path: str, flags: int) -> int:
     """Open a file. A pipe without a reader is an error: waiting for one would keep the command from ending."""
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
-
-
-def _try(write: Callable[..., None], *arguments: Any) -> bool:
-    """Whether it could be written. An error is printed, and does not keep the others from being written."""
-    try:
-        write(*arguments)
-    except RefusedError as error:
-        console.error(error)
-        return False
-    return True

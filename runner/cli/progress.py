@@ -9,16 +9,7 @@ from contextlib import contextmanager
 from typing import assert_never
 
 from runner.cli import console, terminal
-from runner.core.models import (
-    Created,
-    ErrorInfo,
-    InDoubt,
-    NotCreated,
-    Outcome,
-    Skipped,
-    Submission,
-    describe_outcome,
-)
+from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated, Outcome, Skipped, Submission, describe_outcome
 from runner.core.text import escape_unprintable, truncate
 from runner.runs.reconcile import Finding
 

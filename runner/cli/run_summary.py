@@ -15,16 +15,7 @@ from runner.cli.output import OutputOptions
 from runner.client.failures import hint_for
 from runner.core.errors import ManifestError, RunnerError
 from runner.core.exit_codes import Exit, worst_exit
-from runner.core.models import (
-    Created,
-    Entry,
-    ErrorInfo,
-    InDoubt,
-    NotCreated,
-    Outcome,
-    Skipped,
-    describe_outcome,
-)
+from runner.core.models import Created, Entry, ErrorInfo, InDoubt, NotCreated, Outcome, Skipped, describe_outcome
 from runner.core.text import escape_unprintable
 from runner.runs import execution
 from runner.runs.summary import RunSummary

@@ -50,20 +50,13 @@ class Request:
 
 @click.command("resolve")
 @click.argument("manifest", metavar="[MANIFEST]", required=False, shell_complete=completers.complete_files)
-@click.option(
+@options.repeatable(
     "--adopt",
-    multiple=True,
-    metavar="NAME=JOB_ID",
-    shell_complete=ledger_completers.complete_adoptions,
-    help="Record that the job NAME was created as JOB_ID. Can be repeated.",
+    "Record that the job NAME was created as JOB_ID.",
+    "NAME=JOB_ID",
+    ledger_completers.complete_adoptions,
 )
-@click.option(
-    "--absent",
-    multiple=True,
-    metavar="NAME",
-    shell_complete=ledger_completers.complete_doubts,
-    help="Record that the job NAME was not created. Can be repeated.",
-)
+@options.repeatable("--absent", "Record that the job NAME was not created.", "NAME", ledger_completers.complete_doubts)
 @click.option(
     "--run",
     default="",
@@ -75,13 +68,7 @@ class Request:
 @options.ledger
 @options.settle
 @options.lock_timeout
-@click.option(
-    "--format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Output format: a line per job, or a JSON array.",
-)
+@options.output_format("text", "json", text="Output format: a line per job, or a JSON array.")
 @options.colors
 def command(**parameters: Any) -> Exit:
     """Look up the jobs in doubt of MANIFEST (a file, or a name in the ledger) or of all manifests.

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from runner.cli import completers, console, ledger_access
+from runner.cli import completers, console, ledger_access, options
 from runner.core.exit_codes import Exit
 from runner.core.text import escape_unprintable
 from runner.ledger.rows import RunRow
@@ -49,15 +49,8 @@ class _Line:
     metavar="N",
     help="List at most N runs; 0 means all.",
 )
-@click.option(
-    "--format",
-    "output_format",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="Output format.",
-)
-def command(manifest: str | None, ledger: Path | None, sandbox: bool, limit: int, output_format: str) -> Exit:
+@options.output_format("table", "json")
+def command(manifest: str | None, ledger: Path | None, sandbox: bool, limit: int, format: str) -> Exit:  # noqa: A002 - the option's name
     """List the runs of MANIFEST (a file, or a name in the ledger) or of all manifests, newest first.
 
     The counts are of the jobs that a run sent itself, in their present state: they include what a later lookup or run
@@ -67,7 +60,7 @@ def command(manifest: str | None, ledger: Path | None, sandbox: bool, limit: int
     with ledger_access.open_ledger(path, read_only=True) as opened:
         name = None if manifest is None else ledger_access.resolve_name(opened, manifest)
         lines, total = _read_lines(opened, name, limit)
-    if output_format == "json":
+    if format == "json":
         console.output(json.dumps([_to_json(line) for line in lines], indent=2))
     elif lines:
         console.output(ledger_access.format_table(_TITLES, [_to_cells(line) for line in lines], _ALIGN))
