@@ -13,14 +13,14 @@ from pathlib import Path
 
 from bench import servers
 from bench.errors import BenchError
-from bench.processes import Place, run, succeeds
-from bench.responses import answer
+from bench.processes import Location, run, succeeds
+from bench.responses import job_response
 from bench.servers import Server
 from bench.sizes import Sizes
 
 KEY = "bench-key"
 _BASELINES = Path(__file__).with_name("baselines")
-_ROOM = 4  # times: the ledger, its log and the results file each hold every answer
+_SPACE_FACTOR = 4  # times: the ledger, its log and the results file each hold every answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Kit:
         return program("pixxel-runner")
 
     @contextmanager
-    def folder(self) -> Iterator[Path]:
+    def temporary_directory(self) -> Iterator[Path]:
         """A fresh folder, removed with all that is in it."""
         with tempfile.TemporaryDirectory(prefix="pixxel-bench-", dir=self.root) as path:
             yield Path(path)
@@ -50,21 +50,24 @@ class Kit:
     @contextmanager
     def server(self, size: int = 0) -> Iterator[Server]:
         """A fast server, whose answers have `size` bytes, or as many as a plain one has."""
-        with self.folder() as folder:
+        with self.temporary_directory() as folder:
             if self.nginx is None:
-                with servers.serving_asyncio(answer(size), folder) as server:
+                with servers.run_asyncio(job_response(size), folder) as server:
                     yield server
             else:
-                with servers.serving_nginx(self.nginx, answer(size), folder) as server:
+                with servers.run_nginx(self.nginx, job_response(size), folder) as server:
                     yield server
 
     @contextmanager
     def slow_server(self) -> Iterator[Server]:
         """A server that keeps each request for a while. It is always our own."""
-        with self.folder() as folder, servers.serving_asyncio(answer(), folder, self.sizes.delay) as server:
+        with (
+            self.temporary_directory() as folder,
+            servers.run_asyncio(job_response(), folder, self.sizes.delay) as server,
+        ):
             yield server
 
-    def place(self, folder: Path, server: Server | None = None) -> Place:
+    def location(self, folder: Path, server: Server | None = None) -> Location:
         """A folder to run a program in, in an environment of nothing but what is needed."""
         environment = {
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
@@ -73,32 +76,32 @@ class Kit:
         }
         if server is not None:
             environment |= {"PIXXEL_API_KEY": KEY, "PIXXEL_BASE_URL": server.url}
-        return Place(folder, environment)
+        return Location(folder, environment)
 
     def has(self, command: str) -> bool:
         """Whether pixxel-runner has a command."""
-        with self.folder() as folder:
-            return succeeds([self.runner, command, "--help"], self.place(folder))
+        with self.temporary_directory() as folder:
+            return succeeds([self.runner, command, "--help"], self.location(folder))
 
     def warm_up(self) -> None:
         """Have every Python program compiled and in memory before the first turn."""
-        with self.folder() as folder:
-            place = self.place(folder)
+        with self.temporary_directory() as folder:
+            place = self.location(folder)
             for command in ("run", "validate"):
                 run([self.runner, command, "--help"], place)
             run([sys.executable, "-c", "import click, jsonschema, requests, urllib3, yaml"], place)
             run([program("check-jsonschema"), "--version"], place)
 
-    def need_room(self, size: int, jobs: int) -> None:
+    def require_space(self, size: int, jobs: int) -> None:
         """Raise BenchError when the disk has no room for so many answers of a size."""
-        needed, free = _ROOM * size * jobs, shutil.disk_usage(self.root).free
+        needed, free = _SPACE_FACTOR * size * jobs, shutil.disk_usage(self.root).free
         if free < needed:
             raise BenchError(
                 f"{needed / 2**30:.1f} GiB of disk are needed for temporary files; {free / 2**30:.1f} free"
             )
 
 
-def rival(name: str) -> list[str]:
+def baseline(name: str) -> list[str]:
     """The start of the command of a script in `baselines`."""
     return [sys.executable, "-P", str(_BASELINES / f"{name}.py")]
 

@@ -18,7 +18,7 @@ _DISTRIBUTIONS = ("pixxel-runner", "click", "jsonschema", "PyYAML", "urllib3", "
 _VERSION = re.compile(r"[0-9]+(?:\.[0-9]+)+")
 
 
-def described(kit: Kit) -> list[tuple[str, str]]:
+def describe(kit: Kit) -> list[tuple[str, str]]:
     """The facts, each with its name."""
     return [
         ("processor", f"{_processor()}, {_cores()} cores"),
@@ -31,11 +31,11 @@ def described(kit: Kit) -> list[tuple[str, str]]:
         ("libyaml", "yes" if getattr(yaml, "__with_libyaml__", False) else "no"),
         ("SQLite", sqlite3.sqlite_version),
         ("curl", _version([program("curl"), "--version"])),
-        ("server", server(kit)),
+        ("server", server_name(kit)),
     ]
 
 
-def server(kit: Kit) -> str:
+def server_name(kit: Kit) -> str:
     """Which server takes the jobs, with its version."""
     return "asyncio, the benchmark's own" if kit.nginx is None else f"nginx {_version([kit.nginx, '-v'])}"
 

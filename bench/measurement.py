@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from bench.groups import GROUPS, Turns
 from bench.kit import Kit
 from bench.processes import Sample
-from bench.rows import Outcome, Row, outcome
+from bench.rows import Row, RowResult, summarize_row
 
 
-def measure(kit: Kit, rows: Sequence[Row], say: Callable[[str], None]) -> list[Outcome]:
+def measure(kit: Kit, rows: Sequence[Row], say: Callable[[str], None]) -> list[RowResult]:
     """Measure what some rows need, and nothing else. Raises BenchError when a program fails."""
     kit.warm_up()
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, RowResult] = {}
     for name, group in GROUPS.items():
         wanted = [row for row in rows if row.group == name]
         if not wanted:
@@ -23,7 +23,7 @@ def measure(kit: Kit, rows: Sequence[Row], say: Callable[[str], None]) -> list[O
         with group.open(kit) as every:
             turns = {program: turn for program, turn in every.items() if program in programs}
             samples = _take_turns(name, turns, group.turns(kit.sizes), say, warm=group.warm)
-        outcomes |= {row.name: outcome(row, samples) for row in wanted}
+        outcomes |= {row.name: summarize_row(row, samples) for row in wanted}
     return [outcomes[row.name] for row in rows]
 
 

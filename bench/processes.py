@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.errors import BenchError
 
-_LONGEST = 3600.0  # seconds: a program that hangs is a program that failed
+_TIMEOUT = 3600.0  # seconds: a program that hangs is a program that failed
 _TAIL = 2_000  # characters of what a program that failed had to say
 
 
@@ -34,30 +34,32 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Location:
     """Where a program runs: its folder, and all of its environment."""
 
-    folder: Path
+    directory: Path
     environment: Mapping[str, str]
 
     @property
     def output(self) -> Path:
         """What the last program here wrote to stdout."""
-        return self.folder / "stdout.txt"
+        return self.directory / "stdout.txt"
 
     @property
-    def talk(self) -> Path:
+    def errors(self) -> Path:
         """What it wrote to stderr."""
-        return self.folder / "stderr.txt"
+        return self.directory / "stderr.txt"
 
 
-def run(command: Sequence[str], place: Place, *, reads: Path | None = None, jobs: int = 0, code: int = 0) -> Sample:
+def run(
+    command: Sequence[str], place: Location, *, stdin_path: Path | None = None, jobs: int = 0, code: int = 0
+) -> Sample:
     """Run a program to its end.
 
     Args:
         command: the program's path and its arguments.
         place: where.
-        reads: the file that is its standard input; nothing when not given.
+        stdin_path: file to read as standard input; empty input if None.
         jobs: how many jobs it is to send, for the sample.
         code: the exit code that means success.
 
@@ -65,23 +67,28 @@ def run(command: Sequence[str], place: Place, *, reads: Path | None = None, jobs
         BenchError: it ended with another exit code, or did not end.
     """
     with (
-        (reads or Path(os.devnull)).open("rb") as stdin,
+        (stdin_path or Path(os.devnull)).open("rb") as stdin,
         place.output.open("wb") as stdout,
-        place.talk.open("wb") as stderr,
+        place.errors.open("wb") as stderr,
     ):
         started = time.perf_counter()
         process = subprocess.Popen(
-            command, cwd=place.folder, env=place.environment, stdin=stdin, stdout=stdout, stderr=stderr
+            command, cwd=place.directory, env=place.environment, stdin=stdin, stdout=stdout, stderr=stderr
         )
         sample = _reap(process, started, jobs)
         status = process.returncode
     if status != code:
-        said = (place.output.read_text("utf-8", "replace")[-_TAIL:], place.talk.read_text("utf-8", "replace")[-_TAIL:])
-        raise BenchError(f"{_in_words(command)} ended with {status} and not with {code}:\n{''.join(said).strip()}")
+        said = (
+            place.output.read_text("utf-8", "replace")[-_TAIL:],
+            place.errors.read_text("utf-8", "replace")[-_TAIL:],
+        )
+        raise BenchError(
+            f"{_format_command(command)} ended with {status} and not with {code}:\n{''.join(said).strip()}"
+        )
     return sample
 
 
-def succeeds(command: Sequence[str], place: Place) -> bool:
+def succeeds(command: Sequence[str], place: Location) -> bool:
     """Whether a program ends with 0."""
     try:
         run(command, place)
@@ -92,7 +99,7 @@ def succeeds(command: Sequence[str], place: Place) -> bool:
 
 def _reap(process: subprocess.Popen[bytes], started: float, jobs: int) -> Sample:
     """Wait for the end, and see what was used, which `Popen.wait` does not tell."""
-    limit = threading.Timer(_LONGEST, os.kill, (process.pid, signal.SIGKILL))
+    limit = threading.Timer(_TIMEOUT, os.kill, (process.pid, signal.SIGKILL))
     limit.daemon = True
     limit.start()
     try:
@@ -109,5 +116,5 @@ def _reap(process: subprocess.Popen[bytes], started: float, jobs: int) -> Sample
     return Sample(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit, jobs)
 
 
-def _in_words(command: Sequence[str]) -> str:
+def _format_command(command: Sequence[str]) -> str:
     return " ".join(Path(word).name if os.sep in word else word for word in command)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from bench import machine
 from bench.kit import Kit
-from bench.responses import answer
-from bench.rows import Figure, Outcome, Quantity, Target
+from bench.responses import job_response
+from bench.rows import Figure, Quantity, RowResult, Target
 from bench.sizes import Sizes
 
 MARK = "<!-- What stands below is written by hand, and kept. -->"
@@ -27,7 +27,7 @@ A ratio is that of the medians; in brackets are the least and the largest of a s
 _TITLES = ("row", "measure", "median (min–max)", "against", "median (min–max)", "ratio (by turns)", "target", "met")
 
 
-def table(outcomes: Iterable[Outcome], sizes: Sizes) -> str:
+def table(outcomes: Iterable[RowResult], sizes: Sizes) -> str:
     """The rows as a table of Markdown, in columns."""
     lines = [_TITLES, *(_cells(one, sizes) for one in outcomes)]
     widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
@@ -38,12 +38,14 @@ def table(outcomes: Iterable[Outcome], sizes: Sizes) -> str:
     )
 
 
-def document(outcomes: Sequence[Outcome], kit: Kit, *, tiny: bool) -> str:
+def document(outcomes: Sequence[RowResult], kit: Kit, *, tiny: bool) -> str:
     """What `RESULTS.md` has to say."""
     remarks = [f"- {one.row.name}: {one.remark}." for one in outcomes if one.remark]
-    facts = [f"- {name}: {fact}" for name, fact in machine.described(kit)]
+    facts = [f"- {name}: {fact}" for name, fact in machine.describe(kit)]
     warning = ["**Tiny sizes: these figures mean nothing.**", ""] if tiny else []
-    about = _ABOUT.format(date=f"{datetime.now(UTC):%-d %B %Y}", server=machine.server(kit), size=answer().size)
+    about = _ABOUT.format(
+        date=f"{datetime.now(UTC):%-d %B %Y}", server=machine.server_name(kit), size=job_response().size
+    )
     return "\n".join([about, *warning, table(outcomes, kit.sizes), "", *remarks, "", "## The machine", "", *facts, ""])
 
 
@@ -54,8 +56,8 @@ def write(text: str, path: Path) -> None:
     path.write_text(text + (f"\n{mark}{kept}" if mark else f"\n{MARK}\n"), encoding="utf-8")
 
 
-def _cells(one: Outcome, sizes: Sizes) -> tuple[str, ...]:
-    measure, against = one.row.words(sizes)
+def _cells(one: RowResult, sizes: Sizes) -> tuple[str, ...]:
+    measure, against = one.row.describe(sizes)
     return (
         one.row.name,
         measure,
@@ -71,14 +73,14 @@ def _cells(one: Outcome, sizes: Sizes) -> tuple[str, ...]:
 def _figure(figure: Figure | None, quantity: Quantity) -> str:
     if figure is None:
         return ""
-    middle = quantity.form(figure.middle)
+    middle = quantity.format(figure.median)
     if figure.low == figure.high:
         return middle
-    return f"{middle} ({quantity.spread(figure.low, figure.high, figure.middle)})"
+    return f"{middle} ({quantity.format_range(figure.low, figure.high, figure.median)})"
 
 
 def _ratio(ratio: Figure | None) -> str:
-    return "" if ratio is None else f"{_digits(ratio.middle)} ({_digits(ratio.low)}–{_digits(ratio.high)})"
+    return "" if ratio is None else f"{_digits(ratio.median)} ({_digits(ratio.low)}–{_digits(ratio.high)})"
 
 
 def _digits(value: float) -> str:
@@ -88,11 +90,11 @@ def _digits(value: float) -> str:
 def _target(target: Target | None, quantity: Quantity) -> str:
     if target is None:
         return "stated"
-    bound = quantity.form(target.bound) if target.absolute else f"{target.bound:g} ×"
+    bound = quantity.format(target.bound) if target.absolute else f"{target.bound:g} ×"
     return f"{'at least' if target.least else 'at most'} {bound}"
 
 
-def _verdict(one: Outcome) -> str:
+def _verdict(one: RowResult) -> str:
     if one.ours is None:
         return "not there"
     return {None: "", True: "yes", False: "no"}[one.met]

@@ -14,7 +14,7 @@ _ID = "\0"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ResponseTemplate:
     """A body in two parts, with the id between them; ASCII. `padding` is the part of `after` that makes it large."""
 
     before: str
@@ -27,7 +27,7 @@ class Answer:
         return len(self.before) + 32 + len(self.after)
 
 
-def answer(size: int = 0) -> Answer:
+def job_response(size: int = 0) -> ResponseTemplate:
     """A job as the API tells of it when it has just been accepted; padded to some `size` in bytes."""
     job = {
         "created_by": _USER,
@@ -48,4 +48,4 @@ def answer(size: int = 0) -> Answer:
     text = json.dumps(job, separators=(",", ":"))
     before, after = text.split(json.dumps(_ID)[1:-1])
     logs = "A" * max(0, size - len(before) - len(after) - 32)  # base64, as the API has it there
-    return Answer(before, after.replace('"info_logs":""', f'"info_logs":"{logs}"'), logs)
+    return ResponseTemplate(before, after.replace('"info_logs":""', f'"info_logs":"{logs}"'), logs)

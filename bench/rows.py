@@ -22,11 +22,11 @@ class Quantity:
     digits: int = 0
     small: str = ""  # a thousandth of the unit
 
-    def form(self, value: float) -> str:
+    def format(self, value: float) -> str:
         """A value in words."""
         return f"{self._number(value, value)} {self._unit(value)}"
 
-    def spread(self, low: float, high: float, middle: float) -> str:
+    def format_range(self, low: float, high: float, middle: float) -> str:
         """From the least to the most, in the unit in which the middle is told."""
         return f"{self._number(low, middle)}–{self._number(high, middle)}"
 
@@ -82,7 +82,7 @@ class Row:
         """The names of the programs that have to be run for it."""
         return {self.ours} | ({self.theirs} if self.theirs else set())
 
-    def words(self, sizes: Sizes) -> tuple[str, str]:
+    def describe(self, sizes: Sizes) -> tuple[str, str]:
         """What is measured, and against what."""
         values = {name: getattr(sizes, name) for name in Sizes.__slots__}
         return self.measure.format(**values), self.against.format(**values)
@@ -92,7 +92,7 @@ class Row:
 class Figure:
     """A median, and the least and the most."""
 
-    middle: float
+    median: float
     low: float
     high: float
 
@@ -104,7 +104,7 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RowResult:
     """What came of a row: the figures, the ratio of the medians with that of each turn as its spread, the verdict.
 
     `ours` is None where the program has no such command; `met` is None where nothing is aimed at.
@@ -118,23 +118,23 @@ class Outcome:
     remark: str = ""
 
 
-def outcome(row: Row, samples: Samples) -> Outcome:
+def summarize_row(row: Row, samples: Samples) -> RowResult:
     """Make a row of what its group measured."""
     if row.ours not in samples:
-        return Outcome(row, None)
+        return RowResult(row, None)
     mine = [row.quantity.of(sample) for sample in samples[row.ours]]
     ours, remark = Figure.of(mine), row.remark(samples[row.ours])
     if row.theirs is None:
-        return Outcome(row, ours, met=_met(row, ours), remark=remark)
+        return RowResult(row, ours, met=_met(row, ours), remark=remark)
     others = [row.quantity.of(sample) for sample in samples[row.theirs]]
     theirs = Figure.of(others)
     turns = Figure.of(_ratio(row, one, other) for one, other in zip(mine, others, strict=True))
-    ratio = Figure(_ratio(row, ours.middle, theirs.middle), turns.low, turns.high)
-    return Outcome(row, ours, theirs, ratio, _met(row, ratio), remark)
+    ratio = Figure(_ratio(row, ours.median, theirs.median), turns.low, turns.high)
+    return RowResult(row, ours, theirs, ratio, _met(row, ratio), remark)
 
 
 def _met(row: Row, figure: Figure) -> bool | None:
-    return None if row.target is None else row.target.met(figure.middle)
+    return None if row.target is None else row.target.met(figure.median)
 
 
 def _ratio(row: Row, ours: float, theirs: float) -> float:

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Protocol
 
 from bench.errors import BenchError
-from bench.responses import Answer
+from bench.responses import ResponseTemplate
 
-_PATIENCE = 10.0  # seconds for a server to come up, and to end
-_OURS = Path(__file__).with_name("asyncserver.py")
-_PIECE = 4_000  # characters: nginx takes words of up to 4,096 in its configuration
+_TIMEOUT = 10.0  # seconds for a server to come up, and to end
+_ASYNCIO_SERVER = Path(__file__).with_name("asyncserver.py")
+_CHUNK_SIZE = 4_000  # characters: nginx takes words of up to 4,096 in its configuration
 
 _CONFIGURATION = """\
 daemon off;
@@ -53,7 +53,7 @@ http {{
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class ServerCounts:
     """What a server saw: requests; and where it tells, the seconds from the first one's coming to the last answer.
 
     `held` is how many seconds it kept a request, on average.
@@ -71,10 +71,10 @@ class Server(Protocol):
     def url(self) -> str:
         """Its origin."""
 
-    def restart(self) -> None:
+    def reset_counts(self) -> None:
         """Begin to count anew."""
 
-    def tally(self) -> Tally:
+    def counts(self) -> ServerCounts:
         """What it saw since then."""
 
 
@@ -88,7 +88,7 @@ def nginx() -> str | None:
 
 
 @contextmanager
-def serving_nginx(path: str, answer: Answer, folder: Path) -> Iterator[Server]:
+def run_nginx(path: str, answer: ResponseTemplate, folder: Path) -> Iterator[Server]:
     """Run nginx meanwhile, with all that it writes in a folder of its own."""
     port = _free_port()
     configuration = folder / "nginx.conf"
@@ -104,12 +104,12 @@ def serving_nginx(path: str, answer: Answer, folder: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def serving_asyncio(answer: Answer, folder: Path, delay: float = 0.0) -> Iterator[Server]:
+def run_asyncio(answer: ResponseTemplate, folder: Path, delay: float = 0.0) -> Iterator[Server]:
     """Run the server that we bring meanwhile. It answers after so many seconds."""
     before, after = folder / "before", folder / "after"
     before.write_text(answer.before, encoding="ascii")
     after.write_text(answer.after, encoding="ascii")
-    command = [sys.executable, "-P", str(_OURS), str(before), str(after), "--delay", str(delay)]
+    command = [sys.executable, "-P", str(_ASYNCIO_SERVER), str(before), str(after), "--delay", str(delay)]
     with (
         (folder / "talk").open("wb") as talk,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=talk, text=True) as process,
@@ -131,11 +131,11 @@ class _Nginx:
         self._seen = 0
         self.url = f"http://127.0.0.1:{port}"
 
-    def restart(self) -> None:
+    def reset_counts(self) -> None:
         self._seen = self._requests()
 
-    def tally(self) -> Tally:
-        return Tally(self._requests() - self._seen - 1)  # this look is one of them
+    def counts(self) -> ServerCounts:
+        return ServerCounts(self._requests() - self._seen - 1)  # this look is one of them
 
     def _requests(self) -> int:
         told = _get(self._port, "/bench/status").decode()
@@ -150,20 +150,20 @@ class _Asyncio:
         self._port = port
         self.url = f"http://127.0.0.1:{port}"
 
-    def restart(self) -> None:
+    def reset_counts(self) -> None:
         _get(self._port, "/bench/restart")
 
-    def tally(self) -> Tally:
-        return Tally(**json.loads(_get(self._port, "/bench/status")))
+    def counts(self) -> ServerCounts:
+        return ServerCounts(**json.loads(_get(self._port, "/bench/status")))
 
 
-def _nginx_configuration(answer: Answer, folder: Path, port: int) -> str:
-    whole, rest = divmod(len(answer.padding), _PIECE)
+def _nginx_configuration(answer: ResponseTemplate, folder: Path, port: int) -> str:
+    whole, rest = divmod(len(answer.padding), _CHUNK_SIZE)
     after = answer.after.replace(answer.padding, "$piece" * whole + "$rest") if answer.padding else answer.after
     return _CONFIGURATION.format(
         folder=folder,
         port=port,
-        piece=answer.padding[:_PIECE],
+        piece=answer.padding[:_CHUNK_SIZE],
         rest=answer.padding[:rest],
         before=answer.before,
         after=after,
@@ -177,7 +177,7 @@ def _free_port() -> int:
 
 
 def _get(port: int, path: str) -> bytes:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT)
     try:
         connection.request("GET", path, headers={"Connection": "close"})
         return connection.getresponse().read()
@@ -186,10 +186,10 @@ def _get(port: int, path: str) -> bytes:
 
 
 def _wait_for(server: Server, process: subprocess.Popen[bytes] | subprocess.Popen[str], talk: Path) -> None:
-    until = time.monotonic() + _PATIENCE
+    until = time.monotonic() + _TIMEOUT
     while True:
         try:
-            server.restart()
+            server.reset_counts()
         except OSError:
             if process.poll() is not None or time.monotonic() > until:
                 raise BenchError(f"the server did not start: {talk.read_text()}") from None
@@ -201,7 +201,7 @@ def _wait_for(server: Server, process: subprocess.Popen[bytes] | subprocess.Pope
 def _end(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
     process.terminate()
     try:
-        process.wait(_PATIENCE)
+        process.wait(_TIMEOUT)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from bench import manifests
 from bench.errors import BenchError
-from bench.kit import KEY, Kit, program, rival
-from bench.processes import Place, Sample, run
+from bench.kit import KEY, Kit, baseline, program
+from bench.processes import Location, Sample, run
 from bench.servers import Server
 
 _THREADS = "8"  # what pixxel-runner has by default
@@ -18,36 +18,36 @@ _HEAD = 16_384  # characters: of a results file only the beginning is read, whic
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class Workload:
     """So many jobs to send to a server: a manifest, and the same as URLs and for curl, in a folder."""
 
     kit: Kit
     server: Server
-    folder: Path
+    directory: Path
     jobs: int
 
     @property
     def manifest(self) -> Path:
         """The manifest."""
-        return self.folder / "manifest.yaml"
+        return self.directory / "manifest.yaml"
 
     @property
     def urls(self) -> Path:
         """Each job's URL on a line."""
-        return self.folder / "urls.txt"
+        return self.directory / "urls.txt"
 
     @property
     def configuration(self) -> Path:
         """The same for curl."""
-        return self.folder / "curl.txt"
+        return self.directory / "curl.txt"
 
     @property
-    def place(self) -> Place:
+    def location(self) -> Location:
         """Its folder, to run a program in."""
-        return self.kit.place(self.folder, self.server)
+        return self.kit.location(self.directory, self.server)
 
     @classmethod
-    def prepared(cls, kit: Kit, server: Server, folder: Path, jobs: int) -> Work:
+    def prepare(cls, kit: Kit, server: Server, folder: Path, jobs: int) -> Workload:
         """Work whose files are written."""
         work = cls(kit, server, folder, jobs)
         manifests.write_manifest(work.manifest, jobs)
@@ -55,55 +55,55 @@ class Work:
         manifests.write_curl_config(work.configuration, jobs, server.url, KEY)
         return work
 
-    def anew(self, *flags: str) -> Sample:
+    def fresh_run(self, *flags: str) -> Sample:
         """`pixxel-runner run` in a fresh folder with a fresh ledger."""
-        with self.kit.folder() as folder:
-            place = self.kit.place(folder, self.server)
+        with self.kit.temporary_directory() as folder:
+            place = self.kit.location(folder, self.server)
             (folder / self.manifest.name).write_bytes(self.manifest.read_bytes())
             return self.run(place, self.jobs, *flags)
 
-    def run(self, place: Place, sends: int, *flags: str) -> Sample:
+    def run(self, place: Location, sends: int, *flags: str) -> Sample:
         """`pixxel-runner run` where a manifest lies already, which is to send so many jobs."""
-        self.server.restart()
+        self.server.reset_counts()
         sample = run([self.kit.runner, "run", self.manifest.name, *flags], place, jobs=sends)
-        self._hold_to("pixxel-runner run", sends)
-        created = _created(place.folder / _RESULTS)
+        self._check_posts("pixxel-runner run", sends)
+        created = _created(place.directory / _RESULTS)
         if created != self.jobs:
             raise BenchError(f"pixxel-runner run has {created} created jobs on record, and not {self.jobs}")
         return sample
 
     def validate(self) -> Sample:
         """`pixxel-runner validate`."""
-        return run([self.kit.runner, "validate", self.manifest.name], self.place, jobs=self.jobs)
+        return run([self.kit.runner, "validate", self.manifest.name], self.location, jobs=self.jobs)
 
     def urllib3(self) -> Sample:
         """A bare urllib3 pool in threads."""
-        return self._sent([*rival("urllib3_loop"), KEY, self.urls.name, _THREADS])
+        return self._run_and_verify([*baseline("urllib3_loop"), KEY, self.urls.name, _THREADS])
 
     def requests(self) -> Sample:
         """The requests library in threads."""
-        return self._sent([*rival("requests_loop"), KEY, self.urls.name, _THREADS])
+        return self._run_and_verify([*baseline("requests_loop"), KEY, self.urls.name, _THREADS])
 
     def xargs(self) -> Sample:
         """A curl for each job, eight at a time."""
         curl = [program("curl"), "--silent", "--show-error", "--fail", "--request", "POST"]
         key = ["--header", f"Authorization: {KEY}"]
-        return self._sent([program("xargs"), "-P", _THREADS, "-n", "1", *curl, *key], reads=self.urls)
+        return self._run_and_verify([program("xargs"), "-P", _THREADS, "-n", "1", *curl, *key], reads=self.urls)
 
     def curl(self) -> Sample:
         """One curl for all, eight at a time."""
         parallel = ["--parallel", "--parallel-max", _THREADS, "--no-progress-meter", "--fail"]
-        return self._sent([program("curl"), *parallel, "--config", self.configuration.name])
+        return self._run_and_verify([program("curl"), *parallel, "--config", self.configuration.name])
 
-    def _sent(self, command: list[str], *, reads: Path | None = None) -> Sample:
-        self.server.restart()
-        sample = run(command, self.place, reads=reads, jobs=self.jobs)
-        self._hold_to(Path(command[0]).name, self.jobs)
+    def _run_and_verify(self, command: list[str], *, reads: Path | None = None) -> Sample:
+        self.server.reset_counts()
+        sample = run(command, self.location, stdin_path=reads, jobs=self.jobs)
+        self._check_posts(Path(command[0]).name, self.jobs)
         return sample
 
-    def _hold_to(self, name: str, sends: int) -> None:
+    def _check_posts(self, name: str, sends: int) -> None:
         """Believe the server, and not the program."""
-        posts = self.server.tally().posts
+        posts = self.server.counts().posts
         if posts != sends:
             raise BenchError(f"{name} was to send {sends} jobs, and the server got {posts}")
 

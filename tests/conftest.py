@@ -60,7 +60,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> certs.Certificates
 @pytest.fixture(scope="session", autouse=True)
 def no_process_has_the_key() -> Iterator[None]:
     """No process gets a key in its arguments, git gets none in its environment, and nothing prints one."""
-    with canary.watched():
+    with canary.watch_processes():
         yield
 
 
@@ -70,14 +70,14 @@ def no_file_has_the_key(request: pytest.FixtureRequest) -> Iterator[None]:
     directory: Path | None = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
     yield
     if directory is not None:
-        assert list(canary.leaks(directory)) == []
+        assert list(canary.find_leaks(directory)) == []
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Fail a test that printed or logged a key in its own process."""
     report = yield
-    if report.passed and (key := canary.found(f"{report.capstdout}{report.capstderr}{report.caplog}")):
+    if report.passed and (key := canary.find_key(f"{report.capstdout}{report.capstderr}{report.caplog}")):
         report.outcome = "failed"
         report.longrepr = f"the key {key} was printed or logged in the test's own process"
     return report

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from support import campaign
 from support.campaign import Kind
-from support.campaign_environment import KEY, NOON, Scene
-from support.campaign_process import Ended, Zygote
+from support.campaign_environment import KEY, NOON, CampaignEnvironment
+from support.campaign_process import RunResult, Zygote
 from support.campaign_reports import check_document
 from support.faults_ledger import DAMAGES
 from support.faults_table import GET_FAULTS, POST_FAULTS
@@ -37,7 +37,7 @@ PATIENCE = 90 + 4 * SEEDS // PARTS  # seconds
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("kind", campaign.KINDS)
 def test_no_job_is_created_twice_forgotten_or_invented(tmp_path: Path, kind: Kind, part: int) -> None:
-    tally = campaign.play(range(part, SEEDS // 2, PARTS), tmp_path, [kind])
+    tally = campaign.run_seeds(range(part, SEEDS // 2, PARTS), tmp_path, [kind])
     sys.stdout.write(f"{tally}\n")
     assert (tally.duplicates, tally.losses, tally.false_claims) == (0, 0, 0)
     assert tally.runs > tally.seeds
@@ -59,7 +59,7 @@ def test_state_directory_ignores_itself_in_git_even_after_a_kill(tmp_path: Path)
 class SlowBackend(Backend):
     """A backend whose second response takes 25 seconds, and which creates the third job after 20 seconds."""
 
-    scene: Scene
+    scene: CampaignEnvironment
 
     def create(self, workflow_id: str, project_id: str, *, fails: bool = False) -> SandboxJob:
         if self.created == 2:
@@ -76,21 +76,21 @@ class SlowBackend(Backend):
 def test_lookup_covers_a_job_that_was_claimed_before_a_slow_one_finished(tmp_path: Path) -> None:
     """Its request starts when the previous one ends, up to `timeout` later, and then takes up to `timeout` itself."""
     backend = SlowBackend(clock=lambda: backend.scene.now())  # noqa: PLW0108 - the scene does not exist yet
-    with Zygote() as zygote, Scene(tmp_path, zygote, count=4, world=backend) as scene:
+    with Zygote() as zygote, CampaignEnvironment(tmp_path, zygote, count=4, world=backend) as scene:
         backend.scene = scene
         scene.env["PIXXEL_RUNNER_CONCURRENCY"] = (
             "1"  # the first response is immediate, so the next two jobs are claimed
         )
         kill = {"at": "after write", "nth": 3, "do": "kill"}
         ended = zygote.run(tmp_path, scene.env, ["run", "m.yaml"], skew=scene.skew, events=[kill])
-        scene.shop.wait_until_idle()
+        scene.server.wait_until_idle()
         assert (ended.code, backend.created) == (-9, 3)
         for _ in range(3):
             done = scene.run()
-            scene.promise.check()
-            scene.pass_time()
+            scene.invariants.check()
+            scene.advance_clock()
         assert done.code == 0, done.err
-        scene.promise.check_kept()
+        scene.invariants.check_complete()
 
 
 def test_clock_corrected_after_a_crash_does_not_resend_a_job(tmp_path: Path) -> None:
@@ -98,22 +98,22 @@ def test_clock_corrected_after_a_crash_does_not_resend_a_job(tmp_path: Path) -> 
 
     Found by the mixed campaign: seed 100.
     """
-    with Zygote() as zygote, Scene(tmp_path, zygote, count=1) as scene:
+    with Zygote() as zygote, CampaignEnvironment(tmp_path, zygote, count=1) as scene:
         kill = {"at": "after write", "nth": 1, "do": "kill"}
         zygote.run(tmp_path, scene.env, ["run", "m.yaml"], skew=scene.skew + 3600.0, events=[kill])
-        scene.shop.wait_until_idle()
-        assert scene.world.created == 1
+        scene.server.wait_until_idle()
+        assert scene.backend.created == 1
         scene.skew += 7200.0
         done = scene.run()
         assert done.code == 3, done.err
-        scene.promise.check()
-        [job_id] = scene.promise.jobs()
+        scene.invariants.check()
+        [job_id] = scene.invariants.jobs()
         [error] = check_results(tmp_path / "m.results.json")["errors"]
         assert error["candidates"] == [job_id]
         assert "clock was wrong" in scene("resolve", "m.yaml").out
         assert scene("resolve", "m.yaml", "--adopt", f"j0={job_id}").code == 0
         assert scene.run().code == 0
-        scene.promise.check_kept()
+        scene.invariants.check_complete()
 
 
 def test_clock_step_during_a_run_keeps_send_times_ordered(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_clock_step_during_a_run_keeps_send_times_ordered(tmp_path: Path) -> Non
 
     Found by the mixed campaign: seed 1000007.
     """
-    with Zygote() as zygote, Scene(tmp_path, zygote, count=3) as scene:
+    with Zygote() as zygote, CampaignEnvironment(tmp_path, zygote, count=3) as scene:
         scene.env["PIXXEL_RUNNER_CONCURRENCY"] = "1"
         done = scene.run(events=[{"at": "after write", "nth": 2, "do": "step", "value": -86_400.0}])
         assert done.code == 0, done.err
@@ -137,15 +137,15 @@ def test_second_signal_between_two_manifests_still_prints_the_results(tmp_path: 
     """Found by the mixed campaign: seed 1000201."""
     first = {"at": "before lock", "nth": 3, "do": "signal", "value": signal.SIGTERM}  # the second manifest's
 
-    def interrupted(name: str, *events: dict[str, Any]) -> tuple[Ended, str]:
+    def interrupted(name: str, *events: dict[str, Any]) -> tuple[RunResult, str]:
         directory = tmp_path / name
         directory.mkdir()
-        with Scene(directory, zygote, count=1) as scene:
+        with CampaignEnvironment(directory, zygote, count=1) as scene:
             (directory / "n.yaml").write_text("version: 1\njobs:\n  - {workflow_id: w-0, project_id: p-0}\n")
             command = ("run", "m.yaml", "n.yaml", "--report", "prometheus=metrics.prom")
             ended = zygote.run(directory, scene.env, command, skew=scene.skew, events=events)
-            scene.shop.wait_until_idle()
-            assert scene.world.created == 1
+            scene.server.wait_until_idle()
+            assert scene.backend.created == 1
         return ended, (directory / "stdout").read_text(encoding="utf-8")
 
     with Zygote() as zygote:
@@ -153,7 +153,7 @@ def test_second_signal_between_two_manifests_still_prints_the_results(tmp_path: 
         last = {"at": "before select", "nth": once.counts["before select"], "do": "signal", "value": signal.SIGTERM}
         twice, second_output = interrupted("twice", first, last)
     assert once.code == twice.code == 143
-    assert len(twice.met) == 2
+    assert len(twice.events) == 2
     assert "1 job: 1 created" in output
     assert "1 job: 1 created" in second_output
 
@@ -168,16 +168,16 @@ def test_unreadable_ledger_at_the_end_does_not_hide_a_run(tmp_path: Path) -> Non
             directory = tmp_path / str(read)
             directory.mkdir()
             (directory / "n.yaml").write_text("version: 1\njobs:\n  - {workflow_id: w-0, project_id: p-0}\n")
-            with Scene(directory, zygote, count=1) as scene:
+            with CampaignEnvironment(directory, zygote, count=1) as scene:
                 event = {"at": "before select", "nth": read, "do": "sqlite", "value": "SQLITE_IOERR_READ"}
                 ended = zygote.run(directory, scene.env, command, skew=scene.skew, events=[event])
-                scene.shop.wait_until_idle()
+                scene.server.wait_until_idle()
                 out, err = ((directory / name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
                 counts = _TOTAL.findall(out) or _TOTAL.findall(err)
                 created = sum(map(int, counts))
-                assert created <= scene.world.created <= created + err.count("was run, but its results are unknown"), (
-                    err
-                )
+                assert (
+                    created <= scene.backend.created <= created + err.count("was run, but its results are unknown")
+                ), err
             codes.add(ended.code)
             read = min(read, ended.counts["before select"] + 1) - 4
     assert codes == {0, 4}

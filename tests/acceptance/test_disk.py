@@ -383,7 +383,7 @@ def test_a_disk_that_fills_up_at_some_point(
 def test_a_limit_on_the_size_of_files(shell: Shell, server: WireServer, backend: Backend, kilobytes: int) -> None:
     backend.gate.set()
     shell.environment |= ONE_AT_A_TIME
-    with disks.limited(kilobytes * 1024):
+    with disks.file_size_limited(kilobytes * 1024):
         done = run(shell)
     if kilobytes == 0:
         check_refusal(done, "nightly.results.json", "File too large", "ulimit -f")
@@ -446,7 +446,7 @@ def place(request: pytest.FixtureRequest, shell: Shell, monkeypatch: pytest.Monk
         disk: Disk = request.getfixturevalue("disk")
         one = Place(disk.root / "kept.db", lambda _: disk.filled(), FULL)
     elif request.param == "file-limit":
-        one = Place(ledger, disks.nothing_more, "cannot be used")
+        one = Place(ledger, disks.file_growth_blocked, "cannot be used")
     else:
         use(monkeypatch, "-c", IMPATIENT)
         one = Place(ledger, lambda _: held(ledger), "is locked")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.actions import Cache, Ended, Runner, script
+from support.actions import ActionResult, Cache, Runner, run_script
 from support.pages import CHECKOUT, Page
 from support.wire import Request, Script, Stall, WireServer, created, reply
 
@@ -64,7 +64,7 @@ def runner(tmp_path: Path) -> Runner:
 @pytest.fixture
 def validated(runner: Runner) -> Runner:
     """A runner that skips the validate step, to save starting a process."""
-    runner.instead = {**runner.instead, "validate": {"exit-code": "0"}}
+    runner.step_outputs = {**runner.step_outputs, "validate": {"exit-code": "0"}}
     return runner
 
 
@@ -94,7 +94,7 @@ def _no_file_contains_the_key(tmp_path: Path) -> Iterator[None]:
         assert not file.is_file() or KEY.encode() not in file.read_bytes(), file
 
 
-def run_action(runner: Runner, manifests: str = "jobs", event: str = "push", **inputs: str) -> Ended:
+def run_action(runner: Runner, manifests: str = "jobs", event: str = "push", **inputs: str) -> ActionResult:
     ended = runner.use(
         {"manifests": manifests, **{name.replace("_", "-"): value for name, value in inputs.items()}}, event=event
     )
@@ -390,9 +390,9 @@ def test_nothing_is_sent_after_a_run_that_did_not_save_its_ledger(validated: Run
         assert run_action(validated, ledger_if_lost="new").ok
         start_fresh_machine(validated)
         manifest(validated.workspace / "jobs", "p-1", "p-2")
-        validated.cache.taking = lambda key: key.endswith("-begun")
+        validated.cache.accepts = lambda key: key.endswith("-begun")
         unsaved = run_action(validated)
-        validated.cache.taking = lambda _: True
+        validated.cache.accepts = lambda _: True
         assert not unsaved.ok
         assert "The ledger of this run could not be saved" in unsaved.log
         ledger = validated.workspace / "pixxel-ledger"
@@ -418,9 +418,9 @@ def test_nothing_is_sent_after_a_run_that_did_not_save_its_ledger(validated: Run
 def test_older_ledger_can_be_used_on_request(validated: Runner) -> None:
     manifest(validated.workspace / "jobs", "p-1")
     with serving(validated, Api()) as server:
-        validated.cache.taking = lambda key: key.endswith("-begun")
+        validated.cache.accepts = lambda key: key.endswith("-begun")
         run_action(validated, ledger_if_lost="new")
-        validated.cache.taking = lambda _: True
+        validated.cache.accepts = lambda _: True
         start_fresh_machine(validated)
         assert run_action(validated, ledger_if_lost="older").ok
         assert posts(server) == ["p-1", "p-1"]
@@ -428,7 +428,7 @@ def test_older_ledger_can_be_used_on_request(validated: Runner) -> None:
 
 def test_cache_that_rejects_the_ledger_sends_nothing(validated: Runner) -> None:
     manifest(validated.workspace / "jobs", "p-1")
-    validated.cache.taking = lambda _: False
+    validated.cache.accepts = lambda _: False
     with serving(validated, Api()) as server:
         ended = run_action(validated, ledger_if_lost="new")
         assert posts(server) == []
@@ -525,7 +525,7 @@ def test_installs_from_its_checkout_without_the_key(runner: Runner) -> None:
     python = runner.workspace / "python"
     python.write_text(FAKE_PYTHON, encoding="utf-8")
     python.chmod(0o755)
-    runner.instead = {}
+    runner.step_outputs = {}
     runner.environment["PIXXEL_API_KEY"] = KEY
     ended = run_action(runner, python=str(python))
     assert ended.outcomes["install"] == "success"
@@ -558,7 +558,7 @@ class Pipeline:
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         }
         environment = {**template["variables"], **job.get("variables", {}), **predefined, **self.variables, **variables}
-        code, output = script(job["script"], self.folder, environment)
+        code, output = run_script(job["script"], self.folder, environment)
         assert KEY not in output
         return code, output
 

@@ -65,9 +65,9 @@ def test_the_page_has_no_command_that_the_program_has_not() -> None:
 def test_help_that_has_changed_is_written_anew() -> None:
     text = re.sub(r"(?<=```text\n).*?(?=```)", "Usage: stale\n", PAGE.text, flags=re.DOTALL)
     assert text != PAGE.text
-    assert help_pages.renewed(text) == PAGE.text
-    assert help_pages.missing(PAGE.text) == []
-    assert help_pages.missing(PAGE.text.replace("<!-- help: ledger init -->", "")) == ["ledger init"]
+    assert help_pages.update_help(text) == PAGE.text
+    assert help_pages.missing_commands(PAGE.text) == []
+    assert help_pages.missing_commands(PAGE.text.replace("<!-- help: ledger init -->", "")) == ["ledger init"]
 
 
 # Exit codes.

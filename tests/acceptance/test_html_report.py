@@ -23,7 +23,7 @@ from runner.reports.views.status import StatusReport
 from runner.runs.job_status import JobStatus
 from runner.runs.summary import summarize
 
-pytestmark = pytest.mark.skipif(bool(browser.missing()), reason=browser.missing())
+pytestmark = pytest.mark.skipif(bool(browser.missing_reason()), reason=browser.missing_reason())
 
 TAB, ENTER, SPACE, BACKSPACE = "\ue004", "\ue007", " ", "\ue003"
 HOSTILE = "</script><script>document.title = 'hacked'</script><img src=x onerror=\"document.title = 'hacked'\">"
@@ -56,7 +56,7 @@ return seen.sort((x, y) => x[0] - y[0])[0];
 
 @pytest.fixture(scope="module")
 def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browser.opened(tmp_path_factory.mktemp("profile")) as opened:
+    with browser.open_browser(tmp_path_factory.mktemp("profile")) as opened:
         yield opened
 
 
@@ -67,8 +67,8 @@ def page(window: Browser, tmp_path: Path) -> Callable[[str], Browser]:
     def show(text: str) -> Browser:
         path = tmp_path / "report.html"
         path.write_text(text + "\n", encoding="utf-8")
-        window.size(1280)
-        window.prefer("light")
+        window.resize(1280)
+        window.emulate_media("light")
         window.open(path)
         return window
 
@@ -299,7 +299,7 @@ def test_everything_is_reached_and_done_with_a_keyboard(page: Show) -> None:
 def test_rows_stay_rows_for_a_screen_reader(page: Show) -> None:
     window = page(FIVE)
     for width in (1280, 360):
-        window.size(width)
+        window.resize(width)
         tree = window.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
         kinds = [one["role"]["value"] for one in tree if not one["ignored"]]
         assert kinds.count("rowheader") >= 5
@@ -315,7 +315,7 @@ def test_rows_stay_rows_for_a_screen_reader(page: Show) -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_all_text_can_be_told_from_its_ground(page: Show, name: str, scheme: str) -> None:
     window = page(PAGES[name])
-    window.prefer(scheme)
+    window.emulate_media(scheme)
     contrast, text = window.run(CONTRAST)
     assert contrast >= 4.5, text
     ground = window.run("return getComputedStyle(document.body).backgroundColor")
@@ -324,7 +324,7 @@ def test_all_text_can_be_told_from_its_ground(page: Show, name: str, scheme: str
 
 def test_paper_is_white(page: Show) -> None:
     window = page(FIVE)
-    window.prefer("dark", "print")
+    window.emulate_media("dark", "print")
     assert window.run("return getComputedStyle(document.querySelector('.card')).color") == "rgb(22, 27, 34)"
     assert not window.driver.find_element("id", "filter").is_displayed()
 
@@ -333,7 +333,7 @@ def test_paper_is_white(page: Show) -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_no_page_is_scrolled_sideways(page: Show, name: str, width: int) -> None:
     window = page(PAGES[name])
-    window.size(width, 800)
+    window.resize(width, 800)
     assert window.run("return document.documentElement.scrollWidth") <= width
     wide = "return Array.from(document.querySelectorAll('.jobs tbody tr'), (one) => one.getBoundingClientRect().right)"
     assert max(window.run(wide)) <= width or width > 736  # a wider one scrolls the table, in its own frame
@@ -341,7 +341,7 @@ def test_no_page_is_scrolled_sideways(page: Show, name: str, width: int) -> None
 
 def test_on_a_phone_a_cell_says_what_it_is_and_titles_still_sort(page: Show) -> None:
     window = page(FIVE)
-    window.size(360)
+    window.resize(360)
     said = "return getComputedStyle(document.querySelector('.jobs tbody td'), ':before').content"
     assert window.run(said) == '"outcome"'
     head(window, "job")
@@ -355,7 +355,7 @@ def test_on_a_phone_a_cell_says_what_it_is_and_titles_still_sort(page: Show) -> 
 def test_nothing_is_asked_for_and_nothing_complains(page: Show, name: str) -> None:
     window = page(PAGES[name])
     head(window, "job")
-    said, asked = window.told()
+    said, asked = window.drain_logs()
     assert said == []
     assert [one.rpartition("/")[2] for one in asked if not one.startswith("data:image/svg+xml,")] == ["report.html"]
 
@@ -367,19 +367,19 @@ def test_what_is_in_a_name_is_never_run(page: Show) -> None:
     search(window, "onerror")
     assert names(window) == [HOSTILE]
     assert window.driver.title.startswith("nightly")
-    assert window.told()[0] == []
+    assert window.drain_logs()[0] == []
 
 
 def test_a_script_that_is_not_the_page_s_own_is_stopped(page: Show) -> None:
     window = page(FIVE.replace("</main>", "<script>document.title = 'hacked'</script></main>"))
     assert window.driver.title.startswith("nightly")
-    [said] = window.told()[0]
+    [said] = window.drain_logs()[0]
     assert "Content Security Policy" in said
 
 
 def test_everything_is_there_without_javascript(page: Show) -> None:
     window = page(FIVE)
-    window.scripted(allowed=False)
+    window.set_scripts(allowed=False)
     try:
         window.driver.refresh()
         rows = window.driver.find_elements("css selector", ".jobs tbody tr")
@@ -388,7 +388,7 @@ def test_everything_is_there_without_javascript(page: Show) -> None:
         assert not window.driver.find_element("id", "filter").is_displayed()
         assert window.driver.find_elements("css selector", ".jobs thead button") == []
     finally:
-        window.scripted(allowed=True)
+        window.set_scripts(allowed=True)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -397,8 +397,8 @@ def test_everything_is_there_without_javascript(page: Show) -> None:
 def test_axe_finds_nothing(page: Show, name: str, width: int, scheme: str) -> None:
     axe = pytest.importorskip("axe_selenium_python", reason="axe-selenium-python is not installed (Python 3.12 on)")
     window = page(PAGES[name])
-    window.size(width)
-    window.prefer(scheme)
+    window.resize(width)
+    window.emulate_media(scheme)
     checker = axe.Axe(window.driver)
     checker.inject()
     found = checker.run()["violations"]
@@ -426,4 +426,4 @@ def test_the_page_s_commands_make_reports_of_a_real_plan_run_and_status(window: 
         assert window.driver.find_element("tag name", "h1").text.startswith("jobs")
         assert window.driver.find_element("class name", "verdict").text == verdict
         assert names(window) == ["a", "b"]
-        assert window.told()[0] == []
+        assert window.drain_logs()[0] == []

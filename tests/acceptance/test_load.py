@@ -15,4 +15,4 @@ def test_small_load(tmp_path: Path) -> None:
     done = load.run(tmp_path, jobs=600, concurrency=16, every=0.02)
     sys.stdout.write(f"{done}\n")
     assert done.samples
-    assert done.doubts == done.faults["reset"] + done.faults["bad-gateway"] > 0
+    assert done.recovered == done.faults["reset"] + done.faults["bad-gateway"] > 0

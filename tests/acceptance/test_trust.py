@@ -203,7 +203,7 @@ def test_netrc_is_ignored_and_no_process_argument_contains_the_key(shell: Shell)
             if sys.platform == "linux":
                 for task in Path(f"/proc/{process.pid}").glob("task/*"):
                     for name in ("cmdline", "comm"):
-                        assert not canary.found((task / name).read_bytes())
+                        assert not canary.find_key((task / name).read_bytes())
             gate.set()
             process.communicate(timeout=60)
         assert process.returncode == 0

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from fuzz.time_limit import soon
+from fuzz.time_limit import check_time
 from support import ledger_history
 from support.shell import Shell
 
@@ -25,7 +25,7 @@ from runner.core.models import Created
 from runner.ledger.rows import Decision
 from runner.ledger.store import Ledger
 
-LONGEST = 256
+MAX_LENGTH = 256
 PAGE = 4096
 _STEP = 8  # bytes of an edit
 _SECONDS = 3.0  # of the processor, for all the commands together
@@ -66,7 +66,7 @@ VALUES: tuple[object, ...] = (
 
 
 @dataclass(frozen=True)
-class Base:
+class BaseLedger:
     """A folder with a manifest that was rehearsed, and its ledger as it was left."""
 
     folder: Path
@@ -97,7 +97,7 @@ def seeds() -> Iterator[bytes]:
 
 
 @cache
-def base() -> Base:
+def base_ledger() -> BaseLedger:
     """One of each thing that a ledger holds, made once in a process."""
     shell = Shell(Path(tempfile.mkdtemp(prefix="fuzz-")))
     atexit.register(shutil.rmtree, shell.folder, ignore_errors=True)
@@ -128,10 +128,10 @@ def base() -> Base:
                 f"{manifest}-9", b"{}", 1, ledger_history.THEN, recovered=True, assigned=False, candidates=("x",)
             )
             ledger.resolve([Decision(doubt.id, found, None, "me", ledger_history.THEN, "found", "found")])
-    return Base(shell.folder, path.read_bytes())
+    return BaseLedger(shell.folder, path.read_bytes())
 
 
-def damaged(whole: bytes, data: bytes) -> bytes:
+def damage_bytes(whole: bytes, data: bytes) -> bytes:
     """The ledger's bytes with the edits made."""
     found = bytearray(whole)
     for edit in _edits(data):
@@ -151,7 +151,7 @@ def damaged(whole: bytes, data: bytes) -> bytes:
     return bytes(found)
 
 
-def changed(path: Path, data: bytes) -> None:
+def damage_values(path: Path, data: bytes) -> None:
     """Change values of a ledger's rows, as no rule of its tables forbids."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for edit in _edits(data):
@@ -168,7 +168,7 @@ def _edits(data: bytes) -> Sequence[bytes]:
 
 def check(data: bytes, commands: Sequence[tuple[str, ...]] = COMMANDS) -> None:
     """No command ends in a traceback or takes long. What an earlier one wrote, the next one reads."""
-    start = base()
+    start = base_ledger()
     shell = Shell(start.folder)
     home = start.folder / ".pixxel-runner" / "sandbox"
     path = home / "ledger.db"
@@ -176,11 +176,11 @@ def check(data: bytes, commands: Sequence[tuple[str, ...]] = COMMANDS) -> None:
     home.mkdir(mode=0o700)
     if data and data[0] & 0x80:
         path.write_bytes(start.ledger)
-        changed(path, data)
+        damage_values(path, data)
     else:
-        path.write_bytes(damaged(start.ledger, data))
+        path.write_bytes(damage_bytes(start.ledger, data))
     began = time.process_time()
     for command in commands:
         done = shell.call(*command)
         assert done.code in (0, 1, 2, 3, 4), (command, done)
-    soon(began, _SECONDS)
+    check_time(began, _SECONDS)

@@ -7,26 +7,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
-from fuzz.time_limit import soon
+from fuzz.time_limit import check_time
 
 from runner.cli import problem_format
 from runner.manifest import loader
 
 CASES = Path(__file__).parents[1] / "cases" / "manifest"
-LONGEST = 4096
+MAX_LENGTH = 4096
 
 
 def seeds() -> Iterator[bytes]:
     for path in sorted(CASES.glob("*/*.yaml")):
         data = path.read_bytes()
-        if len(data) <= LONGEST:
+        if len(data) <= MAX_LENGTH:
             yield data
 
 
 def check(data: bytes) -> None:
     began = time.process_time()
     checked = loader.check(data, "jobs.yaml")
-    soon(began)
+    check_time(began)
     assert (checked.manifest is None) == bool(checked.problems)
     for problem in (*checked.problems, *checked.warnings):
         assert problem_format.format_line(problem).isprintable(), problem

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, Literal
 
-from fuzz.time_limit import soon
+from fuzz.time_limit import check_time
 
 from runner.client import api, transport
 from runner.client.exchange import Exchange
@@ -31,7 +31,7 @@ from runner.runs.reconcile import Reconciler, classify_doubts
 from runner.submission import verdict
 from runner.submission.verdict import Accepted, NotSent, Throttled
 
-LONGEST = 2048
+MAX_LENGTH = 2048
 SENT = datetime(2026, 10, 20, 1, 0, tzinfo=UTC)
 _METHODS: tuple[Literal["POST", "GET"], ...] = ("POST", "GET")
 
@@ -77,7 +77,7 @@ def _chunked(body: bytes, *lines: bytes) -> bytes:
     return head + (b"%x\r\n%s\r\n" % (len(body), body) if body else b"") + b"0\r\n\r\n"
 
 
-class Wire:
+class FakeSocket:
     """A socket from which pieces come; after them the other side has closed."""
 
     def __init__(self, pieces: list[bytes]) -> None:
@@ -92,26 +92,26 @@ class Wire:
 
 
 @dataclass(frozen=True)
-class Teller:
+class FixedApi:
     """An API that answers the same to every question."""
 
-    happening: ExchangeResult
+    result: ExchangeResult
     bearer: bool = False
 
     def get_workflow(self, _workflow_id: str, _project_id: str, _exchange: Exchange) -> ExchangeResult:
-        return self.happening
+        return self.result
 
     def get_estimate(self, _workflow_id: str, _exchange: Exchange) -> ExchangeResult:
-        return self.happening
+        return self.result
 
     def list_jobs(self, _workflow_id: str, _exchange: Exchange) -> ExchangeResult:
-        return self.happening
+        return self.result
 
     def get_job(self, _workflow_id: str, _job_id: str, _exchange: Exchange) -> ExchangeResult:
-        return self.happening
+        return self.result
 
 
-class Asked:
+class DirectFetcher:
     """Asks each question once."""
 
     def fetch_all(self, calls: Any, _time_limit: float | None = None) -> list[ExchangeResult]:
@@ -121,33 +121,33 @@ class Asked:
 def check(data: bytes) -> None:
     began = time.process_time()
     how, came = (data[0] if data else 0), data[1:]
-    happening = _happening(came, _METHODS[how & 1], how >> 1)
-    _as_of_a_job_sent(happening)
-    _as_told_to_a_question(happening)
-    _as_a_body(came)
-    soon(began)
+    happening = _read_exchange(came, _METHODS[how & 1], how >> 1)
+    _check_submission(happening)
+    _check_reads(happening)
+    _check_body(came)
+    check_time(began)
 
 
-def _happening(came: bytes, method: str, cuts: int) -> ExchangeResult:
+def _read_exchange(came: bytes, method: str, cuts: int) -> ExchangeResult:
     at = [0, *sorted((len(came) * part // 8) for part in range(1, 8) if cuts >> (part - 1) & 1), len(came)]
     exchange = Exchange(1.0)
     exchange.written_at = 0.0
     try:
-        response, _ = transport.read_response(Wire([came[start:end] for start, end in pairwise(at)]), method)
+        response, _ = transport.read_response(FakeSocket([came[start:end] for start, end in pairwise(at)]), method)
     except Exception as error:  # noqa: BLE001 - as `Reader._send` has it
-        return _silence(error, exchange)
+        return _explain_failure(error, exchange)
     assert len(response.body) <= transport.MAX_BODY_SIZE
     return Response(response.status, response.headers, response.body, SENT + timedelta(seconds=5))
 
 
-def _silence(error: Exception, exchange: Exchange) -> NoResponse:
+def _explain_failure(error: Exception, exchange: Exchange) -> NoResponse:
     """What came of an answer that is none. One that nobody foresaw would be `broken`."""
     silence = api.explain_failure(error, exchange)
     assert silence.cause in ("closed", "truncated", "garbage", "too_large"), (silence, error)
     return silence
 
 
-def _as_of_a_job_sent(happening: ExchangeResult) -> None:
+def _check_submission(happening: ExchangeResult) -> None:
     made = verdict.classify(happening, lambda job_id: job_id == "j-2")
     if isinstance(made, Throttled):
         assert made.retry_after is None or made.retry_after >= 0
@@ -155,14 +155,14 @@ def _as_of_a_job_sent(happening: ExchangeResult) -> None:
         assert made.job_id
         assert isinstance(happening, Response)
         assert made.body == happening.body
-        _as_recorded(Created(made.job_id, made.body, 1, SENT))
+        _check_results_file(Created(made.job_id, made.body, 1, SENT))
     else:
         assert not isinstance(made, NotSent)  # a byte was written
         kind = InDoubt if isinstance(made, verdict.Ambiguous) else NotCreated
-        _as_recorded(kind(made.error, 1, SENT))
+        _check_results_file(kind(made.error, 1, SENT))
 
 
-def _as_recorded(outcome: Outcome) -> None:
+def _check_results_file(outcome: Outcome) -> None:
     """The record is JSON in ASCII, whatever is in the answer."""
     record = RunRecord(_RUN, (Entry(Job("a", "w", "p"), outcome, "r-1"),))
     text = "".join(results_file.serialize(summary.summarize(record)))
@@ -174,10 +174,10 @@ def _refuse(constant: str) -> None:
     raise AssertionError(constant)
 
 
-def _as_told_to_a_question(happening: ExchangeResult) -> None:
+def _check_reads(happening: ExchangeResult) -> None:
     hint_for(error_from_read(happening))
-    teller: Any = Teller(happening)
-    asker: Any = Asked()
+    teller: Any = FixedApi(happening)
+    asker: Any = DirectFetcher()
     fetch_estimates(asker, teller, ["w"], [("w", "p")])
     listing = Reconciler(None, teller, "api", "me")._list("w")  # type: ignore[arg-type]  # it has nothing to settle
     if not isinstance(listing, str):
@@ -185,7 +185,7 @@ def _as_told_to_a_question(happening: ExchangeResult) -> None:
         assert [finding.doubt.id for finding in findings] == [1]
 
 
-def _as_a_body(body: bytes) -> None:
+def _check_body(body: bytes) -> None:
     seen = JobStatus("a", "w", "p", "j-1", body)
     assert seen.kind
     for told in (seen.progress, seen.created_at, seen.started_at, seen.finished_at, seen.is_final):
@@ -196,7 +196,7 @@ def _as_a_body(body: bytes) -> None:
     if is_embeddable(body):
         json.loads(body.decode(), parse_constant=_refuse)
     if isinstance(seen.job, JobObject):
-        _as_recorded(Created(seen.job.id, body, 1, SENT))
+        _check_results_file(Created(seen.job.id, body, 1, SENT))
 
 
 _RUN = Run(

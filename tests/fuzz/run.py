@@ -27,10 +27,10 @@ def main() -> int:
     if options.inner:
         _fuzz(options.names[0], options.seconds, options.seed, Path(options.inner))
     if options.example:
-        _target(options.names[0]).check(options.example.read_bytes())
+        _load_target(options.names[0]).check(options.example.read_bytes())
         return 0
     with tempfile.TemporaryDirectory() as scratch:
-        return max([_one(name, options.seconds, options.seed, Path(scratch)) for name in options.names or NAMES])
+        return max([_run_target(name, options.seconds, options.seed, Path(scratch)) for name in options.names or NAMES])
 
 
 def _options() -> argparse.Namespace:
@@ -43,11 +43,11 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _target(name: str) -> Any:
+def _load_target(name: str) -> Any:
     return importlib.import_module(f"fuzz.{name}")
 
 
-def _one(name: str, seconds: int, seed: int, scratch: Path) -> int:
+def _run_target(name: str, seconds: int, seed: int, scratch: Path) -> int:
     corpus = scratch / name
     corpus.mkdir()
     given = ["--inner", str(corpus), "--seconds", str(seconds), "--seed", str(seed)]
@@ -60,7 +60,7 @@ def _one(name: str, seconds: int, seed: int, scratch: Path) -> int:
 def _fuzz(name: str, seconds: int, seed: int, corpus: Path) -> None:
     atheris: Any = importlib.import_module("atheris")
     with atheris.instrument_imports(include=["runner", "yaml"]):
-        target = _target(name)
+        target = _load_target(name)
     for number, example in enumerate(target.seeds()):
         (corpus / f"seed-{number}").write_bytes(example)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY * 2**20 * 4, _MEMORY * 2**20 * 4))

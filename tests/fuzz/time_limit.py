@@ -7,7 +7,7 @@ import time
 SECONDS = 1.0  # of the processor
 
 
-def soon(began: float, allowed: float = SECONDS) -> None:
+def check_time(started: float, allowed: float = SECONDS) -> None:
     """Fail when more than that has passed since `began`, a `time.process_time()`."""
-    took = time.process_time() - began
+    took = time.process_time() - started
     assert took < allowed, f"took {took:.2f} s"

@@ -102,11 +102,11 @@ class Cache:
     """
 
     folder: Path
-    taking: Callable[[str], bool] = lambda _: True
+    accepts: Callable[[str], bool] = lambda _: True
     keys: list[str] = field(default_factory=list)
 
     def save(self, key: str, path: Path) -> None:
-        if not self.taking(key) or key in self.keys or not path.exists():
+        if not self.accepts(key) or key in self.keys or not path.exists():
             return
         shutil.copytree(path, self.folder / str(len(self.keys)))
         self.keys.append(key)
@@ -126,7 +126,7 @@ class Cache:
 
 
 @dataclass(frozen=True)
-class Ended:
+class ActionResult:
     """A use of the action that has ended: how each step did (by id or name), its outputs, and all that was said."""
 
     outcomes: Mapping[str, str]
@@ -156,7 +156,7 @@ class Runner:
     workspace: Path
     temporary: Path
     cache: Cache
-    instead: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    step_outputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     uses: int = 0
     attempt: int = 1
@@ -168,13 +168,13 @@ class Runner:
         event: str = "push",
         ref: str = "refs/heads/main",
         watch: Callable[[str, subprocess.Popen[str]], str] = lambda _name, _process: "",
-    ) -> Ended:
+    ) -> ActionResult:
         """Use the action once. `watch` gets each script's step and process while it runs; it returns what it read."""
         self.uses += 1
         shutil.rmtree(self.temporary, ignore_errors=True)
         self.temporary.mkdir()
         action = yaml.safe_load((self.action / "action.yml").read_text(encoding="utf-8"))
-        one = _Use(self, {"GITHUB_EVENT_NAME": event, "GITHUB_REF": ref}, watch)
+        one = _ActionRun(self, {"GITHUB_EVENT_NAME": event, "GITHUB_REF": ref}, watch)
         one.values["github.event.repository.default_branch"] = "" if event == "schedule" else "main"
         for name, given in action["inputs"].items():
             assert name in inputs or not given.get("required"), f"the input {name} is required"
@@ -183,10 +183,10 @@ class Runner:
         for step in action["runs"]["steps"]:
             one.step(step)
         outputs = {name: one.filled(output["value"]) for name, output in action["outputs"].items()}
-        return Ended(one.outcomes, outputs, "".join(one.log), one.summary())
+        return ActionResult(one.outcomes, outputs, "".join(one.log), one.summary())
 
 
-class _Use:
+class _ActionRun:
     """One use of the action, while it goes."""
 
     def __init__(
@@ -228,8 +228,8 @@ class _Use:
             self.outcomes[name] = "skipped"
             return
         self.log.append(f"##[group]{step['name']}\n")
-        if name in self._runner.instead:
-            outputs, code = dict(self._runner.instead[name]), 0
+        if name in self._runner.step_outputs:
+            outputs, code = dict(self._runner.step_outputs[name]), 0
         elif "uses" in step:
             outputs, code = self._uses(step), 0
         else:
@@ -292,7 +292,7 @@ class _Use:
         return dict(line.split("=", 1) for line in lines), process.returncode
 
 
-def script(lines: Sequence[str], folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
+def run_script(lines: Sequence[str], folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
     """The lines of a GitLab job as its runner gives them to a shell, one script: its exit code, and what it said."""
     with subprocess.Popen(
         [*_SHELL, "-c", "\n".join(lines)],

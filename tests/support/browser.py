@@ -37,7 +37,7 @@ _FLAGS = (
 )
 
 
-def missing() -> str:
+def missing_reason() -> str:
     """Why there is no browser here; empty where there is one."""
     if CHROMIUM.exists() and DRIVER.exists():
         return ""
@@ -51,34 +51,36 @@ class Browser:
         self.driver = driver
 
     def open(self, page: Path) -> None:
-        self.told()
+        self.drain_logs()
         self.driver.get(page.as_uri())
 
     def run(self, script: str, *arguments: Any) -> Any:
         """What a script returns: `return document.title`."""
         return self.driver.execute_script(script, *arguments)
 
-    def size(self, width: int, height: int = 900) -> None:
+    def resize(self, width: int, height: int = 900) -> None:
         """How large the page's window is, in CSS pixels: smaller than any real window may be."""
-        self._tell("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self._send_command(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+        )
 
-    def prefer(self, scheme: str = "light", media: str = "screen") -> None:
+    def emulate_media(self, scheme: str = "light", media: str = "screen") -> None:
         """What the person likes, and where the page is shown."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
-        self._tell("Emulation.setEmulatedMedia", media=media, features=features)
+        self._send_command("Emulation.setEmulatedMedia", media=media, features=features)
 
-    def scripted(self, *, allowed: bool) -> None:
+    def set_scripts(self, *, allowed: bool) -> None:
         """Whether pages that are opened from now on may run scripts."""
-        self._tell("Emulation.setScriptExecutionDisabled", value=not allowed)
+        self._send_command("Emulation.setScriptExecutionDisabled", value=not allowed)
 
-    def shot(self, path: Path, *, whole: bool = False) -> None:
+    def screenshot(self, path: Path, *, whole: bool = False) -> None:
         """A picture of the window, or of the whole page."""
         if whole:
             height = self.run("return document.documentElement.scrollHeight")
-            self.size(self.run("return innerWidth"), min(height, 8000))
+            self.resize(self.run("return innerWidth"), min(height, 8000))
         path.write_bytes(self.driver.get_screenshot_as_png())
 
-    def told(self) -> tuple[list[str], list[str]]:
+    def drain_logs(self) -> tuple[list[str], list[str]]:
         """What the console said, and which addresses were asked for, since the last time."""
         said = [f"{one['level']}: {one['message']}" for one in self._log("browser")]
         events = [json.loads(one["message"])["message"] for one in self._log("performance")]
@@ -93,12 +95,12 @@ class Browser:
     def _log(self, kind: str) -> list[Any]:
         return list(self.driver.execute("getLog", {"type": kind})["value"])
 
-    def _tell(self, command: str, **values: Any) -> None:
+    def _send_command(self, command: str, **values: Any) -> None:
         self.driver.execute_cdp_cmd(command, values)
 
 
 @contextmanager
-def opened(profile: Path) -> Iterator[Browser]:
+def open_browser(profile: Path) -> Iterator[Browser]:
     """A browser that leaves nothing outside its profile."""
     options = ChromeOptions()
     options.binary_location = str(CHROMIUM)

@@ -23,8 +23,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal, get_args
 
-from support.campaign_crash import Story, measure
-from support.campaign_mixed import Mix
+from support.campaign_crash import CrashScenario, measure
+from support.campaign_mixed import MixedScenario
 from support.campaign_process import Zygote
 from support.campaign_tally import CampaignError, Tally
 
@@ -32,7 +32,7 @@ Kind = Literal["crash", "mixed"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
-def play(seeds: Iterable[int], folder: Path, kinds: Collection[Kind] = KINDS, until: float | None = None) -> Tally:
+def run_seeds(seeds: Iterable[int], folder: Path, kinds: Collection[Kind] = KINDS, until: float | None = None) -> Tally:
     """Play every seed in a folder of its own, until a monotonic time. Raises CampaignError at the first that fails."""
     tally = Tally()
     with Zygote() as zygote:
@@ -45,24 +45,26 @@ def play(seeds: Iterable[int], folder: Path, kinds: Collection[Kind] = KINDS, un
                 here = folder / f"{kind}-{seed}"
                 here.mkdir()
                 if kind == "crash":
-                    Story(seed, here, zygote, tally, measured).play()
+                    CrashScenario(seed, here, zygote, tally, measured).play()
                 else:
-                    Mix(seed, here, zygote, tally, measured).play()
+                    MixedScenario(seed, here, zygote, tally, measured).play()
                 shutil.rmtree(here)
             tally.seeds += 1
     return tally
 
 
-def play_at_once(seeds: range, folder: Path, kinds: Collection[Kind], until: float | None, processes: int) -> Tally:
+def run_seeds_in_parallel(
+    seeds: range, folder: Path, kinds: Collection[Kind], until: float | None, processes: int
+) -> Tally:
     """The same in so many processes: each waits most of the time, for servers that stall and for runs that end."""
     if processes == 1:
-        return play(seeds, folder, kinds, until)
+        return run_seeds(seeds, folder, kinds, until)
     tally = Tally()
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         parts = []
         for number in range(processes):
             (folder / str(number)).mkdir()
-            parts.append(pool.submit(play, seeds[number::processes], folder / str(number), kinds, until))
+            parts.append(pool.submit(run_seeds, seeds[number::processes], folder / str(number), kinds, until))
         for part in as_completed(parts):
             tally.add(part.result())
     return tally
@@ -84,7 +86,7 @@ def main() -> int:
         try:
             seeds = range(asked.first, asked.first + asked.seeds)
             kinds = [asked.only] if asked.only else KINDS
-            tally = play_at_once(seeds, Path(folder), kinds, until, asked.processes)
+            tally = run_seeds_in_parallel(seeds, Path(folder), kinds, until, asked.processes)
         except CampaignError as error:
             sys.stderr.write(f"{error}\n")
             return 1

@@ -15,9 +15,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from support.campaign_environment import KEY, NOON, SHAPES, Shape, Shop, pairs_of
-from support.campaign_invariants import Pair, Promise, read_ledger
-from support.campaign_process import Ended, Zygote
+from support.campaign_environment import KEY, NOON, SHAPES, CampaignServer, Shape, pairs_of
+from support.campaign_invariants import Invariants, Pair, read_submissions
+from support.campaign_process import RunResult, Zygote
 from support.campaign_tally import CampaignError, Tally
 from support.schemas import check_results
 
@@ -57,14 +57,14 @@ _PAUSES = (0.0, 3.0, 35.0, 120.0, 120.0, 3600.0)
 
 
 @dataclass
-class Story:
+class CrashScenario:
     """One seed: what is run, how it is killed, and what must be true after each run."""
 
     seed: int
     folder: Path
     zygote: Zygote
     tally: Tally
-    measured: Mapping[Shape, Ended]
+    measured: Mapping[Shape, RunResult]
     told: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -78,7 +78,7 @@ class Story:
         self.skew = (NOON - datetime.now(UTC)).total_seconds()
         self.world = Backend(clock=lambda: datetime.now(UTC) + timedelta(seconds=self.skew))
         self.world.add_pairs(self.pairs)
-        self.promise = Promise(self.world, self.ledger, self.pairs)
+        self.promise = Invariants(self.world, self.ledger, self.pairs)
         self.env = {"PIXXEL_API_KEY": KEY, "PIXXEL_RUNNER_CONCURRENCY": str(self.random.choice((1, 2, 3, 8)))}
 
     @property
@@ -88,7 +88,7 @@ class Story:
     def play(self) -> None:
         """Run, kill, check; and again until all is done."""
         try:
-            with Shop(self.world, self.faults, self.seed) as self.shop:
+            with CampaignServer(self.world, self.faults, self.seed) as self.shop:
                 self.env["PIXXEL_BASE_URL"] = self.shop.base_url
                 self._play()
         except Exception as error:  # whatever it was, the seed that repeats it is told
@@ -116,7 +116,7 @@ class Story:
                 self._settle_by_hand(dies=number < self.deaths + 1)
             self.skew += self.random.choice(_PAUSES) if number < 6 else 120.0
         assert code == 0, f"the last of {_MOST_RUNS} runs ended with {code}"
-        self.promise.check_kept()
+        self.promise.check_complete()
         assert self._results()["summary"]["created"] == len(self.pairs), "the results file has not every job"
 
     def _write_manifest(self, number: int) -> None:
@@ -155,7 +155,7 @@ class Story:
         self.tally.duplicates += self.promise.duplicates().total()
         self.tally.losses += self.promise.lost().total()
         self.promise.check()
-        rows = read_ledger(self.ledger)
+        rows = read_submissions(self.ledger)
         if not killed:
             assert not [row for row in rows if row.state == "sending"], "an intent was left"
         if (self.folder / "m.results.json").exists():
@@ -172,7 +172,7 @@ class Story:
     # What a person does, who can see at the API what was created.
 
     def _settle_by_hand(self, *, dies: bool) -> None:
-        rows = read_ledger(self.ledger)
+        rows = read_submissions(self.ledger)
         held = {row.job_id for row in rows}
         free: defaultdict[Pair, list[str]] = defaultdict(list)
         for job in self.promise.jobs().values():
@@ -184,7 +184,7 @@ class Story:
                 ids = free[row.workflow_id, row.project_id]
                 words += ["--adopt", f"{row.name}={ids.pop()}"] if ids else ["--absent", row.name]
         if words and self._distinct(words):
-            self.tally.by_hand += 1
+            self.tally.manual_resolutions += 1
             self._run(["resolve", "m.yaml", *words], dies=dies)
 
     @staticmethod
@@ -193,16 +193,16 @@ class Story:
         return len(names) == len(set(names))
 
 
-def measure(zygote: Zygote, folder: Path) -> dict[Shape, Ended]:
+def measure(zygote: Zygote, folder: Path) -> dict[Shape, RunResult]:
     """What passes the seams in runs that are left in peace: from these the points to kill at are drawn."""
-    measured: dict[Shape, Ended] = {}
+    measured: dict[Shape, RunResult] = {}
     for shape in SHAPES:
         here = folder / shape
         here.mkdir()
-        story = Story(0, here, zygote, Tally(), {})
+        story = CrashScenario(0, here, zygote, Tally(), {})
         story.shape, story.once_per, story.pairs, story.renames = shape, "day", pairs_of(shape, 6), False
         story.world.add_pairs(story.pairs)
-        with Shop(story.world, (), 0) as shop:
+        with CampaignServer(story.world, (), 0) as shop:
             story.env["PIXXEL_BASE_URL"] = shop.base_url
             story._write_manifest(0)
             ended = zygote.run(here, story.env, ["run", "m.yaml"], skew=story.skew)

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from support.campaign_invariants import Pair, Promise
+from support.campaign_invariants import Invariants, Pair
 from support.campaign_process import Zygote
 
 from runner.sandbox.backend import Backend
@@ -20,38 +20,38 @@ from runner.sandbox.server import Sandbox
 
 KEY = "key-of-the-campaign"
 NOON = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)  # when it all happens: far from midnight, whenever it is run
-PATIENCE = 30.0
+TIMEOUT = 30.0
 
 Shape = Literal["apart", "alike", "projects"]
 
 SHAPES: tuple[Shape, ...] = ("apart", "alike", "projects")
 
 
-class Shop(Sandbox):
+class CampaignServer(Sandbox):
     """A sandbox that can be waited for: a process that was killed may have left a request in its queue."""
 
     def __init__(self, world: Backend, faults: Sequence[Fault] = (), seed: int = 0) -> None:
-        super().__init__(world, key=KEY, faults=faults, seed=seed, log=self._keep)
+        super().__init__(world, key=KEY, faults=faults, seed=seed, log=self._count_posts)
         self.posts = 0
-        self._gone = threading.Condition(self._lock)
+        self._connection_closed = threading.Condition(self._lock)
 
-    def _keep(self, line: str) -> None:
-        with self._gone:
+    def _count_posts(self, line: str) -> None:
+        with self._connection_closed:
             self.posts += line.startswith("POST ")
 
     def _close_connection(self, thread: threading.Thread) -> None:
         super()._close_connection(thread)
-        with self._gone:
-            self._gone.notify_all()
+        with self._connection_closed:
+            self._connection_closed.notify_all()
 
     def wait_until_idle(self) -> None:
         """Wait until nothing that was ever sent can still create a job."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as last:  # after all in the queue
+        with socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT) as last:  # after all in the queue
             last.sendall(b"GET /ping HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
             while last.recv(65_536):
                 pass
-        with self._gone:
-            assert self._gone.wait_for(lambda: not self._connections, PATIENCE)
+        with self._connection_closed:
+            assert self._connection_closed.wait_for(lambda: not self._connections, TIMEOUT)
 
 
 def pairs_of(shape: Shape, size: int) -> list[Pair]:
@@ -66,7 +66,7 @@ def pairs_of(shape: Shape, size: int) -> list[Pair]:
 
 
 @dataclass(frozen=True)
-class Done:
+class CompletedRun:
     """A run that has ended, and what it said."""
 
     code: int
@@ -74,7 +74,7 @@ class Done:
     err: str
 
 
-class Scene:
+class CampaignEnvironment:
     """A person's folder, a server that tells the truth, and a time that passes when the test says so.
 
     `world` may be another than the plain one, with the pairs not yet admitted. A context manager.
@@ -88,13 +88,13 @@ class Scene:
         world: Backend | None = None,
         faults: Sequence[Fault] = (),
     ) -> None:
-        self.folder = folder
+        self.directory = folder
         self.pairs = pairs_of("apart", count)
         self.zygote = zygote
         self.skew = (NOON - datetime.now(UTC)).total_seconds()
-        self.world = world or Backend(clock=self.now)
-        self.world.add_pairs(self.pairs)
-        self.shop = Shop(self.world, faults)
+        self.backend = world or Backend(clock=self.now)
+        self.backend.add_pairs(self.pairs)
+        self.server = CampaignServer(self.backend, faults)
         self.ledger = folder / ".pixxel-runner" / "ledger.db"
         self.env = {"PIXXEL_API_KEY": KEY, "PIXXEL_RUNNER_CONCURRENCY": "2"}
         jobs = "".join(
@@ -107,38 +107,38 @@ class Scene:
         return datetime.now(UTC) + timedelta(seconds=self.skew)
 
     def __enter__(self) -> Self:
-        self.shop.__enter__()
-        self.env["PIXXEL_BASE_URL"] = self.shop.base_url
+        self.server.__enter__()
+        self.env["PIXXEL_BASE_URL"] = self.server.base_url
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.shop.__exit__(kind, error, trace)
+        self.server.__exit__(kind, error, trace)
 
     @property
-    def promise(self) -> Promise:
+    def invariants(self) -> Invariants:
         """What must be true."""
-        return Promise(self.world, self.ledger, self.pairs)
+        return Invariants(self.backend, self.ledger, self.pairs)
 
-    def use(self, ledger: Path) -> None:
+    def use_ledger(self, ledger: Path) -> None:
         """Work with a ledger elsewhere from now on."""
         self.ledger = ledger
         self.env["PIXXEL_RUNNER_LEDGER"] = str(ledger)
 
-    def __call__(self, *arguments: str, **how: Any) -> Done:
+    def __call__(self, *arguments: str, **how: Any) -> CompletedRun:
         """Run the command; `how` is as for `Zygote.run`. Whatever happens, it ends in words and in a code it has."""
-        ended = self.zygote.run(self.folder, self.env, arguments, skew=self.skew, **how)
-        self.shop.wait_until_idle()
-        out, err = ((self.folder / name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
+        ended = self.zygote.run(self.directory, self.env, arguments, skew=self.skew, **how)
+        self.server.wait_until_idle()
+        out, err = ((self.directory / name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
         assert ended.code in (0, 1, 2, 3, 4, 5), err
         assert "Traceback" not in err, err
-        return Done(ended.code, out, err)
+        return CompletedRun(ended.code, out, err)
 
-    def run(self, **how: Any) -> Done:
+    def run(self, **how: Any) -> CompletedRun:
         """Run the manifest, with a server that is never slow."""
         return self("run", "m.yaml", "--settle", "0", **how)
 
-    def pass_time(self) -> None:
+    def advance_clock(self) -> None:
         """Let more time pass than any send may take."""
         self.skew += 120.0

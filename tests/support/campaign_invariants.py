@@ -18,7 +18,7 @@ Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Row:
+class SubmissionLine:
     """One submission as the ledger has it."""
 
     manifest: str
@@ -37,7 +37,7 @@ class Row:
         return (self.workflow_id, self.project_id)
 
     @property
-    def is_doubt(self) -> bool:
+    def is_in_doubt(self) -> bool:
         """Whether its job may exist, and nobody knows which it is."""
         return self.state in ("sending", "in_doubt")
 
@@ -53,10 +53,10 @@ class RunLine:
 
 
 @dataclass(frozen=True)
-class Held:
+class LedgerContents:
     """All that a ledger holds."""
 
-    rows: Sequence[Row] = ()
+    rows: Sequence[SubmissionLine] = ()
     runs: Sequence[RunLine] = ()
 
 
@@ -72,36 +72,38 @@ def files_of(ledger: Path) -> list[Path]:
     return [path for path in (ledger, ledger.with_name(f"{ledger.name}-wal")) if path.exists()]
 
 
-def read_all(ledger: Path) -> Held:
+def read_ledger(ledger: Path) -> LedgerContents:
     """What a ledger holds, read from a copy: the next run finds what the last one left and nothing else."""
     if not ledger.exists():
-        return Held()
+        return LedgerContents()
     with tempfile.TemporaryDirectory() as folder:
         for path in files_of(ledger):
             shutil.copy(path, folder)
         with closing(sqlite3.connect(Path(folder) / ledger.name)) as copy:
             [(words,)] = copy.execute("PRAGMA integrity_check").fetchall()
             assert words == "ok", words
-            return Held([Row(*row) for row in copy.execute(_ROWS)], [RunLine(*row) for row in copy.execute(_RUNS)])
+            return LedgerContents(
+                [SubmissionLine(*row) for row in copy.execute(_ROWS)], [RunLine(*row) for row in copy.execute(_RUNS)]
+            )
 
 
-def read_ledger(ledger: Path) -> Sequence[Row]:
+def read_submissions(ledger: Path) -> Sequence[SubmissionLine]:
     """The submissions that it holds."""
-    return read_all(ledger).rows
+    return read_ledger(ledger).rows
 
 
-class Promise:
+class Invariants:
     """What must be true of a ledger and a server, whatever happened; each is asked for its own record."""
 
     def __init__(self, world: Backend, ledger: Path, pairs: Sequence[Pair]) -> None:
-        self.world = world
+        self.backend = world
         self.ledger = ledger
         self.pairs = pairs
 
     def jobs(self) -> dict[str, SandboxJob]:
         """What the server created."""
         workflows = dict.fromkeys(workflow_id for workflow_id, _ in self.pairs)
-        return {job.id: job for workflow_id in workflows for job in self.world.jobs(workflow_id)}
+        return {job.id: job for workflow_id in workflows for job in self.backend.jobs(workflow_id)}
 
     def created(self) -> Counter[Pair]:
         """How often it created each pair."""
@@ -113,26 +115,26 @@ class Promise:
 
     def lost(self) -> Counter[str]:
         """By workflow: what it created, and the ledger neither has nor is in doubt of."""
-        rows = read_ledger(self.ledger)
+        rows = read_submissions(self.ledger)
         held = {row.job_id for row in rows}
         free = Counter(job.workflow_id for job in self.jobs().values() if job.id not in held)
-        return free - Counter(row.workflow_id for row in rows if row.is_doubt)
+        return free - Counter(row.workflow_id for row in rows if row.is_in_doubt)
 
     def check(self) -> None:
         """Fail unless nothing was created twice, nothing is forgotten, and nothing is made up."""
         assert not self.duplicates(), f"created more often than listed: {dict(self.duplicates())}"
         assert not self.lost(), f"created, and neither on record nor in doubt: {dict(self.lost())}"
         jobs = self.jobs()
-        for row in read_ledger(self.ledger):
+        for row in read_submissions(self.ledger):
             if row.job_id is not None:
                 job = jobs.get(row.job_id)
                 assert job is not None, f"the ledger has a job that the server has not: {row}"
                 assert job.workflow_id == row.workflow_id, row
                 assert job.project_id == row.project_id or not row.assigned, row
 
-    def check_kept(self) -> None:
+    def check_complete(self) -> None:
         """Fail unless each job was created exactly once, and the ledger has it."""
         self.check()
         assert self.created() == Counter(self.pairs), "not each job exactly once"
-        states = Counter(row.state for row in read_ledger(self.ledger))
+        states = Counter(row.state for row in read_submissions(self.ledger))
         assert states == {"created": len(self.pairs)}, f"the ledger has {states}"

@@ -20,11 +20,11 @@ from typing import Any
 
 from support import faults_ledger
 from support.campaign_environment import KEY, NOON, SHAPES, Shape
-from support.campaign_invariants import Held, Pair, Row, read_all
-from support.campaign_process import Ended, Zygote
-from support.campaign_reports import REPORTS, Told, check
+from support.campaign_invariants import LedgerContents, Pair, SubmissionLine, read_ledger
+from support.campaign_process import RunResult, Zygote
+from support.campaign_reports import REPORTS, RunOutput, check
 from support.campaign_tally import CampaignError, Tally
-from support.faults_server import Dice, Port, Rogue
+from support.faults_server import FaultSampler, FaultyServer, Port
 from support.faults_table import GET_FAULTS, POST_FAULTS
 
 from runner.sandbox.backend import Backend
@@ -73,7 +73,7 @@ _Event = dict[str, Any]
 
 
 @dataclass
-class Plan:
+class PlannedManifest:
     """A manifest: its name, what it lists, what is listed there and switched off, and its period."""
 
     name: str
@@ -96,14 +96,14 @@ class Plan:
 
 
 @dataclass
-class Mix:
+class MixedScenario:
     """One seed."""
 
     seed: int
     folder: Path
     zygote: Zygote
     tally: Tally
-    measured: Mapping[Shape, Ended]
+    measured: Mapping[Shape, RunResult]
     story: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -116,7 +116,7 @@ class Mix:
         share = self.random.choice((0.1, 0.3, 0.6, 1.0))
         self.is_slow = bool(_TAKE_TIME & set(some)) or self.random.random() < 0.2
         asked = {fault.kind for fault in GET_FAULTS} - (set() if self.is_slow else _TAKE_TIME)
-        self.dice = Dice(self.seed, share, some, asked, self.random.choice((0.0, 0.0, 0.2, 0.6)))
+        self.dice = FaultSampler(self.seed, share, some, asked, self.random.choice((0.0, 0.0, 0.2, 0.6)))
         self.settle = _SETTLE if self.is_slow else self.random.choice((0, _SETTLE))
         self.stop_after = self.random.choice((0, 2, 10))
         self.concurrency = self.random.choice((1, 2, 3, 8))
@@ -129,9 +129,9 @@ class Mix:
         self.ledger = self.folder / ".pixxel-runner" / "ledger.db"
         self.listed: dict[str, Sequence[str]] = {}
         self.keys: dict[int, dict[str, str]] = {}  # of each run, by manifest
-        self.held = Held()
+        self.held = LedgerContents()
 
-    def _plans(self) -> list[Plan]:
+    def _plans(self) -> list[PlannedManifest]:
         shared = self.random.random() < 0.3  # manifests that send in the same workflows
         is_run = self.random.random() < 0.35
         answers = self.random.random() < 0.5
@@ -143,7 +143,7 @@ class Mix:
             disabled = [(f"{workflow}-9", f"p{name}-off")] if self.random.random() < 0.2 else []
             once_per = "run" if is_run else self.random.choice(("hour", "day", "week", "forever"))
             more = "on_unfinished: resume\n" if is_run and answers else "" if is_run else "timezone: UTC\n"
-            plans.append(Plan(name, pairs, disabled, once_per, more))
+            plans.append(PlannedManifest(name, pairs, disabled, once_per, more))
         self.says_resume = is_run and not answers
         return plans
 
@@ -166,7 +166,7 @@ class Mix:
             said = (self.folder / "stderr").read_text(encoding="utf-8") if (self.folder / "stderr").exists() else ""
             raise CampaignError(
                 f"{type(error).__name__}: {error}\nseed {self.seed}: {self.dice.share} of {list(self.dice.kinds)}, "
-                f"{self.dice.asked} of GETs, settle {self.settle}, stop_after {self.stop_after}\n"
+                f"{self.dice.get_share} of GETs, settle {self.settle}, stop_after {self.stop_after}\n"
                 + "\n".join(f"{plan.name}: once_per {plan.once_per}, {plan.pairs}" for plan in self.plans)
                 + "\n"
                 + "\n".join(self.story)
@@ -191,7 +191,7 @@ class Mix:
             self._end_well()
 
     def _end_well(self) -> None:
-        self.dice.calm, code = True, -1
+        self.dice.disabled, code = True, -1
         self._set_clock()
         for number in range(self.troubled, self.troubled + _MOST_CALM):
             self._write(number)
@@ -211,7 +211,7 @@ class Mix:
         self.skew += 60.0
 
     def _serve(self) -> None:
-        self.shop = self.server.enter_context(Rogue(self.world, self.dice, self.port.number))
+        self.shop = self.server.enter_context(FaultyServer(self.world, self.dice, self.port.number))
 
     def _write(self, number: int) -> None:
         if number and not self.renames:
@@ -288,9 +288,9 @@ class Mix:
         arguments = ["run", *(f"{plan.name}.yaml" for plan in self.plans), "--settle", str(self.settle)]
         self.dice.run, posts = number, self.dice.posts
         held = self.held
-        self.dice.known = [row.job_id for row in held.rows if row.job_id is not None]
+        self.dice.known_ids = [row.job_id for row in held.rows if row.job_id is not None]
         ended = self._call([*arguments, *resume, *beside], timeout, how)
-        self.story.append(f"  {number}: {what} {how or ''} off {self.off:g} -> {ended.code}, {list(ended.met)}")
+        self.story.append(f"  {number}: {what} {how or ''} off {self.off:g} -> {ended.code}, {list(ended.events)}")
         self.tally.runs += 1
         self.tally.codes[ended.code] += 1
         self._count(what, ended, how)
@@ -302,7 +302,7 @@ class Mix:
             self._check_told(ended, reports, held, posts, is_cut=how.get("largest") is not None)
         return ended.code
 
-    def _call(self, arguments: Sequence[str], timeout: float, how: Mapping[str, Any]) -> Ended:
+    def _call(self, arguments: Sequence[str], timeout: float, how: Mapping[str, Any]) -> RunResult:
         env = {
             "PIXXEL_API_KEY": KEY,
             "PIXXEL_BASE_URL": f"http://127.0.0.1:{self.port.number}",
@@ -315,29 +315,31 @@ class Mix:
             self.shop.wait_until_idle()
         return ended
 
-    def _count(self, what: str, ended: Ended, how: Mapping[str, Any]) -> None:
+    def _count(self, what: str, ended: RunResult, how: Mapping[str, Any]) -> None:
         if ended.code == -9:
             self.tally.kills[how["events"][0]["at"] if "events" in how else "any moment"] += 1
             return
-        for met in ended.met:
+        for met in ended.events:
             do = met.partition(" at ")[0]
             if do.startswith("signal"):
                 self.tally.signals[signal.Signals(int(do.split()[1])).name] += 1
-        happened = Counter(met.partition(" at ")[0] for met in ended.met)
+        happened = Counter(met.partition(" at ")[0] for met in ended.events)
         self.tally.faults.update({_in_words(do): 1 for do in happened if not do.startswith("signal")})
         if what in ("file size", "server gone") or (what.startswith("ledger ") and "events" not in how):
             self.tally.faults[what] += 1
 
     # What must be true.
 
-    def _check_told(self, ended: Ended, reports: Sequence[str], before: Held, posts: int, *, is_cut: bool) -> None:
+    def _check_told(
+        self, ended: RunResult, reports: Sequence[str], before: LedgerContents, posts: int, *, is_cut: bool
+    ) -> None:
         out, err = ((self.folder / name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
         assert "Traceback" not in err, "a traceback"
-        signums = [128 + int(met.split()[1]) for met in ended.met if met.startswith("signal")]
+        signums = [128 + int(met.split()[1]) for met in ended.events if met.startswith("signal")]
         assert ended.code in (0, 1, 3, 4, *signums), f"exit code {ended.code}"
         new = {run.id for run in self.held.runs} - {run.id for run in before.runs}
         ran = [run for run in self.held.runs if run.id in new]
-        told = Told(self.folder, ended.code, out, err, ran, reports)
+        told = RunOutput(self.folder, ended.code, out, err, ran, reports)
         if is_cut:  # stdout is a file, too
             return
         untold = "its results cannot be read" in err
@@ -346,7 +348,7 @@ class Mix:
 
     def _check_record(self) -> None:
         """The server's record against the ledger."""
-        self.held = read_all(self.ledger)
+        self.held = read_ledger(self.ledger)
         self.keys[self.dice.run] = {run.manifest: run.run_key for run in self.held.runs}  # the last of each
         jobs = {job.id: job for plan in self.plans for w, _ in plan.pairs for job in self.world.jobs(w)}
         ours = {job_id: jobs[job_id] for job_id in self.dice.created_in}
@@ -369,7 +371,7 @@ class Mix:
         self._check_keys(rows, listed)
         self._check_losses(rows, created)
 
-    def _check_keys(self, rows: Sequence[Row], listed: Counter[Pair]) -> None:
+    def _check_keys(self, rows: Sequence[SubmissionLine], listed: Counter[Pair]) -> None:
         """Under each run key, no more is on record than is listed; and no more was created, where that is certain."""
         for (manifest, key, pair), count in Counter((row.manifest, row.run_key, row.pair) for row in rows).items():
             assert count <= listed[pair], f"{count} of {pair} on record for {manifest}, {key}"
@@ -385,12 +387,12 @@ class Mix:
             self.tally.duplicates += max(0, count - listed[pair])
             assert count <= listed[pair], f"{count} of {pair} created for {key}"
 
-    def _check_losses(self, rows: Sequence[Row], created: Counter[Pair]) -> None:
+    def _check_losses(self, rows: Sequence[SubmissionLine], created: Counter[Pair]) -> None:
         held = {row.job_id for row in rows}
         free: Counter[Pair] = Counter()
         for job_id in self.dice.created_in.keys() - held:
             free[self._pair_of(job_id)] += 1
-        doubts = Counter(row.pair for row in rows if row.is_doubt)
+        doubts = Counter(row.pair for row in rows if row.is_in_doubt)
         lost = _by_workflow(free) - _by_workflow(doubts)
         self.tally.losses += lost.total()
         assert not lost, f"created, and neither on record nor in doubt: {dict(lost)}"
@@ -407,7 +409,7 @@ class Mix:
         self.tally.false_claims += not holds
         assert holds, words
 
-    def _check_done(self, plan: Plan) -> None:
+    def _check_done(self, plan: PlannedManifest) -> None:
         """All of a manifest is created under the key of its last run."""
         key = next(run.run_key for run in reversed(self.held.runs) if run.manifest == plan.name)
         rows = [row for row in self.held.rows if (row.manifest, row.run_key) == (plan.name, key)]
@@ -433,9 +435,9 @@ class Mix:
         for (manifest, run_id), said in words.items():
             ended = self._call(["resolve", f"{manifest}.yaml", "--run", run_id, *said], _LONG, {})
             self.story.append(f"  resolve {said} -> {ended.code}")
-            able = (0, 3) if self.dice.calm else (0, 3, 4)  # the API has to know a job that is adopted
+            able = (0, 3) if self.dice.disabled else (0, 3, 4)  # the API has to know a job that is adopted
             assert ended.code in able, f"resolve ended with {ended.code}"
-            self.tally.by_hand += ended.code != 4
+            self.tally.manual_resolutions += ended.code != 4
             self._check_record()
 
 

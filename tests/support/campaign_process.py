@@ -15,7 +15,7 @@ _ZYGOTE = Path(__file__).with_name("zygote.py")
 
 
 @dataclass(frozen=True)
-class Ended:
+class RunResult:
     """How a run ended: its exit code (negative for a signal), what passed each seam, and how long it took.
 
     `met` is what happened at seams; neither is told of a run that was killed.
@@ -23,7 +23,7 @@ class Ended:
 
     code: int
     counts: Mapping[str, int]
-    met: Sequence[str]
+    events: Sequence[str]
     seconds: float
 
 
@@ -45,7 +45,7 @@ class Zygote:
         self._process.wait()
         self._process.stdout.close()
 
-    def run(self, folder: Path, env: Mapping[str, str], arguments: Sequence[str], **how: Any) -> Ended:
+    def run(self, folder: Path, env: Mapping[str, str], arguments: Sequence[str], **how: Any) -> RunResult:
         """Run the command in a folder; its streams go to files there.
 
         `skew` is in seconds; `events` are those of the zygote's `Event`, `after` the seconds until a kill at any
@@ -57,4 +57,4 @@ class Zygote:
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
-        return Ended(answer["code"], answer["counts"], answer["met"], answer["seconds"])
+        return RunResult(answer["code"], answer["counts"], answer["events"], answer["seconds"])

@@ -20,7 +20,7 @@ class Tally:
     seeds: int = 0
     runs: int = 0
     jobs: int = 0
-    by_hand: int = 0
+    manual_resolutions: int = 0
     kills: Counter[str] = field(default_factory=Counter)
     signals: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
@@ -42,7 +42,7 @@ class Tally:
                 f"{self.kills.total()} killed: {_listed(self.kills)}",
                 f"{self.signals.total()} signals: {_listed(self.signals)}",
                 f"{self.faults.total()} faults: {_listed(self.faults)}",
-                f"{self.jobs} jobs created, {self.by_hand} times settled by hand",
+                f"{self.jobs} jobs created, {self.manual_resolutions} times settled by hand",
                 f"{self.duplicates} duplicates, {self.losses} lost, {self.false_claims} false claims",
             )
         )

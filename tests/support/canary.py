@@ -28,7 +28,7 @@ KEYS = (KEY, "key-that-is-secret", "canary-4f1c0ffee-key", "key-of-the-campaign"
 _LARGEST = 64 * 2**20  # bytes
 
 
-def _disguises(key: str) -> Iterator[bytes]:
+def _encodings(key: str) -> Iterator[bytes]:
     """The key as it is, and as what it is often made into."""
     plain = key.encode()
     yield plain
@@ -39,10 +39,10 @@ def _disguises(key: str) -> Iterator[bytes]:
         yield b64encode(b"\0" * shift + plain)[4 if shift else 0 : -4]
 
 
-_NEEDLES = {**{key.encode(): key for key in KEYS}, **dict.fromkeys(_disguises(KEY), KEY)}
+_NEEDLES = {**{key.encode(): key for key in KEYS}, **dict.fromkeys(_encodings(KEY), KEY)}
 
 
-def found(data: str | bytes | None) -> str:
+def find_key(data: str | bytes | None) -> str:
     """The first key that is in this, in any disguise; empty when there is none."""
     if not data:
         return ""
@@ -50,13 +50,13 @@ def found(data: str | bytes | None) -> str:
     return next((key for needle, key in _NEEDLES.items() if needle in raw), "")
 
 
-def leaks(folder: Path) -> Iterator[str]:
+def find_leaks(folder: Path) -> Iterator[str]:
     """The files below a folder that hold a key, and those whose names do.
 
     A file with a key and nothing else is one that a person made for `--api-key-file`, and no leak.
     """
     for path in sorted(folder.rglob("*")):
-        if found(str(path.relative_to(folder))):
+        if find_key(str(path.relative_to(folder))):
             yield f"the name {path}"
         with suppress(OSError):  # a test may leave what nobody can read
             if path.is_file() and not path.is_symlink() and path.stat().st_size <= _LARGEST and _is_leak(path):
@@ -67,7 +67,7 @@ def _is_leak(path: Path) -> bool:
     data = path.read_bytes()
     if data.strip().decode("latin-1") in KEYS:
         return False
-    return bool(found(data) or (data.startswith(b"SQLite format 3\0") and any(map(found, _unpacked(path)))))
+    return bool(find_key(data) or (data.startswith(b"SQLite format 3\0") and any(map(find_key, _unpacked(path)))))
 
 
 def _unpacked(database: Path) -> Iterator[bytes]:
@@ -83,13 +83,13 @@ def _unpacked(database: Path) -> Iterator[bytes]:
                         yield zlib.decompress(value) if isinstance(value, bytes) else b""
 
 
-def refuse_to_start(_executable: Any, arguments: Any, _cwd: Any, environment: Any) -> None:
+def check_process(_executable: Any, arguments: Any, _cwd: Any, environment: Any) -> None:
     """Fail when a process is to be started with a key in its arguments, or a git with one in its environment."""
     words = [arguments] if isinstance(arguments, str | bytes) else [*arguments]
     texts = [word if isinstance(word, str | bytes) else str(word) for word in words]
-    assert not any(map(found, texts)), f"a key is in the arguments of {texts[0]!r}"
+    assert not any(map(find_key, texts)), f"a key is in the arguments of {texts[0]!r}"
     if texts and Path(_text(texts[0])).name == "git":
-        assert not any(map(found, _values(environment))), "git is told a key"
+        assert not any(map(find_key, _values(environment))), "git is told a key"
 
 
 def _values(environment: Any) -> Iterable[str | bytes]:
@@ -103,21 +103,21 @@ def _text(word: str | bytes) -> str:
 
 
 @contextmanager
-def watched() -> Iterator[None]:
+def watch_processes() -> Iterator[None]:
     """Look at each process that is started meanwhile, and at what it prints."""
     on = True
 
     def audit(event: str, arguments: tuple[Any, ...]) -> None:
         if on and event == "subprocess.Popen":
-            refuse_to_start(*arguments)
+            check_process(*arguments)
 
     sys.addaudithook(audit)  # it cannot be removed
     communicate = subprocess.Popen.communicate
 
     def read(self: subprocess.Popen[Any], *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         out, err = communicate(self, *args, **kwargs)
-        assert not found(out), f"a key is in what was printed: {out!r}"
-        assert not found(err), f"a key is in what was said: {err!r}"
+        assert not find_key(out), f"a key is in what was printed: {out!r}"
+        assert not find_key(err), f"a key is in what was said: {err!r}"
         return out, err
 
     with pytest.MonkeyPatch.context() as patch:

@@ -29,14 +29,16 @@ def make(folder: Path) -> Certificates:
     yesterday = datetime.now(UTC) - timedelta(days=1)
     return Certificates(
         str(bundle),
-        good=_serving(ours.issue_cert("localhost", "127.0.0.1")),
-        wrong_host=_serving(ours.issue_cert("elsewhere.example")),
-        expired=_serving(ours.issue_cert("localhost", not_before=yesterday - timedelta(days=1), not_after=yesterday)),
-        self_signed=_serving(other.issue_cert("localhost")),
+        good=_server_context(ours.issue_cert("localhost", "127.0.0.1")),
+        wrong_host=_server_context(ours.issue_cert("elsewhere.example")),
+        expired=_server_context(
+            ours.issue_cert("localhost", not_before=yesterday - timedelta(days=1), not_after=yesterday)
+        ),
+        self_signed=_server_context(other.issue_cert("localhost")),
     )
 
 
-def _serving(certificate: trustme.LeafCert) -> ssl.SSLContext:
+def _server_context(certificate: trustme.LeafCert) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
     return context

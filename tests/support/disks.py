@@ -92,7 +92,7 @@ def mounted(root: Path) -> Iterator[Disk]:
 
 
 @contextmanager
-def bound(source: Path, target: Path) -> Iterator[None]:
+def bind_mounted(source: Path, target: Path) -> Iterator[None]:
     """One file or folder shown in another's place; the test is skipped where that is not possible."""
     try:
         _mount("--bind", source, target)
@@ -109,7 +109,7 @@ def _mount(*arguments: str | Path) -> None:
 
 
 @contextmanager
-def nothing_more(pid: int) -> Iterator[None]:
+def file_growth_blocked(pid: int) -> Iterator[None]:
     """A process can't make any file longer meanwhile, as on a full disk; skipped where that is not possible."""
     if not hasattr(resource, "prlimit"):
         pytest.skip("this system does not let a process limit another")
@@ -123,7 +123,7 @@ def nothing_more(pid: int) -> Iterator[None]:
 
 
 @contextmanager
-def limited(size: int) -> Iterator[None]:
+def file_size_limited(size: int) -> Iterator[None]:
     """Programs that are started meanwhile can't make a file longer than so many bytes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))

@@ -15,8 +15,8 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Self
 
-from support.campaign_environment import KEY, Shop
-from support.faults_table import GET_FAULTS, POST_FAULTS, Fault, Line
+from support.campaign_environment import KEY, CampaignServer
+from support.faults_table import GET_FAULTS, POST_FAULTS, Fault, FaultConnection
 
 from runner.sandbox import handlers, http
 from runner.sandbox.backend import Backend
@@ -25,7 +25,7 @@ _PEEKED = 2**12
 
 
 @dataclass
-class Dice:
+class FaultSampler:
     """Throws which fault a request meets: the same one for the n-th request of its kind, whatever came before it.
 
     `share` of the POSTs meet one of `kinds`, and `asked` of the GETs one of `questions`; none does from when it is
@@ -36,18 +36,18 @@ class Dice:
     seed: int
     share: float
     kinds: Collection[str]
-    questions: Collection[str] = ()
-    asked: float = 0.0
-    calm: bool = False
+    get_kinds: Collection[str] = ()
+    get_share: float = 0.0
+    disabled: bool = False
     run: int = 0
     posts: int = 0
-    known: Sequence[str] = ()
+    known_ids: Sequence[str] = ()
     created_in: dict[str, int] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     _thrown: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def throw(self, method: str, target: str) -> tuple[Fault | None, random.Random]:
+    def sample(self, method: str, target: str) -> tuple[Fault | None, random.Random]:
         """The fault that this request meets, and what else is random about it."""
         with self._lock:
             what = f"{method} {target}"
@@ -55,29 +55,29 @@ class Dice:
             self.posts += method == "POST"
             dice = random.Random(f"{self.seed} {what} {self._thrown[what]}")  # noqa: S311 - to be repeatable
         posts = (POST_FAULTS, self.kinds, self.share)
-        faults, kinds, share = posts if method == "POST" else (GET_FAULTS, self.questions, self.asked)
-        if self.calm or dice.random() >= share:
+        faults, kinds, share = posts if method == "POST" else (GET_FAULTS, self.get_kinds, self.get_share)
+        if self.disabled or dice.random() >= share:
             return None, dice
         return dice.choice([fault for fault in faults if fault.kind in kinds]), dice
 
-    def met(self, kind: str) -> None:
+    def count(self, kind: str) -> None:
         """Count a fault."""
         with self._lock:
             self.counts[kind] += 1
 
-    def created(self, job_id: str) -> None:
+    def record_job(self, job_id: str) -> None:
         """Keep that a job was created in this run."""
         with self._lock:
             self.created_in[job_id] = self.run
 
 
-class Rogue(Shop):
+class FaultyServer(CampaignServer):
     """A sandbox on a given port that misbehaves as the dice say."""
 
-    def __init__(self, world: Backend, dice: Dice, port: int) -> None:
+    def __init__(self, world: Backend, dice: FaultSampler, port: int) -> None:
         super().__init__(world)
         self.port = port
-        self.dice_thrown = dice
+        self.sampler = dice
         self.is_open = False
 
     def __enter__(self) -> Self:
@@ -97,9 +97,9 @@ class Rogue(Shop):
         target = rest.partition(b" ")[0].decode("latin-1")
         if not begun or target == "/ping":
             return super()._serve_request(connection, reader)
-        fault, dice = self.dice_thrown.throw(method.decode("latin-1"), target)
+        fault, dice = self.sampler.sample(method.decode("latin-1"), target)
         if fault is not None and fault.unread:
-            self.dice_thrown.met(f"{method.decode()} {fault.kind}")
+            self.sampler.count(f"{method.decode()} {fault.kind}")
             return fault.play(self._line(connection, dice, None, lambda: None))
         request = reader.read()
         if request is None:
@@ -109,21 +109,23 @@ class Rogue(Shop):
             response = self._answer(request)
             connection.sendall(self._render(response, close=False, head_only=False))
             return True
-        self.dice_thrown.met(f"{request.method} {fault.kind}")
+        self.sampler.count(f"{request.method} {fault.kind}")
         creates = request.method != "POST" or dice.choice(fault.creates)
         answer = self._answer(request) if creates else None
         return fault.play(self._line(connection, dice, answer, partial(self._answer, request)))
 
     def _line(
         self, sock: socket.socket, dice: random.Random, answer: http.Response | None, create: Callable[[], object]
-    ) -> Line:
-        return Line(sock, dice, self, answer or http.Response(HTTPStatus.OK, b""), create, self.dice_thrown.known)
+    ) -> FaultConnection:
+        return FaultConnection(
+            sock, dice, self, answer or http.Response(HTTPStatus.OK, b""), create, self.sampler.known_ids
+        )
 
     def _answer(self, request: http.Request) -> http.Response:
         response = handlers.handle(self.backend, KEY, request)
         if request.method == "POST":
             assert response.status == HTTPStatus.OK, response
-            self.dice_thrown.created(json.loads(response.body)["id"])
+            self.sampler.record_job(json.loads(response.body)["id"])
         return response
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from runner.sandbox.http import Response
 from runner.sandbox.server import Sandbox
 
-_DRIP = 0.02  # seconds between two bytes
+_DRIP_INTERVAL = 0.02  # seconds between two bytes
 _PIECE = bytes(2**16)
 _MOST_ENDLESS = 2**28  # bytes: a client that takes all of them has no bound
 _RESET = struct.pack("ii", 1, 0)
@@ -32,7 +32,7 @@ Headers = Iterable[tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Line:
+class FaultConnection:
     """One connection on which one request is being answered.
 
     `answer` is the honest answer to it: to a POST with the job's object where a job was created, and empty else.
@@ -42,9 +42,9 @@ class Line:
     sock: socket.socket
     random: random.Random
     server: Sandbox
-    answer: Response
+    response: Response
     create: Callable[[], object]
-    known: Sequence[str]
+    known_ids: Sequence[str]
 
     def send(self, data: bytes) -> None:
         """Send it. Raises OSError when the client is gone."""
@@ -62,7 +62,7 @@ class Line:
         return bool(select.select([self.sock], [], [], seconds)[0])
 
 
-Play = Callable[[Line], bool]  # plays it, and says whether the connection may carry another request
+Play = Callable[[FaultConnection], bool]  # plays it, and says whether the connection may carry another request
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,12 @@ def head(status: int, headers: Headers = (), reason: str = "Said So") -> bytes:
     return "".join([f"HTTP/1.1 {status} {reason}\r\n", *(f"{k}: {v}\r\n" for k, v in headers), "\r\n"]).encode()
 
 
-def plain(status: int, body: bytes, headers: Headers = ()) -> bytes:
+def sized_response(status: int, body: bytes, headers: Headers = ()) -> bytes:
     """An answer whose length is told."""
     return head(status, [_JSON, *headers, ("Content-Length", str(len(body)))]) + body
 
 
-def _error(line: Line, status: int, headers: Headers = ()) -> bytes:
+def _error(line: FaultConnection, status: int, headers: Headers = ()) -> bytes:
     forms: tuple[bytes, ...] = (
         b"",
         b"<html><h1>A gateway</h1></html>",
@@ -98,29 +98,29 @@ def _error(line: Line, status: int, headers: Headers = ()) -> bytes:
         json.dumps({"error": "no"}).encode(),
     )
     date = ("Date", format_datetime(line.server.backend.now(), usegmt=True))
-    return plain(status, line.random.choice(forms), [date, *headers])
+    return sized_response(status, line.random.choice(forms), [date, *headers])
 
 
 # No answer, or no whole one.
 
 
-def _reset(line: Line) -> bool:
+def _reset(line: FaultConnection) -> bool:
     line.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     return False
 
 
-def _close(_line: Line) -> bool:
+def _close(_line: FaultConnection) -> bool:
     return False
 
 
-def _cut_head(line: Line) -> bool:
+def _cut_head(line: FaultConnection) -> bool:
     whole = head(200, [_JSON, ("Content-Length", "500")])
     line.send(whole[: line.random.randrange(1, len(whole) - 1)])
     return False
 
 
-def _cut_body(line: Line) -> bool:
-    body = line.answer.body or b'{"id": "cut"}'
+def _cut_body(line: FaultConnection) -> bool:
+    body = line.response.body or b'{"id": "cut"}'
     cut = body[: line.random.randrange(len(body))]
     match line.random.randrange(3):
         case 0:
@@ -133,7 +133,7 @@ def _cut_body(line: Line) -> bool:
     return False
 
 
-def _garbage(line: Line) -> bool:
+def _garbage(line: FaultConnection) -> bool:
     line.send(
         line.random.choice(
             (
@@ -151,26 +151,26 @@ def _garbage(line: Line) -> bool:
     return False
 
 
-def _stall(line: Line) -> bool:
+def _stall(line: FaultConnection) -> bool:
     line.wait_until_gone()
     return False
 
 
-def _late(line: Line) -> bool:
+def _late(line: FaultConnection) -> bool:
     line.wait_until_gone()
     line.create()
     return False
 
 
-def _drip(line: Line) -> bool:
-    for byte in plain(200, line.answer.body or b'{"id": "dripped"}'):
-        if line.is_gone(_DRIP):
+def _drip(line: FaultConnection) -> bool:
+    for byte in sized_response(200, line.response.body or b'{"id": "dripped"}'):
+        if line.is_gone(_DRIP_INTERVAL):
             return False
         line.send(bytes([byte]))
     return False
 
 
-def _endless(line: Line) -> bool:
+def _endless(line: FaultConnection) -> bool:
     start = line.random.choice(
         (
             head(200, [_JSON]),
@@ -185,50 +185,50 @@ def _endless(line: Line) -> bool:
     return False
 
 
-def _bomb(line: Line) -> bool:
+def _bomb(line: FaultConnection) -> bool:
     packed = gzip.compress(bytes(2**26), 9)
-    line.send(plain(200, packed, [("Content-Encoding", "gzip")]))
+    line.send(sized_response(200, packed, [("Content-Encoding", "gzip")]))
     return True
 
 
-def _bad_gzip(line: Line) -> bool:
-    line.send(plain(200, b"\x1f\x8b" + line.random.randbytes(50), [("Content-Encoding", "gzip")]))
+def _bad_gzip(line: FaultConnection) -> bool:
+    line.send(sized_response(200, b"\x1f\x8b" + line.random.randbytes(50), [("Content-Encoding", "gzip")]))
     return True
 
 
 # A whole answer that is none.
 
 
-def _no_id(line: Line) -> bool:
-    body: Any = json.loads(line.answer.body) if line.answer.body else {}
+def _no_id(line: FaultConnection) -> bool:
+    body: Any = json.loads(line.response.body) if line.response.body else {}
     body = {name: value for name, value in body.items() if name != "id"} | line.random.choice(
         ({}, {"id": ""}, {"id": None}, {"id": 7}, {"id": ["x"]})
     )
-    line.send(plain(200, json.dumps(body).encode()))
+    line.send(sized_response(200, json.dumps(body).encode()))
     return True
 
 
-def _not_json(line: Line) -> bool:
+def _not_json(line: FaultConnection) -> bool:
     body = line.random.choice((b"", b"accepted", b"[]", b'"id"', b"null", b'{"id": "x"', b"\xff\xfe\x00", b"[" * 5000))
-    line.send(plain(line.random.choice((200, 200, 201, 202)), body))
+    line.send(sized_response(line.random.choice((200, 200, 201, 202)), body))
     return True
 
 
-def _no_content(line: Line) -> bool:
+def _no_content(line: FaultConnection) -> bool:
     line.send(head(line.random.choice((204, 205)), [("Content-Length", "0")]))
     return True
 
 
-def _known_id(line: Line) -> bool:
-    if not line.known:
+def _known_id(line: FaultConnection) -> bool:
+    if not line.known_ids:
         return _no_id(line)
-    body: dict[str, Any] = json.loads(line.answer.body) if line.answer.body else {}
-    line.send(plain(200, json.dumps(body | {"id": line.random.choice(line.known)}).encode()))
+    body: dict[str, Any] = json.loads(line.response.body) if line.response.body else {}
+    line.send(sized_response(200, json.dumps(body | {"id": line.random.choice(line.known_ids)}).encode()))
     return True
 
 
-def _says(*statuses: int, location: bool = False) -> Play:
-    def play(line: Line) -> bool:
+def _status_fault(*statuses: int, location: bool = False) -> Play:
+    def play(line: FaultConnection) -> bool:
         status = line.random.choice(statuses)
         headers = [("Location", "https://elsewhere.example/")] if location else []
         if status in (204, 304):
@@ -240,20 +240,20 @@ def _says(*statuses: int, location: bool = False) -> Play:
     return play
 
 
-def _switching(line: Line) -> bool:
+def _switching(line: FaultConnection) -> bool:
     line.send(head(101, [("Upgrade", "websocket"), ("Connection", "Upgrade")]))
     line.wait_until_gone()
     return False
 
 
-def _interim_only(line: Line) -> bool:
+def _interim_only(line: FaultConnection) -> bool:
     for _ in range(30):
         line.send(head(line.random.choice((100, 102, 103))))
     line.wait_until_gone()
     return False
 
 
-def _throttled(line: Line) -> bool:
+def _throttled(line: FaultConnection) -> bool:
     when = line.random.choice(
         (None, "0", "00", "-1", "soon", "", "1e3", "0x10", "Thu, 01 Jan 1970 00:00:00 GMT", "Thu, 99 Foo 2026 25:00")
     )
@@ -264,7 +264,7 @@ def _throttled(line: Line) -> bool:
     return True
 
 
-def _unavailable(line: Line) -> bool:
+def _unavailable(line: FaultConnection) -> bool:
     when = line.random.choice((None, "0", "1", "9" * 30, "soon"))
     line.send(_error(line, 503, [] if when is None else [("Retry-After", when)]))
     return True
@@ -273,14 +273,14 @@ def _unavailable(line: Line) -> bool:
 # A whole answer, said in an unusual way: the job is created, and the client is to see that.
 
 
-def _val_errors(line: Line) -> bool:
+def _val_errors(line: FaultConnection) -> bool:
     errors = line.random.choice((["bad geometry"], [{"code": 1}], "all of it", [None]))
-    line.send(plain(200, json.dumps(json.loads(line.answer.body) | {"val_errors": errors}).encode()))
+    line.send(sized_response(200, json.dumps(json.loads(line.response.body) | {"val_errors": errors}).encode()))
     return True
 
 
-def _strange_json(line: Line) -> bool:
-    object_ = line.answer.body.rstrip()[:-1]
+def _strange_json(line: FaultConnection) -> bool:
+    object_ = line.response.body.rstrip()[:-1]
     more = line.random.choice(
         (
             b'"cost": NaN',
@@ -289,89 +289,89 @@ def _strange_json(line: Line) -> bool:
             b'"x": ' + b"[" * 900 + b"]" * 900,
         )
     )
-    line.send(plain(200, object_ + b", " + more + b"}"))
+    line.send(sized_response(200, object_ + b", " + more + b"}"))
     return True
 
 
-def _chunked(line: Line) -> bool:
-    body = line.answer.body
+def _chunked(line: FaultConnection) -> bool:
+    body = line.response.body
     cut = line.random.randrange(1, len(body))
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (body[:cut], body[cut:]))
     line.send(head(200, [_JSON, ("Transfer-Encoding", "chunked")]) + chunks + b"0\r\n\r\n")
     return True
 
 
-def _compressed(line: Line) -> bool:
+def _compressed(line: FaultConnection) -> bool:
     coding = line.random.choice(("gzip", "deflate"))
-    packed = gzip.compress(line.answer.body) if coding == "gzip" else zlib.compress(line.answer.body)
-    line.send(plain(200, packed, [("Content-Encoding", coding)]))
+    packed = gzip.compress(line.response.body) if coding == "gzip" else zlib.compress(line.response.body)
+    line.send(sized_response(200, packed, [("Content-Encoding", coding)]))
     return True
 
 
-def _interim_first(line: Line) -> bool:
+def _interim_first(line: FaultConnection) -> bool:
     for _ in range(line.random.randint(1, 5)):
         line.send(head(line.random.choice((100, 102, 103)), [("Link", "</a>; rel=preload")]))
-    line.send(plain(200, line.answer.body))
+    line.send(sized_response(200, line.response.body))
     return True
 
 
-def _bytes_after(line: Line) -> bool:
-    more = plain(200, b'{"id": "nobody asked for this"}')
-    line.send(plain(200, line.answer.body) + line.random.choice((more, b"x", b"\r\n\r\n", more[:30])))
+def _bytes_after(line: FaultConnection) -> bool:
+    more = sized_response(200, b'{"id": "nobody asked for this"}')
+    line.send(sized_response(200, line.response.body) + line.random.choice((more, b"x", b"\r\n\r\n", more[:30])))
     return True
 
 
-def _idle_close(line: Line) -> bool:
+def _idle_close(line: FaultConnection) -> bool:
     """A whole answer that promises to go on, and the end of the connection."""
-    line.send(plain(200, line.answer.body, [("Connection", "keep-alive")]))
+    line.send(sized_response(200, line.response.body, [("Connection", "keep-alive")]))
     return False
 
 
-def _to_the_end(line: Line) -> bool:
-    line.send(head(200, [_JSON, ("Connection", "close")]) + line.answer.body)
+def _to_the_end(line: FaultConnection) -> bool:
+    line.send(head(200, [_JSON, ("Connection", "close")]) + line.response.body)
     return False
 
 
-def _other_success(line: Line) -> bool:
-    line.send(plain(line.random.choice((201, 202, 203, 206, 299)), line.answer.body))
+def _other_success(line: FaultConnection) -> bool:
+    line.send(sized_response(line.random.choice((201, 202, 203, 206, 299)), line.response.body))
     return True
 
 
-_OPEN = (False, True)  # the server may have created the job, or not
+_EITHER = (False, True)  # the server may have created the job, or not
 _REJECTED = (400, 402, 404, 405, 406, 410, 411, 413, 414, 415, 417, 418, 421, 422, 423, 424, 426, 428, 431, 451, 499)
 
 POST_FAULTS: tuple[Fault, ...] = (
     Fault("reset unread", _reset, unread=True),
     Fault("closed unread", _close, unread=True),
-    Fault("reset", _reset, _OPEN),
-    Fault("closed", _close, _OPEN),
-    Fault("head cut off", _cut_head, _OPEN),
-    Fault("body cut off", _cut_body, _OPEN),
-    Fault("garbage", _garbage, _OPEN),
-    Fault("stalls", _stall, _OPEN),
+    Fault("reset", _reset, _EITHER),
+    Fault("closed", _close, _EITHER),
+    Fault("head cut off", _cut_head, _EITHER),
+    Fault("body cut off", _cut_body, _EITHER),
+    Fault("garbage", _garbage, _EITHER),
+    Fault("stalls", _stall, _EITHER),
     Fault("created late", _late, late=True),
-    Fault("drips", _drip, _OPEN),
-    Fault("endless", _endless, _OPEN),
-    Fault("gzip bomb", _bomb, _OPEN),
-    Fault("broken gzip", _bad_gzip, _OPEN),
-    Fault("200 without id", _no_id, _OPEN),
-    Fault("200 not JSON", _not_json, _OPEN),
-    Fault("200 with a known id", _known_id, _OPEN),
-    Fault("204", _no_content, _OPEN),
-    Fault("101", _switching, _OPEN),
-    Fault("1xx only", _interim_only, _OPEN),
-    Fault("301/302/307/308", _says(301, 302, 307, 308, location=True)),
-    Fault("303", _says(303, location=True), _OPEN),
-    Fault("300/304/306", _says(300, 304, 306), _OPEN),
-    Fault("401", _says(401)),
-    Fault("403", _says(403)),
-    Fault("other 4xx", _says(*_REJECTED)),
-    Fault("408", _says(408), _OPEN),
-    Fault("409", _says(409), _OPEN),
+    Fault("drips", _drip, _EITHER),
+    Fault("endless", _endless, _EITHER),
+    Fault("gzip bomb", _bomb, _EITHER),
+    Fault("broken gzip", _bad_gzip, _EITHER),
+    Fault("200 without id", _no_id, _EITHER),
+    Fault("200 not JSON", _not_json, _EITHER),
+    Fault("200 with a known id", _known_id, _EITHER),
+    Fault("204", _no_content, _EITHER),
+    Fault("101", _switching, _EITHER),
+    Fault("1xx only", _interim_only, _EITHER),
+    Fault("301/302/307/308", _status_fault(301, 302, 307, 308, location=True)),
+    Fault("303", _status_fault(303, location=True), _EITHER),
+    Fault("300/304/306", _status_fault(300, 304, 306), _EITHER),
+    Fault("401", _status_fault(401)),
+    Fault("403", _status_fault(403)),
+    Fault("other 4xx", _status_fault(*_REJECTED)),
+    Fault("408", _status_fault(408), _EITHER),
+    Fault("409", _status_fault(409), _EITHER),
     Fault("425/429", _throttled),
-    Fault("503", _unavailable, _OPEN),
-    Fault("other 5xx", _says(500, 501, 502, 504, 505, 507, 511, 520, 524, 599), _OPEN),
-    Fault("6xx/9xx", _says(600, 999), _OPEN),
+    Fault("503", _unavailable, _EITHER),
+    Fault("other 5xx", _status_fault(500, 501, 502, 504, 505, 507, 511, 520, 524, 599), _EITHER),
+    Fault("6xx/9xx", _status_fault(600, 999), _EITHER),
     Fault("val_errors", _val_errors, (True,)),
     Fault("strange JSON", _strange_json, (True,)),
     Fault("chunked", _chunked, (True,)),
@@ -394,11 +394,11 @@ GET_FAULTS: tuple[Fault, ...] = (
     Fault("stalls", _stall),
     Fault("endless", _endless),
     Fault("200 not JSON", _not_json),
-    Fault("301/302/307/308", _says(301, 302, 307, 308, location=True)),
-    Fault("401", _says(401)),
-    Fault("404", _says(404)),
+    Fault("301/302/307/308", _status_fault(301, 302, 307, 308, location=True)),
+    Fault("401", _status_fault(401)),
+    Fault("404", _status_fault(404)),
     Fault("425/429", _throttled),
-    Fault("5xx", _says(500, 502, 503, 504)),
+    Fault("5xx", _status_fault(500, 502, 503, 504)),
     Fault("1xx first", _interim_first),
     Fault("compressed", _compressed),
     Fault("chunked", _chunked),

@@ -41,12 +41,12 @@ def help_of(name: str) -> str:
     return printed.getvalue()
 
 
-def renewed(text: str) -> str:
+def update_help(text: str) -> str:
     """A page's text with the help of now in each of its blocks."""
     return _BLOCK.sub(lambda block: f"{block['name']}{block[2]}{help_of(block['name'])}", text)
 
 
-def missing(text: str) -> list[str]:
+def missing_commands(text: str) -> list[str]:
     """The commands that a page has no block for."""
     shown = {block["name"] for block in _BLOCK.finditer(text)}
     return [name for name, _ in commands() if name not in shown]
@@ -54,9 +54,9 @@ def missing(text: str) -> list[str]:
 
 if __name__ == "__main__":
     before = PAGE.read_text(encoding="utf-8")
-    after = renewed(before)
+    after = update_help(before)
     PAGE.write_text(after, encoding="utf-8")
-    for absent in missing(after):
+    for absent in missing_commands(after):
         sys.stderr.write(f"{PAGE.name}: add a block for the command {absent!r}\n")
     sys.stdout.write(f"{PAGE.name}: {'unchanged' if after == before else 'written'}\n")
-    sys.exit(1 if missing(after) else 0)
+    sys.exit(1 if missing_commands(after) else 0)

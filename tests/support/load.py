@@ -51,13 +51,13 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Load:
+class LoadResult:
     """What a run came to. `doubts` are answers that were lost, and whose jobs were found at the API."""
 
     jobs: int
     seconds: float
     cpu: float
-    doubts: int
+    recovered: int
     faults: Counter[str]
     samples: Sequence[Sample]
 
@@ -71,7 +71,7 @@ class Load:
         faults = ", ".join(f"{count} {kind}" for kind, count in sorted(self.faults.items()))
         speed = f"{self.jobs / self.seconds:.0f} a second, {self.cpu:.0f} s of processor time"
         lines = [
-            f"{self.jobs} jobs in {self.seconds:.0f} s, {speed}; faults: {faults}; {self.doubts} recovered",
+            f"{self.jobs} jobs in {self.seconds:.0f} s, {speed}; faults: {faults}; {self.recovered} recovered",
             f"{len(self.sending)} samples while it sent, as first / median / last / peak (peak of all):",
         ]
         for what, name, unit in _FIGURES:
@@ -81,7 +81,7 @@ class Load:
         return "\n".join(lines)
 
 
-def run(folder: Path, jobs: int, concurrency: int, every: float = 1.0) -> Load:
+def run(folder: Path, jobs: int, concurrency: int, every: float = 1.0) -> LoadResult:
     """Run so many jobs in a folder, and look at the process every so many seconds. Raises LoadError."""
     pairs = [(f"w-{number // _PER_WORKFLOW}", f"p-{number % _PER_WORKFLOW}") for number in range(jobs)]
     _write_manifest(folder / "load.yaml", pairs)
@@ -101,7 +101,7 @@ def run(folder: Path, jobs: int, concurrency: int, every: float = 1.0) -> Load:
         raise LoadError(f"it ended with {process.returncode}: {said[-2000:]}")
     if created != Counter(pairs):
         raise LoadError("not each job exactly once")
-    load = Load(jobs, seconds, cpu, _check_record(folder, pairs), met, samples)
+    load = LoadResult(jobs, seconds, cpu, _check_record(folder, pairs), met, samples)
     _check_flat(load, concurrency)
     return load
 
@@ -170,7 +170,7 @@ def _check_record(folder: Path, pairs: Sequence[tuple[str, str]]) -> int:
     return sum(one["recovered"] for one in results["created"])
 
 
-def _check_flat(load: Load, concurrency: int) -> None:
+def _check_flat(load: LoadResult, concurrency: int) -> None:
     """Fail unless what is held does not grow with what was sent."""
     files, threads = max(one.files for one in load.samples), max(one.threads for one in load.samples)
     if files > 2 * concurrency + 32:

@@ -33,11 +33,11 @@ def _load(path: Path) -> dict[str, Any]:
 
 def loads_strictly(text: str) -> dict[str, Any]:
     """Read JSON as strict readers do: no NaN, no Infinity."""
-    document: dict[str, Any] = json.loads(text, parse_constant=_refuse)
+    document: dict[str, Any] = json.loads(text, parse_constant=_reject_constant)
     return document
 
 
-def _refuse(constant: str) -> None:
+def _reject_constant(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")
 
 

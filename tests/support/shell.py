@@ -79,7 +79,7 @@ class Shell:
         ):
             code = main(list(arguments))
         assert "bug:" not in err.getvalue(), err.getvalue()
-        assert not canary.found(out.getvalue() + err.getvalue())
+        assert not canary.find_key(out.getvalue() + err.getvalue())
         return Done(code, out.getvalue(), err.getvalue())
 
     @contextmanager

@@ -56,7 +56,7 @@ class Event:
     value: Any = None
     until: int | None = None
 
-    def meets(self, count: int) -> bool:
+    def applies(self, count: int) -> bool:
         """Whether it happens at this pass."""
         if self.do in ("sqlite", "errno"):
             return self.nth <= count and (self.until is None or count < self.until)
@@ -75,28 +75,28 @@ class Seams:
 
     def __init__(self, events: Sequence[Event], skew: Skew) -> None:
         self.counts: Counter[str] = Counter()
-        self.met: list[str] = []  # what happened: `<what> <where>`
+        self.happened: list[str] = []  # what happened: `<what> <where>`
         self._events = events
         self._skew = skew
         self._lock = threading.Lock()
 
-    def meets(self, kind: str) -> Sequence[Event]:
+    def events_at(self, kind: str) -> Sequence[Event]:
         """Count one more of a kind; what is to happen there."""
         with self._lock:
             self.counts[kind] += 1
-            met = [event for event in self._events if event.at == kind and event.meets(self.counts[kind])]
-            self.met += [f"{event.do} {event.value} at {kind}" for event in met if event.do != "kill"]
+            met = [event for event in self._events if event.at == kind and event.applies(self.counts[kind])]
+            self.happened += [f"{event.do} {event.value} at {kind}" for event in met if event.do != "kill"]
         return met
 
     def at(self, kind: str) -> None:
         """Count one more of a kind, and have happen what was ordered for it."""
-        for event in self.meets(kind):
+        for event in self.events_at(kind):
             self._do(event)
 
     def _do(self, event: Event) -> None:
         match event.do:
             case "kill":
-                die()
+                kill_self()
             case "signal":
                 os.kill(os.getpid(), event.value)
             case "step":
@@ -126,7 +126,7 @@ class Seams:
         self.at(f"after {kind}")
 
 
-def die() -> None:
+def kill_self() -> None:
     """End as a machine does that loses power: no handler, no `finally`, no flush."""
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -174,9 +174,9 @@ def _wrap_exchanges(seams: Seams) -> None:
 
     def half_or_whole(sock: Any, request: bytes) -> None:
         seams.at("before write")
-        if seams.meets("half written"):  # nothing but a kill is ever ordered for it
+        if seams.events_at("half written"):  # nothing but a kill is ever ordered for it
             sock.sendall(request[: len(request) // 2])
-            die()
+            kill_self()
         write(sock, request)
         seams.at("after write")
 
@@ -203,15 +203,15 @@ def _wrap_files(seams: Seams) -> None:
     write_text = pathlib.Path.write_text
 
     def begun(self: pathlib.Path, *args: Any, **kwargs: Any) -> int:
-        if seams.meets("half a text"):
+        if seams.events_at("half a text"):
             self.touch()
-            die()
+            kill_self()
         return write_text(self, *args, **kwargs)
 
     replace(pathlib.Path, "write_text", begun)
 
 
-def hurry(skew: Skew) -> None:
+def speed_up(skew: Skew) -> None:
     """Live at another time, and wait for nothing: backoffs are short, and looks follow one another at once."""
 
     class Clock(datetime):
@@ -231,7 +231,7 @@ def hurry(skew: Skew) -> None:
     replace(connect, "_BUSY_TIMEOUT", 0.3)
 
 
-def child(order: dict[str, Any], report: int) -> int:
+def run_child(order: dict[str, Any], report: int) -> int:
     """One run of the command. Returns its exit code."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
     os.chdir(order["cwd"])
@@ -242,14 +242,14 @@ def child(order: dict[str, Any], report: int) -> int:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["largest"], order["largest"]))
     skew = Skew(order["skew"])
     seams = Seams([Event(**event) for event in order.get("events", ())], skew)
-    hurry(skew)
+    speed_up(skew)
     wrap(seams)
     code: int = main.main(order["argv"])
     for signum in (signal.SIGINT, signal.SIGTERM):  # from a worker that was left behind
         signal.signal(signum, signal.SIG_IGN)
     sys.stdout.flush()
     sys.stderr.flush()
-    os.write(report, json.dumps({"counts": seams.counts, "met": seams.met}).encode())
+    os.write(report, json.dumps({"counts": seams.counts, "events": seams.happened}).encode())
     return code
 
 
@@ -264,7 +264,7 @@ def _redirect(folder: str) -> None:
         os.close(handle)
 
 
-def obey(order: dict[str, Any]) -> dict[str, Any]:
+def run_order(order: dict[str, Any]) -> dict[str, Any]:
     """Fork a child for an order, kill it after `after` seconds if it says so, and tell how it ended."""
     reader, writer = os.pipe()
     begun = time.monotonic()
@@ -273,7 +273,7 @@ def obey(order: dict[str, Any]) -> dict[str, Any]:
         os.close(reader)
         code = 70
         try:
-            code = child(order, writer)
+            code = run_child(order, writer)
         finally:
             os._exit(code)
     os.close(writer)
@@ -286,7 +286,7 @@ def obey(order: dict[str, Any]) -> dict[str, Any]:
     signal.sigtimedwait({signal.SIGCHLD}, 0)  # the one that nobody waited for
     return {
         "code": os.waitstatus_to_exitcode(status),
-        **(json.loads(told) if told else {"counts": {}, "met": []}),
+        **(json.loads(told) if told else {"counts": {}, "events": []}),
         "seconds": time.monotonic() - begun,
     }
 
@@ -294,7 +294,7 @@ def obey(order: dict[str, Any]) -> dict[str, Any]:
 def serve(say: Callable[[str], object]) -> None:
     """Obey orders until there are no more."""
     for line in sys.stdin:
-        say(json.dumps(obey(json.loads(line))) + "\n")
+        say(json.dumps(run_order(json.loads(line))) + "\n")
         sys.stdout.flush()
 
 

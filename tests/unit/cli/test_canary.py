@@ -29,17 +29,17 @@ from support.canary import KEY, KEYS
     ],
 )
 def test_it_is_found_in_each_disguise(made: Callable[[str], bytes]) -> None:
-    assert canary.found(b"x" * 9 + made(KEY) + b"y") == KEY
+    assert canary.find_key(b"x" * 9 + made(KEY) + b"y") == KEY
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_every_key_of_a_test_is_known(key: str) -> None:
-    assert canary.found(f"Authorization: {key}") == key
+    assert canary.find_key(f"Authorization: {key}") == key
 
 
 def leaks(tmp_path: Path) -> list[str]:
     """The leaks in a folder, which is then made clean: this test would fail for them like any other."""
-    found = [Path(path.removeprefix("the name ")).name for path in canary.leaks(tmp_path)]
+    found = [Path(path.removeprefix("the name ")).name for path in canary.find_leaks(tmp_path)]
     for path in tmp_path.iterdir():
         path.unlink()
     return found

@@ -788,5 +788,5 @@ def test_a_ledger_that_is_mounted_as_a_file_is_refused(path: Path, tmp_path: Pat
     connect.create_ledger(path)
     mounted = tmp_path / "with a space.db"
     mounted.touch()
-    with disks.bound(path, mounted), pytest.raises(LedgerError, match="is a mount point"):
+    with disks.bind_mounted(path, mounted), pytest.raises(LedgerError, match="is a mount point"):
         Ledger(mounted)
