@@ -78,9 +78,8 @@ def test_lookup_covers_a_job_that_was_claimed_before_a_slow_one_finished(tmp_pat
     backend = SlowBackend(clock=lambda: backend.scene.now())  # noqa: PLW0108 - the scene does not exist yet
     with Zygote() as zygote, CampaignEnvironment(tmp_path, zygote, count=4, world=backend) as scene:
         backend.scene = scene
-        scene.env["PIXXEL_RUNNER_CONCURRENCY"] = (
-            "1"  # the first response is immediate, so the next two jobs are claimed
-        )
+        # The first response is immediate, so the next two jobs are claimed.
+        scene.env["PIXXEL_RUNNER_CONCURRENCY"] = "1"
         kill = {"at": "after write", "nth": 3, "do": "kill"}
         ended = zygote.run(tmp_path, scene.env, ["run", "m.yaml"], skew=scene.skew, events=[kill])
         scene.server.wait_until_idle()

@@ -91,7 +91,7 @@ def test_found_jobs_are_resolved_and_nothing_is_sent(shell: Shell) -> None:
         f"{job_id} (found)" for job_id in ids
     }
     assert {line["job_id"] for line in export_ledger(shell)} == ids
-    assert {line["decisions"][0]["what"] for line in export_ledger(shell)} == {"found"}
+    assert {line["decisions"][0]["action"] for line in export_ledger(shell)} == {"found"}
     assert (second.code, second.out) == (0, "")
     assert "are in doubt" in second.err
 
@@ -262,7 +262,7 @@ def test_adopt_saves_the_response_and_the_decision(shell: Shell) -> None:
     [line] = export_ledger(shell)
     assert (line["state"], line["recovered"], line["cost"], line["job"]["id"]) == ("created", True, job.cost, job.id)
     [decision] = line["decisions"]
-    assert decision["what"] == "adopted"
+    assert decision["action"] == "adopted"
     assert "@" in decision["decided_by"]
     assert job.id in decision["detail"]
 
@@ -343,7 +343,7 @@ def test_absent_needs_no_key_or_network_and_the_job_is_sent_again(shell: Shell) 
     assert "1 job of nightly at" in done.err
     assert "a job of workflow w-1 in project p-1 created between" in done.err
     assert "will create it a second time" in done.err
-    assert [decision["what"] for decision in export_ledger(shell)[0]["decisions"]] == ["absent"]
+    assert [decision["action"] for decision in export_ledger(shell)[0]["decisions"]] == ["absent"]
 
 
 def test_absent_shows_the_candidates_of_the_last_lookup(shell: Shell) -> None:
@@ -384,7 +384,7 @@ def test_name_in_doubt_in_two_runs_needs_the_run_option(shell: Shell) -> None:
     assert "--run RUN" in ambiguous.err
     # Two runs of the same second have no defined order.
     assert f"It is in doubt in {' and in '.join(sorted((first, second)))}" in unknown.err
-    assert [line["decisions"][0]["what"] for line in export_ledger(shell)] == ["not found", "absent"]
+    assert [line["decisions"][0]["action"] for line in export_ledger(shell)] == ["not found", "absent"]
 
 
 @pytest.mark.parametrize("value", ["field-a", "=job", "field-a=", "field-a= "])

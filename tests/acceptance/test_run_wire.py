@@ -55,9 +55,8 @@ class Workspace:
         (self.directory / "m.yaml").write_text(f"version: 1\njobs:\n{jobs}", encoding="utf-8")
 
     def start(self, *arguments: str, **streams: Any) -> subprocess.Popen[str]:
-        inherited = {
-            name: os.environ[name] for name in ("PATH", "HOME", "COVERAGE_PROCESS_CONFIG") if name in os.environ
-        }
+        names = ("PATH", "HOME", "COVERAGE_PROCESS_CONFIG")
+        inherited = {name: os.environ[name] for name in names if name in os.environ}
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
         return subprocess.Popen(
             [sys.executable, "-m", "runner", "run", "m.yaml", "--hold", *arguments],
