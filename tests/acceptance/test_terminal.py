@@ -205,9 +205,11 @@ def test_which_terminals_rewrap_lines(variables: dict[str, str], wraps: bool) ->
 class Tmux:
     """A tmux session with one window that runs a command."""
 
-    def __init__(self, folder: Path, env: dict[str, str], command: Sequence[str]) -> None:
+    def __init__(self, folder: Path, env: dict[str, str]) -> None:
         inherited = {name: value for name, value in env.items() if name not in ("TMUX", "TERM")}
         self._env = {**inherited, "TMUX_TMPDIR": str(folder), "TERM": "xterm", "LC_ALL": "C.UTF-8"}
+
+    def start(self, command: Sequence[str]) -> None:
         # The window stays after the command ends, so that it can be read.
         self("-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", "cat")
         self("set", "-g", "remain-on-exit", "on")
@@ -254,8 +256,10 @@ def tmux() -> Iterator[Callable[[dict[str, str], Sequence[str]], Tmux]]:
     with tempfile.TemporaryDirectory() as folder:  # pytest's own path may be too long for a socket
 
         def start(env: dict[str, str], command: Sequence[str]) -> Tmux:
-            opened.append(Tmux(Path(folder), env, command))
-            return opened[-1]
+            session = Tmux(Path(folder), env)
+            opened.append(session)
+            session.start(command)
+            return session
 
         yield start
         for session in opened:
