@@ -1,8 +1,7 @@
-"""Questions to the API, many at a time: what costs nothing may be asked again, and nobody waits for long.
+"""Concurrent GET requests: retried, rate limited, and given up when the API does not respond.
 
-One thread decides what is asked and when, by the same rules as for what is sent: so many at a time, the rate, the
-pauses that the server asks for. A question that got no answer of use is asked again; an API that gives none for a whole
-timeout is given up.
+One thread decides what is sent and when, by the same limits as for the requests that create jobs. A request without a
+useful response is retried; an API that gives none for a whole timeout is given up.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from queue import Empty, SimpleQueue
+from typing import TypeGuard
 
 from runner.client.exchange import Exchange
 from runner.client.response import ExchangeResult, NoResponse, Response
@@ -26,29 +26,26 @@ from runner.core.settings import Limits
 
 ApiCall = Callable[[Exchange], ExchangeResult]
 
-_LONGEST_WAIT = 0.2  # seconds: Python runs a signal handler between two steps of the main thread
-_OVERTIME = 1.0  # seconds after its deadline that an exchange may take to come back
-_LEAST_PATIENCE = 1.0  # seconds
+_MAX_WAIT = 0.2  # seconds; Python runs signal handlers between two steps of the main thread
+_OVERTIME = 1.0  # seconds that an exchange may take to return after its deadline
+_MIN_TIMEOUT = 1.0  # seconds
 _THROTTLED = (HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 
 
 @dataclass(order=True, slots=True)
-class _Asked:
-    """One question: when it may be asked, its place among the others, how often it was asked, and when first."""
+class _PendingCall:
+    """A call without a result: when it is due, its index, the number of its attempt, and when the first was sent."""
 
     due: float
-    place: int
-    question: ApiCall = field(compare=False)
+    index: int
+    call: ApiCall = field(compare=False)
     attempt: int = field(compare=False, default=1)
-    first: float = field(compare=False, default=0.0)
+    first_sent_at: float = field(compare=False, default=0.0)
     exchange: Exchange = field(compare=False, default_factory=lambda: Exchange(0.0))
 
 
 class Fetcher:
-    """Asks questions within the limits of a run. Its rate and its pauses go on from one `ask` to the next.
-
-    `pace` is shared with whatever else is sent meanwhile.
-    """
+    """Makes API calls within the limits of a run. `rate_limiter` may be shared with whatever else is sent meanwhile."""
 
     def __init__(
         self,
@@ -59,227 +56,217 @@ class Fetcher:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limits = limits
-        self._pace = rate_limiter or RateLimiter(limits.parsed_rate)
+        self._rate_limiter = rate_limiter or RateLimiter(limits.parsed_rate)
         self._pauses = Pauses(limits.max_pause)
         self._backoff = backoff or Backoff()
         self._clock = clock
-        self._throttle: ExchangeResult | None = (
-            None  # what the server said when it asked for a longer pause than is made
-        )
+        self._throttle: Response | None = None  # asked for a longer pause than is made
 
     @property
     def pause_remaining(self) -> float:
-        """The seconds for which the server asked not to be asked."""
+        """The seconds for which the server asked not to be sent anything."""
         return max(0.0, self._pauses.until - self._clock())
 
     def fetch_all(self, calls: Sequence[ApiCall], time_limit: float | None = None) -> list[ExchangeResult]:
-        """What came of each question, in their order; all that needs no answer any more when it returns.
+        """Make calls, and return their results in the same order.
 
-        It takes no more than `within` seconds: what is not answered by then was interrupted.
+        Takes at most `time_limit` seconds; calls without a result by then are interrupted. Waits no longer than one
+        timeout for an API that gives no useful response, and not at all for one that asks for a longer pause: calls not
+        sent by then get the last result. When some calls succeed and others time out, calls after the first of these
+        wait only briefly, and the API is given up when more time out than may be sent at once.
 
-        It waits no longer than one exchange's timeout for an API that answers nothing of use, and not at all for one
-        that wants a longer pause than that: what is not asked then gets what the last one got. Where it answers some
-        questions and leaves others waiting, those that come after the first of these wait for a moment only, and it is
-        given up when they are more than may be asked at a time.
-
-        Raises ThreadLimitError when the system lets nobody ask.
+        Raises:
+            ThreadLimitError: no thread could be started.
         """
         if self._throttle is not None and self.pause_remaining:
             return [self._throttle] * len(calls)
-        round_ = _Round(self._limits, self._pace, self._pauses, self._backoff, self._clock)
-        told = round_.ask(calls, None if time_limit is None else self._clock() + time_limit)
-        self._throttle = round_.throttled_by
-        return told
+        batch = _Batch(self._limits, self._rate_limiter, self._pauses, self._backoff, self._clock)
+        results = batch.fetch(calls, None if time_limit is None else self._clock() + time_limit)
+        self._throttle = batch.failure if _is_throttle(batch.failure) else None
+        return results
 
 
-class _Round:
-    """The asking of some questions."""
+@dataclass(slots=True)
+class _Batch:
+    """The calls of one `fetch_all`. `failure` is the result of all calls that are no longer sent."""
 
-    def __init__(
-        self, limits: Limits, pace: RateLimiter, pauses: Pauses, backoff: Backoff, clock: Callable[[], float]
-    ) -> None:
-        self._limits = limits
-        self._at_a_time = limits.concurrency
-        self._pace = pace
-        self._pauses = pauses
-        self._backoff = backoff
-        self._clock = clock
-        self._fresh: deque[_Asked] = deque()
-        self._again: list[_Asked] = []
-        self._out: dict[int, _Asked] = {}
-        self._told: dict[int, ExchangeResult] = {}
-        self._useful_at = 0.0  # when an answer of use came last
-        self._slowest = 0.0  # seconds that the slowest of them took
-        self._vain_since: float | None = None  # since when none has come, though one was to
-        self._stalled = 0  # questions that were waited for in vain, to the end of their time
-        self._throttles = 0
-        self._gave_up: ExchangeResult | None = None
-        self._todo: SimpleQueue[_Asked | None] = SimpleQueue()
-        self._back: SimpleQueue[tuple[_Asked, ExchangeResult]] = SimpleQueue()
+    limits: Limits
+    rate_limiter: RateLimiter
+    pauses: Pauses
+    backoff: Backoff
+    clock: Callable[[], float]
+    failure: ExchangeResult | None = None
+    _concurrency: int = 0
+    _unsent: deque[_PendingCall] = field(default_factory=deque)
+    _retries: list[_PendingCall] = field(default_factory=list)
+    _in_flight: dict[int, _PendingCall] = field(default_factory=dict)
+    _results: dict[int, ExchangeResult] = field(default_factory=dict)
+    _last_useful_at: float = 0.0
+    _slowest: float = 0.0  # seconds that the slowest useful response took
+    _failing_since: float | None = None  # since when no useful response came, though one was due
+    _timeouts: int = 0
+    _throttles: int = 0  # in a row
+    _todo: SimpleQueue[_PendingCall | None] = field(default_factory=SimpleQueue)
+    _done: SimpleQueue[tuple[_PendingCall, ExchangeResult]] = field(default_factory=SimpleQueue)
 
-    def ask(self, questions: Sequence[ApiCall], end: float | None) -> list[ExchangeResult]:
-        self._fresh.extend(_Asked(0.0, place, question) for place, question in enumerate(questions))
-        count = self._start(min(self._limits.concurrency, len(questions)))
+    def fetch(self, calls: Sequence[ApiCall], deadline: float | None) -> list[ExchangeResult]:
+        self._unsent.extend(_PendingCall(0.0, index, call) for index, call in enumerate(calls))
+        self._start_workers(min(self.limits.concurrency, len(calls)))
         try:
-            while len(self._told) < len(questions):
-                self._send_what_is_due()
-                self._take_what_came()
-                self._leave_what_is_stuck()
-                now = self._clock()
-                if end is not None and now >= end:
-                    self._gave_up = NoResponse("interrupted", written=False, detail="the time to wait was over")
+            while len(self._results) < len(calls):
+                self._send_due()
+                self._receive()
+                self._drop_stuck()
+                now = self.clock()
+                if deadline is not None and now >= deadline:
+                    self.failure = NoResponse("interrupted", written=False, detail="timed out waiting")
                     break
-                if self._gave_up is not None and (not self._out or self._is_late(now)):
+                if self.failure is not None and (not self._in_flight or self._is_late(now)):
                     break
         finally:
-            self._leave_the_rest()
-            for _thread in range(count):
+            self._abort_in_flight()
+            for _ in range(self._concurrency):
                 self._todo.put(None)
-        rest = self._gave_up
-        return [self._told[place] if rest is None else self._told.get(place, rest) for place in range(len(questions))]
+        rest = self.failure
+        return [self._results[index] if rest is None else self._results.get(index, rest) for index in range(len(calls))]
 
-    def _start(self, wanted: int) -> int:
-        """Start so many threads, or as many as the system allows. Raises ThreadLimitError when that is none."""
-        for number in range(wanted):
-            # Nobody waits for one that is stuck, resolving a name say.
-            thread = threading.Thread(target=self._work, name=f"ask-{number}", daemon=True)
+    def _start_workers(self, count: int) -> None:
+        """Start threads, as many of `count` as the system allows. Raises ThreadLimitError when it allows none."""
+        for number in range(count):
+            # Daemons: one that is stuck, in a name lookup for example, must not keep the program from ending.
+            thread = threading.Thread(target=self._work, name=f"fetch-{number}", daemon=True)
             try:
                 thread.start()
             except RuntimeError:
                 if not number:
                     raise ThreadLimitError from None
-                self._at_a_time = number
-                return number
-        return wanted
-
-    @property
-    def throttled_by(self) -> ExchangeResult | None:
-        """What the server said when the asking was given up for a pause that it asked for; None if it was not."""
-        return self._gave_up if self._gave_up is not None and _is_throttle(self._gave_up) else None
+                return
+            self._concurrency = number + 1
 
     def _work(self) -> None:
-        while (asked := self._todo.get()) is not None:
-            self._back.put((asked, asked.question(asked.exchange)))
+        while (pending := self._todo.get()) is not None:
+            self._done.put((pending, pending.call(pending.exchange)))
 
-    def _send_what_is_due(self) -> None:
-        now = self._clock()
-        while self._gave_up is None and self._next_at(now) == now:
-            asked = heapq.heappop(self._again) if self._again else self._fresh.popleft()
-            asked.first = asked.first or now
-            asked.exchange = Exchange(self._patience(now), clock=self._clock, slot=self._pace.acquire(now))
-            asked.exchange.start()  # a worker starts it again; one that is stuck never will
-            self._out[asked.place] = asked
-            self._todo.put(asked)
+    def _send_due(self) -> None:
+        now = self.clock()
+        while self._next_send_at(now) == now:
+            pending = heapq.heappop(self._retries) if self._retries else self._unsent.popleft()
+            pending.first_sent_at = pending.first_sent_at or now
+            pending.exchange = Exchange(self._timeout(now), clock=self.clock, slot=self.rate_limiter.acquire(now))
+            pending.exchange.start()  # a worker starts it again, but one that is stuck never would
+            self._in_flight[pending.index] = pending
+            self._todo.put(pending)
 
-    def _next_at(self, now: float) -> float | None:
-        """When the next question may be asked: `now`, later, or None when that hangs on something that comes back."""
-        if self._gave_up is not None or len(self._out) >= self._at_a_time:
+    def _next_send_at(self, now: float) -> float | None:
+        """When the next call may be sent: `now`, or later; None when something must come back first."""
+        if self.failure is not None or len(self._in_flight) >= self._concurrency:
             return None
-        # What is to be asked again goes first: an API that does not answer is not asked everything once.
-        due = self._again[0].due if self._again else (0.0 if self._fresh else None)
-        return None if due is None else max(now, due, self._pauses.until, now + self._pace.delay(now))
+        # Retries go first: an API that does not respond must not be sent every call once.
+        due = self._retries[0].due if self._retries else (0.0 if self._unsent else None)
+        return None if due is None else max(now, due, self.pauses.until, now + self.rate_limiter.delay(now))
 
-    def _take_what_came(self) -> None:
-        now = self._clock()
-        next_at = self._next_at(now)
-        wait = _LONGEST_WAIT if next_at is None else min(_LONGEST_WAIT, next_at - now)
+    def _receive(self) -> None:
+        now = self.clock()
+        next_send_at = self._next_send_at(now)
+        wait = _MAX_WAIT if next_send_at is None else min(_MAX_WAIT, next_send_at - now)
         with suppress(Empty):
             while True:
-                asked, happening = self._back.get(timeout=max(0.0, wait))
-                if self._out.get(asked.place) is asked:
-                    del self._out[asked.place]
-                    self._settle(asked, happening)
+                pending, result = self._done.get(timeout=max(0.0, wait))
+                if self._in_flight.get(pending.index) is pending:
+                    del self._in_flight[pending.index]
+                    self._handle(pending, result)
                 wait = 0.0
 
-    def _leave_what_is_stuck(self) -> None:
-        now = self._clock()
-        for asked in list(self._out.values()):
-            if now - (asked.exchange.started_at or now) > asked.exchange.timeout + _OVERTIME:
-                del self._out[asked.place]
-                self._settle(asked, NoResponse("timeout", asked.exchange.abort("timeout"), "no answer came in time"))
+    def _drop_stuck(self) -> None:
+        now = self.clock()
+        for pending in list(self._in_flight.values()):
+            exchange = pending.exchange
+            if now - (exchange.started_at or now) > exchange.timeout + _OVERTIME:
+                del self._in_flight[pending.index]
+                written = exchange.abort("timeout")
+                self._handle(pending, NoResponse("timeout", written, "timed out waiting for a response"))
 
-    def _leave_the_rest(self) -> None:
-        """End what nobody waits for any more, and give its turns back: whoever shares the pace would wait for them."""
-        for asked in self._out.values():
-            asked.exchange.abort("interrupted")
-            asked.exchange.slot.used_at = asked.exchange.slot.used_at or self._clock()
+    def _abort_in_flight(self) -> None:
+        """Abort what is in flight, and free its slots: users of a shared rate limiter would wait for them."""
+        for pending in self._in_flight.values():
+            pending.exchange.abort("interrupted")
+            pending.exchange.slot.used_at = pending.exchange.slot.used_at or self.clock()
 
-    def _patience(self, now: float) -> float:
-        """The seconds that an exchange may take: less than the timeout where the API was waited for in vain before."""
-        longest = self._limits.timeout
-        if self._stalled:
-            longest = min(longest, 2 * self._slowest + _LEAST_PATIENCE)
-        if self._vain_since is not None:
-            longest = min(longest, max(_LEAST_PATIENCE, self._vain_since + self._limits.timeout - now))
-        return longest
+    def _timeout(self, now: float) -> float:
+        """The seconds that an exchange may take: less than the limit when earlier ones have timed out or failed."""
+        timeout = self.limits.timeout
+        if self._timeouts:
+            timeout = min(timeout, 2 * self._slowest + _MIN_TIMEOUT)
+        if self._failing_since is not None:
+            timeout = min(timeout, max(_MIN_TIMEOUT, self._failing_since + self.limits.timeout - now))
+        return timeout
 
-    def _settle(self, asked: _Asked, happening: ExchangeResult) -> None:
-        now = self._clock()
-        asked.exchange.slot.used_at = asked.exchange.written_at or now
-        if _is_of_use(happening):
-            self._useful_at, self._vain_since, self._throttles = now, None, 0
-            self._slowest = max(self._slowest, now - (asked.exchange.started_at or now))
-            self._told[asked.place] = happening
+    def _handle(self, pending: _PendingCall, result: ExchangeResult) -> None:
+        now = self.clock()
+        pending.exchange.slot.used_at = pending.exchange.written_at or now
+        if _is_useful(result):
+            self._last_useful_at, self._failing_since, self._throttles = now, None, 0
+            self._slowest = max(self._slowest, now - (pending.exchange.started_at or now))
+            self._results[pending.index] = result
             return
-        if self._vain_since is None:
-            self._vain_since = max(asked.first, self._useful_at)
-        if isinstance(happening, Response) and happening.status in _THROTTLED:
-            self._throttled(asked, happening, now)
+        if self._failing_since is None:
+            self._failing_since = max(pending.first_sent_at, self._last_useful_at)
+        if _is_throttle(result):
+            self._handle_throttle(pending, result, now)
             return
-        due = now + self._backoff.delay(asked.attempt)
-        if _is_passing(happening) and asked.attempt < self._limits.attempts and not self._is_late(due):
-            asked.due = due
-            asked.attempt += 1
-            heapq.heappush(self._again, asked)
+        due = now + self.backoff.delay(pending.attempt)
+        if _is_transient(result) and pending.attempt < self.limits.attempts and not self._is_late(due):
+            pending.due = due
+            pending.attempt += 1
+            heapq.heappush(self._retries, pending)
         else:
-            self._end(asked, happening, now)
+            self._give_up(pending, result, now)
 
-    def _throttled(self, asked: _Asked, answer: Response, now: float) -> None:
-        if now >= self._pauses.until:
+    def _handle_throttle(self, pending: _PendingCall, response: Response, now: float) -> None:
+        if now >= self.pauses.until:
             self._throttles += 1
-        seconds = max(answer.retry_after or 0.0, self._backoff.delay(self._throttles))
-        if not self._pauses.extend(now, seconds) or self._is_late(now + seconds):
-            self._told[asked.place] = answer
-            self._gave_up = self._gave_up or answer
+        seconds = max(response.retry_after or 0.0, self.backoff.delay(self._throttles))
+        if not self.pauses.extend(now, seconds) or self._is_late(now + seconds):
+            self._results[pending.index] = response
+            self.failure = self.failure or response
             return
-        asked.due = now
-        heapq.heappush(self._again, asked)
+        pending.due = now
+        heapq.heappush(self._retries, pending)
 
-    def _end(self, asked: _Asked, happening: ExchangeResult, now: float) -> None:
-        self._told[asked.place] = happening
-        silent = isinstance(happening, NoResponse) and self._useful_at < asked.first
-        self._stalled += isinstance(happening, NoResponse) and happening.cause == "timeout"
-        too_many = self._stalled > self._at_a_time
-        if silent or too_many or _is_for_all(happening) or self._is_late(now):
-            self._gave_up = self._gave_up or happening
+    def _give_up(self, pending: _PendingCall, result: ExchangeResult, now: float) -> None:
+        """Accept a failure as the call's result, and as that of all others when they would fare no better."""
+        self._results[pending.index] = result
+        is_silent = isinstance(result, NoResponse) and self._last_useful_at < pending.first_sent_at
+        self._timeouts += isinstance(result, NoResponse) and result.cause == "timeout"
+        too_many = self._timeouts > self._concurrency
+        if is_silent or too_many or _concerns_all(result) or self._is_late(now):
+            self.failure = self.failure or result
 
     def _is_late(self, at: float) -> bool:
-        """Whether nothing of use will have come by then for longer than one exchange may take."""
-        return self._vain_since is not None and at - self._vain_since > self._limits.timeout
+        """Whether by then no useful response will have come for longer than the timeout."""
+        return self._failing_since is not None and at - self._failing_since > self.limits.timeout
 
 
-def _is_of_use(happening: ExchangeResult) -> bool:
-    """Whether it is an answer to the question: the same would come again."""
-    return (
-        isinstance(happening, Response)
-        and happening.status < HTTPStatus.INTERNAL_SERVER_ERROR
-        and happening.status not in (*_THROTTLED, HTTPStatus.UNAUTHORIZED)
-    )
+def _is_throttle(result: ExchangeResult | None) -> TypeGuard[Response]:
+    return isinstance(result, Response) and result.status in _THROTTLED
 
 
-def _is_throttle(happening: ExchangeResult) -> bool:
-    return isinstance(happening, Response) and happening.status in _THROTTLED
+def _is_useful(result: ExchangeResult) -> bool:
+    """Whether the same response would come again."""
+    if isinstance(result, NoResponse) or _is_throttle(result):
+        return False
+    return result.status < HTTPStatus.INTERNAL_SERVER_ERROR and result.status != HTTPStatus.UNAUTHORIZED
 
 
-def _is_for_all(happening: ExchangeResult) -> bool:
-    """Whether no other question would fare better: the key is not recognised, or the server's certificate not ours."""
-    if isinstance(happening, Response):
-        return happening.status == HTTPStatus.UNAUTHORIZED
-    return happening.cause in ("certificate", "interrupted")
+def _concerns_all(result: ExchangeResult) -> bool:
+    """Whether other calls would fail alike, because of the key, the server's certificate or an interrupt."""
+    if isinstance(result, Response):
+        return result.status == HTTPStatus.UNAUTHORIZED
+    return result.cause in ("certificate", "interrupted")
 
 
-def _is_passing(happening: ExchangeResult) -> bool:
-    """Whether asking again may help. What was waited for once is not waited for again."""
-    if isinstance(happening, NoResponse):
-        return happening.cause not in ("timeout", "interrupted", "certificate")
-    return happening.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+def _is_transient(result: ExchangeResult) -> bool:
+    """Whether a retry may help. A timeout is not waited for twice."""
+    if isinstance(result, NoResponse):
+        return result.cause not in ("timeout", "interrupted", "certificate")
+    return result.status >= HTTPStatus.INTERNAL_SERVER_ERROR

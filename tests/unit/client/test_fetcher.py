@@ -477,7 +477,7 @@ def test_whoever_has_a_time_to_wait_waits_no_longer() -> None:
         told = desk.asker.fetch_all(questions, time_limit=0.4)
     assert [one.detail if isinstance(one, NoResponse) else one.status for one in told] == [
         200,
-        "the time to wait was over",
+        "timed out waiting",
         200,
     ]
 
@@ -529,7 +529,7 @@ def test_it_asks_with_the_threads_that_the_system_allows(monkeypatch: pytest.Mon
     left, start = [allowed], threading.Thread.start
 
     def start_if_allowed(thread: threading.Thread) -> None:
-        if thread.name.startswith("ask-"):
+        if thread.name.startswith("fetch-"):
             if not left[0]:
                 raise RuntimeError("can't start new thread")
             left[0] -= 1
