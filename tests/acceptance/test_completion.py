@@ -53,7 +53,7 @@ def write_runs(shell: Shell) -> None:
     create_ledger(shell.ledger)
     with Ledger(shell.ledger) as ledger:
         for run_id in RUNS:
-            ledger_history.begin(
+            ledger_history.start_run(
                 ledger, run_id, [ledger_history.job("field-a")], path=str(shell.folder / "nightly.yaml")
             )
 
@@ -175,10 +175,10 @@ def test_jobs_in_doubt_come_from_the_ledger(shell: Shell) -> None:
         ledger_history.job(name, f"w-{number}") for number, name in enumerate(("field-a", "field-b", "coast south"))
     ]
     with Ledger(shell.ledger) as ledger:
-        run = ledger_history.begin(ledger, RUNS[0], jobs, path=str(shell.folder / "nightly.yaml"))
-        ledger_history.send(ledger, run, jobs[0], ledger_history.lost("job-1", "job-2", "job\n3"))
-        ledger_history.send(ledger, run, jobs[1], ledger_history.made("job-4"))
-        ledger_history.send(ledger, run, jobs[2], ledger_history.lost())
+        run = ledger_history.start_run(ledger, RUNS[0], jobs, path=str(shell.folder / "nightly.yaml"))
+        ledger_history.send(ledger, run, jobs[0], ledger_history.in_doubt("job-1", "job-2", "job\n3"))
+        ledger_history.send(ledger, run, jobs[1], ledger_history.created("job-4"))
+        ledger_history.send(ledger, run, jobs[2], ledger_history.in_doubt())
     assert bash_candidates(shell, "resolve", "nightly.yaml", "--absent", "") == ["field-a", "coast\\ south"]
     assert bash_candidates(shell, "resolve", "--absent", "fi") == ["field-a"]
     assert bash_candidates(shell, "resolve", "--adopt", "fi") == ["field-a=job-1", "field-a=job-2"]

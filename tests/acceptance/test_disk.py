@@ -246,9 +246,9 @@ def book(tmp_path: Path) -> Path:
     path = tmp_path / "ledger.db"
     jobs = [ledger_history.job(f"job-{number:03}", f"w-{number}", note="x" * 300) for number in range(30)]
     with ledger_history.open_ledger(path) as ledger:
-        begun = ledger_history.begin(ledger, "run-1", jobs)
+        begun = ledger_history.start_run(ledger, "run-1", jobs)
         for one in jobs:
-            ledger_history.send(ledger, begun, one, ledger_history.made(f"id-of-{one.name}"))
+            ledger_history.send(ledger, begun, one, ledger_history.created(f"id-of-{one.name}"))
     return path
 
 

@@ -40,9 +40,9 @@ def fill(path: Path, count: int) -> None:
     """One run with so many created jobs, each of which fills a good part of a page."""
     jobs = [ledger_history.job(f"job-{number:03}", f"w-{number}", note="x" * 1000) for number in range(count)]
     with Ledger(path) as opened:
-        run = ledger_history.begin(opened, "run-1", jobs)
+        run = ledger_history.start_run(opened, "run-1", jobs)
         for one in jobs:
-            ledger_history.send(opened, run, one, ledger_history.made(f"id-of-{one.name}"))
+            ledger_history.send(opened, run, one, ledger_history.created(f"id-of-{one.name}"))
 
 
 def damage(path: Path, marker: bytes) -> None:
@@ -95,10 +95,10 @@ def test_check_says_what_is_in_it(shell: Shell, ledger: Path) -> None:
             ledger_history.job("b", project_id="p-2"),
             ledger_history.job("c", project_id="p-3"),
         ]
-        run = ledger_history.begin(opened, "run-1", jobs, manifest="here", path=str(here))
-        ledger_history.send(opened, run, jobs[0], ledger_history.made("job-1"))
-        ledger_history.send(opened, run, jobs[1], ledger_history.lost())
-        ledger_history.begin(opened, "run-2", [], manifest="gone", path="/no/such.yaml", api="sandbox")
+        run = ledger_history.start_run(opened, "run-1", jobs, manifest="here", path=str(here))
+        ledger_history.send(opened, run, jobs[0], ledger_history.created("job-1"))
+        ledger_history.send(opened, run, jobs[1], ledger_history.in_doubt())
+        ledger_history.start_run(opened, "run-2", [], manifest="gone", path="/no/such.yaml", api="sandbox")
     with lock.hold(ledger, ledger_history.API, "here", timeout=0, activity="run run-3"):
         done = shell("ledger", "check")
     head, whose, doubts, unfinished, locked = done.out.split("\n\n")
@@ -140,15 +140,15 @@ def test_export_has_every_field_of_every_submission(shell: Shell, ledger: Path) 
             ledger_history.job("b", project_id="p-2"),
             ledger_history.job("c", project_id="p-3"),
         ]
-        run = ledger_history.begin(opened, "run-1", jobs, key="day:2026-10-20")
+        run = ledger_history.start_run(opened, "run-1", jobs, key="day:2026-10-20")
         ledger_history.send(
             opened,
             run,
             jobs[0],
-            ledger_history.made("job-1", b'{\r\n\t"id": "job-1",\n "cost": 12, "x": [1e2, "\xc3\xa9"]}\n'),
+            ledger_history.created("job-1", b'{\r\n\t"id": "job-1",\n "cost": 12, "x": [1e2, "\xc3\xa9"]}\n'),
         )
-        ledger_history.send(opened, run, jobs[1], ledger_history.refused("no \x1b[31m"))
-        ledger_history.send(opened, run, jobs[2], ledger_history.lost("x", "y"))
+        ledger_history.send(opened, run, jobs[1], ledger_history.not_created("no \x1b[31m"))
+        ledger_history.send(opened, run, jobs[2], ledger_history.in_doubt("x", "y"))
     done = shell("ledger", "export")
     created, failed, doubt = lines(done)
     assert (done.code, done.err) == (0, "")
@@ -201,7 +201,10 @@ def test_what_cannot_stand_in_json_is_exported_as_text(shell: Shell, ledger: Pat
     with Ledger(ledger) as opened:
         one = ledger_history.job("a")
         ledger_history.send(
-            opened, ledger_history.begin(opened, "run-1", [one]), one, Created("x\ud800", body, 1, ledger_history.THEN)
+            opened,
+            ledger_history.start_run(opened, "run-1", [one]),
+            one,
+            Created("x\ud800", body, 1, ledger_history.THEN),
         )
     [line] = lines(shell("ledger", "export"))
     assert (line["job_id"], line["job"]) == ("x\ud800", None)
@@ -213,7 +216,9 @@ def test_what_a_terminal_would_act_on_is_escaped_within_an_embedded_job(shell: S
     body = json.dumps({"id": "x", "y": text}, ensure_ascii=False).encode()
     with Ledger(ledger) as opened:
         one = ledger_history.job("a")
-        ledger_history.send(opened, ledger_history.begin(opened, "run-1", [one]), one, ledger_history.made("x", body))
+        ledger_history.send(
+            opened, ledger_history.start_run(opened, "run-1", [one]), one, ledger_history.created("x", body)
+        )
     done = shell("ledger", "export")
     assert done.out.replace("\n", "").isascii()
     assert "\x7f" not in done.out
@@ -250,7 +255,7 @@ def test_what_is_no_ledger_is_said(shell: Shell, ledger: Path) -> None:
 def test_export_while_a_run_has_the_ledger_open(shell: Shell, ledger: Path) -> None:
     one = ledger_history.job("a")
     with Ledger(ledger) as opened:
-        ledger_history.send(opened, ledger_history.begin(opened, "run-1", [one], end=None), one, None)
+        ledger_history.send(opened, ledger_history.start_run(opened, "run-1", [one], end=None), one, None)
         [line] = lines(shell("ledger", "export"))
     assert line["state"] == "sending"
 

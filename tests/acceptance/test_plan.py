@@ -309,9 +309,11 @@ def test_there_are_words_for_every_kind_of_job(shell: Shell) -> None:
 
     def write(ledger: Ledger) -> None:
         path = str(shell.folder / "nightly.yaml")
-        run = ledger_history.begin(ledger, "20261020T010000Z-aaaaaa", jobs, key="forever", path=path)
+        run = ledger_history.start_run(ledger, "20261020T010000Z-aaaaaa", jobs, key="forever", path=path)
         for job, outcome in zip(
-            jobs, (ledger_history.made("job-1"), ledger_history.refused(), ledger_history.lost(), None), strict=True
+            jobs,
+            (ledger_history.created("job-1"), ledger_history.not_created(), ledger_history.in_doubt(), None),
+            strict=True,
         ):
             ledger_history.send(ledger, run, job, outcome)
 

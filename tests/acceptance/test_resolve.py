@@ -235,8 +235,14 @@ def test_other_manifests_are_resolved_while_one_is_locked(shell: Shell) -> None:
         run_in_doubt(shell)
         with Ledger(shell.ledger) as ledger:  # another manifest, with a request in flight in another workflow
             job = ledger_history.job("live", "w-2")
-            run = ledger_history.begin(ledger, "20990101T000000Z-live", [job], api=shell.environment["PIXXEL_BASE_URL"],
-                             manifest="other", end=None)  # fmt: skip
+            run = ledger_history.start_run(
+                ledger,
+                "20990101T000000Z-live",
+                [job],
+                api=shell.environment["PIXXEL_BASE_URL"],
+                manifest="other",
+                end=None,
+            )
             ledger_history.send(ledger, run, job, None)
             with lock.hold(shell.ledger, run.api, "other", timeout=0, activity="run 20990101T000000Z-live"):
                 done = shell("resolve")
@@ -442,7 +448,7 @@ def test_sandbox_has_its_own_doubts(shell: Shell) -> None:
     create_ledger(path)
     with Ledger(path) as ledger:
         job = ledger_history.job("field-a", "sandbox-workflow", "p")
-        ledger_history.send(ledger, ledger_history.begin(ledger, "run-1", [job], api="sandbox"), job, None)
+        ledger_history.send(ledger, ledger_history.start_run(ledger, "run-1", [job], api="sandbox"), job, None)
     done = shell("resolve", "--sandbox")
     assert (done.code, done.err) == (0, "")
     assert "not created (not found)" in done.out

@@ -40,11 +40,11 @@ def write_two_runs(ledger: Ledger) -> None:
         ledger_history.job("b", project_id="p-2"),
         ledger_history.job("c", project_id="p-3"),
     ]
-    first = ledger_history.begin(ledger, "20261020T010000Z-aaaaaa", jobs, key=DAY)
-    ledger_history.send(ledger, first, jobs[0], ledger_history.made("job-1"))
-    ledger_history.send(ledger, first, jobs[1], ledger_history.lost())
-    second = ledger_history.begin(ledger, "20261020T020000Z-bbbbbb", jobs, key=DAY, end="stopped")
-    ledger_history.send(ledger, second, jobs[2], ledger_history.refused())
+    first = ledger_history.start_run(ledger, "20261020T010000Z-aaaaaa", jobs, key=DAY)
+    ledger_history.send(ledger, first, jobs[0], ledger_history.created("job-1"))
+    ledger_history.send(ledger, first, jobs[1], ledger_history.in_doubt())
+    second = ledger_history.start_run(ledger, "20261020T020000Z-bbbbbb", jobs, key=DAY, end="stopped")
+    ledger_history.send(ledger, second, jobs[2], ledger_history.not_created())
 
 
 # runs
@@ -83,7 +83,7 @@ def test_limit_reports_how_many_runs_are_omitted(shell: Shell) -> None:
 def test_runs_of_one_manifest(shell: Shell) -> None:
     def write(ledger: Ledger) -> None:
         write_two_runs(ledger)
-        ledger_history.begin(ledger, "20261020T030000Z-cccccc", [ledger_history.job("x")], manifest="other")
+        ledger_history.start_run(ledger, "20261020T030000Z-cccccc", [ledger_history.job("x")], manifest="other")
 
     create_history(shell, write)
     shell.manifest(*PAIRS)
@@ -126,10 +126,10 @@ def test_directory_is_not_a_ledger(shell: Shell) -> None:
 def test_cost_can_exceed_an_sqlite_integer(shell: Shell) -> None:
     def write(ledger: Ledger) -> None:
         jobs = [ledger_history.job(name) for name in "ab"]
-        run = ledger_history.begin(ledger, "run-1", jobs)
+        run = ledger_history.start_run(ledger, "run-1", jobs)
         for number, job in enumerate(jobs, 1):
             body = json.dumps({"id": job.name, "cost": 2**63 - 1}).encode()
-            ledger_history.send(ledger, run, job, ledger_history.made(job.name, body), number)
+            ledger_history.send(ledger, run, job, ledger_history.created(job.name, body), number)
 
     create_history(shell, write)
     assert json.loads(shell("runs", "--format", "json").out)[0]["cost"] == 2**64 - 2
@@ -137,7 +137,7 @@ def test_cost_can_exceed_an_sqlite_integer(shell: Shell) -> None:
 
 def test_names_are_escaped(shell: Shell) -> None:
     create_history(
-        shell, lambda ledger: ledger_history.begin(ledger, "run-1", [ledger_history.job("a")], manifest="\x1b[31m")
+        shell, lambda ledger: ledger_history.start_run(ledger, "run-1", [ledger_history.job("a")], manifest="\x1b[31m")
     )
     done = shell("runs")
     assert "\x1b" not in done.out
@@ -161,7 +161,7 @@ def test_sandbox_run_is_listed_without_network(shell: Shell) -> None:
 def test_show_takes_the_last_run_a_manifest_or_a_run_id(shell: Shell) -> None:
     def write(ledger: Ledger) -> None:
         write_two_runs(ledger)
-        ledger_history.begin(ledger, "20270101T000000Z-cccccc", [ledger_history.job("x")], manifest="other")
+        ledger_history.start_run(ledger, "20270101T000000Z-cccccc", [ledger_history.job("x")], manifest="other")
 
     create_history(shell, write)
     last, of_manifest, by_id = shell("show"), shell("show", "--manifest", "nightly"), shell("show", "20261020T01")
@@ -246,7 +246,7 @@ def test_run_in_progress_shows_its_results_so_far(shell: Shell) -> None:
 def test_killed_run_is_interrupted_and_its_sends_are_in_doubt(shell: Shell) -> None:
     def write(ledger: Ledger) -> None:
         jobs = [ledger_history.job("a"), ledger_history.job("b", project_id="p-2")]
-        ledger_history.send(ledger, ledger_history.begin(ledger, "run-1", jobs, end=None), jobs[0], None)
+        ledger_history.send(ledger, ledger_history.start_run(ledger, "run-1", jobs, end=None), jobs[0], None)
 
     create_history(shell, write)
     shown, [listed] = shell("show"), json.loads(shell("runs", "--format", "json").out)

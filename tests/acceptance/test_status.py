@@ -129,11 +129,14 @@ def write_run(shell: Shell, api: str, jobs: Sequence[Job] = JOBS, run_id: str = 
         create_ledger(shell.ledger)
     with Ledger(shell.ledger) as ledger:
         path = str(shell.folder / f"{name}.yaml")
-        run = ledger_history.begin(ledger, run_id, jobs, api=api, manifest=name, path=path)
+        run = ledger_history.start_run(ledger, run_id, jobs, api=api, manifest=name, path=path)
         for job in jobs:
             job_id = f"job-of-{job.project_id}"
             ledger_history.send(
-                ledger, run, job, ledger_history.made(job_id, b'{"id": "%b", "status": "accepted"}' % job_id.encode())
+                ledger,
+                run,
+                job,
+                ledger_history.created(job_id, b'{"id": "%b", "status": "accepted"}' % job_id.encode()),
             )
 
 
@@ -234,9 +237,9 @@ def test_jobs_not_created_are_counted(shell: Shell) -> None:
     with serving(shell, Api()) as server:
         write_run(shell, server.url, OTHERS)
         with Ledger(shell.ledger) as ledger:
-            run = ledger_history.begin(ledger, "20261020T020000Z-bbbbbb", JOBS, api=server.url, end="stopped")
-            ledger_history.send(ledger, run, JOBS[0], ledger_history.made(A))
-            ledger_history.send(ledger, run, JOBS[1], ledger_history.lost())
+            run = ledger_history.start_run(ledger, "20261020T020000Z-bbbbbb", JOBS, api=server.url, end="stopped")
+            ledger_history.send(ledger, run, JOBS[0], ledger_history.created(A))
+            ledger_history.send(ledger, run, JOBS[1], ledger_history.in_doubt())
         done = shell("status")
     assert statuses(done) == {"field-a": "running"}
     assert "without a job to follow: 1 in doubt, 1 skipped" in done.out

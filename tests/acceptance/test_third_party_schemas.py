@@ -112,9 +112,9 @@ def test_results_of_a_run_are_valid(tmp_path: Path) -> None:
 def test_results_with_every_outcome_are_valid(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     jobs = [ledger_history.job(name, project_id=f"p-{name}") for name in "abcd"]
-    outcomes = (ledger_history.made("j-1"), ledger_history.refused(), ledger_history.lost("x"), None)
+    outcomes = (ledger_history.created("j-1"), ledger_history.not_created(), ledger_history.in_doubt("x"), None)
     with ledger_history.open_ledger(tmp_path / "ledger.db") as ledger:
-        run = ledger_history.begin(ledger, "r-1", jobs, end="stopped")
+        run = ledger_history.start_run(ledger, "r-1", jobs, end="stopped")
         for job, outcome in zip(jobs, outcomes, strict=True):
             ledger_history.send(ledger, run, job, outcome)
     shown = json.loads(shell.call("show", "--ledger", "ledger.db", "--format", "json").out)

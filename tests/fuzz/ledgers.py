@@ -109,14 +109,14 @@ def base_ledger() -> BaseLedger:
     jobs = [ledger_history.job(f"j-{number}", f"w-{number % 3}", f"p-{number}", team="agri") for number in range(8)]
     with Ledger(path) as ledger:
         for manifest, key in (("nightly", None), ("daily", "day:2026-10-20")):
-            begun = ledger_history.begin(
+            begun = ledger_history.start_run(
                 ledger, f"r-{manifest}", jobs, api="sandbox", manifest=manifest, key=key, end="stopped"
             )
             outcomes = (
-                ledger_history.made(f"{manifest}-1"),
-                ledger_history.lost("x", "y"),
-                ledger_history.refused(),
-                ledger_history.lost(),
+                ledger_history.created(f"{manifest}-1"),
+                ledger_history.in_doubt("x", "y"),
+                ledger_history.not_created(),
+                ledger_history.in_doubt(),
                 None,
             )
             numbers = [ledger_history.send(ledger, begun, job, made) for job, made in zip(jobs, outcomes, strict=False)]

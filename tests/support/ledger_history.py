@@ -1,4 +1,4 @@
-"""Writes a past straight into a ledger: runs, and submissions in any state."""
+"""Writes runs, and submissions in any state, straight into a ledger."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runner.ledger.store import Ledger
 
 API = "https://api.example"
 THEN = datetime(2026, 10, 20, 1, 0, tzinfo=UTC)
-LOST = ErrorInfo("timeout", "no answer in time")
+TIMEOUT = ErrorInfo("timeout", "no answer in time")
 
 
 def open_ledger(path: Path) -> Ledger:
@@ -29,7 +29,7 @@ def job(name: str, workflow_id: str = "w-1", project_id: str = "p-1", **labels: 
     return Job(name, workflow_id, project_id, labels)
 
 
-def begin(
+def start_run(
     ledger: Ledger,
     run_id: str,
     jobs: Sequence[Job],
@@ -40,8 +40,8 @@ def begin(
     path: str = "/gone/nightly.yaml",
     end: RunState | None = "completed",
 ) -> RunRow:
-    """Begin a run, and end it at once unless `end` is None: submissions can be written all the same."""
-    names = " ".join(one.name for one in jobs)
+    """Start a run, and finish it at once unless `end` is None: submissions can be written all the same."""
+    names = " ".join(job.name for job in jobs)
     once_per: Any = "run" if key is None else key.partition(":")[0]
     run = RunRow(
         id=run_id,
@@ -68,20 +68,20 @@ def begin(
 
 
 def send(
-    ledger: Ledger, run: RunRow, one: Job, outcome: Created | NotCreated | InDoubt | None, ordinal: int = 1
+    ledger: Ledger, run: RunRow, entry: Job, outcome: Created | NotCreated | InDoubt | None, ordinal: int = 1
 ) -> int:
-    """Claim a submission, and decide it unless there is no outcome. Returns its number."""
-    claim = Claim(Submission(one, ordinal), 1, THEN, 30.0)
+    """Claim a submission, and save its outcome unless that is None. Returns its id."""
+    claim = Claim(Submission(entry, ordinal), 1, THEN, 30.0)
     with ledger.transaction():
-        [number] = ledger.claim(run, ledger.manifest_id(run.api, run.manifest), [claim])
+        [submission] = ledger.claim(run, ledger.manifest_id(run.api, run.manifest), [claim])
         if outcome is not None:
-            ledger.save_outcomes([(number, outcome, THEN + timedelta(seconds=5))])
-    return number
+            ledger.save_outcomes([(submission, outcome, THEN + timedelta(seconds=5))])
+    return submission
 
 
-def answer(ledger: Ledger, number: int) -> bytes:
-    """The body that a submission's job came with; empty where there is none."""
-    body, _ = ledger.job_objects([number]).get(number, (b"", None))
+def response_body(ledger: Ledger, submission: int) -> bytes:
+    """The body of the response that created a submission's job; empty if there is none."""
+    body, _ = ledger.job_objects([submission]).get(submission, (b"", None))
     return body
 
 
@@ -91,13 +91,13 @@ def decisions(ledger: Ledger, submission: int) -> list[tuple[str, ...]]:
     return [tuple(map(str, map(rows.from_sql, row))) for row in ledger.query(query, submission)]
 
 
-def lost(*candidates: str) -> InDoubt:
-    return InDoubt(LOST, 1, THEN, candidates)
+def in_doubt(*candidates: str) -> InDoubt:
+    return InDoubt(TIMEOUT, 1, THEN, candidates)
 
 
-def made(job_id: str, body: bytes | None = None) -> Created:
+def created(job_id: str, body: bytes | None = None) -> Created:
     return Created(job_id, body or b'{"id": "%b", "cost": 12}' % job_id.encode(), 1, THEN)
 
 
-def refused(message: str = "no such workflow") -> NotCreated:
+def not_created(message: str = "no such workflow") -> NotCreated:
     return NotCreated(ErrorInfo("rejected", message, http_status=400), 1, THEN)

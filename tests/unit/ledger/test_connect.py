@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from support import ledger_history
-from support.ledger_history import API, THEN, begin, job, lost, made, refused, send
+from support.ledger_history import API, THEN, created, in_doubt, job, not_created, send, start_run
 
 from runner.core.errors import RefusedError
 from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated, Submission
@@ -61,7 +61,7 @@ def test_a_new_ledger_is_private_whole_and_alone(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(path.parent.iterdir()) == [path]
     with Ledger(path) as ledger:
-        begin(ledger, "r-1", [A])
+        start_run(ledger, "r-1", [A])
         for suffix in ("-wal", "-shm"):
             assert stat.S_IMODE(path.with_name(path.name + suffix).stat().st_mode) == 0o600
         ledger.check_integrity()
@@ -138,7 +138,7 @@ def test_two_runs_that_both_make_it_both_have_it(path: Path) -> None:
 
         def write(here: Path = here) -> None:
             with ledger_history.open_ledger(here) as ledger:
-                begin(ledger, f"r-{threading.get_ident()}", [A], manifest=f"m-{threading.get_ident()}")
+                start_run(ledger, f"r-{threading.get_ident()}", [A], manifest=f"m-{threading.get_ident()}")
 
         assert at_once(3, write) == [None] * 3
         with Ledger(here) as ledger:
@@ -192,7 +192,7 @@ def test_a_folder_is_none(path: Path) -> None:
 
 def test_an_older_version_is_brought_up_and_keeps_what_it_has(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with ledger_history.open_ledger(path) as ledger:
-        send(ledger, begin(ledger, "r-1", [A]), A, made("j-1"))
+        send(ledger, start_run(ledger, "r-1", [A]), A, created("j-1"))
     newer = (*schema.MIGRATIONS, ("ALTER TABLE runs ADD COLUMN host TEXT", "CREATE TABLE hosts (name TEXT)"))
     monkeypatch.setattr(schema, "MIGRATIONS", newer)
     with Ledger(path) as ledger:
@@ -217,7 +217,7 @@ def test_a_version_that_cannot_be_brought_up_stays_what_it_was(path: Path, monke
 def test_a_version_before_the_first_is_brought_up(path: Path) -> None:
     raw(path, f"PRAGMA application_id = {schema.APPLICATION_ID}")
     with Ledger(path) as ledger:
-        send(ledger, begin(ledger, "r-1", [A]), A, made("j-1"))
+        send(ledger, start_run(ledger, "r-1", [A]), A, created("j-1"))
         ledger.check_integrity()
 
 
@@ -225,7 +225,7 @@ def test_a_version_before_the_first_is_brought_up(path: Path) -> None:
 
 
 def test_a_job_is_kept_as_it_came_whatever_is_in_it(ledger: Ledger) -> None:
-    run = begin(ledger, "r-1", [A, B, C])
+    run = start_run(ledger, "r-1", [A, B, C])
     strange = "\ud800-\udfff-job"
     bodies = [
         b'{"id": "\\ud800-\\udfff-job", "cost": 123456789012345678901234567890, "created_by": "\\udead"}',
@@ -240,7 +240,7 @@ def test_a_job_is_kept_as_it_came_whatever_is_in_it(ledger: Ledger) -> None:
     standings = ledger.all_submissions()
     assert [one.job_id for one in standings] == ids
     assert [one.cost for one in standings] == [2**63 - 1, None, None]
-    assert [ledger_history.answer(ledger, number) for number in numbers] == bodies
+    assert [ledger_history.response_body(ledger, number) for number in numbers] == bodies
     assert ledger.ids_in_use(API, [*ids, "j-none"]) == set(ids)
     assert not ledger.ids_in_use("https://other.example", ["j-2"])
     assert ledger.submission_by_job_id(API, strange) == standings[0]
@@ -249,32 +249,32 @@ def test_a_job_is_kept_as_it_came_whatever_is_in_it(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("cost", [0, -1, 2**63 - 1, -(2**63) + 1, 2**63, 10**30, -(10**30)])
 def test_a_cost_is_kept_where_it_fits_and_never_costs_the_job(ledger: Ledger, cost: int) -> None:
-    send(ledger, begin(ledger, "r-1", [A]), A, made("j-1", b'{"id": "j-1", "cost": %d}' % cost))
+    send(ledger, start_run(ledger, "r-1", [A]), A, created("j-1", b'{"id": "j-1", "cost": %d}' % cost))
     [standing] = ledger.all_submissions()
     assert (standing.state, standing.cost) == ("created", max(1 - 2**63, min(2**63 - 1, cost)))
 
 
 def test_lone_surrogates_of_candidates_and_errors_are_kept(ledger: Ledger) -> None:
-    run = begin(ledger, "r-1", [A])
-    number = send(ledger, run, A, lost("\ud800", "é"))
+    run = start_run(ledger, "r-1", [A])
+    number = send(ledger, run, A, in_doubt("\ud800", "é"))
     assert ledger.all_submissions()[0].candidates == ("\ud800", "é")
     ledger.save_candidates({number: ("\udfff",)})
     assert ledger.all_submissions()[0].candidates == ("\udfff",)
 
 
 def test_a_run_that_begins_ends_those_of_its_manifest_alone(ledger: Ledger) -> None:
-    begin(ledger, "r-1", [A], end=None)
-    begin(ledger, "r-2", [A], manifest="other", end=None)
-    begin(ledger, "r-3", [A], api="https://other.example", end=None)
-    begin(ledger, "r-4", [A], end=None)
+    start_run(ledger, "r-1", [A], end=None)
+    start_run(ledger, "r-2", [A], manifest="other", end=None)
+    start_run(ledger, "r-3", [A], api="https://other.example", end=None)
+    start_run(ledger, "r-4", [A], end=None)
     states = {run.id: run.state for run in ledger.runs()}
     assert states == {"r-1": "interrupted", "r-2": "running", "r-3": "running", "r-4": "running"}
 
 
 def test_intents_become_doubts_for_the_one_manifest_alone(ledger: Ledger) -> None:
     for number, (manifest, api) in enumerate(product(("nightly", "other"), (API, "https://other.example"))):
-        send(ledger, begin(ledger, f"r-{number}", [A], manifest=manifest, api=api), A, None)
-    ledger.mark_intents_in_doubt(API, "nightly", ledger_history.LOST)
+        send(ledger, start_run(ledger, f"r-{number}", [A], manifest=manifest, api=api), A, None)
+    ledger.mark_intents_in_doubt(API, "nightly", ledger_history.TIMEOUT)
     states = {(one.manifest, one.api): one.state for one in ledger.all_submissions()}
     assert states.pop(("nightly", API)) == "in_doubt"
     assert set(states.values()) == {"sending"}
@@ -285,8 +285,8 @@ def test_intents_become_doubts_for_the_one_manifest_alone(ledger: Ledger) -> Non
 
 def into(ledger: Ledger, state: str) -> int:
     """A submission in a state, got there by allowed ways."""
-    outcomes: dict[str, Outcome] = {"not_created": SAID, "in_doubt": lost(), "created": made("j-1")}
-    number = send(ledger, begin(ledger, "r-1", [A]), A, outcomes.get(state))
+    outcomes: dict[str, Outcome] = {"not_created": SAID, "in_doubt": in_doubt(), "created": created("j-1")}
+    number = send(ledger, start_run(ledger, "r-1", [A]), A, outcomes.get(state))
     if state == "released":
         with ledger.transaction():
             ledger.release(number)
@@ -320,19 +320,19 @@ def move(ledger: Ledger, number: int, new: str) -> None:
             case "not_created":
                 ledger.save_outcomes([(number, SAID, THEN)])
             case "in_doubt":
-                ledger.save_outcomes([(number, lost(), THEN)])
+                ledger.save_outcomes([(number, in_doubt(), THEN)])
             case "created":
-                ledger.save_outcomes([(number, replace(made("j-2"), recovered=True), THEN)])
+                ledger.save_outcomes([(number, replace(created("j-2"), recovered=True), THEN)])
 
 
 @pytest.mark.parametrize(
     ("failure", "created"),
-    [(SAID, made("j-2")), (refused(), replace(made("j-2"), recovered=True)), (refused(), made("j-2"))],
+    [(SAID, created("j-2")), (not_created(), replace(created("j-2"), recovered=True)), (not_created(), created("j-2"))],
     ids=["not found by a look", "not a word of anybody's", "neither"],
 )
 def test_of_what_failed_only_somebodys_word_is_taken_back(path: Path, failure: NotCreated, created: Created) -> None:
     with ledger_history.open_ledger(path) as ledger:
-        number = send(ledger, begin(ledger, "r-1", [A]), A, failure)
+        number = send(ledger, start_run(ledger, "r-1", [A]), A, failure)
         with pytest.raises(sqlite3.IntegrityError, match="not allowed"), ledger.transaction():
             ledger.save_outcomes([(number, created, THEN)])
         assert [one.state for one in ledger.all_submissions()] == ["not_created"]
@@ -363,22 +363,22 @@ def test_whoever_writes_is_held_to_it(ledger: Ledger) -> None:
 
 
 def test_a_job_belongs_to_one_submission_at_an_api(ledger: Ledger) -> None:
-    send(ledger, begin(ledger, "r-1", [A]), A, made("j-1"))
-    other = begin(ledger, "r-2", [B], manifest="other")
+    send(ledger, start_run(ledger, "r-1", [A]), A, created("j-1"))
+    other = start_run(ledger, "r-2", [B], manifest="other")
     with pytest.raises(sqlite3.IntegrityError):
-        send(ledger, other, B, made("j-1"))
+        send(ledger, other, B, created("j-1"))
     assert [one.job_id for one in ledger.all_submissions()] == ["j-1"]
-    elsewhere = begin(ledger, "r-3", [B], api="https://other.example")
-    send(ledger, elsewhere, B, made("j-1"))
+    elsewhere = start_run(ledger, "r-3", [B], api="https://other.example")
+    send(ledger, elsewhere, B, created("j-1"))
     assert [one.job_id for one in ledger.all_submissions()] == ["j-1", "j-1"]
 
 
 def test_doubts_are_settled_all_or_none(ledger: Ledger) -> None:
-    run = begin(ledger, "r-1", [A, B, C])
-    numbers = [send(ledger, run, one, lost()) for one in (A, B)]
-    send(ledger, run, C, made("j-3"))
+    run = start_run(ledger, "r-1", [A, B, C])
+    numbers = [send(ledger, run, one, in_doubt()) for one in (A, B)]
+    send(ledger, run, C, created("j-3"))
     decisions = [
-        Decision(number, made(job_id), None, "me", THEN, "adopted", job_id)
+        Decision(number, created(job_id), None, "me", THEN, "adopted", job_id)
         for number, job_id in zip(numbers, ("j-1", "j-3"), strict=True)
     ]
     with pytest.raises(Exception, match="another submission took"):
@@ -392,8 +392,8 @@ def test_doubts_are_settled_all_or_none(ledger: Ledger) -> None:
 @pytest.mark.parametrize("found_first", [True, False])
 def test_two_decisions_about_one_submission_are_made_in_their_order(ledger: Ledger, *, found_first: bool) -> None:
     """What was found exists, whatever is said of it later; what is said to be absent may be found after all."""
-    number = send(ledger, begin(ledger, "r-1", [A]), A, lost())
-    found = Decision(number, replace(made("j-1"), recovered=True), None, "lookup", THEN, "found", "j-1")
+    number = send(ledger, start_run(ledger, "r-1", [A]), A, in_doubt())
+    found = Decision(number, replace(created("j-1"), recovered=True), None, "lookup", THEN, "found", "j-1")
     absent = Decision(number, SAID, None, "me", THEN, "absent", "")
     if found_first:
         with pytest.raises(RefusedError):
@@ -413,31 +413,31 @@ def claim(one: Submission, attempt: int = 1) -> Claim:
 
 
 def test_a_turn_is_kept_whole_or_not_at_all(ledger: Ledger) -> None:
-    run = begin(ledger, "r-1", [A, B, C], end=None)
+    run = start_run(ledger, "r-1", [A, B, C], end=None)
     book = RunJournal(ledger, run)
     a, b, c = Submission(A, 1), Submission(B, 1), Submission(C, 1)
     book.commit([], [], [claim(a), claim(b)])
-    send(ledger, begin(ledger, "r-2", [C], manifest="other"), C, made("j-1"))
+    send(ledger, start_run(ledger, "r-2", [C], manifest="other"), C, created("j-1"))
     before = ledger.all_submissions()
     with pytest.raises(JobIdTakenError) as told:  # the id is taken, so nothing of the turn is kept
-        book.commit([RecordedOutcome(a, made("j-1"), THEN)], [b], [claim(c)])
+        book.commit([RecordedOutcome(a, created("j-1"), THEN)], [b], [claim(c)])
     assert told.value.job_ids == {"j-1"}
     assert ledger.all_submissions() == before
-    book.commit([RecordedOutcome(a, made("j-2"), THEN)], [b], [claim(c)])
+    book.commit([RecordedOutcome(a, created("j-2"), THEN)], [b], [claim(c)])
     states = {one.name: one.state for one in ledger.all_submissions() if one.manifest == "nightly"}
     assert states == {"a": "created", "b": "released", "c": "sending"}
     book.commit(
-        [RecordedOutcome(c, refused(), THEN)], [], [claim(b, 2), claim(c, 2)]
+        [RecordedOutcome(c, not_created(), THEN)], [], [claim(b, 2), claim(c, 2)]
     )  # decided and claimed again in one turn
     states = {one.name: one.state for one in ledger.all_submissions() if one.manifest == "nightly"}
     assert states == {"a": "created", "b": "sending", "c": "sending"}
 
 
 def test_what_is_claimed_again_forgets_the_failure_and_keeps_its_number(ledger: Ledger) -> None:
-    run = begin(ledger, "r-1", [A])
-    number = send(ledger, run, A, NotCreated(ledger_history.LOST, 3, THEN))
+    run = start_run(ledger, "r-1", [A])
+    number = send(ledger, run, A, NotCreated(ledger_history.TIMEOUT, 3, THEN))
     renamed = job("renamed", team="agri")
-    again = begin(ledger, "r-2", [renamed], key=run.run_key)
+    again = start_run(ledger, "r-2", [renamed], key=run.run_key)
     assert send(ledger, again, renamed, None) == number
     [standing] = ledger.all_submissions()
     assert (standing.name, standing.labels, standing.run_id) == ("renamed", {"team": "agri"}, "r-2")
@@ -446,31 +446,31 @@ def test_what_is_claimed_again_forgets_the_failure_and_keeps_its_number(ledger: 
 
 def test_what_a_look_up_settled_while_its_run_goes_on_is_claimed_again_by_it(ledger: Ledger) -> None:
     """Its book has not heard of it: what may be claimed, and under which number, the ledger knows."""
-    run = begin(ledger, "r-1", [A, B, C], end=None)
+    run = start_run(ledger, "r-1", [A, B, C], end=None)
     book = RunJournal(ledger, run)
     a, b, c = Submission(A, 1), Submission(B, 1), Submission(C, 1)
     book.commit([], [], [claim(a), claim(b)])
-    book.commit([RecordedOutcome(a, lost(), THEN), RecordedOutcome(b, lost(), THEN)], [], [])
+    book.commit([RecordedOutcome(a, in_doubt(), THEN), RecordedOutcome(b, in_doubt(), THEN)], [], [])
     first, second = (one.id for one in ledger.unresolved())
     ledger.resolve([Decision(first, SAID, None, "look-up", THEN, "not_found", "")])
-    ledger.resolve([Decision(second, made("j-2"), None, "look-up", THEN, "found", "j-2")])
+    ledger.resolve([Decision(second, created("j-2"), None, "look-up", THEN, "found", "j-2")])
 
     book.commit([], [], [claim(a, 2), claim(c)])  # one that is there, and one that is new
     with pytest.raises(sqlite3.IntegrityError, match="transition not allowed"):
         book.commit([], [], [claim(b, 2)])  # it exists
-    book.commit([RecordedOutcome(a, made("j-1"), THEN), RecordedOutcome(c, made("j-3"), THEN)], [], [])
+    book.commit([RecordedOutcome(a, created("j-1"), THEN), RecordedOutcome(c, created("j-3"), THEN)], [], [])
     found = [(one.id, one.name, one.job_id, one.attempts) for one in ledger.all_submissions()]
     assert found == [(first, "a", "j-1", 2), (second, "b", "j-2", 1), (second + 2, "c", "j-3", 1)]
 
 
 def test_a_book_decides_only_what_is_claimed_and_not_decided(ledger: Ledger) -> None:
-    book = RunJournal(ledger, begin(ledger, "r-1", [A, B], end=None))
+    book = RunJournal(ledger, start_run(ledger, "r-1", [A, B], end=None))
     a, b = Submission(A, 1), Submission(B, 1)
     book.commit([], [], [claim(a), claim(b)])
-    book.commit([RecordedOutcome(a, refused(), THEN)], [b], [])
+    book.commit([RecordedOutcome(a, not_created(), THEN)], [b], [])
     for one in (a, b):
         with pytest.raises(KeyError):
-            book.commit([RecordedOutcome(one, made("j-1"), THEN)], [], [])
+            book.commit([RecordedOutcome(one, created("j-1"), THEN)], [], [])
         with pytest.raises(KeyError):
             book.commit([], [one], [])
     assert [one.state for one in ledger.all_submissions()] == ["not_created", "released"]
@@ -479,10 +479,10 @@ def test_a_book_decides_only_what_is_claimed_and_not_decided(ledger: Ledger) -> 
 @pytest.mark.parametrize("end", ["close", "crash"])
 def test_what_was_committed_is_there_when_it_is_opened_again(path: Path, tmp_path: Path, end: str) -> None:
     ledger = ledger_history.open_ledger(path)
-    run = begin(ledger, "r-1", [A, B], end=None)
+    run = start_run(ledger, "r-1", [A, B], end=None)
     book = RunJournal(ledger, run)
     book.commit([], [], [claim(Submission(A, 1)), claim(Submission(B, 1))])
-    book.commit([RecordedOutcome(Submission(A, 1), made("j-1"), THEN)], [], [])
+    book.commit([RecordedOutcome(Submission(A, 1), created("j-1"), THEN)], [], [])
     kept = path
     if end == "crash":
         kept = tmp_path / "after" / "ledger.db"
@@ -504,12 +504,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("whole") / "ledger.db"
     with ledger_history.open_ledger(path) as ledger:
         jobs = [job(f"job-{number}", f"w-{number % 7}", f"p-{number}", team="agri") for number in range(60)]
-        run = begin(ledger, "r-1", jobs)
+        run = start_run(ledger, "r-1", jobs)
         for number, one in enumerate(jobs):
-            outcomes: list[Outcome] = [made(f"j-{number}"), refused("no " * 40), lost("x", "y")]
+            outcomes: list[Outcome] = [created(f"j-{number}"), not_created("no " * 40), in_doubt("x", "y")]
             send(ledger, run, one, outcomes[number % 3])
         [first, *_] = ledger.unresolved()
-        ledger.resolve([Decision(first.id, made("found"), None, "me", THEN, "found", "found")])
+        ledger.resolve([Decision(first.id, created("found"), None, "me", THEN, "found", "found")])
     return path.read_bytes()
 
 
@@ -520,18 +520,18 @@ def use(path: Path) -> list[SubmissionRow]:
         for run in ledger.runs():
             ledger.manifest_jobs(run)
         for one in standings:
-            ledger_history.answer(ledger, one.id)
+            ledger_history.response_body(ledger, one.id)
             ledger_history.decisions(ledger, one.id)
         ledger.submission_counts()
         ledger.claimed_pairs(API, "nightly")
         ledger.manifest_paths(API)
         ledger.creators("r-1")
-        ledger.mark_intents_in_doubt(API, "nightly", ledger_history.LOST)
-        run = begin(ledger, "r-2", [job("new", "w-new")], end=None)
+        ledger.mark_intents_in_doubt(API, "nightly", ledger_history.TIMEOUT)
+        run = start_run(ledger, "r-2", [job("new", "w-new")], end=None)
         book = RunJournal(ledger, run)
         new = Submission(job("new", "w-new"), 1)
         book.commit([], [], [claim(new)])
-        book.commit([RecordedOutcome(new, made("j-new"), THEN + timedelta(seconds=1))], [], [])
+        book.commit([RecordedOutcome(new, created("j-new"), THEN + timedelta(seconds=1))], [], [])
     return standings
 
 
@@ -588,8 +588,8 @@ def test_flipped_bytes_are_refused_in_words_and_never_end_in_a_traceback(path: P
 
 
 def test_an_outcome_of_what_was_never_claimed_is_refused(ledger: Ledger) -> None:
-    begin(ledger, "r-1", [A])
-    for outcome in (made("j-1"), refused(), lost()):
+    start_run(ledger, "r-1", [A])
+    for outcome in (created("j-1"), not_created(), in_doubt()):
         with pytest.raises((LedgerError, sqlite3.IntegrityError)), ledger.transaction():
             ledger.save_outcomes([(9, outcome, THEN)])
     assert ledger.all_submissions() == []
@@ -597,12 +597,12 @@ def test_an_outcome_of_what_was_never_claimed_is_refused(ledger: Ledger) -> None
 
 def test_many_at_once_are_claimed_and_decided_as_one_by_one(ledger: Ledger) -> None:
     jobs = [job(f"j{number}", f"w-{number}") for number in range(300)]
-    run = begin(ledger, "r-1", jobs)
-    again = send(ledger, run, jobs[7], refused())
+    run = start_run(ledger, "r-1", jobs)
+    again = send(ledger, run, jobs[7], not_created())
     claims = [claim(Submission(one, 1), 2) for one in jobs]
     with ledger.transaction():
         numbers = ledger.claim(run, ledger.manifest_id(run.api, run.manifest), claims)
-        ledger.save_outcomes([(number, made(f"id-{number}"), THEN) for number in numbers])
+        ledger.save_outcomes([(number, created(f"id-{number}"), THEN) for number in numbers])
     assert numbers[7] == again
     found = {one.name: (one.id, one.job_id, one.attempts) for one in ledger.all_submissions()}
     assert found == {one.name: (number, f"id-{number}", 2) for one, number in zip(jobs, numbers, strict=True)}

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from support import ledger_history
-from support.ledger_history import LOST, THEN, answer, begin, job, lost, refused
+from support.ledger_history import THEN, TIMEOUT, in_doubt, job, not_created, response_body, start_run
 
 from runner.core.errors import RefusedError
 from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated, Submission
@@ -163,7 +163,7 @@ def freed(truth: Truth, slot: Slot) -> None:
 def doubted(truth: Truth, whose: Whose) -> None:
     for slot, known in truth.items():
         if slot.whose == whose and known.state == "sending":
-            truth[slot] = replace(known, state="in_doubt", error=LOST.kind)
+            truth[slot] = replace(known, state="in_doubt", error=TIMEOUT.kind)
 
 
 class Machine(RuleBasedStateMachine):
@@ -201,10 +201,10 @@ class Machine(RuleBasedStateMachine):
         """A run begins as `execution` has it; one of this manifest that still went has been killed."""
         self._kill(whose)
         ledger = Ledger(self.path)
-        ledger.mark_intents_in_doubt(*whose, LOST)
+        ledger.mark_intents_in_doubt(*whose, TIMEOUT)
         doubted(self.truth, whose)
         run_id = f"r-{next(self._numbers)}"
-        run = begin(ledger, run_id, JOBS, api=whose.api, manifest=whose.manifest, key=run_key, end=None)
+        run = start_run(ledger, run_id, JOBS, api=whose.api, manifest=whose.manifest, key=run_key, end=None)
         self.processes[whose] = Process(ledger, run, RunJournal(ledger, run))
 
     @precondition(lambda self: self.processes)
@@ -269,7 +269,7 @@ class Machine(RuleBasedStateMachine):
         process = self._process(chance)
         if submission in process.open:
             return
-        one = RecordedOutcome(submission, refused(), THEN)
+        one = RecordedOutcome(submission, not_created(), THEN)
         with pytest.raises(KeyError):
             process.book.commit([one], [], [])
         with pytest.raises(KeyError):
@@ -342,7 +342,7 @@ class Machine(RuleBasedStateMachine):
     def _known(ledger: Ledger, one: SubmissionRow) -> Known:
         assert one.consumes_slot == (one.state in ("sending", "created", "in_doubt"))
         kind = one.error.kind if one.error else None
-        body = answer(ledger, one.id)
+        body = response_body(ledger, one.id)
         return Known(one.state, one.run_id, one.attempts, one.job_id, body, kind, one.candidates)
 
     @staticmethod
@@ -370,9 +370,9 @@ class Machine(RuleBasedStateMachine):
                 body = json.dumps({"id": job_id, "number": next(self._numbers)}).encode()
                 return Created(job_id, body, 1, THEN, recovered=chance.choice([True, False]))
             case "not_created":
-                return chance.choice([refused(), NotCreated(ErrorInfo("absent", "somebody says so"), 1, THEN)])
+                return chance.choice([not_created(), NotCreated(ErrorInfo("absent", "somebody says so"), 1, THEN)])
             case _:
-                return lost("x", "\udfff")
+                return in_doubt("x", "\udfff")
 
     def _after(
         self, process: Process, ends: Sequence[RecordedOutcome], released: Sequence[Submission], claims: Sequence[Claim]

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from support import disks, ledger_history
-from support.ledger_history import API, THEN, begin, job, lost, made, refused, send
+from support.ledger_history import API, THEN, created, in_doubt, job, not_created, send, start_run
 
 from runner.core.models import Created
 from runner.ledger import connect, integrity, schema
@@ -146,12 +146,12 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("filled")
     with ledger_history.open_ledger(folder / "ledger.db") as ledger:
         jobs = [job(f"job-{number}", f"w-{number % 5}", f"p-{number}", team="agri") for number in range(30)]
-        run = begin(ledger, "r-1", jobs)
+        run = start_run(ledger, "r-1", jobs)
         for number, one in enumerate(jobs):
-            outcomes = (made(f"j-{number}"), refused("no " * 40), lost("x", "y"))
+            outcomes = (created(f"j-{number}"), not_created("no " * 40), in_doubt("x", "y"))
             send(ledger, run, one, outcomes[number % 3])
         [first, *_] = ledger.unresolved()
-        ledger.resolve([Decision(first.id, made("found"), None, "me", THEN, "found", "found")])
+        ledger.resolve([Decision(first.id, created("found"), None, "me", THEN, "found", "found")])
     return folder
 
 
@@ -166,12 +166,12 @@ def use(path: Path) -> list[str]:
         for run in ledger.runs():
             ledger.manifest_jobs(run)
         for one in standings:
-            ledger_history.answer(ledger, one.id)
+            ledger_history.response_body(ledger, one.id)
             ledger_history.decisions(ledger, one.id)
         ledger.submission_counts()
-        ledger.mark_intents_in_doubt(API, "nightly", ledger_history.LOST)
-        run = begin(ledger, "r-used", [job("used", "w-used")], end=None)
-        send(ledger, run, job("used", "w-used"), made("j-used"))
+        ledger.mark_intents_in_doubt(API, "nightly", ledger_history.TIMEOUT)
+        run = start_run(ledger, "r-used", [job("used", "w-used")], end=None)
+        send(ledger, run, job("used", "w-used"), created("j-used"))
     return [one.name for one in standings]
 
 
@@ -202,7 +202,7 @@ def test_whenever_the_maker_is_killed_there_is_a_whole_ledger_or_none(tmp_path: 
             *("ledger.db", "ledger.db-wal", "ledger.db-shm")
         }
         with ledger_history.open_ledger(path) as ledger:  # what is left over blocks nobody
-            send(ledger, begin(ledger, "r-1", [A]), A, made("j-1"))
+            send(ledger, start_run(ledger, "r-1", [A]), A, created("j-1"))
             ledger.check_integrity()
         with Ledger(path) as ledger:
             assert [one.job_id for one in ledger.all_submissions()] == ["j-1"]
@@ -244,7 +244,7 @@ def test_at_no_moment_may_anyone_else_read_it(path: Path, monkeypatch: pytest.Mo
     umask = os.umask(0)
     try:
         with ledger_history.open_ledger(path) as ledger:
-            send(ledger, begin(ledger, "r-1", [A]), A, made("j-1"))
+            send(ledger, start_run(ledger, "r-1", [A]), A, created("j-1"))
     finally:
         os.umask(umask)
     assert seen == {("", 0o600), ("wal", 0o600), ("shm", 0o600)}
@@ -253,7 +253,7 @@ def test_at_no_moment_may_anyone_else_read_it(path: Path, monkeypatch: pytest.Mo
 def test_a_new_one_is_not_made_beside_the_log_of_one_that_is_lost(path: Path) -> None:
     """The log may hold the only word of jobs that were created; a new ledger would take it for its own, or drop it."""
     with ledger_history.open_ledger(path) as ledger:
-        send(ledger, begin(ledger, "r-1", [A]), A, made("j-1"))
+        send(ledger, start_run(ledger, "r-1", [A]), A, created("j-1"))
         log = beside(path, LOG).read_bytes()
     path.unlink()
     beside(path, LOG).write_bytes(log)
@@ -327,7 +327,7 @@ def test_one_that_cannot_be_written_stops_everything_first(
     with Ledger(path) as ledger:
         assert len(ledger.all_submissions()) == 30
         with pytest.raises(LedgerError) as told:
-            begin(ledger, "r-2", [A])
+            start_run(ledger, "r-2", [A])
         assert "writable" in told.value.hint
     assert path.read_bytes() == (filled / "ledger.db").read_bytes()
 
@@ -356,9 +356,9 @@ def test_of_a_log_that_is_cut_or_flipped_what_was_committed_before_stays(tmp_pat
     path.parent.mkdir()
     ledger = ledger_history.open_ledger(path)
     jobs = [job(f"job-{number}", project_id=f"p-{number}") for number in range(12)]
-    run = begin(ledger, "r-1", jobs)
+    run = start_run(ledger, "r-1", jobs)
     for number, one in enumerate(jobs):
-        send(ledger, run, one, made(f"j-{number}"))
+        send(ledger, run, one, created(f"j-{number}"))
     whole, log = path.read_bytes(), beside(path, LOG).read_bytes()
     ledger.close()
     chance = random.Random(1)  # noqa: S311 - a seed is to be repeatable, not unpredictable
@@ -422,10 +422,10 @@ def bought(one: SubmissionRow) -> Any:
 
 @pytest.mark.parametrize("read_only", [True, False], ids=["to read", "to write"])
 def test_no_flipped_bit_changes_what_would_be_sent(path: Path, read_only: bool) -> None:
-    outcomes = (made("j-1"), refused(), lost("x"), None, made("j-2"))
+    outcomes = (created("j-1"), not_created(), in_doubt("x"), None, created("j-2"))
     jobs = [job(f"job-{number}", f"w-{number % 2}", f"p-{number}") for number, _ in enumerate(outcomes)]
     with ledger_history.open_ledger(path) as ledger:
-        run = begin(ledger, "r-1", jobs, key="day:2026-10-20", end="stopped")
+        run = start_run(ledger, "r-1", jobs, key="day:2026-10-20", end="stopped")
         for one, outcome in zip(jobs, outcomes, strict=True):
             send(ledger, run, one, outcome)
         found = ledger.query("SELECT rootpage FROM sqlite_master WHERE name IN ('runs', 'submissions')")
@@ -505,13 +505,13 @@ def test_a_created_job_is_kept_as_the_bytes_that_came(path: Path) -> None:
     jobs = [job(f"job-{number}", project_id=f"p-{number}") for number in range(len(bodies))]
     ids = [STRANGE, "j", "é", "\udcff", "j\x00"]
     with ledger_history.open_ledger(path) as ledger:
-        run = begin(ledger, "r-1", jobs)
+        run = start_run(ledger, "r-1", jobs)
         for one, job_id, body in zip(jobs, ids, bodies, strict=True):
             send(ledger, run, one, Created(job_id, body, 1, THEN))
     with Ledger(path) as ledger:
         standings = ledger.all_submissions()
         assert [one.job_id for one in standings] == ids
-        assert [ledger_history.answer(ledger, one.id) for one in standings] == bodies
+        assert [ledger_history.response_body(ledger, one.id) for one in standings] == bodies
         assert [one.cost for one in standings] == [
             None,
             2**63 - 1,
@@ -524,7 +524,7 @@ def test_a_created_job_is_kept_as_the_bytes_that_came(path: Path) -> None:
 def test_a_doubt_can_be_settled_with_any_job_id_in_its_detail(path: Path) -> None:
     """A look-up writes the id that the server chose into the detail."""
     with ledger_history.open_ledger(path) as ledger:
-        number = send(ledger, begin(ledger, "r-1", [A]), A, lost(STRANGE))
+        number = send(ledger, start_run(ledger, "r-1", [A]), A, in_doubt(STRANGE))
         ledger.resolve([Decision(number, Created(STRANGE, b"", 1, THEN), None, "me", THEN, "recovered", STRANGE)])
         assert [one.job_id for one in ledger.all_submissions()] == [STRANGE]
         assert [detail for *_, detail in ledger_history.decisions(ledger, number)] == [STRANGE]
@@ -533,7 +533,7 @@ def test_a_doubt_can_be_settled_with_any_job_id_in_its_detail(path: Path) -> Non
 def test_a_run_can_end_with_any_words_of_the_server(path: Path) -> None:
     """Of a 401 the API's own message says why the run was stopped."""
     with ledger_history.open_ledger(path) as ledger:
-        run = begin(ledger, "r-1", [A], end=None)
+        run = start_run(ledger, "r-1", [A], end=None)
         detail = f"HTTP 401 Unauthorized: {STRANGE}"
         ledger.finish_run(replace(run, state="stopped", reason="stopped", detail=detail, finished_at=THEN))
         [run] = ledger.runs()
@@ -543,7 +543,7 @@ def test_a_run_can_end_with_any_words_of_the_server(path: Path) -> None:
 def test_a_manifest_may_lie_at_any_path(path: Path) -> None:
     r"""A file's name is bytes: `caf\xe9.yaml` of an old disk is no UTF-8."""
     with ledger_history.open_ledger(path) as ledger:
-        begin(ledger, "r-1", [A], path="/home/caf\udce9.yaml")
+        start_run(ledger, "r-1", [A], path="/home/caf\udce9.yaml")
         assert ledger.manifest_paths(API) == {"nightly": "/home/caf\udce9.yaml"}
         assert ledger.manifests() == [(API, "nightly", "/home/caf\udce9.yaml")]
 
@@ -621,11 +621,11 @@ def test_of_many_that_bring_it_up_at_once_one_does(filled: Path, path: Path, mon
 
 def test_opening_and_closing_fold_the_log_into_the_file(path: Path) -> None:
     ledger = ledger_history.open_ledger(path)
-    send(ledger, begin(ledger, "r-1", [A, B]), A, made("j-1"))
+    send(ledger, start_run(ledger, "r-1", [A, B]), A, created("j-1"))
     assert beside(path, LOG).stat().st_size > 0
     with Ledger(path) as second:
         assert beside(path, LOG).stat().st_size == 0
-        send(second, next(second.runs()), B, made("j-2"))
+        send(second, next(second.runs()), B, created("j-2"))
         assert beside(path, LOG).stat().st_size > 0
     assert beside(path, LOG).stat().st_size == 0
     ledger.close()
@@ -638,12 +638,12 @@ def test_opening_and_closing_fold_the_log_into_the_file(path: Path) -> None:
 def test_a_reader_that_stays_keeps_nobody_from_writing_or_closing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connect, "_BUSY_TIMEOUT", 0.05)
     with ledger_history.open_ledger(path) as ledger:
-        send(ledger, begin(ledger, "r-1", [A, B]), A, made("j-1"))
+        send(ledger, start_run(ledger, "r-1", [A, B]), A, created("j-1"))
         with closing(sqlite3.connect(path, isolation_level=None)) as reader:
             reader.execute("BEGIN")
             assert reader.execute("SELECT count(*) FROM submissions").fetchone() == (1,)
             with Ledger(path) as second:
-                send(second, next(second.runs()), B, made("j-2"))
+                send(second, next(second.runs()), B, created("j-2"))
             assert reader.execute("SELECT count(*) FROM submissions").fetchone() == (1,)
     assert sorted(use(path)) == ["a", "b"]
 
@@ -669,12 +669,12 @@ def test_one_that_stays_busy_is_told_in_words(
     assert "Another program has it locked" in told.value.hint
     held.execute("COMMIT")
     with Ledger(path) as ledger:
-        run = begin(ledger, "r-1", [A])
+        run = start_run(ledger, "r-1", [A])
         held.execute("BEGIN IMMEDIATE")
         with pytest.raises(LedgerError, match="locked"):
-            send(ledger, run, A, made("j-1"))
+            send(ledger, run, A, created("j-1"))
         held.execute("COMMIT")
-        send(ledger, run, A, made("j-1"))  # and it goes on
+        send(ledger, run, A, created("j-1"))  # and it goes on
         assert [one.job_id for one in ledger.all_submissions()] == ["j-1"]
 
 
@@ -701,9 +701,9 @@ def test_two_that_write_in_turns_do_not_lose_each_other_s(path: Path) -> None:
         jobs = [job(f"job-{number}", project_id=f"p-{number}") for number in range(20)]
         with Ledger(path) as ledger:
             ledger.query("PRAGMA synchronous = OFF")
-            run = begin(ledger, f"r-{manifest}", jobs, manifest=manifest)
+            run = start_run(ledger, f"r-{manifest}", jobs, manifest=manifest)
             for one in jobs:
-                send(ledger, run, one, made(f"j-{next(numbers)}"))
+                send(ledger, run, one, created(f"j-{next(numbers)}"))
         done.append(manifest)
 
     threads = [threading.Thread(target=write, args=(manifest,)) for manifest in ("one", "two")]
@@ -727,14 +727,14 @@ ANOTHER = (
 def test_another_of_this_process_that_closes_lets_go_of_no_lock(path: Path) -> None:
     """POSIX ends all locks of a process on a file when any descriptor of it is closed; the log would be deleted."""
     with ledger_history.open_ledger(path) as ledger:
-        run = begin(ledger, "r-1", [A, B])
-        send(ledger, run, A, made("j-1"))
+        run = start_run(ledger, "r-1", [A, B])
+        send(ledger, run, A, created("j-1"))
         with Ledger(path) as second:  # its opening empties the log
             second.runs()
         with Ledger(path, read_only=True) as third:
             third.runs()
         subprocess.run([sys.executable, "-P", "-c", ANOTHER, path], check=True, timeout=60)
-        send(ledger, run, B, made("j-2"))
+        send(ledger, run, B, created("j-2"))
         subprocess.run([sys.executable, "-P", "-c", ANOTHER, path], check=True, timeout=60)
         with closing(sqlite3.connect(path)) as connection:
             assert connection.execute("SELECT job_id FROM submissions").fetchall() == [("j-1",), ("j-2",)]
@@ -743,8 +743,8 @@ def test_another_of_this_process_that_closes_lets_go_of_no_lock(path: Path) -> N
 @pytest.mark.parametrize("by", ["deleted", "replaced"])
 def test_a_log_that_goes_while_it_is_in_use_stops_everything(path: Path, by: str) -> None:
     with ledger_history.open_ledger(path) as ledger:
-        run = begin(ledger, "r-1", [A, B])
-        send(ledger, run, A, made("j-1"))
+        run = start_run(ledger, "r-1", [A, B])
+        send(ledger, run, A, created("j-1"))
         log = beside(path, LOG)
         kept = log.read_bytes()
         log.unlink()
@@ -752,7 +752,7 @@ def test_a_log_that_goes_while_it_is_in_use_stops_everything(path: Path, by: str
             beside(path, "-old").touch()  # so that the new one does not get the number of the one that went
             log.write_bytes(kept)
         with pytest.raises(LedgerError, match="-wal is not the same file"):
-            send(ledger, run, B, made("j-2"))
+            send(ledger, run, B, created("j-2"))
 
 
 @pytest.mark.parametrize("pages", [28, 36, 42])

@@ -51,9 +51,9 @@ def check(
     for number, earlier in enumerate(known):
         jobs = [ledger_history.job(f"j{project}", project_id=project) for project in earlier.projects]
         at = resolve_path(earlier.path)
-        run = ledger_history.begin(ledger, f"run-{number}", jobs, api=earlier.api, manifest=earlier.name, path=at)
+        run = ledger_history.start_run(ledger, f"run-{number}", jobs, api=earlier.api, manifest=earlier.name, path=at)
         for job in jobs:
-            ledger_history.send(ledger, run, job, ledger_history.made(f"{earlier.name}-{job.project_id}"))
+            ledger_history.send(ledger, run, job, ledger_history.created(f"{earlier.name}-{job.project_id}"))
     # Each pair twice: pairs are counted, not entries.
     entries = [ledger_history.job(f"{turn}{project}", project_id=project) for project in projects for turn in "ab"]
     check_identity(ledger, ledger_history.API, Manifest(name, path, "sha256", tuple(entries), has_explicit_name=named))

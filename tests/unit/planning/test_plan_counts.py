@@ -23,7 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from support import ledger_history
-from support.ledger_history import API, LOST, THEN, begin, job, lost, made, refused, send
+from support.ledger_history import API, THEN, TIMEOUT, created, in_doubt, job, not_created, send, start_run
 
 from runner.core.errors import UsageError
 from runner.core.models import Created, InDoubt, Job, Manifest, NotCreated, Submission
@@ -151,16 +151,16 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data())
     def settle(self, data: st.DataObject) -> None:
         """A look-up finds doubtful jobs, or finds that there are none."""
-        self.ledger.mark_intents_in_doubt(API, NAME, LOST)
+        self.ledger.mark_intents_in_doubt(API, NAME, TIMEOUT)
         for doubt in self.ledger.unresolved(API, NAME):
-            outcome = data.draw(st.sampled_from([self._made, refused, None]), "found")
+            outcome = data.draw(st.sampled_from([self._made, not_created, None]), "found")
             if outcome is not None:
                 self._settle(doubt, outcome())
 
     @rule(data=st.data(), chance=chances)
     def once_more(self, data: st.DataObject, chance: random.Random) -> None:
         """`--again`: exactly one more than a plain run sends, and that one on purpose."""
-        self.ledger.mark_intents_in_doubt(API, NAME, LOST)
+        self.ledger.mark_intents_in_doubt(API, NAME, TIMEOUT)
         of = self._plan().match.by_name
         names = [job.name for job in self.jobs if job.name in of and of[job.name].state == "created"]
         if not names:
@@ -225,7 +225,7 @@ class Machine(RuleBasedStateMachine):
     def _made(self) -> Created:
         job_id = f"j-{next(self.numbers)}"
         self.made[job_id] += 1
-        return made(job_id)
+        return created(job_id)
 
     def _listed(self) -> Counter[Pair]:
         return Counter(job.pair for job in self.jobs if job.enabled)
@@ -243,10 +243,10 @@ class Machine(RuleBasedStateMachine):
 
     def _begun(self, only: Sequence[str] = (), again: Sequence[str] = ()) -> plan.Plan:
         """What `execution` does before it sends."""
-        self.ledger.mark_intents_in_doubt(API, NAME, LOST)
+        self.ledger.mark_intents_in_doubt(API, NAME, TIMEOUT)
         self.most |= self._listed()
         planned = self._plan(only, again)
-        run = begin(self.ledger, f"r-{next(self.numbers)}", self.jobs, manifest=NAME, key=KEY, end=None)
+        run = start_run(self.ledger, f"r-{next(self.numbers)}", self.jobs, manifest=NAME, key=KEY, end=None)
         self.book = RunJournal(self.ledger, run)
         names = [one.job.name for one in planned.to_send if not one.again]
         assert len(names) == len(set(names))
@@ -263,14 +263,14 @@ class Machine(RuleBasedStateMachine):
                 case "created":
                     self._decide(submission, self._made())
                 case "failed":
-                    self._decide(submission, refused())
+                    self._decide(submission, not_created())
                 case "in doubt":
-                    self._decide(submission, lost())
+                    self._decide(submission, in_doubt())
                 case "released":
                     self.book.commit([], [submission], [])
                 case "failed, then created":
                     self.book.commit(
-                        [RecordedOutcome(submission, refused(), THEN)], [], [Claim(submission, 2, THEN, 30.0)]
+                        [RecordedOutcome(submission, not_created(), THEN)], [], [Claim(submission, 2, THEN, 30.0)]
                     )
                     self._decide(submission, self._made())
                 case "crash":
@@ -316,8 +316,8 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 def once_more(ledger: Ledger) -> RunJournal:
     """A job was created, and one more of it is claimed on purpose by a run that goes on."""
     one = job("a")
-    send(ledger, begin(ledger, "r-1", [one], key=KEY), one, made("j-1"))
-    book = RunJournal(ledger, begin(ledger, "r-2", [one], key=KEY, end=None))
+    send(ledger, start_run(ledger, "r-1", [one], key=KEY), one, created("j-1"))
+    book = RunJournal(ledger, start_run(ledger, "r-2", [one], key=KEY, end=None))
     book.commit([], [], [Claim(Submission(one, 2, again=True), 1, THEN, 30.0)])
     return book
 
@@ -332,7 +332,7 @@ def test_one_more_that_was_never_sent_is_not_told_of_as_in_doubt(ledger: Ledger)
 
 def test_one_more_that_failed_is_told_of_and_a_plain_run_does_not_send_it(ledger: Ledger) -> None:
     one = job("a")
-    once_more(ledger).commit([RecordedOutcome(Submission(one, 2, again=True), refused(), THEN)], [], [])
+    once_more(ledger).commit([RecordedOutcome(Submission(one, 2, again=True), not_created(), THEN)], [], [])
     told = record.load_record(ledger, next(ledger.runs()))
     assert [type(entry.outcome).__name__ for entry in told.entries] == ["Created", "NotCreated"]
     planned = plan.build_plan(Manifest(NAME, "-", "0", (one,)), (), ledger.submissions(API, NAME, KEY))
@@ -342,7 +342,7 @@ def test_one_more_that_failed_is_told_of_and_a_plain_run_does_not_send_it(ledger
 def test_no_two_submissions_of_a_plan_are_the_same_one_however_often_a_name_is_given(ledger: Ledger) -> None:
     """The ledger would refuse to claim the second, in the middle of a run."""
     one = job("a")
-    once_more(ledger).commit([RecordedOutcome(Submission(one, 2, again=True), refused(), THEN)], [], [])
+    once_more(ledger).commit([RecordedOutcome(Submission(one, 2, again=True), not_created(), THEN)], [], [])
     planned = plan.build_plan(Manifest(NAME, "-", "0", (one,)), (), ledger.submissions(API, NAME, KEY), ["a", "a"])
     ordinals = [submission.ordinal for submission in planned.to_send]
     assert len(ordinals) == len(set(ordinals))

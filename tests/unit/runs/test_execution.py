@@ -451,7 +451,7 @@ def test_a_changed_manifest_is_resumed_and_what_changed_is_said(site: Site) -> N
 def test_what_a_killed_run_was_sending_is_looked_up_and_the_rest_is_sent(site: Site) -> None:
     create_ledger(site.ledger)
     with Ledger(site.ledger) as ledger:
-        killed = ledger_history.begin(ledger, "run-0", [A, B, C], key=DAY, path="-", end=None)
+        killed = ledger_history.start_run(ledger, "run-0", [A, B, C], key=DAY, path="-", end=None)
         ledger_history.send(ledger, killed, A, None)
     site.backend.make(2)
     site.clock(60)
@@ -467,7 +467,9 @@ def test_what_a_killed_run_was_sending_is_looked_up_and_the_rest_is_sent(site: S
 def test_with_hold_it_is_in_doubt_and_nobody_asks(site: Site) -> None:
     create_ledger(site.ledger)
     with Ledger(site.ledger) as ledger:
-        ledger_history.send(ledger, ledger_history.begin(ledger, "run-0", [A, B], key=DAY, path="-", end=None), A, None)
+        ledger_history.send(
+            ledger, ledger_history.start_run(ledger, "run-0", [A, B], key=DAY, path="-", end=None), A, None
+        )
     ran = site.run(A, B, hold=True)
     assert (ran.record, site.backend.lists) == ({"a": "doubt", "b": "created job-1"}, 0)
     assert ran.watcher.looks == []

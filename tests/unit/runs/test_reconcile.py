@@ -45,7 +45,7 @@ def doubt(number: int, claimed: float = 0, project: str = "p-1", **members: Any)
     given: dict[str, Any] = {
         "manifest": "nightly",
         "state": "in_doubt",
-        "error": ledger_history.LOST,
+        "error": ledger_history.TIMEOUT,
         "job_id": None,
     } | members
     return SubmissionRow(
@@ -76,7 +76,7 @@ def doubt(number: int, claimed: float = 0, project: str = "p-1", **members: Any)
 def answered(ahead: float | None = 0) -> SubmissionRow:
     """The first, with an answer that left it open, from a server whose clock was so far ahead, or did not tell."""
     date = "soon" if ahead is None else format_datetime(at(5 + ahead), usegmt=True)
-    return doubt(1, error=replace(ledger_history.LOST, date=date))
+    return doubt(1, error=replace(ledger_history.TIMEOUT, date=date))
 
 
 def theirs(number: int, claimed: float = 0, project: str = "p-1", **members: Any) -> SubmissionRow:
@@ -593,15 +593,17 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 def lose(ledger: Ledger, *names: str, run_id: str = "run-1", workflow: str = "w-1", **options: Any) -> list[int]:
     """A run whose sends ended in doubt; each is in the project of its name."""
     jobs = [ledger_history.job(name, workflow, name) for name in names]
-    run = ledger_history.begin(ledger, run_id, jobs, **options)
-    return [ledger_history.send(ledger, run, one, ledger_history.lost("old")) for one in jobs]
+    run = ledger_history.start_run(ledger, run_id, jobs, **options)
+    return [ledger_history.send(ledger, run, one, ledger_history.in_doubt("old")) for one in jobs]
 
 
 def make(ledger: Ledger, name: str, job_id: str, *, run_id: str, workflow: str = "w-1", by: str = "me") -> None:
     """A run that created one job."""
     one = ledger_history.job(name, workflow, name)
     body = json.dumps({"id": job_id, "created_by": by}).encode()
-    ledger_history.send(ledger, ledger_history.begin(ledger, run_id, [one]), one, ledger_history.made(job_id, body))
+    ledger_history.send(
+        ledger, ledger_history.start_run(ledger, run_id, [one]), one, ledger_history.created(job_id, body)
+    )
 
 
 def look(ledger: Ledger, api: Api, *, manifest: str = "nightly", now: datetime = LONG_AFTER) -> dict[str, str]:
@@ -701,7 +703,7 @@ def test_a_found_job_is_kept_whole_or_as_it_was_listed(ledger: Ledger, told: Exc
     assert api.asked == ["w-1", "w-1/x"]
     [standing] = ledger.all_submissions()
     assert (standing.job_id, standing.recovered, standing.cost) == ("x", True, cost)
-    body = json.loads(ledger_history.answer(ledger, number))
+    body = json.loads(ledger_history.response_body(ledger, number))
     assert body == ({"id": "x", "cost": 7} if cost == 7 else {**listed("x"), "cost": 1})
     assert [row[1:] for row in ledger_history.decisions(ledger, number)] == [("run run-2", "found", "x")]
 
@@ -720,9 +722,9 @@ def test_who_created_the_jobs_of_a_run_is_asked_once(ledger: Ledger, monkeypatch
     Found by the load.
     """
     jobs = [ledger_history.job(name, workflow, name) for workflow in ("w-1", "w-2", "w-3") for name in ("a", "b")]
-    run = ledger_history.begin(ledger, "run-1", jobs)
+    run = ledger_history.start_run(ledger, "run-1", jobs)
     for one in jobs:
-        ledger_history.send(ledger, run, one, ledger_history.lost("old"))
+        ledger_history.send(ledger, run, one, ledger_history.in_doubt("old"))
     asked: list[str] = []
     creators = Ledger.creators
 
@@ -738,12 +740,12 @@ def test_who_created_the_jobs_of_a_run_is_asked_once(ledger: Ledger, monkeypatch
 def test_what_another_manifest_got_while_the_list_was_on_its_way_is_not_taken(ledger: Ledger) -> None:
     lose(ledger, "a")
     one = ledger_history.job("b", "w-1", "b")
-    run = ledger_history.begin(ledger, "run-9", [one], manifest="other", end=None)
+    run = ledger_history.start_run(ledger, "run-9", [one], manifest="other", end=None)
     number = ledger_history.send(ledger, run, one, None)
 
     def told() -> None:
         with ledger.transaction():
-            ledger.save_outcomes([(number, ledger_history.made("theirs"), at(6))])
+            ledger.save_outcomes([(number, ledger_history.created("theirs"), at(6))])
 
     api = Api({"w-1": answer([listed("theirs")])}, meanwhile=told)
     assert look(ledger, api) == {"a": "absent"}
@@ -757,9 +759,9 @@ def test_a_job_that_a_submission_of_another_workflow_has_is_nobody_s_candidate(l
 
 def test_a_job_that_is_listed_twice_is_one_job(ledger: Ledger) -> None:
     one = ledger_history.job("a")
-    run = ledger_history.begin(ledger, "run-1", [one])
+    run = ledger_history.start_run(ledger, "run-1", [one])
     for ordinal in (1, 2):
-        ledger_history.send(ledger, run, one, ledger_history.lost(), ordinal)
+        ledger_history.send(ledger, run, one, ledger_history.in_doubt(), ordinal)
     look(ledger, Api({"w-1": answer([listed("x"), listed("x")])}))
     assert [standing.job_id for standing in ledger.all_submissions()] == ["x", None]
 

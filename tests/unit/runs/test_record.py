@@ -64,10 +64,10 @@ def test_each_job_has_one_outcome_in_the_manifest_s_order(ledger: Ledger) -> Non
     names = ("sent", "made", "refused", "lost", "released", "unsent", "off")
     jobs = [replace(ledger_history.job(name, f"w-{name}"), enabled=name != "off") for name in names]
     of = {one.name: one for one in jobs}
-    run = ledger_history.begin(ledger, "run-1", jobs, key=KEY, end="interrupted")
-    ledger_history.send(ledger, run, of["lost"], ledger_history.lost("x", "y"))
-    ledger_history.send(ledger, run, of["made"], ledger_history.made("job-1", b'{"id": "job-1",  "cost": 1e400}'))
-    ledger_history.send(ledger, run, of["refused"], ledger_history.refused())
+    run = ledger_history.start_run(ledger, "run-1", jobs, key=KEY, end="interrupted")
+    ledger_history.send(ledger, run, of["lost"], ledger_history.in_doubt("x", "y"))
+    ledger_history.send(ledger, run, of["made"], ledger_history.created("job-1", b'{"id": "job-1",  "cost": 1e400}'))
+    ledger_history.send(ledger, run, of["refused"], ledger_history.not_created())
     ledger_history.send(ledger, run, of["sent"], None)
     number = ledger_history.send(ledger, run, of["released"], None)
     with ledger.transaction():
@@ -87,7 +87,7 @@ def test_each_job_has_one_outcome_in_the_manifest_s_order(ledger: Ledger) -> Non
     assert len(entries) == 7
     by_name = {entry.job.name: entry.outcome for entry in entries}
     assert by_name["made"] == Created("job-1", b'{"id": "job-1",  "cost": 1e400}', 1, ledger_history.THEN)
-    assert by_name["lost"] == InDoubt(ledger_history.LOST, 1, ledger_history.THEN, ("x", "y"))
+    assert by_name["lost"] == InDoubt(ledger_history.TIMEOUT, 1, ledger_history.THEN, ("x", "y"))
     assert by_name["sent"] == InDoubt(record.KILLED, 1, ledger_history.THEN)
 
 
@@ -106,7 +106,7 @@ def test_why_a_job_was_not_sent(
     ledger: Ledger, of_job: dict[str, Any], of_run: dict[str, Any], expected: tuple[str, str]
 ) -> None:
     job = replace(ledger_history.job("a"), **of_job)
-    run = replace(ledger_history.begin(ledger, "run-1", [job], key=KEY), **of_run)
+    run = replace(ledger_history.start_run(ledger, "run-1", [job], key=KEY), **of_run)
     [entry] = record.load_record(ledger, run).entries
     assert entry == Entry(job, Skipped(*expected), "run-1")
 
@@ -117,17 +117,17 @@ def test_it_covers_the_run_key_and_what_no_entry_stands_for_any_more(ledger: Led
         ledger_history.job("gone", "w-2", team="agri"),
         ledger_history.job("tried", "w-3"),
     )
-    first = ledger_history.begin(ledger, "run-1", [kept, gone, tried], key=KEY)
-    ledger_history.send(ledger, first, kept, ledger_history.made("job-1"))
-    ledger_history.send(ledger, first, gone, ledger_history.made("job-2"))
-    ledger_history.send(ledger, first, tried, ledger_history.refused())
-    other = ledger_history.begin(ledger, "run-2", [kept], key="day:2026-10-21")
-    ledger_history.send(ledger, other, kept, ledger_history.made("job-9"))
+    first = ledger_history.start_run(ledger, "run-1", [kept, gone, tried], key=KEY)
+    ledger_history.send(ledger, first, kept, ledger_history.created("job-1"))
+    ledger_history.send(ledger, first, gone, ledger_history.created("job-2"))
+    ledger_history.send(ledger, first, tried, ledger_history.not_created())
+    other = ledger_history.start_run(ledger, "run-2", [kept], key="day:2026-10-21")
+    ledger_history.send(ledger, other, kept, ledger_history.created("job-9"))
     renamed = replace(kept, name="renamed")
     added = ledger_history.job("added", "w-4")
-    last = ledger_history.begin(ledger, "run-3", [added, renamed], key=KEY)
-    ledger_history.send(ledger, last, added, ledger_history.made("job-3"))
-    send_again(ledger, last, renamed, ledger_history.made("job-4"))
+    last = ledger_history.start_run(ledger, "run-3", [added, renamed], key=KEY)
+    ledger_history.send(ledger, last, added, ledger_history.created("job-3"))
+    send_again(ledger, last, renamed, ledger_history.created("job-4"))
 
     entries = record.load_record(ledger, last).entries
     assert told(entries)[:2] == [("added", "created job-3", "run-3"), ("renamed", "created job-1", "run-1")]
@@ -144,7 +144,7 @@ def test_it_covers_the_run_key_and_what_no_entry_stands_for_any_more(ledger: Led
 
 def test_a_found_job_says_how_it_was_found(ledger: Ledger) -> None:
     job = ledger_history.job("a")
-    run = ledger_history.begin(ledger, "run-1", [job], key=KEY)
+    run = ledger_history.start_run(ledger, "run-1", [job], key=KEY)
     found = Created("x", b'{"id": "x"}', 1, ledger_history.THEN, recovered=True, assigned=False, candidates=("x", "y"))
     ledger_history.send(ledger, run, job, found)
     [entry] = record.load_record(ledger, run).entries
@@ -152,7 +152,7 @@ def test_a_found_job_says_how_it_was_found(ledger: Ledger) -> None:
 
 
 def test_a_run_that_never_ended_was_interrupted(ledger: Ledger) -> None:
-    run = ledger_history.begin(ledger, "run-1", [ledger_history.job("a")], key=KEY, end=None)
+    run = ledger_history.start_run(ledger, "run-1", [ledger_history.job("a")], key=KEY, end=None)
     before = datetime.now(UTC)
     about = record.load_record(ledger, run).run
     assert (about.state, about.id, about.key, about.base_url) == ("interrupted", "run-1", KEY, ledger_history.API)
@@ -164,9 +164,9 @@ def test_a_run_that_never_ended_was_interrupted(ledger: Ledger) -> None:
 
 def test_bodies_are_read_when_they_are_asked_for(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = [ledger_history.job(f"j{number}", f"w-{number}") for number in range(3)]
-    run = ledger_history.begin(ledger, "run-1", jobs, key=KEY)
+    run = ledger_history.start_run(ledger, "run-1", jobs, key=KEY)
     for number, job in enumerate(jobs):
-        ledger_history.send(ledger, run, job, ledger_history.made(f"job-{number}"))
+        ledger_history.send(ledger, run, job, ledger_history.created(f"job-{number}"))
     read: list[Sequence[int]] = []
     job_objects = ledger.job_objects
 
@@ -187,7 +187,7 @@ def test_bodies_are_read_when_they_are_asked_for(ledger: Ledger, monkeypatch: py
 def test_what_is_claimed_on_record_and_was_not_sent_is_told_as_skipped(ledger: Ledger) -> None:
     """As on a disk that is full: the ledger has the claim, and could not be told that nothing left."""
     jobs = [ledger_history.job("a"), ledger_history.job("b", "w-2")]
-    run = ledger_history.begin(ledger, "run-1", jobs, key=KEY)
+    run = ledger_history.start_run(ledger, "run-1", jobs, key=KEY)
     for job in jobs:
         ledger_history.send(ledger, run, job, None)
     stopped = replace(run, state="stopped", reason="stopped", detail="the disk is full")

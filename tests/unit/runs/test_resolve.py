@@ -73,8 +73,8 @@ def resolver(ledger: Ledger, api: Api | None = None, **scope: str) -> Resolver:
 def lose(ledger: Ledger, *names: str, run_id: str = "run-1", **options: Any) -> list[int]:
     """A run that lost the answer to each job."""
     jobs = [ledger_history.job(name, f"w-{name}") for name in names]
-    run = ledger_history.begin(ledger, run_id, jobs, **options)
-    return [ledger_history.send(ledger, run, one, ledger_history.lost()) for one in jobs]
+    run = ledger_history.start_run(ledger, run_id, jobs, **options)
+    return [ledger_history.send(ledger, run, one, ledger_history.in_doubt()) for one in jobs]
 
 
 def states(ledger: Ledger) -> list[str]:
@@ -119,9 +119,9 @@ def test_a_name_that_is_not_in_doubt_says_what_it_is(
 ) -> None:
     lose(ledger, "lost")
     jobs = {one: ledger_history.job(one, f"w-{one}") for one in ("made", "refused", "released")}
-    run = ledger_history.begin(ledger, "run-2", list(jobs.values()))
-    ledger_history.send(ledger, run, jobs["made"], ledger_history.made("job-1"))
-    ledger_history.send(ledger, run, jobs["refused"], ledger_history.refused("no such"))
+    run = ledger_history.start_run(ledger, "run-2", list(jobs.values()))
+    ledger_history.send(ledger, run, jobs["made"], ledger_history.created("job-1"))
+    ledger_history.send(ledger, run, jobs["refused"], ledger_history.not_created("no such"))
     number = ledger_history.send(ledger, run, jobs["released"], None)
     with ledger.transaction():
         ledger.release(number)
@@ -165,9 +165,9 @@ def test_a_name_that_is_in_doubt_at_another_api_says_at_which(ledger: Ledger) ->
 
 def test_sends_of_one_job_that_are_alike_take_a_word_each(ledger: Ledger) -> None:
     one = ledger_history.job("a")
-    run = ledger_history.begin(ledger, "run-1", [one])
+    run = ledger_history.start_run(ledger, "run-1", [one])
     for ordinal in (1, 2):
-        ledger_history.send(ledger, run, one, ledger_history.lost(), ordinal)
+        ledger_history.send(ledger, run, one, ledger_history.in_doubt(), ordinal)
     api = Api({"w-1": [{"id": "x"}, {"id": "y"}]})
     with pytest.raises(UsageError, match="in doubt 2 times, and named more often"):
         settle(ledger, Absence("a"), Absence("a"), Absence("a"))
@@ -191,7 +191,7 @@ def test_an_adoption_keeps_the_answer_and_the_trace(ledger: Ledger) -> None:
     [standing] = ledger.all_submissions()
     assert isinstance(finding.outcome, Created)
     assert (standing.job_id, standing.recovered, standing.assigned, standing.cost) == ("x", True, True, 7)
-    assert ledger_history.answer(ledger, number) == b'{"id": "x", "workflow_id": "w-a", "cost": 7}'
+    assert ledger_history.response_body(ledger, number) == b'{"id": "x", "workflow_id": "w-a", "cost": 7}'
     assert ledger_history.decisions(ledger, number) == [
         ("2026-10-21T01:00:00+00:00", "ann@desk", "adopted", "x; was in doubt: no answer in time")
     ]
@@ -206,7 +206,7 @@ def test_one_job_is_not_adopted_twice(ledger: Ledger) -> None:
 def test_a_job_that_is_held_is_not_adopted_and_the_api_is_not_asked(ledger: Ledger) -> None:
     one = ledger_history.job("theirs", "w-9")
     ledger_history.send(
-        ledger, ledger_history.begin(ledger, "run-0", [one], manifest="other"), one, ledger_history.made("x")
+        ledger, ledger_history.start_run(ledger, "run-0", [one], manifest="other"), one, ledger_history.created("x")
     )
     lose(ledger, "a")
     api = Api({"w-a": [{"id": "x"}]})
@@ -277,7 +277,7 @@ def test_what_was_sent_again_or_failed_for_sure_is_not_adopted(ledger: Ledger) -
     again = Claim(Submission(ledger_history.job("a", "w-a"), 1), 2, ledger_history.THEN, 30.0)
     with ledger.transaction():
         ledger.claim(run, ledger.manifest_id(ledger_history.API, "nightly"), [again])
-        ledger.save_outcomes([(number, ledger_history.refused("no such"), ledger_history.THEN)])
+        ledger.save_outcomes([(number, ledger_history.not_created("no such"), ledger_history.THEN)])
     with pytest.raises(RefusedError, match="'a' is not in doubt: not created in run run-1: no such"):
         settle(ledger, Adoption("a", "x"), api=Api({"w-a": [{"id": "x"}]}))
 
@@ -304,7 +304,7 @@ def test_only_what_is_locked_is_adopted_after_all(ledger: Ledger, monkeypatch: p
 
     def settled_meanwhile(self: Ledger, *_: object) -> None:
         with self.transaction():
-            self.save_outcomes([(number, ledger_history.made("theirs"), ledger_history.THEN)])
+            self.save_outcomes([(number, ledger_history.created("theirs"), ledger_history.THEN)])
 
     monkeypatch.setattr(Ledger, "mark_intents_in_doubt", settled_meanwhile)
     with pytest.raises(RefusedError, match="not in doubt: created as theirs"):
@@ -317,7 +317,7 @@ def test_only_what_is_locked_is_adopted_after_all(ledger: Ledger, monkeypatch: p
 
 def test_what_is_being_sent_is_not_judged(ledger: Ledger) -> None:
     one = ledger_history.job("a", "w-a")
-    ledger_history.send(ledger, ledger_history.begin(ledger, "run-1", [one], end=None), one, None)
+    ledger_history.send(ledger, ledger_history.start_run(ledger, "run-1", [one], end=None), one, None)
     with lock.hold(ledger.path, ledger_history.API, "nightly", timeout=0, activity="run run-1"):
         looked = resolver(ledger, Api()).look_up()
         with pytest.raises(LockedError):
@@ -327,7 +327,7 @@ def test_what_is_being_sent_is_not_judged(ledger: Ledger) -> None:
 
 def test_the_intent_of_a_process_that_is_gone_is_a_doubt(ledger: Ledger) -> None:
     one = ledger_history.job("a", "w-a")
-    ledger_history.send(ledger, ledger_history.begin(ledger, "run-1", [one], end=None), one, None)
+    ledger_history.send(ledger, ledger_history.start_run(ledger, "run-1", [one], end=None), one, None)
     [finding] = resolver(ledger, Api({"w-a": [{"id": "x"}]})).look_up().findings
     assert isinstance(finding.outcome, Created)
     assert states(ledger) == ["created"]
@@ -335,7 +335,7 @@ def test_the_intent_of_a_process_that_is_gone_is_a_doubt(ledger: Ledger) -> None
 
 def test_the_intent_of_a_process_that_is_gone_stays_as_a_doubt_when_nothing_is_certain(ledger: Ledger) -> None:
     one = ledger_history.job("a", "w-a")
-    ledger_history.send(ledger, ledger_history.begin(ledger, "run-1", [one], end=None), one, None)
+    ledger_history.send(ledger, ledger_history.start_run(ledger, "run-1", [one], end=None), one, None)
     resolver(ledger, Api(gone=True)).look_up()
     assert states(ledger) == ["in_doubt"]
 

@@ -42,11 +42,11 @@ def ledger(path: Path) -> Iterator[Ledger]:
 
 def write(ledger: Ledger) -> tuple[RunRow, int]:
     """A run that created two jobs, was refused one, lost one, and never sent the last; and the first one's number."""
-    run = ledger_history.begin(ledger, "run-1", JOBS, end="stopped")
-    number = ledger_history.send(ledger, run, JOBS[0], ledger_history.made("job-a"))
-    ledger_history.send(ledger, run, JOBS[1], ledger_history.made("job-b"))
-    ledger_history.send(ledger, run, JOBS[2], ledger_history.refused())
-    ledger_history.send(ledger, run, JOBS[3], ledger_history.lost())
+    run = ledger_history.start_run(ledger, "run-1", JOBS, end="stopped")
+    number = ledger_history.send(ledger, run, JOBS[0], ledger_history.created("job-a"))
+    ledger_history.send(ledger, run, JOBS[1], ledger_history.created("job-b"))
+    ledger_history.send(ledger, run, JOBS[2], ledger_history.not_created())
+    ledger_history.send(ledger, run, JOBS[3], ledger_history.in_doubt())
     return run, number
 
 
@@ -84,8 +84,8 @@ def test_what_was_final_is_known_from_the_start(ledger: Ledger) -> None:
 
 
 def test_a_run_without_jobs(ledger: Ledger) -> None:
-    run = ledger_history.begin(ledger, "run-1", JOBS[:1])
-    ledger_history.send(ledger, run, JOBS[0], ledger_history.refused())
+    run = ledger_history.start_run(ledger, "run-1", JOBS[:1])
+    ledger_history.send(ledger, run, JOBS[0], ledger_history.not_created())
     followed = tracking.track_run(ledger, run)
     assert (followed.jobs, followed.others) == ((), {"not_created": 1})
 
@@ -163,7 +163,7 @@ def test_a_results_file_says_what_its_ledger_does(ledger: Ledger, tmp_path: Path
 
 
 def test_a_results_file_without_jobs(ledger: Ledger, tmp_path: Path) -> None:
-    write_results(ledger, ledger_history.begin(ledger, "run-1", []), tmp_path / "r.json")
+    write_results(ledger, ledger_history.start_run(ledger, "run-1", []), tmp_path / "r.json")
     followed = tracking.track_results_file(tmp_path / "r.json")
     assert followed is not None
     assert (followed.jobs, followed.others) == ((), {})

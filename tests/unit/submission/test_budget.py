@@ -53,7 +53,7 @@ def submission(name: str, estimate: int | None = None) -> Submission:
 
 
 def made(cost: Any) -> Created:
-    return ledger_history.made("j", json.dumps({"id": "j", "cost": cost}).encode())
+    return ledger_history.created("j", json.dumps({"id": "j", "cost": cost}).encode())
 
 
 # Arithmetic.
@@ -74,7 +74,9 @@ def test_a_job_counts_as_the_larger_of_estimate_and_cost(cost: Any, spent: int) 
     assert budget.spent == spent
 
 
-@pytest.mark.parametrize(("outcome", "spent"), [(ledger_history.lost(), 10), (ledger_history.refused(), 0), (None, 0)])
+@pytest.mark.parametrize(
+    ("outcome", "spent"), [(ledger_history.in_doubt(), 10), (ledger_history.not_created(), 0), (None, 0)]
+)
 def test_a_job_in_doubt_counts_and_one_that_does_not_exist_does_not(
     outcome: InDoubt | NotCreated | None, spent: int
 ) -> None:
@@ -116,7 +118,7 @@ def test_whatever_an_answer_holds_its_cost_is_one(body: bytes) -> None:
 
 fates: st.SearchStrategy[Created | NotCreated | InDoubt | None] = st.one_of(
     st.builds(made, st.one_of(st.integers(-20, 60), json_values)),
-    st.sampled_from([ledger_history.refused(), ledger_history.lost(), None]),
+    st.sampled_from([ledger_history.not_created(), ledger_history.in_doubt(), None]),
 )
 
 
