@@ -20,7 +20,7 @@ import pytest
 from support import shell as shells
 from support.schemas import check_results
 from support.shell import KEY, Done, Shell
-from support.terminal import environment, on_terminal, seen
+from support.terminal import read_terminal, run_on_terminal, terminal_environment
 from support.wire import PATIENCE, Request, Reset, Script, Stall, WireServer, reply
 
 Job = tuple[str, str, str]
@@ -330,16 +330,16 @@ def confirming(
     shell: Shell, *arguments: str, out: IO[bytes] | None = None
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """A run that asks, on a terminal. `out`: stdout is a file."""
-    with on_terminal(shell, "run", "nightly.yaml", "--confirm", *arguments, out=out) as both:
+    with run_on_terminal(shell, "run", "nightly.yaml", "--confirm", *arguments, out=out) as both:
         yield both
 
 
 def test_a_yes_sends(shell: Shell) -> None:
     with serving(shell, Api()) as server, confirming(shell) as (process, person):
-        shown = seen(person, "[y/N]")
+        shown = read_terminal(person, "[y/N]")
         assert sent(server) == []
         os.write(person, b"y\n")
-        shown += seen(person, None)
+        shown += read_terminal(person, None)
         assert process.wait(PATIENCE) == 0
         assert len(sent(server)) == 4
     for words in ("job ", "submit", "coast-a", "4 jobs: 4 to submit, 0 to look up", "estimate 85", "for ever"):
@@ -351,9 +351,9 @@ def test_a_yes_sends(shell: Shell) -> None:
 @pytest.mark.parametrize("answer", [b"yes\n", b" Y \n"])
 def test_a_yes_in_other_words(shell: Shell, answer: bytes) -> None:
     with serving(shell, Api()) as server, confirming(shell, "--only", "field-a") as (process, person):
-        assert "Submit 1 of 4 jobs" in seen(person, "[y/N]")
+        assert "Submit 1 of 4 jobs" in read_terminal(person, "[y/N]")
         os.write(person, answer)
-        seen(person, None)
+        read_terminal(person, None)
         assert (process.wait(PATIENCE), sent(server)) == (0, ["ndvi"])
 
 
@@ -362,9 +362,9 @@ def test_a_yes_in_other_words(shell: Shell, answer: bytes) -> None:
 )
 def test_anything_else_sends_nothing(shell: Shell, answer: bytes) -> None:
     with serving(shell, Api()) as server, confirming(shell) as (process, person):
-        seen(person, "[y/N]")
+        read_terminal(person, "[y/N]")
         os.write(person, answer)
-        assert "not confirmed: nothing was sent" in seen(person, None)
+        assert "not confirmed: nothing was sent" in read_terminal(person, None)
         assert (process.wait(PATIENCE), sent(server)) == (4, [])
     assert not (shell.folder / "nightly.results.json").exists()
 
@@ -372,18 +372,18 @@ def test_anything_else_sends_nothing(shell: Shell, answer: bytes) -> None:
 def test_control_c_sends_nothing_and_frees_the_manifest(shell: Shell) -> None:
     with serving(shell, Api()) as server:
         with confirming(shell) as (process, person):
-            seen(person, "[y/N]")
+            read_terminal(person, "[y/N]")
             os.write(person, b"\x03")
-            assert "interrupted" in seen(person, None)
+            assert "interrupted" in read_terminal(person, None)
             assert (process.wait(PATIENCE), sent(server)) == (130, [])
         assert run(shell).code == 0
 
 
 def test_sigterm_at_the_question_sends_nothing(shell: Shell) -> None:
     with serving(shell, Api()) as server, confirming(shell) as (process, person):
-        seen(person, "[y/N]")
+        read_terminal(person, "[y/N]")
         process.send_signal(signal.SIGTERM)
-        seen(person, None)
+        read_terminal(person, None)
         assert (process.wait(PATIENCE), sent(server)) == (143, [])
 
 
@@ -394,9 +394,9 @@ def test_the_question_is_talk_and_stdout_is_data(shell: Shell) -> None:
         out.open("wb") as file,
         confirming(shell, "--format", "csv", out=file) as (process, person),
     ):
-        shown = seen(person, "[y/N]")
+        shown = read_terminal(person, "[y/N]")
         os.write(person, b"y\n")
-        seen(person, None)
+        read_terminal(person, None)
         assert process.wait(PATIENCE) == 0
     assert "4 to submit" in shown
     assert out.read_text(encoding="utf-8").startswith("manifest,name,workflow_id,")
@@ -404,9 +404,9 @@ def test_the_question_is_talk_and_stdout_is_data(shell: Shell) -> None:
 
 def test_costs_that_are_not_known_are_said_before_the_question(shell: Shell) -> None:
     with serving(shell, Api({"ndvi": 10, "turbid": 25})) as server, confirming(shell) as (process, person):
-        shown = seen(person, "[y/N]")
+        shown = read_terminal(person, "[y/N]")
         os.write(person, b"n\n")
-        seen(person, None)
+        read_terminal(person, None)
         assert (process.wait(PATIENCE), sent(server)) == (4, [])
     assert "estimate 45 and 1 of unknown cost" in shown
     assert "cost of workflow algae not known: HTTP 404 Not Found" in shown
@@ -414,7 +414,7 @@ def test_costs_that_are_not_known_are_said_before_the_question(shell: Shell) -> 
 
 def test_what_is_above_the_limit_is_refused_without_a_question(shell: Shell) -> None:
     with serving(shell, Api()) as server, confirming(shell, "--max-cost", "84") as (process, person):
-        shown = seen(person, None)
+        shown = read_terminal(person, None)
         assert (process.wait(PATIENCE), sent(server)) == (4, [])
     assert "exceeds max_cost 84" in shown
     assert "[y/N]" not in shown
@@ -424,7 +424,7 @@ def test_where_there_is_nothing_to_send_nobody_is_asked(shell: Shell) -> None:
     with serving(shell, Api()) as server:
         assert run(shell).code == 0
         with confirming(shell) as (process, person):
-            assert "[y/N]" not in seen(person, None)
+            assert "[y/N]" not in read_terminal(person, None)
             assert process.wait(PATIENCE) == 0
         assert (len(sent(server)), asked(server)) == (4, [])
 
@@ -442,7 +442,7 @@ def test_with_an_answer_in_a_pipe_it_is_refused_too(shell: Shell) -> None:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "runner", "run", "nightly.yaml", "--confirm"],
             cwd=shell.folder,
-            env=environment(shell),
+            env=terminal_environment(shell),
             input="y\n",
             capture_output=True,
             text=True,

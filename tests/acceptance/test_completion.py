@@ -16,7 +16,7 @@ import pytest
 from support import ledger_history
 from support.pages import Page
 from support.shell import Shell
-from support.terminal import environment, opened, seen
+from support.terminal import open_terminal, read_terminal, terminal_environment
 
 from runner.cli.commands import completion
 from runner.cli.main import cli
@@ -70,7 +70,7 @@ def complete(shell: Shell, name: str, *words: str, index: int | None = None) -> 
         redirect_stderr(out),
     ):
         monkeypatch.chdir(shell.folder)
-        for variable, value in {**environment(shell), **variables}.items():
+        for variable, value in {**terminal_environment(shell), **variables}.items():
             monkeypatch.setenv(variable, value)
         completion.complete(cli, "pixxel-runner", f"{name}_complete")
     out.seek(0)
@@ -95,7 +95,12 @@ def test_commands_and_options(shell: Shell) -> None:
 
 
 def test_command_names_need_no_import_of_a_command(shell: Shell) -> None:
-    env = {**environment(shell), "COMP_WORDS": "pixxel-runner\nr", "COMP_CWORD": "1", "PYTHONPROFILEIMPORTTIME": "1"}
+    env = {
+        **terminal_environment(shell),
+        "COMP_WORDS": "pixxel-runner\nr",
+        "COMP_CWORD": "1",
+        "PYTHONPROFILEIMPORTTIME": "1",
+    }
     env["_PIXXEL_RUNNER_COMPLETE"] = "bash_complete"
     env.pop("COVERAGE_PROCESS_CONFIG", None)  # coverage's imports do not count
     done = subprocess.run([PROGRAM], cwd=shell.folder, env=env, capture_output=True, text=True, check=True)
@@ -215,17 +220,17 @@ def test_names_that_the_fish_script_would_truncate_are_not_candidates(shell: She
 
 @pytest.mark.parametrize("instruction", ["tcsh_complete", "bash_nothing", "zsh_complete"])
 def test_unknown_completion_instruction_prints_nothing(shell: Shell, instruction: str) -> None:
-    env = {**environment(shell), "_PIXXEL_RUNNER_COMPLETE": instruction}
+    env = {**terminal_environment(shell), "_PIXXEL_RUNNER_COMPLETE": instruction}
     done = subprocess.run([PROGRAM], cwd=shell.folder, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
 
 
 @pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
 def test_completion_command_prints_the_same_as_click(shell: Shell, name: str) -> None:
-    env = {**environment(shell), "_PIXXEL_RUNNER_COMPLETE": f"{name}_source"}
+    env = {**terminal_environment(shell), "_PIXXEL_RUNNER_COMPLETE": f"{name}_source"}
     source = subprocess.run([PROGRAM], env=env, capture_output=True, text=True, check=True).stdout
     printed = subprocess.run(
-        [PROGRAM, "completion", name], env=environment(shell), capture_output=True, text=True, check=True
+        [PROGRAM, "completion", name], env=terminal_environment(shell), capture_output=True, text=True, check=True
     ).stdout
     assert printed == source
     assert f"_PIXXEL_RUNNER_COMPLETE={name}_complete" in printed
@@ -240,12 +245,12 @@ def interactive_shell(shell: Shell, name: str, *options: str) -> Iterator[Callab
     program = shutil.which(name)
     if program is None:
         pytest.skip(f"{name} is not installed")
-    env = {**environment(shell), "PS1": "> ", "PROMPT": "> ", "TERM": "xterm", "LC_ALL": "C.UTF-8"}
-    with opened([program, *options], shell.folder, env, size=(200, 40)) as (process, tty):
+    env = {**terminal_environment(shell), "PS1": "> ", "PROMPT": "> ", "TERM": "xterm", "LC_ALL": "C.UTF-8"}
+    with open_terminal([program, *options], shell.folder, env, size=(200, 40)) as (process, tty):
 
         def type_keys(keys: str, until: str) -> str:
             os.write(tty, keys.encode())
-            return seen(tty, until)
+            return read_terminal(tty, until)
 
         yield type_keys
         process.kill()
@@ -254,7 +259,7 @@ def interactive_shell(shell: Shell, name: str, *options: str) -> Iterator[Callab
 def install(shell: Shell, name: str) -> None:
     """Run the page's instructions for a shell."""
     commands = PAGE.block(name)
-    subprocess.run(["bash", "-e", "-c", commands], cwd=shell.folder, env=environment(shell), check=True)  # noqa: S607 - found on PATH
+    subprocess.run(["bash", "-e", "-c", commands], cwd=shell.folder, env=terminal_environment(shell), check=True)  # noqa: S607 - found on PATH
 
 
 def bash_is_new_enough() -> bool:
@@ -299,7 +304,7 @@ def test_completion_in_fish(shell: Shell) -> None:
     def fish_candidates(line: str) -> list[str]:
         words = [program, "-c", "complete -C $argv[1]", line]
         done = subprocess.run(
-            words, cwd=shell.folder, env=environment(shell), capture_output=True, text=True, check=True
+            words, cwd=shell.folder, env=terminal_environment(shell), capture_output=True, text=True, check=True
         )
         return [candidate.partition("\t")[0] for candidate in done.stdout.splitlines()]
 

@@ -12,7 +12,7 @@ import pytest
 from support import browser
 from support.browser import Browser
 from support.pages import Page
-from support.records import SENT, created, entry, failed, in_doubt, record
+from support.records import SENT, created, entry, in_doubt, not_created, record
 from support.shell import Shell
 
 from runner.core.models import Created, Entry, Job, Manifest, Skipped
@@ -88,7 +88,7 @@ def final(job_id: str, seconds: float, status: str = "completed", cost: int = 40
 FIVE = run(
     entry("field-10", final("j-1", 90, cost=1200), team="agri"),
     entry("field-9", final("j-2", 7, "failed", cost=90), team="coast"),
-    entry("field-2", failed(message="no such workflow")),
+    entry("field-2", not_created(message="no such workflow")),
     entry("soil", in_doubt()),
     entry("off", Skipped("disabled", "enabled: false in the manifest")),
 )
@@ -124,7 +124,7 @@ STATUS = html.render_statuses(
     ],
     Style(),
 )
-LONG = run(*(entry("x" * 300, failed(message="y" * 2000), key="z" * 300) for _ in range(2)))
+LONG = run(*(entry("x" * 300, not_created(message="y" * 2000), key="z" * 300) for _ in range(2)))
 PAGES = {"run": FIVE, "plan": PLAN, "status": STATUS, "long": LONG}
 
 
@@ -243,7 +243,7 @@ def test_outcomes_filter_one_by_one_and_together(page: Show) -> None:
 
 def test_ten_thousand_jobs_are_turned_page_by_page(page: Show) -> None:
     fine = (entry(f"n{number}", created(f"j-{number}", cost=number)) for number in range(9_990))
-    window = page(run(*fine, *(entry(f"bad-{number}", failed()) for number in range(10))))
+    window = page(run(*fine, *(entry(f"bad-{number}", not_created()) for number in range(10))))
     turn = "document.querySelector(`[data-page=${arguments[0]}]`).click()"
     where = "return document.getElementById('page').textContent"
     assert (told(window), len(names(window))) == ("10,000 rows", 200)
@@ -361,7 +361,7 @@ def test_nothing_is_asked_for_and_nothing_complains(page: Show, name: str) -> No
 
 
 def test_what_is_in_a_name_is_never_run(page: Show) -> None:
-    window = page(run(entry(HOSTILE, failed(message=HOSTILE), **{HOSTILE: HOSTILE})))
+    window = page(run(entry(HOSTILE, not_created(message=HOSTILE), **{HOSTILE: HOSTILE})))
     assert names(window) == [HOSTILE]
     head(window, "labels")
     search(window, "onerror")

@@ -19,7 +19,7 @@ import pytest
 from support import shell as shells
 from support.schemas import check_results
 from support.shell import KEY, Shell
-from support.terminal import on_terminal, seen
+from support.terminal import read_terminal, run_on_terminal
 from support.wire import PATIENCE, Request, Reset, Script, Stall, WireServer, created, reply
 
 from runner.cli.signals import SignalHandler
@@ -231,16 +231,16 @@ def test_ctrl_c_on_a_terminal(shell: Shell, *, twice: bool) -> None:
     gate = threading.Event()
     with (
         serving(shell, Backend(stalled(gate))) as server,
-        on_terminal(shell, "run", "nightly.yaml") as (process, tty),
+        run_on_terminal(shell, "run", "nightly.yaml") as (process, tty),
     ):
         server.wait_for_requests(2)
         os.write(tty, b"\x03")
-        assert "stopping: interrupted by SIGINT" in seen(tty, "waiting for requests in flight")
+        assert "stopping: interrupted by SIGINT" in read_terminal(tty, "waiting for requests in flight")
         if twice:
             os.write(tty, b"\x03")
         else:
             gate.set()
-        output = seen(tty, None)
+        output = read_terminal(tty, None)
         assert process.wait(PATIENCE) == 130
     results = check_results(shell.folder / "nightly.results.json")
     assert outcomes(results) == (ABORTED if twice else {"j0": "created", "j1": "created", "j2": "interrupted"})

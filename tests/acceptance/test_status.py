@@ -24,7 +24,7 @@ from support import disks, ledger_history
 from support import shell as shells
 from support.schemas import check_results, loads_strictly
 from support.shell import KEY, Done, Shell
-from support.terminal import on_terminal, seen
+from support.terminal import read_terminal, run_on_terminal
 from support.wire import PATIENCE, Drip, Request, Reset, Script, Stall, WireServer, created, refusing_port, reply
 
 from runner.core.models import Job
@@ -723,8 +723,8 @@ class Screen:
 
 def wait_on_terminal(shell: Shell, size: tuple[int, int], *arguments: str) -> tuple[Screen, int, str]:
     """Run `status --wait` to its end. Returns the screen, the exit code, and stdout, which is a pipe."""
-    with on_terminal(shell, "status", "--wait", *arguments, size=size, out=subprocess.PIPE) as (process, tty):
-        text = seen(tty)
+    with run_on_terminal(shell, "status", "--wait", *arguments, size=size, out=subprocess.PIPE) as (process, tty):
+        text = read_terminal(tty)
         assert process.stdout is not None
         out = process.stdout.read().decode()
         code = process.wait(PATIENCE)
@@ -765,8 +765,8 @@ def test_active_jobs_come_first_in_a_truncated_table(shell: Shell) -> None:
     with WireServer(choose=choose) as server:
         shell.at(server.url)
         write_run(shell, server.url, jobs)
-        with on_terminal(shell, "status", "--wait", size=(60, 10), out=subprocess.PIPE) as (process, tty):
-            text = seen(tty)
+        with run_on_terminal(shell, "status", "--wait", size=(60, 10), out=subprocess.PIPE) as (process, tty):
+            text = read_terminal(tty)
             assert process.wait(PATIENCE) == 0
     screen = Screen(60, 10)
     first, second, third = text.split("\x1b[J")
@@ -808,8 +808,8 @@ def test_color_option(shell: Shell) -> None:
         write_run(shell, server.url)
         texts = []
         for color in ("auto", "never"):
-            with on_terminal(shell, "status", "--wait", "--color", color, out=subprocess.PIPE) as (_, tty):
-                texts.append(seen(tty))
+            with run_on_terminal(shell, "status", "--wait", "--color", color, out=subprocess.PIPE) as (_, tty):
+                texts.append(read_terminal(tty))
             shell.ledger.unlink()
             shell.ledger.parent.rmdir()
             write_run(shell, server.url)
@@ -821,8 +821,8 @@ def test_dumb_terminal_gets_lines(shell: Shell) -> None:
     shell.environment["TERM"] = "dumb"
     with serving(shell, Api("running completed", "completed", "completed")) as server:
         write_run(shell, server.url)
-        with on_terminal(shell, "status", "--wait", "--color", "never", out=subprocess.PIPE) as (_, tty):
-            text = seen(tty)
+        with run_on_terminal(shell, "status", "--wait", "--color", "never", out=subprocess.PIPE) as (_, tty):
+            text = read_terminal(tty)
     assert "\x1b" not in text
     assert text.splitlines()[:4] == [
         "field-a: running",
@@ -843,10 +843,10 @@ def test_ctrl_c_ends_the_wait_and_jobs_continue(shell: Shell) -> None:
     shell.environment["PAUSE"] = "600"
     with serving(shell, Api()) as server:
         write_run(shell, server.url)
-        with on_terminal(shell, "status", "--wait", size=(120, 24)) as (process, tty):
-            seen(tty, "3 jobs: 3 running")
+        with run_on_terminal(shell, "status", "--wait", size=(120, 24)) as (process, tty):
+            read_terminal(tty, "3 jobs: 3 running")
             os.write(tty, b"\x03")
-            text = seen(tty)
+            text = read_terminal(tty)
             assert process.wait(PATIENCE) == 130
         assert get_paths(server) == ALL
     assert f"stopped waiting; the jobs continue at the API. To wait again: pixxel-runner status {RUN} --wait" in text
@@ -972,9 +972,9 @@ def test_run_wait_on_a_terminal_prints_the_run_table_after_the_live_one(shell: S
     api.expected_projects = [job.project_id for job in JOBS]
     with (
         serving(shell, api),
-        on_terminal(shell, "run", "nightly.yaml", "--wait", size=(100, 40)) as (process, tty),
+        run_on_terminal(shell, "run", "nightly.yaml", "--wait", size=(100, 40)) as (process, tty),
     ):
-        text = seen(tty)
+        text = read_terminal(tty)
         assert process.wait(PATIENCE) == 0
     assert text.count("\x1b[J") == 1
     assert "3 jobs: 3 completed · cost 30" in text

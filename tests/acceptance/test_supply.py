@@ -78,7 +78,7 @@ def test_pins_have_hashes_and_no_url_or_path(name: str) -> None:
     for pin in locks.read(name).values():
         assert pin.hashes, pin
         assert pin.requirement.url is None
-    assert not re.search(r"://|index|find-links|/(?!dev\.txt)", (locks.FOLDER / name).read_text(encoding="utf-8"))
+    assert not re.search(r"://|index|find-links|/(?!dev\.txt)", (locks.DIRECTORY / name).read_text(encoding="utf-8"))
 
 
 def test_locks_are_consistent() -> None:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from support import shell as shells
 from support.pages import Page
 from support.shell import Shell
-from support.terminal import environment, on_terminal, resize, seen
+from support.terminal import read_terminal, resize, run_on_terminal, terminal_environment
 from support.wire import PATIENCE, Request, Script, Stall, WireServer, created, reply
 
 from runner.cli import progress, terminal
@@ -83,11 +83,11 @@ def stderr_of_run(shell: Shell, columns: int, *arguments: str) -> str:
     """Everything that a run writes to stderr, which is a terminal."""
     with WireServer(choose=Api(is_open=True)) as server:
         shell.at(server.url)
-        with on_terminal(shell, "run", "nightly.yaml", *arguments, size=(columns, 24), out=subprocess.DEVNULL) as (
+        with run_on_terminal(shell, "run", "nightly.yaml", *arguments, size=(columns, 24), out=subprocess.DEVNULL) as (
             process,
             tty,
         ):
-            text = seen(tty)
+            text = read_terminal(tty)
             assert process.wait(PATIENCE) == 1
     return text
 
@@ -164,16 +164,16 @@ def test_resized_terminal_that_truncates_lines_keeps_the_lines_above(shell: Shel
     api = Api(is_open=False)
     with WireServer(choose=api) as server:
         shell.at(server.url)
-        with on_terminal(shell, "run", "nightly.yaml", "--verbose", out=subprocess.DEVNULL) as (process, tty):
-            before = seen(tty, "0.0/s")
+        with run_on_terminal(shell, "run", "nightly.yaml", "--verbose", out=subprocess.DEVNULL) as (process, tty):
+            before = read_terminal(tty, "0.0/s")
             api.gates[0].set()
-            before += seen(tty, "1/6")
+            before += read_terminal(tty, "1/6")
             if not before.endswith("/s"):
-                before += seen(tty, "/s")
+                before += read_terminal(tty, "/s")
             resize(tty, columns, 24)
             for gate in api.gates:
                 gate.set()
-            after = seen(tty)
+            after = read_terminal(tty)
             assert process.wait(PATIENCE) == 1
     emulator = pyte.Screen(80, 60)
     stream = pyte.Stream(emulator)
@@ -272,7 +272,9 @@ def test_tmux_resize_during_a_run_leaves_no_partial_bar(
     api = Api(is_open=False)
     with WireServer(choose=api) as server:
         shell.at(server.url)
-        window = tmux(environment(shell), shells.command(["run", shell.folder / "nightly.yaml", "--format", "csv"]))
+        window = tmux(
+            terminal_environment(shell), shells.command(["run", shell.folder / "nightly.yaml", "--format", "csv"])
+        )
         window.wait_for("0/6")
         window.resize(30)
         api.gates[0].set()
@@ -293,7 +295,7 @@ def test_tmux_resize_leaves_no_old_table_line(
     pipe = shell.folder / "pipe"
     os.mkfifo(pipe)
     words = ["alpha"] if mode == "inline" else ["alpha", "beta", "gamma"]
-    window = tmux(environment(shell), [sys.executable, "-P", "-c", REDRAW_PROGRAM, str(pipe), mode, *words])
+    window = tmux(terminal_environment(shell), [sys.executable, "-P", "-c", REDRAW_PROGRAM, str(pipe), mode, *words])
     with pipe.open("w", encoding="utf-8") as draw:
         for number, columns in enumerate((80, 33, 20, 61, 25)):
             window.resize(columns)

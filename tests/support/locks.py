@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from support.pages import CHECKOUT
 
-FOLDER = CHECKOUT / "requirements"
+DIRECTORY = CHECKOUT / "requirements"
 
 _HASH = re.compile(r"    --hash=sha256:([0-9a-f]{64})")
 _VIA = re.compile(r"    #   (?:via )?(\S.*)|    # via (\S.*)")
@@ -43,7 +43,7 @@ class Pin:
 
 def read(name: str) -> dict[str, Pin]:
     """The pins of a lock by their names. Every line is understood, or it is an error."""
-    text = (FOLDER / name).read_text(encoding="utf-8")
+    text = (DIRECTORY / name).read_text(encoding="utf-8")
     pins: dict[str, Pin] = {}
     for entry in re.split(r"^(?=\S)", text, flags=re.MULTILINE):
         if not entry or entry.startswith("#"):

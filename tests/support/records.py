@@ -41,7 +41,7 @@ def created(job_id: str, **members: Any) -> Created:
     return Created(job_id, json.dumps({"id": job_id, **members}).encode(), 1, SENT)
 
 
-def failed(kind: str = "rejected", message: str = "no such workflow", **error: Any) -> NotCreated:
+def not_created(kind: str = "rejected", message: str = "no such workflow", **error: Any) -> NotCreated:
     return NotCreated(ErrorInfo(kind, message, **error), 1, SENT)
 
 

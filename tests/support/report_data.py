@@ -16,26 +16,26 @@ from runner.runs.job_status import JobStatus
 from runner.runs.summary import RunSummary, summarize
 
 API = "https://api.example"
-SEEN = datetime(2026, 10, 20, 2, 0, 0, 500_000, tzinfo=UTC)
+SEEN_AT = datetime(2026, 10, 20, 2, 0, 0, 500_000, tzinfo=UTC)
 
 
-def prospect(
+def planned_job(
     name: str, action: Action = "submit", reason: Reason = "new", *, line: int = 5, **given: Any
 ) -> PlannedJob:
     return PlannedJob(Job(name, f"w-{name}", "p-1", line=line), action, reason, **given)
 
 
-def forecast(*prospects: PlannedJob, name: str = "nightly", path: str = "nightly.yaml", **given: Any) -> Preview:
+def preview(*prospects: PlannedJob, name: str = "nightly", path: str = "nightly.yaml", **given: Any) -> Preview:
     manifest = Manifest(name, path, "ab" * 32, tuple(one.job for one in prospects))
     return Preview(manifest, API, "day:2026-10-20", prospects, **given)
 
 
-def sighting(name: str, problem: str = "", **members: Any) -> JobStatus:
+def job_status(name: str, problem: str = "", **members: Any) -> JobStatus:
     body = json.dumps({"id": f"j-{name}", **members}).encode()
-    return JobStatus(name, f"w-{name}", "p-1", f"j-{name}", body, SEEN, problem=problem)
+    return JobStatus(name, f"w-{name}", "p-1", f"j-{name}", body, SEEN_AT, problem=problem)
 
 
-def standing(
+def status_report(
     *jobs: JobStatus,
     others: dict[OutcomeName, int] | None = None,
     manifest: str = "nightly",
@@ -45,7 +45,7 @@ def standing(
     return StatusReport("run-2", manifest, API, jobs, others or {}, path, lines or {})
 
 
-def _digest(some: list[Any], name: str, path: str, api: str) -> RunSummary:
+def _summary(some: list[Any], name: str, path: str, api: str) -> RunSummary:
     return summarize(record(*some, manifest_name=name, manifest_path=path, base_url=api))
 
 
@@ -53,8 +53,8 @@ _paths = words | st.sampled_from(["-", "./nightly.yaml", "/srv/nightly.yaml", ".
 _jobs = st.builds(Job, words, words, words, labels, line=st.integers(0, 9))
 _costs = st.none() | st.integers(0, 10**700)
 
-digests = st.builds(_digest, st.lists(entries, max_size=4), words, _paths, words)
-forecasts = st.builds(
+summaries = st.builds(_summary, st.lists(entries, max_size=4), words, _paths, words)
+previews = st.builds(
     Preview,
     st.builds(Manifest, words, _paths, st.just("ab" * 32), st.just(())),
     words,
@@ -85,7 +85,7 @@ _members = st.fixed_dictionaries(
         "tasks": st.lists(st.fixed_dictionaries({"name": words, "err_msg": words}), max_size=2),
     },
 )
-standings = st.builds(
+status_reports = st.builds(
     StatusReport,
     words,
     words,

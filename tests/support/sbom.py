@@ -28,7 +28,7 @@ def main(scratch: Path, file: Path) -> None:
     venv.create(environment, clear=True, with_pip=False)
     run(
         *("pip", "--python", environment, "install", "--quiet"),
-        *("--require-hashes", "--requirement", locks.FOLDER / "runtime.txt"),
+        *("--require-hashes", "--requirement", locks.DIRECTORY / "runtime.txt"),
     )
     file.parent.mkdir(exist_ok=True)
     run(

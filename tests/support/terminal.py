@@ -31,16 +31,18 @@ Out = int | IO[bytes] | None
 
 
 @contextmanager
-def on_terminal(
+def run_on_terminal(
     shell: Shell, *arguments: str, size: tuple[int, int] = (80, 24), out: Out = None
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """The command on a terminal, and the person's end of it. `out`: where stdout is, if it is not there too."""
-    with opened(shells.command(arguments), shell.folder, environment(shell), size=size, out=out) as both:
+    with open_terminal(
+        shells.command(arguments), shell.folder, terminal_environment(shell), size=size, out=out
+    ) as both:
         yield both
 
 
 @contextmanager
-def opened(
+def open_terminal(
     command: Sequence[str], folder: Path, env: Mapping[str, str], *, size: tuple[int, int] = (80, 24), out: Out = None
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Any program, by its path, on a terminal of (columns, rows)."""
@@ -68,7 +70,7 @@ def opened(
         os.close(person)
 
 
-def environment(shell: Shell) -> dict[str, str]:
+def terminal_environment(shell: Shell) -> dict[str, str]:
     """What a program that is started there has as its environment."""
     inherited = {name: os.environ[name] for name in _KEPT if name in os.environ}
     return {"TERM": "xterm", **inherited, **shell.environment}
@@ -79,7 +81,7 @@ def resize(person: int, columns: int, rows: int) -> None:
     fcntl.ioctl(person, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
-def seen(person: int, word: str | None = None) -> str:
+def read_terminal(person: int, word: str | None = None) -> str:
     """What is written to the terminal until a word is; until the end without one."""
     shown = b""
     while word is None or word.encode() not in shown:

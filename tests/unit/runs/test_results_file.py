@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from support.records import RUN, SENT, created, entry, failed, in_doubt, record, records
+from support.records import RUN, SENT, created, entry, in_doubt, not_created, record, records
 from support.schemas import check_results, loads_strictly
 from support.shell import unwatched
 
@@ -173,7 +173,7 @@ def deep(levels: int) -> Any:
 def test_the_document_is_readable_and_in_the_order_of_the_manifest() -> None:
     made = record(
         entry("a", created("j-1", cost=12), team="agri"),
-        entry("b", failed(http_status=404, api_error={"code": 5}, request_id="q-1")),
+        entry("b", not_created(http_status=404, api_error={"code": 5}, request_id="q-1")),
         entry("c", Skipped("disabled", "enabled: false")),
         entry("d", in_doubt(candidates=("j-8", "j-9"))),
         entry("e", created("j-2"), run_id="run-1"),
@@ -283,7 +283,7 @@ def test_a_job_that_may_be_anothers_has_the_candidates() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), [[float("-inf")]], deep(300)])
 def test_an_error_of_the_api_that_is_no_json_becomes_a_string(value: Any) -> None:
-    [item] = document_of(record(entry("a", failed(api_error={"x": value}))))["errors"]
+    [item] = document_of(record(entry("a", not_created(api_error={"x": value}))))["errors"]
     assert json.loads(item["api_error"]).keys() == {"x"}
 
 
@@ -302,7 +302,7 @@ def test_costs_are_added_up_exactly_and_absurd_ones_left_out() -> None:
 
 def test_jobs_of_an_earlier_run_are_among_the_created_ones() -> None:
     made = record(
-        entry("a", created("1"), run_id="run-1"), entry("b", created("2")), entry("c", failed(), run_id="run-1")
+        entry("a", created("1"), run_id="run-1"), entry("b", created("2")), entry("c", not_created(), run_id="run-1")
     )
     assert summary.summarize(made).summary == summary.Summary(
         2, 1, 0, 0, 1, 0, None, (summary.ProjectSummary("p-1", 2, 0, None),)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from support.records import created, entry, failed, in_doubt, record, records
+from support.records import created, entry, in_doubt, not_created, record, records
 
 from runner.core.models import Created, RunRecord, Skipped
 from runner.reports import RUN_FORMATS, Style
@@ -27,7 +27,7 @@ def rows(made: RunRecord) -> list[dict[str, Any]]:
 def test_a_file() -> None:
     made = record(
         entry("a", created("1e5", cost=12, status="running", val_errors=[1]), team="agri"),
-        entry("b", failed(message='no "such", really', http_status=404, request_id="q-1"), run_id="run-1"),
+        entry("b", not_created(message='no "such", really', http_status=404, request_id="q-1"), run_id="run-1"),
         entry("c", in_doubt(candidates=("j-8", "j-9"))),
         entry("d", Skipped("disabled", "enabled: false")),
     )
@@ -55,7 +55,7 @@ def test_a_record_without_jobs_is_the_titles_alone() -> None:
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "＝", "＋", "－", "＠"])
 def test_no_cell_is_taken_for_a_formula(start: str) -> None:
-    [row] = rows(record(entry(f"{start}1+1", failed(message=f"{start}cmd|'/c calc'!A0"))))
+    [row] = rows(record(entry(f"{start}1+1", not_created(message=f"{start}cmd|'/c calc'!A0"))))
     assert row["name"] == f"'{start}1+1"
     assert row["message"] == f"'{start}cmd|'/c calc'!A0"
 

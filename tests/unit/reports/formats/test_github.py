@@ -10,8 +10,8 @@ from urllib.parse import unquote
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.records import created, entry, failed, in_doubt, record, words
-from support.report_data import digests, forecast, forecasts, prospect, sighting, standing, standings
+from support.records import created, entry, in_doubt, not_created, record, words
+from support.report_data import job_status, planned_job, preview, previews, status_report, status_reports, summaries
 
 from runner.cli import problem_format
 from runner.core.errors import Problem
@@ -52,7 +52,7 @@ def read(line: str) -> tuple[str, dict[str, str], str]:
 def test_a_record() -> None:
     made = record(
         at(5, entry("a", created("j-1", val_errors=[{"m": "cloudy"}, 2]))),
-        at(6, entry("b,c:d%", failed(message="100% no\nsuch", request_id="q-1"))),
+        at(6, entry("b,c:d%", not_created(message="100% no\nsuch", request_id="q-1"))),
         at(7, entry("e", in_doubt(candidates=("j-8", "j-9")))),
         at(8, entry("f", Skipped("disabled", "enabled: false"))),
         at(9, entry("g", Skipped("not_selected", "its name matches no --only"))),
@@ -92,12 +92,12 @@ def test_a_record_of_a_good_night_is_one_notice() -> None:
 
 
 def test_standard_input_is_no_file() -> None:
-    made = summarize(record(at(3, entry("a", failed())), manifest_path="-"))
+    made = summarize(record(at(3, entry("a", not_created())), manifest_path="-"))
     assert runs(made)[0] == "::error title=a%3A not created::rejected: no such workflow"
 
 
 def test_a_job_without_a_line_is_shown_at_the_file() -> None:
-    made = summarize(record(entry("a", failed())))
+    made = summarize(record(entry("a", not_created())))
     assert runs(made)[0].startswith("::error file=nightly.yaml,title=a%3A not created::")
 
 
@@ -110,10 +110,10 @@ def test_a_path_is_written_as_the_repository_has_it(path: str, file: str) -> Non
 
 
 def test_a_plan() -> None:
-    made = forecast(
-        prospect("a", problem="HTTP 404 Not Found", line=4),
-        prospect("b", "look up", "in_doubt", detail="no answer in time"),
-        prospect("c", "nothing", "created"),
+    made = preview(
+        planned_job("a", problem="HTTP 404 Not Found", line=4),
+        planned_job("b", "look up", "in_doubt", detail="no answer in time"),
+        planned_job("c", "nothing", "created"),
         has_estimates=True,
         limit=1,
         spent=2,
@@ -135,12 +135,12 @@ def test_a_plan() -> None:
 
 
 def test_jobs_at_the_api() -> None:
-    made = standing(
-        sighting("a", status="completed"),
-        sighting("b", status="failed", tasks=[{"name": "Analyse", "err_msg": "no imagery"}]),
-        sighting("c", status="running"),
-        sighting("d", problem="HTTP 404 Not Found"),
-        sighting("e", status="odd", finished_at="2026-10-20T01:00:07Z"),
+    made = status_report(
+        job_status("a", status="completed"),
+        job_status("b", status="failed", tasks=[{"name": "Analyse", "err_msg": "no imagery"}]),
+        job_status("c", status="running"),
+        job_status("d", problem="HTTP 404 Not Found"),
+        job_status("e", status="odd", finished_at="2026-10-20T01:00:07Z"),
         others={"not_created": 2, "in_doubt": 1, "skipped": 3},
         lines={"b": 6},
     )
@@ -172,7 +172,7 @@ def severities(found: list[str]) -> dict[str, int]:
 
 @pytest.mark.parametrize(("count", "shown"), [(10, 10), (11, 10), (300, 10)])
 def test_what_github_would_not_show_is_said_in_the_last_one(count: int, shown: int) -> None:
-    many = [at(1, entry(f"j{number}", failed())) for number in range(count - 1)]
+    many = [at(1, entry(f"j{number}", not_created())) for number in range(count - 1)]
     found = runs(summarize(record(*many, entry("doubt", in_doubt()))))
     assert severities(found) == {"error": shown, "warning": 0, "notice": 1}
     assert read(found[0])[1]["title"] == "doubt: in doubt"
@@ -188,7 +188,7 @@ def test_what_github_would_not_show_is_said_in_the_last_one(count: int, shown: i
 
 
 def test_the_limit_is_that_of_all_manifests_together() -> None:
-    made = summarize(record(entry("a", failed()), entry("b", created("j", val_errors=[1]))))
+    made = summarize(record(entry("a", not_created()), entry("b", created("j", val_errors=[1]))))
     found = runs(*[made] * 12)
     assert severities(found) == {"error": 10, "warning": 10, "notice": 10}
     assert read(found[-1])[1]["title"] == "3 more notices"
@@ -203,7 +203,7 @@ def test_a_title_and_a_message_are_cut_to_what_github_takes() -> None:
 
 
 @settings(max_examples=30)
-@given(st.lists(digests, max_size=4), st.lists(forecasts, max_size=4), st.lists(standings, max_size=4))
+@given(st.lists(summaries, max_size=4), st.lists(previews, max_size=4), st.lists(status_reports, max_size=4))
 def test_no_text_from_outside_is_a_command_or_leaves_its_place(run: Any, plan: Any, status: Any) -> None:
     style = Style()
     for text in (

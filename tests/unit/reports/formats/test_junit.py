@@ -15,8 +15,8 @@ import pytest
 import xmlschema
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.records import HOSTILE, created, entry, failed, in_doubt, record, words
-from support.report_data import digests, sighting, standing, standings
+from support.records import HOSTILE, created, entry, in_doubt, not_created, record, words
+from support.report_data import job_status, status_report, status_reports, summaries
 
 from runner.core.models import Created, Entry, InDoubt, NotCreated, Skipped
 from runner.reports.formats import junit
@@ -79,7 +79,7 @@ def at(line: int, one: Entry) -> Entry:
 
 FOUR = record(
     at(5, entry("a", created("j-1", cost=12, val_errors=[1]))),
-    at(6, entry("b<&", failed(message='no "such" workflow', request_id="q-1"), run_id="run-1")),
+    at(6, entry("b<&", not_created(message='no "such" workflow', request_id="q-1"), run_id="run-1")),
     at(7, entry("c", in_doubt(candidates=("j-8", "j-9")))),
     entry("d", Skipped("disabled", "enabled: false")),
     git_commit="c0ffee",
@@ -152,12 +152,12 @@ def test_each_manifest_is_a_suite() -> None:
 
 
 def test_a_job_from_standard_input_has_its_place_there() -> None:
-    made = summarize(record(at(3, entry("a", failed())), manifest_path="-"))
+    made = summarize(record(at(3, entry("a", not_created())), manifest_path="-"))
     assert ">&lt;stdin&gt;:3: not created: rejected: no such workflow\n" in runs(made)
 
 
 def test_a_job_that_is_in_the_manifest_no_more_has_no_place() -> None:
-    assert ">not created: rejected: no such workflow\n" in runs(summarize(record(entry("a", failed()))))
+    assert ">not created: rejected: no such workflow\n" in runs(summarize(record(entry("a", not_created()))))
 
 
 @pytest.mark.parametrize("name", [" ", "\u3000", "\t"])
@@ -175,7 +175,7 @@ def test_the_entries_are_gone_through_once_and_not_kept() -> None:
         def __iter__(self) -> Any:
             passes.append(1)
             yield entry("a", created("j-1"))
-            yield entry("b", failed())
+            yield entry("b", not_created())
 
     made = summarize(replace(FOUR, entries=Once()))
     passes.clear()
@@ -184,7 +184,7 @@ def test_the_entries_are_gone_through_once_and_not_kept() -> None:
 
 
 @settings(max_examples=30)
-@given(st.lists(digests, max_size=2))
+@given(st.lists(summaries, max_size=2))
 def test_any_record_is_valid_and_reads_back(made: list[RunSummary]) -> None:
     text = runs(*made)
     check(text)
@@ -222,14 +222,14 @@ def test_a_plain_name_reads_back_as_it_was(name: str) -> None:
 
 
 def test_jobs_at_the_api() -> None:
-    made = standing(
-        sighting("a", status="completed", created_at="2026-10-20T01:00:00Z", finished_at="2026-10-20T01:00:07.5Z"),
-        sighting("b", status="failed", tasks=[{"name": "Analyse", "err_msg": "no imagery"}]),
-        sighting("c", status="cancelled"),
-        sighting("d", status="running", progress=45),
-        sighting("e", status="running", problem="HTTP 404 Not Found"),
-        sighting("f", status="odd", finished_at="2026-10-20T01:00:07Z"),
-        sighting("g", status="odd"),
+    made = status_report(
+        job_status("a", status="completed", created_at="2026-10-20T01:00:00Z", finished_at="2026-10-20T01:00:07.5Z"),
+        job_status("b", status="failed", tasks=[{"name": "Analyse", "err_msg": "no imagery"}]),
+        job_status("c", status="cancelled"),
+        job_status("d", status="running", progress=45),
+        job_status("e", status="running", problem="HTTP 404 Not Found"),
+        job_status("f", status="odd", finished_at="2026-10-20T01:00:07Z"),
+        job_status("g", status="odd"),
         others={"not_created": 2, "in_doubt": 1, "skipped": 3},
         lines={"b": 6},
     )
@@ -252,7 +252,7 @@ def test_jobs_at_the_api() -> None:
 
 
 @settings(max_examples=30)
-@given(st.lists(standings, max_size=2))
+@given(st.lists(status_reports, max_size=2))
 def test_any_statuses_are_valid(made: list[Any]) -> None:
     check(junit.render_statuses(made, Style()))
 
@@ -261,7 +261,7 @@ def test_any_statuses_are_valid(made: list[Any]) -> None:
 
 
 @settings(max_examples=30)
-@given(digests, standings)
+@given(summaries, status_reports)
 def test_no_line_is_a_command_to_a_ci_log(run: Any, status: Any) -> None:
     style = Style()
     for text in (junit.render_runs([run], style), junit.render_statuses([status], style)):

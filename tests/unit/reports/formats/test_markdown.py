@@ -6,7 +6,7 @@ import re
 
 import pytest
 from hypothesis import given
-from support.records import created, entry, failed, in_doubt, record, records, texts
+from support.records import created, entry, in_doubt, not_created, record, records, texts
 
 from runner.core.models import RunRecord, Skipped
 from runner.reports import RUN_FORMATS, Style
@@ -23,7 +23,7 @@ def markdown(made: RunRecord) -> str:
 def test_a_table() -> None:
     made = record(
         entry("a|b", created("j_1", cost=12, val_errors=[1])),
-        entry("c", failed(message="<b>no</b>\nreally")),
+        entry("c", not_created(message="<b>no</b>\nreally")),
         entry("d", in_doubt("no answer")),
         entry("e", Skipped("disabled", "enabled: false")),
     )
@@ -45,7 +45,7 @@ def test_a_record_without_jobs_is_the_totals_alone() -> None:
 
 
 def test_of_very_many_jobs_those_are_listed_that_were_not_created() -> None:
-    made = record(*(entry(f"{i}", created(f"{i}")) for i in range(1000)), entry("bad", failed()))
+    made = record(*(entry(f"{i}", created(f"{i}")) for i in range(1000)), entry("bad", not_created()))
     assert len(markdown(made).split("\n")) == 2 + 1 + 1 + 2
 
 

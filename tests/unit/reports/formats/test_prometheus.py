@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
-from support.records import created, entry, failed, in_doubt, record
-from support.report_data import digests, sighting, standing, standings
+from support.records import created, entry, in_doubt, not_created, record
+from support.report_data import job_status, status_report, status_reports, summaries
 
 from runner.core.models import Skipped
 from runner.core.text import escape_unprintable
@@ -64,7 +64,7 @@ def lint(family: Any) -> None:
 def test_a_record() -> None:
     made = record(
         entry("a", created("j-1", cost=12, val_errors=[1])),
-        entry("b", failed()),
+        entry("b", not_created()),
         entry("c", in_doubt()),
         entry("d", Skipped("disabled", "enabled: false")),
         manifest_path="./jobs/nightly.yaml",
@@ -161,10 +161,10 @@ def test_a_cost_is_a_number_for_prometheus_however_large(digits: int) -> None:
 
 
 def test_jobs_at_the_api() -> None:
-    made = standing(
-        sighting("a", status="completed", cost=12),
-        sighting("b", status="weird"),
-        sighting("c", status="running", cost=-1, problem="HTTP 500"),
+    made = status_report(
+        job_status("a", status="completed", cost=12),
+        job_status("b", status="weird"),
+        job_status("c", status="running", cost=-1, problem="HTTP 500"),
         others={"in_doubt": 2},
     )
     text = prometheus.render_statuses([made], Style())
@@ -189,7 +189,7 @@ def test_jobs_at_the_api() -> None:
 
 
 @settings(max_examples=30)
-@given(st.lists(digests, max_size=3), st.lists(standings, max_size=3))
+@given(st.lists(summaries, max_size=3), st.lists(status_reports, max_size=3))
 def test_any_report_can_be_read(run: Any, status: Any) -> None:
     style = Style()
     for text in (prometheus.render_runs(run, style), prometheus.render_statuses(status, style)):
@@ -198,11 +198,11 @@ def test_any_report_can_be_read(run: Any, status: Any) -> None:
 
 
 def _samples() -> Sequence[str]:
-    made = record(entry("a", created("j-1", cost=12)), entry("b", failed()), manifest_name='a"b\\c\n名')
+    made = record(entry("a", created("j-1", cost=12)), entry("b", not_created()), manifest_name='a"b\\c\n名')
     return (
         runs(summarize(made), summarize(record(base_url="sandbox"))),
         runs(summarize(record(entry("a", created("j", cost=10**400))))),
-        prometheus.render_statuses([standing(sighting("a", status="completed"))], Style()),
+        prometheus.render_statuses([status_report(job_status("a", status="completed"))], Style()),
     )
 
 

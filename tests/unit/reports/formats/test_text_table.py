@@ -9,7 +9,7 @@ import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.records import RUN, created, entry, failed, in_doubt, record, records
+from support.records import RUN, created, entry, in_doubt, not_created, record, records
 
 from runner.core.models import Created, Entry, NotCreated, RunRecord, Skipped
 from runner.core.text import display_width
@@ -17,7 +17,7 @@ from runner.reports import RUN_FORMATS, Style
 from runner.runs.summary import summarize
 
 NOT_CREATED = (
-    entry("field-d", failed(message="no workflow w-field-d")),
+    entry("field-d", not_created(message="no workflow w-field-d")),
     entry("field-e", in_doubt("no answer came")),
     entry("field-f", Skipped("disabled", "enabled: false in the manifest")),
 )
@@ -161,20 +161,20 @@ def test_a_thousand_jobs_are_all_listed() -> None:
 
 
 def test_of_more_only_those_are_listed_that_were_not_created() -> None:
-    made = many(1000, entry("bad", failed()))
+    made = many(1000, entry("bad", not_created()))
     [line] = body(made)
     assert line.startswith("bad ")
     assert table(made).endswith("\ncreated jobs are not listed, as there are very many: --all lists every job")
 
 
 def test_of_more_all_are_listed_where_that_is_asked_for() -> None:
-    made = many(1000, entry("bad", failed()))
+    made = many(1000, entry("bad", not_created()))
     assert len(body(made, every=True)) == 1001
     assert "--all" not in table(made, every=True)
 
 
 def test_of_more_that_were_not_created_all_are_listed() -> None:
-    made = record(*(entry(f"j{i}", failed()) for i in range(1001)))
+    made = record(*(entry(f"j{i}", not_created()) for i in range(1001)))
     assert len(body(made)) == 1001
     assert "--all" not in table(made)
 
@@ -209,9 +209,9 @@ def test_cells_stand_under_their_titles(made: RunRecord) -> None:
 
 def test_a_long_error_is_whole_where_nothing_is_cut() -> None:
     message = "x" * 5000
-    assert message in table(record(entry("a", failed(message=message))))
+    assert message in table(record(entry("a", not_created(message=message))))
 
 
 def test_an_error_of_several_lines_is_one_line() -> None:
-    [line] = body(record(entry("a", NotCreated(failed(message="one\n::error::two").error, 1, None))))
+    [line] = body(record(entry("a", NotCreated(not_created(message="one\n::error::two").error, 1, None))))
     assert r"rejected: one\n::error::two" in line

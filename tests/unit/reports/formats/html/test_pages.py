@@ -16,7 +16,20 @@ from xml.etree.ElementTree import Element
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.records import RUN, SENT, bodies, created, entry, failed, in_doubt, labels, record, records, times, words
+from support.records import (
+    RUN,
+    SENT,
+    bodies,
+    created,
+    entry,
+    in_doubt,
+    labels,
+    not_created,
+    record,
+    records,
+    times,
+    words,
+)
 from tinyhtml5.parser import HTMLParser  # type: ignore[import-untyped] # it has no types
 
 from runner.core.models import Created, Entry, InDoubt, Job, Manifest, Outcome, OutcomeName, RunRecord, Skipped
@@ -105,7 +118,7 @@ def forecast(*prospects: PlannedJob, key: str = "day:2026-10-20", **values: Any)
 
 FOUR = (
     entry("a", replace(created("j-1", cost=1200), estimate=1300), team="agri"),
-    entry("b", failed(request_id="req-7")),
+    entry("b", not_created(request_id="req-7")),
     entry("c", in_doubt(candidates=("j-8", "j-9"))),
     entry("d", SKIPPED),
 )
@@ -209,8 +222,8 @@ def test_very_many_jobs_are_all_there() -> None:
 
 def test_reasons_are_counted_without_what_differs() -> None:
     page = of(
-        *(entry(f"b{number}", failed(request_id=f"req-{number}")) for number in range(3)),
-        *(entry(f"c{number}", failed("unreachable", f"reason {number}")) for number in range(12)),
+        *(entry(f"b{number}", not_created(request_id=f"req-{number}")) for number in range(3)),
+        *(entry(f"c{number}", not_created("unreachable", f"reason {number}")) for number in range(12)),
     )
     table = ".//section[h2='What was not created, and why (and for 3 reasons more)']"
     assert page.said(f"{table}//tbody/tr[1]/td") == ["not created", "3", "rejected: no such workflow"]
@@ -226,7 +239,7 @@ def test_projects_are_told_apart_where_there_are_several() -> None:
 
 def test_several_manifests() -> None:
     later = summarize(
-        record(entry("a", failed()), manifest_name="coast", finished_at=RUN.finished_at + timedelta(hours=1))
+        record(entry("a", not_created()), manifest_name="coast", finished_at=RUN.finished_at + timedelta(hours=1))
     )
     page = Document(html.render_runs([summarize(record(*FOUR)), later], Style()))
     assert page.said("./body/header/h1") == ["2 manifests"]
@@ -261,7 +274,7 @@ def test_nothing_at_all() -> None:
 def test_submissions_over_time() -> None:
     page = of(
         *(entry(f"a{number}", at(created(f"j-{number}"), number)) for number in range(3)),
-        entry("b", at(failed(), 2)),
+        entry("b", at(not_created(), 2)),
         entry("c", SKIPPED),
     )
     assert page.said(".//figcaption/p") == [
@@ -630,7 +643,7 @@ HOSTILE = "</script><script>alert(1)</script>\"'&\u202e\x00\x1b[31m"
 
 
 def test_a_hostile_name_is_shown_as_it_is() -> None:
-    page = of(entry(HOSTILE, failed(message=HOSTILE)), manifest_name=HOSTILE, manifest_path=HOSTILE)
+    page = of(entry(HOSTILE, not_created(message=HOSTILE)), manifest_name=HOSTILE, manifest_path=HOSTILE)
     shown = "</script><script>alert(1)</script>\"'&\\u202e\\x00\\x1b[31m"
     assert page.rows[0]["job"] == shown
     assert page.rows[0]["message"] == f"rejected: {shown}"
