@@ -33,7 +33,7 @@ from runner.planning.planned_jobs import Preview
 from runner.runs import execution, results_file, summary
 from runner.runs import preview as previews
 from runner.runs.execution import RunObserver
-from runner.runs.reconcile import Finding
+from runner.runs.matching import Finding
 from runner.runs.request import RunRequest
 from runner.runs.summary import Summary
 from runner.sandbox import embedded

@@ -11,7 +11,7 @@ from typing import assert_never
 from runner.cli import console, terminal
 from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated, Outcome, Skipped, Submission, describe_outcome
 from runner.core.text import escape_unprintable, truncate
-from runner.runs.reconcile import Finding
+from runner.runs.matching import Finding
 
 _MAX_BAR = 36  # columns
 _MIN_BAR = 10  # columns

@@ -32,7 +32,8 @@ from runner.planning.plan import Plan, build_plan, match_submissions, skip_reaso
 from runner.planning.planned_jobs import Preview, build_preview
 from runner.planning.run_key import UnfinishedPolicy, choose_run_key
 from runner.runs import record
-from runner.runs.reconcile import Finding, Reconciler
+from runner.runs.matching import Finding
+from runner.runs.reconcile import Reconciler
 from runner.runs.request import RunRequest
 from runner.runs.summary import RunSummary
 from runner.submission.budget import Budget

@@ -24,7 +24,10 @@ from runner.ledger.rows import Decision, SubmissionRow
 from runner.ledger.store import Ledger
 from runner.planning import periods
 from runner.runs import record
-from runner.runs.reconcile import Finding, JobReader, Reconciler, Window, describe_doubt
+from runner.runs.listing import JobReader
+from runner.runs.matching import Finding, describe_doubt
+from runner.runs.reconcile import Reconciler
+from runner.runs.windows import Window
 
 Connect = Callable[[], AbstractContextManager[JobReader]]
 

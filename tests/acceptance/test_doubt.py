@@ -195,7 +195,7 @@ def test_a_list_that_cannot_be_had_leaves_it_in_doubt(shell: Shell) -> None:
         shell.at(server.url)
         done, record = run(shell, "--settle", "0", "--verbose")
     assert (done.code, kinds(record), len(server.created)) == (3, {"field-a": "in_doubt"}, 1)
-    assert "field-a: still in doubt: the API's list of jobs could not be read (HTTP 403)" in done.err
+    assert "field-a: still in doubt: the API's list of jobs could not be retrieved (HTTP 403)" in done.err
 
 
 def test_a_list_that_names_a_job_twice_is_no_bug_of_ours(shell: Shell) -> None:

@@ -121,7 +121,7 @@ def test_unreachable_api_leaves_jobs_in_doubt(shell: Shell) -> None:
         run_in_doubt(shell)
     done = shell("resolve", "--settle", "0", "--base-url", server.url)
     assert done.code == 3
-    assert done.out.count("in doubt: the API could not be asked") == 2
+    assert done.out.count("in doubt: the API's list of jobs could not be retrieved") == 2
 
 
 def test_unreadable_list_leaves_jobs_in_doubt(shell: Shell) -> None:
@@ -130,7 +130,7 @@ def test_unreadable_list_leaves_jobs_in_doubt(shell: Shell) -> None:
         shell.environment["PIXXEL_API_KEY"] = "another"
         done = shell("resolve", "--settle", "0")
     assert done.code == 3
-    assert done.out.count("in doubt: the API's list of jobs could not be read (HTTP 401)") == 2
+    assert done.out.count("in doubt: the API's list of jobs could not be retrieved (HTTP 401)") == 2
 
 
 def test_missing_key_leaves_jobs_in_doubt(shell: Shell) -> None:
@@ -150,7 +150,7 @@ def test_more_jobs_than_doubts_need_a_manual_decision_and_candidates_are_shown(s
         done = shell("resolve", "nightly.yaml")
         ids = {job.id for job in backend.jobs(WORKFLOW)}
     assert done.code == 3
-    assert set(done.out.strip().partition("may be it: ")[2].split(", ")) == ids
+    assert set(done.out.strip().partition("may be this one: ")[2].split(", ")) == ids
     assert other.id in ids
     assert "pixxel-runner resolve nightly.yaml --adopt field-a=JOB_ID" in done.err
 

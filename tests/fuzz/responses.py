@@ -27,7 +27,8 @@ from runner.ledger.rows import SubmissionRow
 from runner.planning.estimates import fetch_estimates
 from runner.runs import results_file, summary
 from runner.runs.job_status import JobStatus
-from runner.runs.reconcile import Reconciler, classify_doubts
+from runner.runs.listing import fetch_listing
+from runner.runs.matching import classify_doubts
 from runner.submission import verdict
 from runner.submission.verdict import Accepted, NotSent, Throttled
 
@@ -179,7 +180,7 @@ def _check_reads(happening: ExchangeResult) -> None:
     teller: Any = FixedApi(happening)
     asker: Any = DirectFetcher()
     fetch_estimates(asker, teller, ["w"], [("w", "p")])
-    listing = Reconciler(None, teller, "api", "me")._list("w")  # type: ignore[arg-type]  # it has nothing to settle
+    listing = fetch_listing(teller, "w", 30.0, lambda: SENT)
     if not isinstance(listing, str):
         findings = classify_doubts([1], [_DOUBT], [], listing, (), {}, SENT + timedelta(hours=1))
         assert [finding.doubt.id for finding in findings] == [1]

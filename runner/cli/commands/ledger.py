@@ -25,7 +25,7 @@ from runner.ledger.rows import RunRow, SubmissionRow
 from runner.ledger.salvage import SalvagedSubmission
 from runner.ledger.store import Ledger
 from runner.planning import plan
-from runner.runs.reconcile import describe_doubt
+from runner.runs.matching import describe_doubt
 
 _STATES = ("created", "not_created", "in_doubt", "sending", "released")
 _MAX_LISTED = 20

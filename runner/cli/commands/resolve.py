@@ -24,7 +24,7 @@ from runner.ledger.rows import SubmissionRow
 from runner.ledger.store import Ledger
 from runner.planning import periods
 from runner.runs import resolve
-from runner.runs.reconcile import Finding
+from runner.runs.matching import Finding
 from runner.runs.resolve import Absence, Adoption, ManualDecision, ReconcileResult, Resolver, Scope
 from runner.runs.results_file import format_time
 

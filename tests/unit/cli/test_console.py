@@ -26,7 +26,7 @@ from runner.core.errors import RefusedError, RunnerError, UsageError
 from runner.core.exit_codes import Exit
 from runner.core.models import Created, ErrorInfo, InDoubt, Job, NotCreated, Outcome, Skipped, Submission
 from runner.ledger.rows import SubmissionRow
-from runner.runs.reconcile import Finding
+from runner.runs.matching import Finding
 
 AT = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 HOSTILE = "\x1b[31mred\r::error::x\u202e"  # what a terminal or a CI log would act on

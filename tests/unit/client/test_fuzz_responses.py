@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.client.response import Response
-from runner.runs.reconcile import Listing, Reconciler
+from runner.runs.listing import Listing, fetch_listing
 
 SEEDS = list(responses.seeds())
 PIECES = [
@@ -50,6 +50,6 @@ DATES = ["Tue, 24 Nov 2026 00:00:00 +99999999999999999999", "Tue, 24 Nov 9999999
 def test_a_date_beyond_all_calendars_is_no_date(date: str) -> None:
     """It ended a look-up, and so the run, in a traceback."""
     answer = Response(200, {"date": date, "retry-after": date}, b'{"jobs": []}', datetime(2026, 11, 24, tzinfo=UTC))
-    teller: Any = responses.FixedApi(answer)
-    assert Reconciler(None, teller, "api", "me")._list("w") == Listing((), timedelta(0))  # type: ignore[arg-type]  # unused
+    api: Any = responses.FixedApi(answer)
+    assert fetch_listing(api, "w", 30.0, lambda: datetime.now(UTC)) == Listing((), timedelta(0))
     assert answer.retry_after is None

@@ -32,7 +32,7 @@ from runner.ledger.rows import RunRow, SubmissionRow
 from runner.ledger.store import Ledger
 from runner.runs import execution, reconcile
 from runner.runs.execution import Execution
-from runner.runs.reconcile import Finding
+from runner.runs.matching import Finding
 from runner.runs.request import RunRequest
 from runner.submission import engine
 from runner.submission.engine import Engine, EngineResult

@@ -22,7 +22,7 @@ from runner.ledger.connect import create_ledger
 from runner.ledger.lock import LockedError
 from runner.ledger.rows import Claim
 from runner.ledger.store import Ledger
-from runner.runs.reconcile import Finding
+from runner.runs.matching import Finding
 from runner.runs.resolve import Absence, Adoption, ManualDecision, Resolver, Scope, implausible_creation_time
 
 LONG_AFTER = ledger_history.THEN + timedelta(days=1)

@@ -40,7 +40,7 @@ from runner.ledger.journal import RunJournal
 from runner.ledger.location import LedgerLocation
 from runner.ledger.rows import Claim, RecordedOutcome
 from runner.runs import execution
-from runner.runs.reconcile import Finding
+from runner.runs.matching import Finding
 from runner.runs.request import RunRequest
 from runner.submission.budget import Budget, reported_cost
 from runner.submission.engine import Engine, EngineResult
