@@ -19,9 +19,9 @@ from typing import IO, Any
 import pytest
 from support import shell as shells
 from support.schemas import check_results
-from support.shell import KEY, Done, Shell
+from support.shell import KEY, CompletedCommand, Shell
 from support.terminal import read_terminal, run_on_terminal, terminal_environment
-from support.wire import PATIENCE, Request, Reset, Script, Stall, WireServer, reply
+from support.wire import TIMEOUT, Request, Reset, Script, Stall, WireServer, reply
 
 Job = tuple[str, str, str]
 
@@ -85,7 +85,7 @@ class Api:
 @contextmanager
 def serving(shell: Shell, api: Api) -> Iterator[WireServer]:
     with WireServer(choose=api) as server:
-        shell.at(server.url)
+        shell.use_api(server.url)
         yield server
 
 
@@ -97,7 +97,7 @@ def asked(server: WireServer) -> list[str]:
     return sorted(request.workflow for request in server.requests if request.target.endswith("/estimate"))
 
 
-def run(shell: Shell, *arguments: str, **streams: Any) -> Done:
+def run(shell: Shell, *arguments: str, **streams: Any) -> CompletedCommand:
     done = shell("run", "nightly.yaml", "--hold", *arguments, **streams)
     assert "Traceback" not in done.err, done.err
     assert KEY not in done.out + done.err
@@ -105,7 +105,7 @@ def run(shell: Shell, *arguments: str, **streams: Any) -> Done:
 
 
 def results(shell: Shell) -> dict[str, Any]:
-    return check_results(shell.folder / "nightly.results.json")
+    return check_results(shell.directory / "nightly.results.json")
 
 
 # Above the limit nothing is sent.
@@ -118,7 +118,7 @@ def test_above_the_limit_nothing_is_sent(shell: Shell) -> None:
     assert "the estimated cost of 4 jobs is 85 tokens, which exceeds max_cost 84; nothing was sent" in done.err
     assert "Most expensive: coast-a 40, coast-b 25, field-a 10." in done.err
     assert done.out == ""
-    assert not (shell.folder / "nightly.results.json").exists()
+    assert not (shell.directory / "nightly.results.json").exists()
 
 
 def test_a_limit_that_a_script_failed_to_fill_is_not_no_limit(shell: Shell) -> None:
@@ -340,7 +340,7 @@ def test_a_yes_sends(shell: Shell) -> None:
         assert sent(server) == []
         os.write(person, b"y\n")
         shown += read_terminal(person, None)
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(TIMEOUT) == 0
         assert len(sent(server)) == 4
     for words in ("job ", "submit", "coast-a", "4 jobs: 4 to submit, 0 to look up", "estimate 85", "for ever"):
         assert words in shown
@@ -354,7 +354,7 @@ def test_a_yes_in_other_words(shell: Shell, answer: bytes) -> None:
         assert "Submit 1 of 4 jobs" in read_terminal(person, "[y/N]")
         os.write(person, answer)
         read_terminal(person, None)
-        assert (process.wait(PATIENCE), sent(server)) == (0, ["ndvi"])
+        assert (process.wait(TIMEOUT), sent(server)) == (0, ["ndvi"])
 
 
 @pytest.mark.parametrize(
@@ -365,8 +365,8 @@ def test_anything_else_sends_nothing(shell: Shell, answer: bytes) -> None:
         read_terminal(person, "[y/N]")
         os.write(person, answer)
         assert "not confirmed: nothing was sent" in read_terminal(person, None)
-        assert (process.wait(PATIENCE), sent(server)) == (4, [])
-    assert not (shell.folder / "nightly.results.json").exists()
+        assert (process.wait(TIMEOUT), sent(server)) == (4, [])
+    assert not (shell.directory / "nightly.results.json").exists()
 
 
 def test_control_c_sends_nothing_and_frees_the_manifest(shell: Shell) -> None:
@@ -375,7 +375,7 @@ def test_control_c_sends_nothing_and_frees_the_manifest(shell: Shell) -> None:
             read_terminal(person, "[y/N]")
             os.write(person, b"\x03")
             assert "interrupted" in read_terminal(person, None)
-            assert (process.wait(PATIENCE), sent(server)) == (130, [])
+            assert (process.wait(TIMEOUT), sent(server)) == (130, [])
         assert run(shell).code == 0
 
 
@@ -384,11 +384,11 @@ def test_sigterm_at_the_question_sends_nothing(shell: Shell) -> None:
         read_terminal(person, "[y/N]")
         process.send_signal(signal.SIGTERM)
         read_terminal(person, None)
-        assert (process.wait(PATIENCE), sent(server)) == (143, [])
+        assert (process.wait(TIMEOUT), sent(server)) == (143, [])
 
 
 def test_the_question_is_talk_and_stdout_is_data(shell: Shell) -> None:
-    out = shell.folder / "out.csv"
+    out = shell.directory / "out.csv"
     with (
         serving(shell, Api()),
         out.open("wb") as file,
@@ -397,7 +397,7 @@ def test_the_question_is_talk_and_stdout_is_data(shell: Shell) -> None:
         shown = read_terminal(person, "[y/N]")
         os.write(person, b"y\n")
         read_terminal(person, None)
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(TIMEOUT) == 0
     assert "4 to submit" in shown
     assert out.read_text(encoding="utf-8").startswith("manifest,name,workflow_id,")
 
@@ -407,7 +407,7 @@ def test_costs_that_are_not_known_are_said_before_the_question(shell: Shell) -> 
         shown = read_terminal(person, "[y/N]")
         os.write(person, b"n\n")
         read_terminal(person, None)
-        assert (process.wait(PATIENCE), sent(server)) == (4, [])
+        assert (process.wait(TIMEOUT), sent(server)) == (4, [])
     assert "estimate 45 and 1 of unknown cost" in shown
     assert "cost of workflow algae not known: HTTP 404 Not Found" in shown
 
@@ -415,7 +415,7 @@ def test_costs_that_are_not_known_are_said_before_the_question(shell: Shell) -> 
 def test_what_is_above_the_limit_is_refused_without_a_question(shell: Shell) -> None:
     with serving(shell, Api()) as server, confirming(shell, "--max-cost", "84") as (process, person):
         shown = read_terminal(person, None)
-        assert (process.wait(PATIENCE), sent(server)) == (4, [])
+        assert (process.wait(TIMEOUT), sent(server)) == (4, [])
     assert "exceeds max_cost 84" in shown
     assert "[y/N]" not in shown
 
@@ -425,7 +425,7 @@ def test_where_there_is_nothing_to_send_nobody_is_asked(shell: Shell) -> None:
         assert run(shell).code == 0
         with confirming(shell) as (process, person):
             assert "[y/N]" not in read_terminal(person, None)
-            assert process.wait(PATIENCE) == 0
+            assert process.wait(TIMEOUT) == 0
         assert (len(sent(server)), asked(server)) == (4, [])
 
 
@@ -441,7 +441,7 @@ def test_with_an_answer_in_a_pipe_it_is_refused_too(shell: Shell) -> None:
     with serving(shell, Api()) as server:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "runner", "run", "nightly.yaml", "--confirm"],
-            cwd=shell.folder,
+            cwd=shell.directory,
             env=terminal_environment(shell),
             input="y\n",
             capture_output=True,

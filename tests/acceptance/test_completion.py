@@ -54,7 +54,7 @@ def write_runs(shell: Shell) -> None:
     with Ledger(shell.ledger) as ledger:
         for run_id in RUNS:
             ledger_history.start_run(
-                ledger, run_id, [ledger_history.job("field-a")], path=str(shell.folder / "nightly.yaml")
+                ledger, run_id, [ledger_history.job("field-a")], path=str(shell.directory / "nightly.yaml")
             )
 
 
@@ -69,7 +69,7 @@ def complete(shell: Shell, name: str, *words: str, index: int | None = None) -> 
         redirect_stdout(io.TextIOWrapper(io.BytesIO())) as out,
         redirect_stderr(out),
     ):
-        monkeypatch.chdir(shell.folder)
+        monkeypatch.chdir(shell.directory)
         for variable, value in {**terminal_environment(shell), **variables}.items():
             monkeypatch.setenv(variable, value)
         completion.complete(cli, "pixxel-runner", f"{name}_complete")
@@ -103,7 +103,7 @@ def test_command_names_need_no_import_of_a_command(shell: Shell) -> None:
     }
     env["_PIXXEL_RUNNER_COMPLETE"] = "bash_complete"
     env.pop("COVERAGE_PROCESS_CONFIG", None)  # coverage's imports do not count
-    done = subprocess.run([PROGRAM], cwd=shell.folder, env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run([PROGRAM], cwd=shell.directory, env=env, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["plain,run", "plain,resolve", "plain,runs"]
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "runner.cli.commands.completion" in imported
@@ -144,7 +144,7 @@ def test_invalid_manifest_has_no_candidates_and_no_output(shell: Shell, text: st
 
 @pytest.mark.parametrize("path", ["-", "gone.yaml", "/dev/stdin", "pipe"])
 def test_only_regular_files_are_read(shell: Shell, path: str) -> None:
-    os.mkfifo(shell.folder / "pipe")
+    os.mkfifo(shell.directory / "pipe")
     assert bash_candidates(shell, "run", path, "--only", "") == []
 
 
@@ -166,7 +166,7 @@ def test_run_ids_come_from_the_ledger(shell: Shell) -> None:
 
 def test_ledger_option_and_variable_are_used(shell: Shell) -> None:
     write_runs(shell)
-    shell.ledger.parent.rename(shell.folder / "elsewhere")
+    shell.ledger.parent.rename(shell.directory / "elsewhere")
     assert bash_candidates(shell, "show", "20") == []
     assert bash_candidates(shell, "show", "--ledger", "elsewhere/ledger.db", "20") == [*reversed(RUNS)]
     shell.environment["PIXXEL_RUNNER_LEDGER"] = "elsewhere/ledger.db"
@@ -180,7 +180,7 @@ def test_jobs_in_doubt_come_from_the_ledger(shell: Shell) -> None:
         ledger_history.job(name, f"w-{number}") for number, name in enumerate(("field-a", "field-b", "coast south"))
     ]
     with Ledger(shell.ledger) as ledger:
-        run = ledger_history.start_run(ledger, RUNS[0], jobs, path=str(shell.folder / "nightly.yaml"))
+        run = ledger_history.start_run(ledger, RUNS[0], jobs, path=str(shell.directory / "nightly.yaml"))
         ledger_history.send(ledger, run, jobs[0], ledger_history.in_doubt("job-1", "job-2", "job\n3"))
         ledger_history.send(ledger, run, jobs[1], ledger_history.created("job-4"))
         ledger_history.send(ledger, run, jobs[2], ledger_history.in_doubt())
@@ -221,7 +221,7 @@ def test_names_that_the_fish_script_would_truncate_are_not_candidates(shell: She
 @pytest.mark.parametrize("instruction", ["tcsh_complete", "bash_nothing", "zsh_complete"])
 def test_unknown_completion_instruction_prints_nothing(shell: Shell, instruction: str) -> None:
     env = {**terminal_environment(shell), "_PIXXEL_RUNNER_COMPLETE": instruction}
-    done = subprocess.run([PROGRAM], cwd=shell.folder, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run([PROGRAM], cwd=shell.directory, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
 
 
@@ -246,7 +246,7 @@ def interactive_shell(shell: Shell, name: str, *options: str) -> Iterator[Callab
     if program is None:
         pytest.skip(f"{name} is not installed")
     env = {**terminal_environment(shell), "PS1": "> ", "PROMPT": "> ", "TERM": "xterm", "LC_ALL": "C.UTF-8"}
-    with open_terminal([program, *options], shell.folder, env, size=(200, 40)) as (process, tty):
+    with open_terminal([program, *options], shell.directory, env, size=(200, 40)) as (process, tty):
 
         def type_keys(keys: str, until: str) -> str:
             os.write(tty, keys.encode())
@@ -259,7 +259,7 @@ def interactive_shell(shell: Shell, name: str, *options: str) -> Iterator[Callab
 def install(shell: Shell, name: str) -> None:
     """Run the page's instructions for a shell."""
     commands = PAGE.block(name)
-    subprocess.run(["bash", "-e", "-c", commands], cwd=shell.folder, env=terminal_environment(shell), check=True)  # noqa: S607 - found on PATH
+    subprocess.run(["bash", "-e", "-c", commands], cwd=shell.directory, env=terminal_environment(shell), check=True)  # noqa: S607 - found on PATH
 
 
 def bash_is_new_enough() -> bool:
@@ -304,7 +304,7 @@ def test_completion_in_fish(shell: Shell) -> None:
     def fish_candidates(line: str) -> list[str]:
         words = [program, "-c", "complete -C $argv[1]", line]
         done = subprocess.run(
-            words, cwd=shell.folder, env=terminal_environment(shell), capture_output=True, text=True, check=True
+            words, cwd=shell.directory, env=terminal_environment(shell), capture_output=True, text=True, check=True
         )
         return [candidate.partition("\t")[0] for candidate in done.stdout.splitlines()]
 

@@ -25,9 +25,9 @@ from support import disks, ledger_history
 from support import shell as shells
 from support.disks import PAGE, Disk
 from support.schemas import check_results
-from support.shell import Done, Shell
+from support.shell import CompletedCommand, Shell
 from support.systems import needs_full_device
-from support.wire import PATIENCE, Request, Reset, Script, Stall, WireServer, created, reply
+from support.wire import TIMEOUT, Request, Reset, Script, Stall, WireServer, created, reply
 
 from runner.ledger import connect, schema
 from runner.ledger.errors import LedgerError
@@ -100,7 +100,7 @@ def backend() -> Backend:
 @pytest.fixture
 def server(shell: Shell, backend: Backend) -> Iterator[WireServer]:
     with WireServer(choose=backend) as one:
-        shell.at(one.url)
+        shell.use_api(one.url)
         yield one
 
 
@@ -112,16 +112,16 @@ def made(server: WireServer) -> list[str]:
     return sorted(request.project for request in server.created)
 
 
-def run(shell: Shell, *arguments: str | Path, **streams: Any) -> Done:
+def run(shell: Shell, *arguments: str | Path, **streams: Any) -> CompletedCommand:
     return checked(shell("run", "nightly.yaml", *arguments, **streams))
 
 
-def finished(process: subprocess.Popen[str]) -> Done:
-    out, err = process.communicate(timeout=3 * PATIENCE)
-    return checked(Done(process.returncode, out, err))
+def finished(process: subprocess.Popen[str]) -> CompletedCommand:
+    out, err = process.communicate(timeout=3 * TIMEOUT)
+    return checked(CompletedCommand(process.returncode, out, err))
 
 
-def checked(done: Done) -> Done:
+def checked(done: CompletedCommand) -> CompletedCommand:
     assert not any(word in done.err for word in ("Traceback", "bug:", "Exception")), done.err
     return done
 
@@ -138,11 +138,11 @@ def check_it_ends_well(shell: Shell, server: WireServer, ledger: Path, *argument
     assert done.code == 0, done.err
     assert sent(server) == made(server) == PROJECTS
     assert on_record(ledger) == ALL
-    record = check_results(shell.folder / "nightly.results.json")
+    record = check_results(shell.directory / "nightly.results.json")
     assert {job["name"]: job["job"]["id"] for job in record["created"]} == ALL
 
 
-def check_refusal(done: Done, *words: str) -> None:
+def check_refusal(done: CompletedCommand, *words: str) -> None:
     """One error, what to do about it below it, and nothing else."""
     first, *hint = done.err.splitlines()
     assert (done.code, done.out) == (4, "")
@@ -213,7 +213,7 @@ DAMAGES: list[tuple[Callable[[Path], None], str, str]] = [
 def test_a_ledger_that_is_not_whole_stops_the_run_before_it_sends(
     shell: Shell, server: WireServer, damage: Callable[[Path], None], what: str, advice: str, named: bool
 ) -> None:
-    ledger = shell.folder / "kept.db" if named else shell.ledger
+    ledger = shell.directory / "kept.db" if named else shell.ledger
     ledger.parent.mkdir(exist_ok=True)
     connect.create_ledger(ledger)
     damage(ledger)
@@ -221,7 +221,7 @@ def test_a_ledger_that_is_not_whole_stops_the_run_before_it_sends(
     check_refusal(run(shell, *(("--ledger", ledger) if named else ())), ledger.name, what, advice)
     assert server.log.connections == 0
     assert ledger.read_bytes() == damaged
-    assert not (shell.folder / "nightly.results.json").exists()
+    assert not (shell.directory / "nightly.results.json").exists()
 
 
 def test_a_ledger_that_is_brought_back_from_a_backup_buys_nothing_again(
@@ -284,7 +284,7 @@ def test_a_ledger_with_a_page_lost_is_refused(book: Path) -> None:
 def test_a_named_ledger_that_is_missing_is_not_made(shell: Shell, server: WireServer, path: str) -> None:
     check_refusal(run(shell, "--ledger", path), f"there is no ledger at {path}", f"pixxel-runner ledger init {path}")
     assert server.log.connections == 0
-    assert sorted(one.name for one in shell.folder.iterdir()) == ["nightly.yaml"]
+    assert sorted(one.name for one in shell.directory.iterdir()) == ["nightly.yaml"]
 
 
 def test_a_folder_is_no_ledger(shell: Shell, server: WireServer) -> None:
@@ -306,7 +306,7 @@ def test_a_ledger_that_another_program_holds(
 ) -> None:
     backend.gate.set()
     use(monkeypatch, "-c", IMPATIENT)
-    ledger = shell.folder / "kept.db"
+    ledger = shell.directory / "kept.db"
     connect.create_ledger(ledger)
     with held(ledger):
         check_refusal(run(shell, "--ledger", ledger), "the ledger", "is locked", "Another program has it locked")
@@ -319,7 +319,7 @@ def test_a_ledger_that_another_program_holds(
 
 def test_everything_on_a_full_disk(shell: Shell, server: WireServer, disk: Disk, backend: Backend) -> None:
     backend.gate.set()
-    shell.folder = disk.root
+    shell.directory = disk.root
     shell.manifest(*JOBS, once_per="forever")
     disk.fill()
     check_refusal(run(shell), "nightly.results.json", "No space left", "Free some disk space")
@@ -330,7 +330,7 @@ def test_everything_on_a_full_disk(shell: Shell, server: WireServer, disk: Disk,
 
 
 def test_a_first_manifest_on_a_full_disk_leaves_nothing_in_the_way_of_the_next(shell: Shell, disk: Disk) -> None:
-    shell.folder = disk.root
+    shell.directory = disk.root
     disk.fill()
     before = sorted(disk.root.iterdir())
     check_refusal(shell.call("init", "new.yaml"), "new.yaml cannot be written", "No space left")
@@ -341,7 +341,7 @@ def test_a_first_manifest_on_a_full_disk_leaves_nothing_in_the_way_of_the_next(s
 
 def test_the_manifest_on_a_full_disk(shell: Shell, server: WireServer, disk: Disk, backend: Backend) -> None:
     backend.gate.set()
-    manifest = shutil.move(shell.folder / "nightly.yaml", disk.root)
+    manifest = shutil.move(shell.directory / "nightly.yaml", disk.root)
     disk.fill()
     for _ in range(2):  # what the first leaves behind does not mislead the second
         refused = checked(shell("run", manifest))
@@ -393,7 +393,7 @@ def test_a_limit_on_the_size_of_files(shell: Shell, server: WireServer, backend:
     assert on_record(shell.ledger) == ALL
 
 
-def check_what_is_told(server: WireServer, done: Done, known: dict[str, str]) -> None:
+def check_what_is_told(server: WireServer, done: CompletedCommand, known: dict[str, str]) -> None:
     """Each job that the server made is on record, or told on stderr by name and id."""
     told = {
         name: job_id
@@ -414,9 +414,9 @@ def test_a_disk_that_is_read_only(shell: Shell, server: WireServer, disk: Disk, 
     connect.create_ledger(ledger)
     manifest = Path("nightly.yaml")
     if place != "ledger":
-        manifest = Path(shutil.move(shell.folder / manifest, disk.root))
+        manifest = Path(shutil.move(shell.directory / manifest, disk.root))
     if place == "everything":
-        shell.folder = disk.root
+        shell.directory = disk.root
     arguments = ("--ledger", ledger) if place == "ledger" else ()
     with disk.read_only():
         refused = checked(shell("run", manifest, *arguments))
@@ -441,7 +441,7 @@ class Place:
 
 @pytest.fixture(params=["disk-full", "file-limit", "ledger-held"])
 def place(request: pytest.FixtureRequest, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Place:
-    ledger = shell.folder / "kept.db"
+    ledger = shell.directory / "kept.db"
     if request.param == "disk-full":
         disk: Disk = request.getfixturevalue("disk")
         one = Place(disk.root / "kept.db", lambda _: disk.filled(), FULL)
@@ -457,7 +457,7 @@ def place(request: pytest.FixtureRequest, shell: Shell, monkeypatch: pytest.Monk
 @contextmanager
 def stalled(shell: Shell, server: WireServer, place: Place, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """A run with two sends in flight, whose answers wait for the gate."""
-    with shell.started("run", "nightly.yaml", "--ledger", place.ledger, *arguments) as process:
+    with shell.start("run", "nightly.yaml", "--ledger", place.ledger, *arguments) as process:
         server.wait_for_requests(2)
         yield process
 
@@ -567,9 +567,9 @@ def replaced(results: Path) -> None:
 def test_results_that_cannot_be_written_at_the_end(
     shell: Shell, server: WireServer, backend: Backend, lose: Callable[[Path], None]
 ) -> None:
-    results = shell.folder / "out" / "jobs.json"
+    results = shell.directory / "out" / "jobs.json"
     results.parent.mkdir()
-    with shell.started("run", "nightly.yaml", "--results", results) as process:
+    with shell.start("run", "nightly.yaml", "--results", results) as process:
         server.wait_for_requests(2)
         lose(results)
         backend.gate.set()
@@ -587,7 +587,7 @@ def test_results_on_a_disk_that_cannot_be_written_at_the_end(
 ) -> None:
     results = disk.root / "jobs.json"
     results.write_text("what was there before", encoding="utf-8")
-    with shell.started("run", "nightly.yaml", "--results", results) as process:
+    with shell.start("run", "nightly.yaml", "--results", results) as process:
         server.wait_for_requests(2)
         with trouble(disk):
             backend.gate.set()
@@ -597,7 +597,7 @@ def test_results_on_a_disk_that_cannot_be_written_at_the_end(
     check_unwritten(shell, server, done, results)
 
 
-def check_unwritten(shell: Shell, server: WireServer, done: Done, results: Path) -> None:
+def check_unwritten(shell: Shell, server: WireServer, done: CompletedCommand, results: Path) -> None:
     assert done.code == 4
     assert f"error: the results file {results} " in done.err
     assert "results: not written" in done.err
@@ -627,6 +627,6 @@ def test_streams_on_a_full_disk(
     assert done.code == (4 if "stdout" in streams else 0)
     if streams == ("stdout",):
         assert "cannot write to stdout: No space left on device" in done.err
-    assert {job["name"] for job in check_results(shell.folder / "nightly.results.json")["created"]} == set(ALL)
+    assert {job["name"] for job in check_results(shell.directory / "nightly.results.json")["created"]} == set(ALL)
     assert on_record(shell.ledger) == ALL
     assert made(server) == PROJECTS

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support.pages import CHECKOUT, Page
 from support.schemas import check_results
-from support.shell import KEY, Done, at_noon, unwatched
+from support.shell import KEY, CompletedCommand, environment_without_coverage, set_noon_timezone
 from support.wire import Request, Reset, Script, Stall, WireServer, created, refusing_port, reply
 
 PAGE = Page("docs/cron.md")
@@ -48,7 +48,7 @@ class Installation:
         assert "%" not in entry, "cron turns it into a line break"
         return entry.split(maxsplit=5)[5]
 
-    def run_shell(self, command: str, environment: dict[str, str], stdin: str = "") -> Done:
+    def run_shell(self, command: str, environment: dict[str, str], stdin: str = "") -> CompletedCommand:
         done = subprocess.run(
             ["/bin/sh", "-c", command],
             cwd=CHECKOUT,
@@ -59,9 +59,9 @@ class Installation:
             check=False,
             timeout=60,
         )
-        return Done(done.returncode, done.stdout, done.stderr)
+        return CompletedCommand(done.returncode, done.stdout, done.stderr)
 
-    def cron(self, *arguments: str) -> Done:
+    def cron(self, *arguments: str) -> CompletedCommand:
         """Run the entry as cron does, with further arguments at the end."""
         return self.run_shell(" ".join([self.line, *arguments]), BARE | self.variables | self.extra)
 
@@ -77,10 +77,12 @@ def prepared_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program.parent.mkdir(parents=True)
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m runner "$@"\n', encoding="ascii")
     program.chmod(0o755)
-    done = installation.run_shell(f"set -e\n{installation.relocate(PAGE.block('set up'))}", unwatched(), f"{KEY}\n")
+    done = installation.run_shell(
+        f"set -e\n{installation.relocate(PAGE.block('set up'))}", environment_without_coverage(), f"{KEY}\n"
+    )
     assert done.code == 0, done.err
     nightly = installation.directory / "nightly.yaml"
-    nightly.write_text(at_noon(nightly.read_text("utf-8")), encoding="utf-8")
+    nightly.write_text(set_noon_timezone(nightly.read_text("utf-8")), encoding="utf-8")
     assert (installation.directory / "api-key").stat().st_mode & 0o777 == 0o600
     return installation.directory
 
@@ -117,7 +119,7 @@ def test_first_run_of_a_night_creates_jobs_and_later_ones_do_nothing_silently(in
     with WireServer(choose=job_of_workflow) as server:
         installation.set_base_url(server.url)
         for _ in range(3):
-            assert installation.cron() == Done(0, "", "")
+            assert installation.cron() == CompletedCommand(0, "", "")
         assert len(server.created) == len(server.requests) == 2
     assert check_results(installation.directory / "nightly.results.json")["summary"]["created"] == 2
 
@@ -130,7 +132,7 @@ def test_trial_command_on_the_page_matches_the_crontab(installation: Installatio
         assert name == "MAILTO" or f"{name}={value}" in installation.relocate(block)
     with WireServer(choose=job_of_workflow) as server:
         command = installation.relocate(block).replace("env -i ", f"env -i PIXXEL_BASE_URL={server.url} ")
-        assert installation.run_shell(command, unwatched()) == Done(0, "", "")
+        assert installation.run_shell(command, environment_without_coverage()) == CompletedCommand(0, "", "")
         assert len(server.created) == 2
 
 
@@ -157,7 +159,7 @@ def test_failed_run_prints_one_line_and_the_next_recovers(installation: Installa
     with WireServer(created("job-1"), reply(404), choose=job_of_workflow) as server:
         installation.set_base_url(server.url)
         assert error_line(installation.cron("--concurrency", "1"), code=1)
-        assert installation.cron() == Done(0, "", "")
+        assert installation.cron() == CompletedCommand(0, "", "")
         assert len(server.created) == 2
 
 
@@ -165,7 +167,7 @@ def job_of_workflow(request: Request) -> Script:
     return created(f"job-of-{request.workflow}")
 
 
-def error_line(done: Done, *, code: int) -> str:
+def error_line(done: CompletedCommand, *, code: int) -> str:
     """Check that the only output is one line on stderr, and return it."""
     assert (done.code, done.out) == (code, ""), done.err
     assert len(done.err.splitlines()) == 1, done.err
@@ -245,7 +247,7 @@ def test_run_in_progress_prints_one_line(installation: Installation) -> None:
     gate = threading.Event()
     with WireServer(choose=lambda request: Stall(gate, created(f"job-{request.workflow}"))) as server:
         installation.set_base_url(server.url)
-        first: list[Done] = []
+        first: list[CompletedCommand] = []
         thread = threading.Thread(target=lambda: first.append(installation.cron()))
         thread.start()
         try:
@@ -254,5 +256,5 @@ def test_run_in_progress_prints_one_line(installation: Installation) -> None:
         finally:
             gate.set()
             thread.join()
-        assert first == [Done(0, "", "")]
+        assert first == [CompletedCommand(0, "", "")]
         assert len(server.created) == 2

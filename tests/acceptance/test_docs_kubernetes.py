@@ -22,7 +22,7 @@ import pytest
 import yaml
 from support.pages import CHECKOUT, Page
 from support.schemas import check_results
-from support.shell import KEY, Done, at_noon, unwatched
+from support.shell import KEY, CompletedCommand, environment_without_coverage, set_noon_timezone
 from support.wire import Request, Script, Stall, WireServer, created
 
 from runner.core.version import VERSION
@@ -132,10 +132,10 @@ class Container:
         assert not any(Path(directory, "x").exists() for directory in ("/", "/tmp", "/var/tmp"))  # noqa: S108 - checks that none was created
         (data / "probe").unlink()
 
-    def __call__(self, command: list[str], **environment: str) -> Done:
+    def __call__(self, command: list[str], **environment: str) -> CompletedCommand:
         with self.started(command, **environment) as process:
             out, err = process.communicate(timeout=60)
-        return Done(process.returncode, out, err)
+        return CompletedCommand(process.returncode, out, err)
 
     @contextmanager
     def started(self, command: list[str], **environment: str) -> Iterator[subprocess.Popen[str]]:
@@ -143,7 +143,7 @@ class Container:
         arguments = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", SANDBOXED, "sh", *command]
         with subprocess.Popen(
             arguments,
-            env=unwatched() | {"DATA": str(self.data)} | environment,
+            env=environment_without_coverage() | {"DATA": str(self.data)} | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -165,7 +165,7 @@ def job_of_workflow(request: Request) -> Script:
 def test_program_writes_only_to_the_data_directory(tmp_path: Path) -> None:
     container = Container(tmp_path / "data")
     nightly = tmp_path / "nightly.yaml"
-    nightly.write_text(at_noon((DIRECTORY / "nightly.yaml").read_text("utf-8")), encoding="utf-8")
+    nightly.write_text(set_noon_timezone((DIRECTORY / "nightly.yaml").read_text("utf-8")), encoding="utf-8")
     with WireServer(choose=job_of_workflow) as server:
         environment = {
             "PIXXEL_BASE_URL": server.url,
@@ -176,7 +176,7 @@ def test_program_writes_only_to_the_data_directory(tmp_path: Path) -> None:
         assert (unmounted.code, server.requests) == (4, [])  # as without its volume
         assert container(container.program("ledger", "init", container.data / "ledger.db")).code == 0
         for _ in range(2):
-            assert container(container.program("run", nightly, "--quiet"), **environment) == Done(0, "", "")
+            assert container(container.program("run", nightly, "--quiet"), **environment) == CompletedCommand(0, "", "")
         assert len(server.created) == 2
     assert sorted(path.name for path in container.data.iterdir()) == [
         "ledger.db",
@@ -370,13 +370,13 @@ class Node:
         (directory / f"..{version}").mkdir(parents=True)
         (directory / "..data").symlink_to(f"..{version}")
         for name in ("nightly.yaml",):
-            text = at_noon((DIRECTORY / name).read_text("utf-8"))
+            text = set_noon_timezone((DIRECTORY / name).read_text("utf-8"))
             (directory / f"..{version}" / name).write_text(text, encoding="utf-8")
             (directory / name).symlink_to(f"..data/{name}")
 
     def run(
         self, name: str, base_url: str = "http://127.0.0.1:9", *, replacements: Mapping[str, str] | None = None
-    ) -> Done:
+    ) -> CompletedCommand:
         """Run a pod's container to its end, with some arguments replaced."""
         container = container_of(name)
         mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
@@ -393,7 +393,7 @@ class Node:
             check=False,
             timeout=60,
         )
-        return Done(done.returncode, done.stdout, done.stderr)
+        return CompletedCommand(done.returncode, done.stdout, done.stderr)
 
 
 def test_pods_do_what_the_page_says(tmp_path: Path) -> None:
@@ -405,13 +405,13 @@ def test_pods_do_what_the_page_says(tmp_path: Path) -> None:
         assert (without_ledger.code, len(without_ledger.err.splitlines()), server.requests) == (4, 1, [])
         assert node.run("ledger.yaml").code == 0
         assert "already exists" in node.run("ledger.yaml").err
-        assert node.run("cronjob.yaml", server.url) == Done(0, "", "")
+        assert node.run("cronjob.yaml", server.url) == CompletedCommand(0, "", "")
         node.project("2026_11_24_02_17_00.2")
-        assert node.run("cronjob.yaml", server.url) == Done(0, "", "")
+        assert node.run("cronjob.yaml", server.url) == CompletedCommand(0, "", "")
         assert len(server.created) == len(server.requests) == 2
         several = dict(re.findall(r"`([^`]+)` becomes\s+`([^`]+)`", PAGE.text))
         assert set(several) <= set(container_of("cronjob.yaml")["args"])
-        assert node.run("cronjob.yaml", server.url, replacements=several) == Done(0, "", "")
+        assert node.run("cronjob.yaml", server.url, replacements=several) == CompletedCommand(0, "", "")
         assert len(server.created) == 2
         assert node.run("by-hand.yaml", server.url).code == 0
     assert check_results(tmp_path / "data/nightly.results.json")["summary"]["created"] == 2

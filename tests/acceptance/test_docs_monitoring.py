@@ -17,7 +17,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from support.pages import CHECKOUT, Page
-from support.shell import KEY, Done, Shell, at_noon
+from support.shell import KEY, CompletedCommand, Shell, set_noon_timezone
 from support.wire import Request, Reset, Script, WireServer, created, refusing_port, reply
 
 from runner.reports.formats import prometheus
@@ -57,7 +57,7 @@ class Night:
     def metrics(self) -> Path:
         return self.folder / "metrics" / "pixxel-nightly.prom"
 
-    def cron(self, api: str, ping: str, *flags: str) -> Done:
+    def cron(self, api: str, ping: str, *flags: str) -> CompletedCommand:
         """What cron does at an hour of the night; the run has `flags` more."""
         variables = {"HOME": str(self.folder), **self.variables, "PIXXEL_BASE_URL": api, "PING": ping}
         done = subprocess.run(
@@ -68,7 +68,7 @@ class Night:
             check=False,
             timeout=60,
         )
-        return Done(done.returncode, done.stdout, done.stderr)
+        return CompletedCommand(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def night(tmp_path: Path) -> Night:
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m runner "$@"\n', encoding="ascii")
     program.chmod(0o755)
     nightly = (CHECKOUT / "docs" / "cron" / "nightly.yaml").read_text("utf-8")
-    (night.folder / "nightly.yaml").write_text(at_noon(nightly), encoding="utf-8")
+    (night.folder / "nightly.yaml").write_text(set_noon_timezone(nightly), encoding="utf-8")
     key = night.folder / "api-key"
     key.touch(0o600)
     key.write_text(f"{KEY}\n", encoding="ascii")
@@ -149,7 +149,7 @@ def test_cron_takes_the_crontab() -> None:
 @needs_curl
 def test_a_night_that_went_well_is_silent_pinged_and_on_record(night: Night) -> None:
     with WireServer(choose=buys) as api, pings() as (url, came):
-        assert night.cron(api.url, url) == Done(0, "", "")
+        assert night.cron(api.url, url) == CompletedCommand(0, "", "")
     assert came == ["/check/0"]
     assert [path.name for path in night.metrics.parent.iterdir()] == [night.metrics.name]
     samples = told(night.metrics)

@@ -49,7 +49,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     told = shell(*second)
     assert told.code == 1, told.err  # the clouds hide the fields
     files = dict(one.split("=", 1) for one in first if re.fullmatch(r"[a-z]+=\S+", one))
-    outputs = {name: (shell.folder / path).read_text("utf-8") for name, path in files.items()}
+    outputs = {name: (shell.directory / path).read_text("utf-8") for name, path in files.items()}
     return Made(outputs | {"table": ran.out, "github": told.out})
 
 

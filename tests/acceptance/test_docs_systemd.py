@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.pages import CHECKOUT, Page
 from support.schemas import check_results
-from support.shell import KEY, Done, unwatched
+from support.shell import KEY, CompletedCommand, environment_without_coverage
 from support.wire import Request, Script, WireServer, created
 
 from runner.manifest import loader
@@ -31,12 +31,12 @@ def setting(unit: Path, name: str) -> str:
     return str(value)
 
 
-def analyze(*arguments: str | Path) -> Done:
+def analyze(*arguments: str | Path) -> CompletedCommand:
     program = shutil.which("systemd-analyze")
     if program is None:
         pytest.skip("systemd-analyze is not installed")
     done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False, timeout=60)
-    return Done(done.returncode, done.stdout, done.stderr)
+    return CompletedCommand(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def units(tmp_path: Path) -> Path:
 
 
 def test_systemd_accepts_the_units(units: Path) -> None:
-    assert analyze("verify", units / SERVICE.name, units / TIMER.name) == Done(0, "", "")
+    assert analyze("verify", units / SERVICE.name, units / TIMER.name) == CompletedCommand(0, "", "")
 
 
 def test_service_has_the_documented_exposure_level(units: Path) -> None:
@@ -91,9 +91,16 @@ class Machine:
         return re.sub(r"(?<![\w/])/(?=(?:etc|var|run)/)", f"{self.root}/", text)
 
     def run_shell(self, script: str, stdin: str = "") -> None:
-        subprocess.run(["/bin/sh", "-ec", script], cwd=CHECKOUT, env=unwatched(), input=stdin, text=True, check=True)
+        subprocess.run(
+            ["/bin/sh", "-ec", script],
+            cwd=CHECKOUT,
+            env=environment_without_coverage(),
+            input=stdin,
+            text=True,
+            check=True,
+        )
 
-    def start(self, base_url: str) -> Done:
+    def start(self, base_url: str) -> CompletedCommand:
         """Run ExecStart as systemd would: without a shell, in its working directory, with a minimal environment."""
         program, *arguments = shlex.split(self.relocate(setting(SERVICE, "ExecStart")))
         assert program == PROGRAM
@@ -106,7 +113,7 @@ class Machine:
             check=False,
             timeout=60,
         )
-        return Done(done.returncode, done.stdout, done.stderr)
+        return CompletedCommand(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture
@@ -132,7 +139,7 @@ def job_of_workflow(request: Request) -> Script:
 
 def test_service_creates_jobs_once_a_day_and_is_silent(machine: Machine) -> None:
     with WireServer(choose=job_of_workflow) as server:
-        assert [machine.start(server.url) for _ in range(2)] == [Done(0, "", "")] * 2
+        assert [machine.start(server.url) for _ in range(2)] == [CompletedCommand(0, "", "")] * 2
         assert len(server.created) == len(server.requests) == 2
     results = machine.root / "var/lib/pixxel/nightly.results.json"
     assert check_results(results)["summary"]["created"] == 2

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pytest
 from support import shell as shells
 from support.schemas import check_results
-from support.shell import KEY, Done, Shell
+from support.shell import KEY, CompletedCommand, Shell
 from support.wire import Request, Reset, Script, Stall, WireServer, created, reply
 
 from runner.sandbox.backend import Backend
@@ -55,7 +55,7 @@ def world() -> Iterator[Backend]:
 def sandbox(shell: Shell, world: Backend, fault: Literal["reset", "bad-gateway"]) -> Iterator[None]:
     """A server that creates every job, and then loses the answer."""
     with Sandbox(world, key=KEY, faults=[Fault(fault, 1.0)]) as server:
-        shell.at(server.base_url)
+        shell.use_api(server.base_url)
         yield
 
 
@@ -89,7 +89,7 @@ class Api:
 @contextmanager
 def serving(shell: Shell, api: Api) -> Iterator[WireServer]:
     with WireServer(choose=api) as server:
-        shell.at(server.url)
+        shell.use_api(server.url)
         yield server
 
 
@@ -97,11 +97,11 @@ def sent(server: WireServer) -> list[str]:
     return [request.project for request in server.requests if request.method == "POST"]
 
 
-def run(shell: Shell, *arguments: str, manifest: str = "nightly") -> tuple[Done, dict[str, Any]]:
+def run(shell: Shell, *arguments: str, manifest: str = "nightly") -> tuple[CompletedCommand, dict[str, Any]]:
     done = shell("run", f"{manifest}.yaml", *arguments)
     assert "Traceback" not in done.err, done.err
     assert done.code != 70, done.err
-    return done, check_results(shell.folder / f"{manifest}.results.json")
+    return done, check_results(shell.directory / f"{manifest}.results.json")
 
 
 def kinds(record: dict[str, Any]) -> dict[str, str]:
@@ -192,7 +192,7 @@ def test_a_list_that_cannot_be_had_leaves_it_in_doubt(shell: Shell) -> None:
         return Reset(creates=True) if request.method == "POST" else reply(403)
 
     with WireServer(choose=choose) as server:
-        shell.at(server.url)
+        shell.use_api(server.url)
         done, record = run(shell, "--settle", "0", "--verbose")
     assert (done.code, kinds(record), len(server.created)) == (3, {"field-a": "in_doubt"}, 1)
     assert "field-a: still in doubt: the API's list of jobs could not be retrieved (HTTP 403)" in done.err
@@ -246,7 +246,7 @@ def test_two_manifests_that_send_in_one_workflow_at_once_take_their_own(shell: S
     gate = threading.Event()
     posts: dict[str, Script] = {"p-1": Reset(creates=True), "p-2": Stall(gate, then=created("job-of-p-2"))}
     api = Api(**posts)
-    with serving(shell, api) as server, shell.started("run", "other.yaml") as other:
+    with serving(shell, api) as server, shell.start("run", "other.yaml") as other:
         server.wait_for_requests(1)
         looks: list[int] = []
 
@@ -260,6 +260,6 @@ def test_two_manifests_that_send_in_one_workflow_at_once_take_their_own(shell: S
         other.communicate(timeout=30)
     assert (done.code, other.returncode) == (0, 0)
     assert [job["job"]["id"] for job in record["created"]] == ["job-of-p-1"]
-    theirs = check_results(shell.folder / "other.results.json")
+    theirs = check_results(shell.directory / "other.results.json")
     assert [job["job"]["id"] for job in theirs["created"]] == ["job-of-p-2"]
     assert sorted(sent(server)) == ["p-1", "p-2"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support import ledger_history
-from support.shell import Done, Shell
+from support.shell import CompletedCommand, Shell
 
 from runner.core.models import Created
 from runner.ledger import lock
@@ -32,7 +32,7 @@ def ledger(shell: Shell) -> Path:
     return shell.ledger
 
 
-def lines(done: Done) -> list[dict[str, Any]]:
+def lines(done: CompletedCommand) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.out.splitlines()]
 
 
@@ -60,7 +60,7 @@ def damage(path: Path, marker: bytes) -> None:
 
 def test_init_makes_one_and_says_what_to_do_next(shell: Shell) -> None:
     done = shell("ledger", "init", "kept.db")
-    path = shell.folder / "kept.db"
+    path = shell.directory / "kept.db"
     assert (done.code, done.out) == (0, "")
     assert f"export PIXXEL_RUNNER_LEDGER={path}" in done.err
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -81,7 +81,7 @@ def test_init_wants_a_file_in_a_folder_that_exists(shell: Shell) -> None:
     assert (folder.code, missing.code) == (2, 4)
     assert "ledger.db" in folder.err
     assert "No such file or directory" in missing.err
-    assert list(shell.folder.iterdir()) == []
+    assert list(shell.directory.iterdir()) == []
 
 
 # check
@@ -127,7 +127,7 @@ def test_check_without_a_ledger_makes_none(shell: Shell) -> None:
         done = shell("ledger", "check", *options)
         assert done.code == 4
         assert "there is no ledger at" in done.err
-    assert list(shell.folder.iterdir()) == []
+    assert list(shell.directory.iterdir()) == []
 
 
 # export

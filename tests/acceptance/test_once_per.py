@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from support import shell as shells
 from support.schemas import check_results
-from support.shell import KEY, Done, Shell
+from support.shell import KEY, CompletedCommand, Shell
 from support.wire import Stall, WireServer, created, refusing_port
 
 from runner.ledger import lock
@@ -41,11 +41,11 @@ class Desk:
     shell: Shell
     world: Backend
 
-    def run(self, *arguments: str | Path, manifest: str = "nightly.yaml") -> tuple[Done, dict[str, Any]]:
+    def run(self, *arguments: str | Path, manifest: str = "nightly.yaml") -> tuple[CompletedCommand, dict[str, Any]]:
         """Run a manifest; what was said, and the results file if there is one."""
         done = self.shell("run", manifest, *arguments)
         assert "Traceback" not in done.err, done.err
-        results = self.shell.folder / f"{Path(manifest).stem}.results.json"
+        results = self.shell.directory / f"{Path(manifest).stem}.results.json"
         return done, check_results(results) if results.exists() else {}
 
     def ran(self, *arguments: str | Path, **options: Any) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def desk(shell: Shell) -> Iterator[Desk]:
     with Backend() as world:
         world.add_pairs((workflow, project) for workflow in ("w-1", "w-2") for project in ("p-1", "p-2"))
         with Sandbox(world, key=KEY) as server:
-            shell.at(server.base_url)
+            shell.use_api(server.base_url)
             yield Desk(shell, world)
 
 
@@ -210,7 +210,7 @@ def test_what_makes_no_sense_is_refused(desk: Desk, once_per: str, arguments: tu
 def test_a_renamed_file_is_refused_until_it_says_what_it_is(desk: Desk) -> None:
     manifest = desk.shell.manifest(A, B, once_per="forever")
     desk.ran()
-    renamed = manifest.rename(desk.shell.folder / "weekly.yaml")
+    renamed = manifest.rename(desk.shell.directory / "weekly.yaml")
     done, record = desk.run(manifest="weekly.yaml")
     assert (done.code, record, desk.world.created) == (4, {}, 2)
     assert "2 of its 2 workflow/project pairs were submitted under the name" in done.err
@@ -229,7 +229,7 @@ def test_a_renamed_file_is_refused_until_it_says_what_it_is(desk: Desk) -> None:
 def test_a_folder_may_be_moved_with_its_ledger(desk: Desk) -> None:
     desk.shell.manifest(A, B, path="here/nightly.yaml", once_per="forever")
     desk.ran(manifest="here/nightly.yaml")
-    shutil.move(desk.shell.folder / "here", desk.shell.folder / "there")
+    shutil.move(desk.shell.directory / "here", desk.shell.directory / "there")
     desk.ran(manifest="there/nightly.yaml")
     assert desk.world.created == 2
 
@@ -251,7 +251,7 @@ def test_a_manifest_from_standard_input_needs_a_name(desk: Desk) -> None:
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ}
         return subprocess.run(
             command(["run", "-"]),
-            cwd=desk.shell.folder,
+            cwd=desk.shell.directory,
             env=inherited | desk.shell.environment,
             input=manifest,
             capture_output=True,
@@ -265,7 +265,7 @@ def test_a_manifest_from_standard_input_needs_a_name(desk: Desk) -> None:
     assert "a manifest from standard input must have a name" in nameless.stderr
     assert [piped(f"name: piped\n{text}").returncode for _ in range(2)] == [0, 0]
     assert desk.world.created == 2
-    check_results(desk.shell.folder / "piped.results.json")
+    check_results(desk.shell.directory / "piped.results.json")
 
 
 # Where the record is.
@@ -306,16 +306,16 @@ def test_a_rehearsal_has_a_world_and_a_ledger_of_its_own(desk: Desk) -> None:
     desk.shell.manifest(A, B, once_per="forever")
     desk.ran()
     with refusing_port() as port:
-        desk.shell.at(f"http://127.0.0.1:{port}", key=None)
+        desk.shell.use_api(f"http://127.0.0.1:{port}", key=None)
         desk.shell.environment["PIXXEL_RUNNER_LEDGER"] = "named/elsewhere.db"  # of the real API alone
         assert [desk.shell("run", "nightly.yaml", "--sandbox").code for _ in range(2)] == [0, 0]
-    home = desk.shell.folder / ".pixxel-runner" / "sandbox"
+    home = desk.shell.directory / ".pixxel-runner" / "sandbox"
     assert len((home / "jobs.jsonl").read_text(encoding="utf-8").splitlines()) == 2
-    rehearsed = check_results(desk.shell.folder / "nightly.sandbox.results.json")
+    rehearsed = check_results(desk.shell.directory / "nightly.sandbox.results.json")
     assert (rehearsed["run"]["base_url"], rehearsed["summary"]["created_earlier"]) == ("sandbox", 2)
     shutil.rmtree(home)
     assert desk.shell("run", "nightly.yaml", "--sandbox").code == 0
-    assert check_results(desk.shell.folder / "nightly.sandbox.results.json")["summary"]["created_earlier"] == 0
+    assert check_results(desk.shell.directory / "nightly.sandbox.results.json")["summary"]["created_earlier"] == 0
     assert desk.world.created == 2
 
 
@@ -323,13 +323,13 @@ def test_a_rehearsal_has_a_world_and_a_ledger_of_its_own(desk: Desk) -> None:
 def test_a_results_file_that_is_lost_is_made_again(desk: Desk, harm: str) -> None:
     desk.shell.manifest(A, B, once_per="forever")
     whole = desk.ran()
-    path = desk.shell.folder / "nightly.results.json"
+    path = desk.shell.directory / "nightly.results.json"
     text = path.read_bytes()
     path.unlink()
     if harm != "lost":
         path.write_bytes(text[: len(text) // 2] if harm == "half" else b"")
     assert desk.shell("show", "--results", "again.json").code == 0
-    assert (desk.shell.folder / "again.json").read_bytes() == text
+    assert (desk.shell.directory / "again.json").read_bytes() == text
     done = desk.shell("run", "nightly.yaml")
     assert (done.code, desk.world.created) == (0, 2)
     assert check_results(path)["created"] == whole["created"]
@@ -361,10 +361,10 @@ def test_two_that_wait_for_each_other_buy_once(shell: Shell) -> None:
     shell.manifest(A, once_per="forever")
     gate = threading.Event()
     with WireServer(Stall(gate, then=created("job-1"))) as server:
-        shell.at(server.url)
-        with shell.started("run", "nightly.yaml") as first:
+        shell.use_api(server.url)
+        with shell.start("run", "nightly.yaml") as first:
             server.wait_for_requests(1)
-            with shell.started("run", "nightly.yaml", "--lock-timeout", "60") as second:
+            with shell.start("run", "nightly.yaml", "--lock-timeout", "60") as second:
                 assert shell("run", "nightly.yaml").code == 5
                 gate.set()
                 assert "submitting 1 of 1 jobs of nightly" in first.communicate(timeout=30)[1]

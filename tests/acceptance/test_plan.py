@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from support import disks, ledger_history
 from support import shell as shells
 from support.schemas import loads_strictly
-from support.shell import KEY, Done, Shell
+from support.shell import KEY, CompletedCommand, Shell
 from support.wire import Request, Reset, Script, Stall, WireServer, created, reply
 
 from runner.client.api import ReadOnlyClient
@@ -82,7 +82,7 @@ class Api:
 @contextmanager
 def serving(shell: Shell, api: Api | None = None) -> Iterator[WireServer]:
     with WireServer(choose=api or Api()) as server:
-        shell.at(server.url)
+        shell.use_api(server.url)
         yield server
 
 
@@ -90,18 +90,18 @@ def sent(server: WireServer) -> list[Request]:
     return [request for request in server.requests if request.method == "POST"]
 
 
-def plan(shell: Shell, *arguments: str) -> Done:
+def plan(shell: Shell, *arguments: str) -> CompletedCommand:
     done = shell("plan", "nightly.yaml", *arguments)
     assert "Traceback" not in done.err, done.err
     assert KEY not in done.out + done.err
     return done
 
 
-def document(done: Done) -> dict[str, Any]:
+def document(done: CompletedCommand) -> dict[str, Any]:
     return loads_strictly(done.out)
 
 
-def rows(done: Done) -> dict[str, str]:
+def rows(done: CompletedCommand) -> dict[str, str]:
     """What a table says of each job: what would be done, and why."""
     lines = done.out.split("\n\n")[0].splitlines()[2:]
     return {line.split()[0]: " ".join(line.split()[3:]) for line in lines}
@@ -122,7 +122,7 @@ def files(folder: Path) -> dict[str, bytes | None]:
 
 def test_a_plan_asks_nobody_and_needs_no_key(shell: Shell) -> None:
     with serving(shell) as server:
-        shell.at(server.url, key=None)
+        shell.use_api(server.url, key=None)
         done = plan(shell)
         assert (done.code, server.log.connections) == (0, 0)
     assert rows(done) == {"a": "submit new", "b": "submit new", "c": "submit new"}
@@ -180,7 +180,7 @@ def test_questions_keep_to_the_rate_and_to_so_many_at_a_time(shell: Shell) -> No
     gate = threading.Event()
     shell.manifest(*((f"j{number}", f"w-{number}", "p") for number in range(8)), once_per="forever")
     with serving(shell, Api(estimate=Stall(gate, then=reply(200, b'{"estimated_cost": 1}')))) as server:
-        with shell.started("plan", "nightly.yaml", "--cost", "--concurrency", "3", "--rate", "100/s") as process:
+        with shell.start("plan", "nightly.yaml", "--cost", "--concurrency", "3", "--rate", "100/s") as process:
             server.wait_for_requests(3)
             gate.set()
             process.communicate(timeout=30)
@@ -189,7 +189,7 @@ def test_questions_keep_to_the_rate_and_to_so_many_at_a_time(shell: Shell) -> No
 
 def test_asking_needs_a_key(shell: Shell) -> None:
     with serving(shell) as server:
-        shell.at(server.url, key=None)
+        shell.use_api(server.url, key=None)
         for flag in ("--cost", "--check"):
             done = plan(shell, flag)
             assert (done.code, server.log.connections) == (4, 0)
@@ -308,7 +308,7 @@ def test_there_are_words_for_every_kind_of_job(shell: Shell) -> None:
     jobs = [ledger_history.job(name, f"w-{number}") for number, name in enumerate(names, 1)]
 
     def write(ledger: Ledger) -> None:
-        path = str(shell.folder / "nightly.yaml")
+        path = str(shell.directory / "nightly.yaml")
         run = ledger_history.start_run(ledger, "20261020T010000Z-aaaaaa", jobs, key="forever", path=path)
         for job, outcome in zip(
             jobs,
@@ -318,7 +318,7 @@ def test_there_are_words_for_every_kind_of_job(shell: Shell) -> None:
             ledger_history.send(ledger, run, job, outcome)
 
     written(shell, write)
-    shell.at(ledger_history.API, key=None)
+    shell.use_api(ledger_history.API, key=None)
     done = plan(shell, "--only", "[!z]*", "--again", "made")
     assert (done.code, done.err) == (0, "")
     assert rows(done) == {
@@ -421,9 +421,9 @@ def test_every_format_keeps_names_and_answers_text(shell: Shell, form: str) -> N
 
 def test_a_plan_makes_no_ledger_and_no_folder(shell: Shell) -> None:
     with serving(shell):
-        before = files(shell.folder)
+        before = files(shell.directory)
         assert plan(shell, "--cost", "--check").code == 0
-        assert files(shell.folder) == before == {"nightly.yaml": (shell.folder / "nightly.yaml").read_bytes()}
+        assert files(shell.directory) == before == {"nightly.yaml": (shell.directory / "nightly.yaml").read_bytes()}
 
 
 @pytest.mark.parametrize("flags", [NONE, ("--cost", "--check")])
@@ -432,23 +432,23 @@ def test_a_plan_changes_no_file(shell: Shell, flags: tuple[str, ...]) -> None:
     api.posts = [reply(422)]
     with serving(shell, api):
         assert shell("run", "nightly.yaml").code == 1
-        before = files(shell.folder)
+        before = files(shell.directory)
         assert plan(shell, *flags).code == 0
-        assert files(shell.folder) == before
+        assert files(shell.directory) == before
 
 
 def test_a_plan_while_a_run_goes_and_after_it_was_killed(shell: Shell) -> None:
     api = Api()
     api.posts = [Stall(threading.Event(), then=created("late"))]
     with serving(shell, api) as server:
-        with shell.started("run", "nightly.yaml", "--concurrency", "1") as process:
+        with shell.start("run", "nightly.yaml", "--concurrency", "1") as process:
             server.wait_for_requests(1)
             going = plan(shell)
             process.kill()
-        before = files(shell.folder)
+        before = files(shell.directory)
         assert before[".pixxel-runner/ledger.db-wal"]
         killed = plan(shell)
-        assert files(shell.folder) == before
+        assert files(shell.directory) == before
     assert (going.code, going.out) == (5, "")
     assert f"error: manifest 'nightly' is being run at {server.url} by run " in going.err
     assert killed.code == 0
@@ -495,13 +495,13 @@ def unfinished(shell: Shell, api: Api) -> tuple[str, ...]:
 
 def renamed(shell: Shell, _api: Api) -> tuple[str, ...]:
     assert shell.call("run", "nightly.yaml").code == 0
-    (shell.folder / "nightly.yaml").rename(shell.folder / "daily.yaml")
+    (shell.directory / "nightly.yaml").rename(shell.directory / "daily.yaml")
     return ("daily.yaml",)
 
 
 def twin(shell: Shell, _api: Api) -> tuple[str, ...]:
     assert shell.call("run", "nightly.yaml").code == 0
-    shell.write("other.yaml", "name: nightly\n" + (shell.folder / "nightly.yaml").read_text(encoding="utf-8"))
+    shell.write("other.yaml", "name: nightly\n" + (shell.directory / "nightly.yaml").read_text(encoding="utf-8"))
     return ("other.yaml",)
 
 
@@ -518,7 +518,7 @@ def damaged_ledger(shell: Shell, _api: Api) -> tuple[str, ...]:
 
 
 def no_such_ledger(shell: Shell, _api: Api) -> tuple[str, ...]:
-    return ("nightly.yaml", "--ledger", str(shell.folder / "nowhere.db"))
+    return ("nightly.yaml", "--ledger", str(shell.directory / "nowhere.db"))
 
 
 def in_ci(shell: Shell, _api: Api) -> tuple[str, ...]:
@@ -572,7 +572,7 @@ REFUSALS: Mapping[str, tuple[Callable[[Shell, Api], tuple[str, ...]], int]] = {
 }
 
 
-def error(done: Done) -> list[str]:
+def error(done: CompletedCommand) -> list[str]:
     lines = done.err.splitlines()
     return next(lines[at:] for at, line in enumerate(lines) if line.startswith("error: "))
 
@@ -584,9 +584,9 @@ def test_what_run_would_refuse_is_refused_in_the_same_words(
     api = Api()
     with serving(shell, api) as server:
         arguments = prepare(shell, api)
-        before, posts = files(shell.folder), len(sent(server))
+        before, posts = files(shell.directory), len(sent(server))
         planned = shell.call("plan", *arguments)
-        assert files(shell.folder) == before
+        assert files(shell.directory) == before
         ran = shell.call("run", *arguments, "--hold")
         assert len(sent(server)) == posts
     assert (planned.code, ran.code) == (code, code)
@@ -708,16 +708,16 @@ def test_run_does_what_the_plan_says(
     api = Api()
     with tempfile.TemporaryDirectory() as folder, WireServer(choose=api) as server:
         shell = Shell(Path(folder), {"PIXXEL_RUNNER_CONCURRENCY": "1", "PIXXEL_RUNNER_STOP_AFTER": "0"})
-        shell.at(server.url)
+        shell.use_api(server.url)
         for listed, what, how in before:
             write_manifest(shell, listed, once_per)
             api.posts = [FATES.get(one) or created(f"job-{api.made}-{at}") for at, one in enumerate(what)]
             shell.call("run", "nightly.yaml", "--hold", *how)
         api.posts = []
         write_manifest(shell, now, once_per)
-        known, posts = files(shell.folder), len(sent(server))
+        known, posts = files(shell.directory), len(sent(server))
         planned = shell.call("plan", "nightly.yaml", "--format", "json", *flag)
-        assert (files(shell.folder), len(sent(server))) == (known, posts)
+        assert (files(shell.directory), len(sent(server))) == (known, posts)
         ran = shell.call("run", "nightly.yaml", "--hold", *flag)
         bought = Counter(f"{request.workflow}/{request.project}" for request in sent(server)[posts:])
     if planned.code:

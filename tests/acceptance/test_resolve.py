@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from support import ledger_history
-from support.shell import KEY, Done, Shell
+from support.shell import KEY, CompletedCommand, Shell
 from support.wire import Request, Reset, Script, Stall, WireServer, created, refusing_port, reply
 
 from runner.ledger import lock
@@ -38,7 +38,7 @@ def sandbox(shell: Shell, backend: Backend, *faults: Fault, port: int = 0) -> It
     """Serve a sandbox with the tests' workflows to the shell."""
     backend.add_pairs([(WORKFLOW, PROJECT), ("w-2", PROJECT)])
     with Sandbox(backend, key=KEY, faults=faults, port=port) as server:
-        shell.at(server.base_url)
+        shell.use_api(server.base_url)
         yield server
 
 
@@ -56,11 +56,11 @@ def scripted(shell: Shell, post: Script, jobs: list[dict[str, Any]] | None = Non
         return reply(404) if job is None else reply(200, json.dumps(job).encode())
 
     with WireServer(choose=choose) as server:
-        shell.at(server.url)
+        shell.use_api(server.url)
         yield server
 
 
-def run_in_doubt(shell: Shell, *pairs: tuple[str, str, str], once_per: str = "day") -> Done:
+def run_in_doubt(shell: Shell, *pairs: tuple[str, str, str], once_per: str = "day") -> CompletedCommand:
     """Run a manifest whose jobs end in doubt, without looking them up."""
     shell.manifest(*(pairs or TWO), once_per=once_per)
     done = shell("run", "nightly.yaml", "--hold", "--new" if once_per == "run" else "--hold")
@@ -100,7 +100,7 @@ def test_no_key_is_needed_without_doubts(shell: Shell) -> None:
     with Backend() as backend, sandbox(shell, backend) as server:
         shell.manifest(*TWO)
         assert shell("run", "nightly.yaml").code == 0
-        shell.at(server.base_url, key=None)
+        shell.use_api(server.base_url, key=None)
         assert shell("resolve").code == 0
 
 
@@ -136,7 +136,7 @@ def test_unreadable_list_leaves_jobs_in_doubt(shell: Shell) -> None:
 def test_missing_key_leaves_jobs_in_doubt(shell: Shell) -> None:
     with Backend() as backend, sandbox(shell, backend, RESPONSES_LOST) as server:
         run_in_doubt(shell)
-        shell.at(server.base_url, key=None)
+        shell.use_api(server.base_url, key=None)
         done = shell("resolve")
     assert (done.code, done.out) == (4, "")
     assert "no API key" in done.err
@@ -203,7 +203,7 @@ def test_locked_manifest_is_skipped(shell: Shell) -> None:
     gate = threading.Event()
     with scripted(shell, Stall(gate, created("job-1"))) as server:
         shell.manifest(("field-a", WORKFLOW, PROJECT))
-        with shell.started("run", "nightly.yaml", "--hold") as run:
+        with shell.start("run", "nightly.yaml", "--hold") as run:
             server.wait_for_requests(1)
             lookup, absent = shell("resolve", "--settle", "0"), shell("resolve", "--absent", "field-a")
             gate.set()
@@ -220,7 +220,7 @@ def test_claims_of_a_killed_run_are_looked_up(shell: Shell) -> None:
     listed: list[dict[str, Any]] = [{"id": "job-1", "cost": 12}]
     with scripted(shell, Stall(never, created("job-1")), listed) as server:
         shell.manifest(("field-a", WORKFLOW, PROJECT))
-        with shell.started("run", "nightly.yaml", "--hold") as run:
+        with shell.start("run", "nightly.yaml", "--hold") as run:
             server.wait_for_requests(1)
             run.send_signal(signal.SIGKILL)
             run.wait(60)
@@ -316,7 +316,7 @@ def test_adopt_after_absent_prevents_another_send(shell: Shell) -> None:
         assert shell("resolve", "--absent", "a=b").code == 0
         second = shell("resolve", "--absent", "a=b")
         done = shell("resolve", "--adopt", f"a=b={job.id}")
-        shell.at(server.base_url)
+        shell.use_api(server.base_url)
         assert shell("run", "nightly.yaml").code == 0
         assert backend.created == 1
     assert second.code == 4
@@ -336,12 +336,12 @@ def test_adopt_warns_about_a_much_older_job(shell: Shell) -> None:
 def test_absent_needs_no_key_or_network_and_the_job_is_sent_again(shell: Shell) -> None:
     with scripted(shell, Reset()) as server:
         run_in_doubt(shell)
-        shell.at(server.url, key=None)
+        shell.use_api(server.url, key=None)
         before = len(server.requests)
         done = shell("resolve", "nightly.yaml", "--absent", "field-a")
         assert len(server.requests) == before
         assert done.code == 3  # the other job is still in doubt
-        shell.at(server.url)
+        shell.use_api(server.url)
         shell("run", "nightly.yaml", "--hold")
         assert count_posts(server) == 3
     assert "field-a" in done.out
@@ -410,10 +410,10 @@ def test_manifest_can_be_named_by_file_or_name(shell: Shell) -> None:
         run_in_doubt(shell)
         shell.manifest(("x", "w-2", PROJECT), path="other.yaml")
         shell("run", "other.yaml", "--hold")
-        results = [shell("resolve", target) for target in ("other", "other.yaml", str(shell.folder / "other.yaml"))]
+        results = [shell("resolve", target) for target in ("other", "other.yaml", str(shell.directory / "other.yaml"))]
         shell.write("other.yaml", "jobs: [")
         results.append(shell("resolve", "other.yaml"))
-        (shell.folder / "other.yaml").unlink()
+        (shell.directory / "other.yaml").unlink()
         results.append(shell("resolve", "other.yaml"))
         unknown = shell("resolve", "othr")
     assert {done.code for done in results} == {3}
@@ -435,15 +435,15 @@ def test_doubts_at_another_api_are_mentioned_and_left_alone(shell: Shell) -> Non
 
 def test_missing_ledger_is_not_created(shell: Shell) -> None:
     with refusing_port() as port:
-        shell.at(f"http://127.0.0.1:{port}")
+        shell.use_api(f"http://127.0.0.1:{port}")
         done = shell("resolve")
     assert done.code == 4
     assert "there is no ledger at" in done.err
-    assert list(shell.folder.iterdir()) == []
+    assert list(shell.directory.iterdir()) == []
 
 
 def test_sandbox_has_its_own_doubts(shell: Shell) -> None:
-    path = shell.folder / ".pixxel-runner" / "sandbox" / "ledger.db"
+    path = shell.directory / ".pixxel-runner" / "sandbox" / "ledger.db"
     path.parent.mkdir(parents=True)
     create_ledger(path)
     with Ledger(path) as ledger:

@@ -18,7 +18,7 @@ import pytest
 from support.certs import Certificates
 from support.schemas import check_results
 from support.wire import (
-    PATIENCE,
+    TIMEOUT,
     Close,
     Request,
     Reset,
@@ -73,7 +73,7 @@ class Workspace:
             return self.finish(process)
 
     def finish(self, process: subprocess.Popen[str]) -> CompletedRun:
-        out, err = process.communicate(timeout=3 * PATIENCE)
+        out, err = process.communicate(timeout=3 * TIMEOUT)
         path = self.directory / "m.results.json"
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         assert KEY not in f"{out}{err}{text}"

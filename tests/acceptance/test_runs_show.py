@@ -114,7 +114,7 @@ def test_missing_ledger_is_not_created(shell: Shell, command: list[str]) -> None
     done = shell(*command)
     assert (done.code, done.out) == (4, "")
     assert "there is no ledger at" in done.err
-    assert list(shell.folder.iterdir()) == []
+    assert list(shell.directory.iterdir()) == []
 
 
 def test_directory_is_not_a_ledger(shell: Shell) -> None:
@@ -148,7 +148,7 @@ def test_sandbox_run_is_listed_without_network(shell: Shell) -> None:
     shell.manifest(*PAIRS)
     assert shell("run", "nightly.yaml", "--sandbox").code == 0
     with refusing_port() as port:
-        shell.at(f"http://127.0.0.1:{port}", key=None)
+        shell.use_api(f"http://127.0.0.1:{port}", key=None)
         listed, shown = shell("runs", "nightly.yaml", "--sandbox"), shell("show", "--sandbox")
     assert (listed.code, shown.code) == (0, 0)
     assert listed.out.splitlines()[-1].split()[-4:] == ["3", "0", "0", "30"]
@@ -197,15 +197,15 @@ def test_empty_ledger_has_nothing_to_show(shell: Shell) -> None:
 def test_json_is_the_results_file_and_can_be_written_again(shell: Shell) -> None:
     scripts: dict[str, Script] = {"p-1": created("job-1"), "p-2": reply(422), "p-3": Reset(creates=True)}
     with WireServer(choose=lambda request: scripts[request.project]) as server:
-        shell.at(server.url)
+        shell.use_api(server.url)
         shell.manifest(*PAIRS)
         assert shell("run", "nightly.yaml", "--hold").code == 3
-    written = (shell.folder / "nightly.results.json").read_text(encoding="utf-8")
+    written = (shell.directory / "nightly.results.json").read_text(encoding="utf-8")
     done = shell("show", "--format", "json", "--results", "again.json")
     assert (done.code, done.out) == (0, written)
-    assert (shell.folder / "again.json").read_text(encoding="utf-8") == written
+    assert (shell.directory / "again.json").read_text(encoding="utf-8") == written
     assert "results: again.json" in done.err
-    check_results(shell.folder / "again.json")
+    check_results(shell.directory / "again.json")
 
 
 def test_show_includes_later_decisions(shell: Shell) -> None:
@@ -226,9 +226,9 @@ def test_results_file_that_cannot_be_written(shell: Shell) -> None:
 def test_run_in_progress_shows_its_results_so_far(shell: Shell) -> None:
     gate = threading.Event()
     with WireServer(created("job-1"), Stall(gate, created("job-2"))) as server:
-        shell.at(server.url)
+        shell.use_api(server.url)
         shell.manifest(*PAIRS)
-        with shell.started("run", "nightly.yaml", "--concurrency", "1") as run:
+        with shell.start("run", "nightly.yaml", "--concurrency", "1") as run:
             server.wait_for_requests(2)
             shown, listed = shell("show"), json.loads(shell("runs", "--format", "json").out)
             gate.set()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from support import shell as shells
 from support.schemas import check_results
-from support.shell import KEY, Done, Shell
+from support.shell import KEY, CompletedCommand, Shell
 from support.wire import Request, Reset, Script, Stall, WireServer, created, reply
 
 from runner.ledger import lock
@@ -47,13 +47,13 @@ class Workspace:
     shell: Shell
     backend: Backend
 
-    def __call__(self, *arguments: str) -> Done:
+    def __call__(self, *arguments: str) -> CompletedCommand:
         done = self.shell.call(*arguments)
         assert KEY not in done.out + done.err
         return done
 
     def results(self, stem: str) -> Any:
-        return check_results(self.shell.folder / f"{stem}.results.json")
+        return check_results(self.shell.directory / f"{stem}.results.json")
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def workspace(shell: Shell) -> Iterator[Workspace]:
     with Backend() as backend:
         backend.add_pairs((workflow, project) for workflow in ("w-1", "w-2") for project in ("p-1", "p-2"))
         with Sandbox(backend, key=KEY) as server:
-            shell.at(server.base_url)
+            shell.use_api(server.base_url)
             yield Workspace(shell, backend)
 
 
@@ -116,9 +116,9 @@ def test_conflicting_outputs_are_rejected_before_anything_is_sent(
 
 
 def test_results_option_takes_a_directory(workspace: Workspace) -> None:
-    (workspace.shell.folder / "out").mkdir()
+    (workspace.shell.directory / "out").mkdir()
     assert workspace("run", "jobs", "--results", "out").code == 0
-    assert sorted(path.name for path in (workspace.shell.folder / "out").iterdir()) == [
+    assert sorted(path.name for path in (workspace.shell.directory / "out").iterdir()) == [
         "a.results.json",
         "b.results.json",
     ]
@@ -137,7 +137,7 @@ def test_results_option_takes_a_directory(workspace: Workspace) -> None:
 def test_each_manifest_must_exist_and_be_named_once(
     workspace: Workspace, command: str, arguments: tuple[str, ...], message: str
 ) -> None:
-    (workspace.shell.folder / "empty").mkdir()
+    (workspace.shell.directory / "empty").mkdir()
     done = workspace(command, *arguments)
     assert (done.code, workspace.backend.created) == (2, 0)
     assert message in done.err
@@ -155,14 +155,14 @@ def test_directory_means_its_yaml_files_and_ignored_files_are_reported(workspace
 
 @pytest.mark.parametrize("command", ["run", "plan", "validate"])
 def test_pipe_in_a_directory_is_rejected_without_blocking(workspace: Workspace, command: str) -> None:
-    os.mkfifo(workspace.shell.folder / "jobs" / "z.yaml")
+    os.mkfifo(workspace.shell.directory / "jobs" / "z.yaml")
     done = workspace(command, "jobs")
     assert (done.code, workspace.backend.created) == (2, 0)
     assert "jobs/z.yaml is not a regular file" in done.err
 
 
 def test_locked_manifest_does_not_stop_the_others_and_the_worst_exit_code_wins(workspace: Workspace) -> None:
-    folder = workspace.shell.folder / "jobs"
+    folder = workspace.shell.directory / "jobs"
     (folder / ".pixxel-runner").mkdir()
     ledger = folder / ".pixxel-runner" / "ledger.db"
     create_ledger(ledger)
@@ -182,10 +182,10 @@ def test_doubt_is_the_worst_exit_code(shell: Shell) -> None:
 
     shell.manifest(("late", "w-9", "p-1"), path="jobs/c.yaml")
     with WireServer(choose=lambda request: reply(404) if request.workflow == "w-9" else choose(request)) as server:
-        shell.at(server.url)
+        shell.use_api(server.url)
         done = shell("run", "jobs", "--hold")
     assert done.code == 3
-    assert [check_results(shell.folder / f"{stem}.results.json")["summary"]["not_created"] for stem in "abc"] == [
+    assert [check_results(shell.directory / f"{stem}.results.json")["summary"]["not_created"] for stem in "abc"] == [
         0,
         0,
         1,
@@ -194,7 +194,7 @@ def test_doubt_is_the_worst_exit_code(shell: Shell) -> None:
 
 def test_api_failure_ends_all_manifests(shell: Shell) -> None:
     with WireServer(choose=lambda _: reply(401)) as server:
-        shell.at(server.url)
+        shell.use_api(server.url)
         done = shell("run", "jobs", "--concurrency", "1")
     assert done.code == 4
     assert len(server.requests) == 1
@@ -202,15 +202,15 @@ def test_api_failure_ends_all_manifests(shell: Shell) -> None:
         "jobs/b.yaml not started: an earlier manifest did not complete. To run: pixxel-runner run jobs/b.yaml"
         in done.err
     )
-    assert not (shell.folder / "b.results.json").exists()
+    assert not (shell.directory / "b.results.json").exists()
 
 
 def test_ctrl_c_ends_all_manifests_and_reports_those_that_ran(shell: Shell) -> None:
     stall = Stall(threading.Event())
     shell.manifest(("first", "w-1", "p-9"), path="jobs/0.yaml")
     with WireServer(created("job-1"), stall) as server:
-        shell.at(server.url)
-        with shell.started("run", "jobs", "--hold", "--concurrency", "1") as process:
+        shell.use_api(server.url)
+        with shell.start("run", "jobs", "--hold", "--concurrency", "1") as process:
             server.wait_for_requests(2)
             process.send_signal(signal.SIGINT)
             process.send_signal(signal.SIGINT)
@@ -218,8 +218,8 @@ def test_ctrl_c_ends_all_manifests_and_reports_those_that_ran(shell: Shell) -> N
     assert process.returncode == 130
     assert "0: 1 job: 1 created" in out
     assert "jobs/b.yaml not started: an earlier manifest did not complete. To run: pixxel-runner run jobs/b.yaml" in err
-    assert check_results(shell.folder / "0.results.json")["summary"]["created"] == 1
-    assert check_results(shell.folder / "a.results.json")["summary"]["in_doubt"] == 1
+    assert check_results(shell.directory / "0.results.json")["summary"]["created"] == 1
+    assert check_results(shell.directory / "a.results.json")["summary"]["in_doubt"] == 1
     assert {request.project for request in server.requests} <= {"p-9", "p-1"}
 
 
@@ -239,7 +239,7 @@ def test_json_lists_every_manifest_even_a_single_one(workspace: Workspace) -> No
     assert [document["manifest"]["name"] for document in plan["plans"]] == ["a", "b"]
     run = json.loads(workspace("run", "jobs", "--format", "json").out)
     assert [document["run"]["manifest"]["name"] for document in run["runs"]] == ["a", "b"]
-    (workspace.shell.folder / "jobs" / "a.yaml").unlink()
+    (workspace.shell.directory / "jobs" / "a.yaml").unlink()
     assert len(json.loads(workspace("run", "jobs", "--format", "json").out)["runs"]) == 1
 
 
@@ -274,15 +274,15 @@ def test_each_command_writes_reports_and_prints_its_table(workspace: Workspace, 
     )
     assert done.code == 0, done.err
     assert done.out.splitlines()[0].startswith("job ")
-    assert len((workspace.shell.folder / "a.csv").read_text("utf-8").splitlines()) == 3
-    assert json.loads((workspace.shell.folder / "a.json").read_text("utf-8"))["version"] == 1
-    assert (workspace.shell.folder / "a.md").read_text("utf-8").endswith("\n")
+    assert len((workspace.shell.directory / "a.csv").read_text("utf-8").splitlines()) == 3
+    assert json.loads((workspace.shell.directory / "a.json").read_text("utf-8"))["version"] == 1
+    assert (workspace.shell.directory / "a.md").read_text("utf-8").endswith("\n")
 
 
 def test_quiet_still_writes_reports(workspace: Workspace) -> None:
     done = workspace("run", "jobs", "--quiet", "--report", "markdown=all.md")
     assert (done.code, done.out, done.err) == (0, "", "")
-    assert "3 jobs: 3 created" in (workspace.shell.folder / "all.md").read_text("utf-8")
+    assert "3 jobs: 3 created" in (workspace.shell.directory / "all.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("value", ["csv", "csv=", "=a.csv", "pdf=a.pdf"])
@@ -298,7 +298,7 @@ NEEDED = ("jobs/.pixxel-runner/ledger.db", "jobs/.pixxel-runner/ledger.db-wal", 
 @pytest.mark.parametrize("target", [*NEEDED, "jobs/a.yaml", "key", "linked.yaml"])
 @pytest.mark.parametrize("command", ["run", "plan", "show", "status"])
 def test_report_never_overwrites_a_needed_file(workspace: Workspace, command: str, target: str) -> None:
-    folder = workspace.shell.folder
+    folder = workspace.shell.directory
     assert workspace("run", "jobs/a.yaml").code == 0
     workspace.shell.write("key", KEY).chmod(0o600)
     (folder / "linked.yaml").hardlink_to(folder / "jobs" / "a.yaml")
@@ -329,7 +329,7 @@ def test_again_rejects_a_name_in_two_manifests(workspace: Workspace) -> None:
 
 
 def test_hard_link_to_a_manifest_is_rejected(workspace: Workspace) -> None:
-    (workspace.shell.folder / "jobs" / "z.yaml").hardlink_to(workspace.shell.folder / "jobs" / "a.yaml")
+    (workspace.shell.directory / "jobs" / "z.yaml").hardlink_to(workspace.shell.directory / "jobs" / "a.yaml")
     done = workspace("run", "jobs")
     assert (done.code, workspace.backend.created) == (2, 0)
     assert "jobs/z.yaml is the same file as jobs/a.yaml" in done.err
@@ -338,13 +338,13 @@ def test_hard_link_to_a_manifest_is_rejected(workspace: Workspace) -> None:
 def test_manifest_that_did_not_run_keeps_its_last_run_in_prometheus(workspace: Workspace) -> None:
     report = ("--report", "prometheus=all.prom", "--quiet")
     assert workspace("run", "jobs", *report).code == 0
-    first = (workspace.shell.folder / "all.prom").read_text("utf-8")
-    text = (workspace.shell.folder / "jobs" / "b.yaml").read_text("utf-8")
+    first = (workspace.shell.directory / "all.prom").read_text("utf-8")
+    text = (workspace.shell.directory / "jobs" / "b.yaml").read_text("utf-8")
     workspace.shell.write("jobs/b.yaml", text.replace("version: 1", "version: 1\nmax_cost: 0") + PAIR)
     done = workspace("run", "jobs", *report)
     assert done.code == 4
     assert done.err.count("\n") == 1
-    second = (workspace.shell.folder / "all.prom").read_text("utf-8")
+    second = (workspace.shell.directory / "all.prom").read_text("utf-8")
     finished = [line for line in first.splitlines() if "run_end_timestamp" in line and 'manifest="b"' in line]
     assert len(finished) == 1
     assert finished[0] in second.splitlines()

@@ -20,7 +20,7 @@ from support import shell as shells
 from support.schemas import check_results
 from support.shell import KEY, Shell
 from support.terminal import read_terminal, run_on_terminal
-from support.wire import PATIENCE, Request, Reset, Script, Stall, WireServer, created, reply
+from support.wire import TIMEOUT, Request, Reset, Script, Stall, WireServer, created, reply
 
 from runner.cli.signals import SignalHandler
 from runner.client.api import ApiClient
@@ -100,7 +100,7 @@ class Backend(dict[str, Script]):
 @contextmanager
 def serving(shell: Shell, api: Backend) -> Iterator[WireServer]:
     with WireServer(choose=api) as server:
-        shell.at(server.url)
+        shell.use_api(server.url)
         yield server
 
 
@@ -118,9 +118,9 @@ def read_until(process: subprocess.Popen[str], text: str) -> None:
 
 
 def finish(shell: Shell, process: subprocess.Popen[str]) -> tuple[int, str, str, dict[str, Any]]:
-    out, err = process.communicate(timeout=3 * PATIENCE)
+    out, err = process.communicate(timeout=3 * TIMEOUT)
     assert "Traceback" not in err
-    path = shell.folder / "nightly.results.json"
+    path = shell.directory / "nightly.results.json"
     code = process.returncode
     return 128 - code if code < 0 else code, out, err, check_results(path) if path.exists() else {}
 
@@ -147,7 +147,7 @@ ABORTED = {"j0": INTERRUPTED, "j1": INTERRUPTED, "j2": "interrupted"}
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_lets_requests_in_flight_finish(shell: Shell, signum: int, code: int) -> None:
     gate = threading.Event()
-    with serving(shell, Backend(stalled(gate))) as server, shell.started("run", "nightly.yaml") as process:
+    with serving(shell, Backend(stalled(gate))) as server, shell.start("run", "nightly.yaml") as process:
         server.wait_for_requests(2)
         process.send_signal(signum)
         read_until(process, f"stopping: interrupted by {signal.Signals(signum).name}; waiting for requests in flight")
@@ -164,7 +164,7 @@ def test_signal_lets_requests_in_flight_finish(shell: Shell, signum: int, code: 
 
 def test_requests_unfinished_after_the_grace_period_are_in_doubt_and_found_by_the_next_run(shell: Shell) -> None:
     with serving(shell, Backend(stalled(threading.Event()))) as server:
-        with shell.started("run", "nightly.yaml") as process:
+        with shell.start("run", "nightly.yaml") as process:
             server.wait_for_requests(2)
             process.send_signal(signal.SIGTERM)
             start = time.monotonic()
@@ -177,7 +177,7 @@ def test_requests_unfinished_after_the_grace_period_are_in_doubt_and_found_by_th
         created_ids = {f"job-of-{request.project}" for request in server.created}
         second = shell("run", "nightly.yaml", "--only", "j0", "--only", "j1")
     assert (second.code, sent_projects(server)) == (0, ["p-0", "p-1"])
-    results = check_results(shell.folder / "nightly.results.json")
+    results = check_results(shell.directory / "nightly.results.json")
     assert {job["job"]["id"] for job in results["created"]} == created_ids == {"job-of-p-0", "job-of-p-1"}
 
 
@@ -191,7 +191,7 @@ def test_second_signal_ends_the_grace_period_and_the_first_sets_the_exit_code(
     set_program(monkeypatch, "-c", PATIENT_COMMAND)
     with (
         serving(shell, Backend(stalled(threading.Event()))) as server,
-        shell.started("run", "nightly.yaml") as process,
+        shell.start("run", "nightly.yaml") as process,
     ):
         server.wait_for_requests(2)
         process.send_signal(signals[0])
@@ -207,13 +207,13 @@ def test_second_signal_ends_the_grace_period_and_the_first_sets_the_exit_code(
 def test_hangup_loses_no_more_than_a_kill(shell: Shell) -> None:
     gate = threading.Event()
     with serving(shell, Backend(stalled(gate))) as server:
-        with shell.started("run", "nightly.yaml") as process:
+        with shell.start("run", "nightly.yaml") as process:
             server.wait_for_requests(2)
             process.send_signal(signal.SIGHUP)
-            assert process.wait(PATIENCE) in (-signal.SIGHUP, 128 + signal.SIGHUP)
+            assert process.wait(TIMEOUT) in (-signal.SIGHUP, 128 + signal.SIGHUP)
         gate.set()
         second = shell("run", "nightly.yaml")
-        results = check_results(shell.folder / "nightly.results.json")
+        results = check_results(shell.directory / "nightly.results.json")
     # Both jobs exist, in different projects, and the API does not say which is whose. The third is sent now.
     assert (second.code, sent_projects(server), set(outcomes(results).values())) == (
         0,
@@ -241,8 +241,8 @@ def test_ctrl_c_on_a_terminal(shell: Shell, *, twice: bool) -> None:
         else:
             gate.set()
         output = read_terminal(tty, None)
-        assert process.wait(PATIENCE) == 130
-    results = check_results(shell.folder / "nightly.results.json")
+        assert process.wait(TIMEOUT) == 130
+    results = check_results(shell.directory / "nightly.results.json")
     assert outcomes(results) == (ABORTED if twice else {"j0": "created", "j1": "created", "j2": "interrupted"})
     assert results["run"]["state"] == "interrupted"
     assert "the run was interrupted: interrupted by SIGINT" in output
@@ -264,7 +264,7 @@ def test_signal_aborts_a_stalled_lookup_at_the_end_of_a_run(
 ) -> None:
     shell.manifest(*pairs(*workflows), once_per="forever")
     api = Backend({f"p-{number}": Reset(creates=True) for number in range(3)}, Stall(threading.Event()))
-    with serving(shell, api) as server, shell.started("run", "nightly.yaml") as process:
+    with serving(shell, api) as server, shell.start("run", "nightly.yaml") as process:
         server.wait_for_requests(len(workflows) + 1)
         process.send_signal(signum)
         start = time.monotonic()
@@ -278,7 +278,7 @@ def test_signal_aborts_a_stalled_lookup_at_the_end_of_a_run(
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_ends_the_wait_between_lookups(shell: Shell, signum: int, code: int) -> None:
     shell.manifest(*pairs("w-1"), once_per="forever")
-    with serving(shell, Backend({"p-0": Reset()})) as server, shell.started("run", "nightly.yaml") as process:
+    with serving(shell, Backend({"p-0": Reset()})) as server, shell.start("run", "nightly.yaml") as process:
         read_until(process, "for up to 29 s")
         process.send_signal(signum)
         start = time.monotonic()
@@ -297,9 +297,9 @@ def test_signal_aborts_a_stalled_lookup_at_the_start_of_a_run(shell: Shell, sign
     with serving(shell, api) as server:
         shell.manifest(*pairs("w-1"), once_per="forever")
         assert shell("run", "nightly.yaml", "--hold").code == 3
-        (shell.folder / "nightly.results.json").unlink()
+        (shell.directory / "nightly.results.json").unlink()
         api.listing = Stall(threading.Event())
-        with shell.started("run", "nightly.yaml") as process:
+        with shell.start("run", "nightly.yaml") as process:
             server.wait_for_requests(2)
             process.send_signal(signum)
             start = time.monotonic()
@@ -320,7 +320,7 @@ def test_signal_ends_the_wait_for_the_lock(
     with serving(shell, Backend({})) as server:
         with (
             lock.hold(shell.ledger, server.url, "nightly", timeout=0, activity="this test"),
-            shell.started("run", "nightly.yaml", "--lock-timeout", "60") as process,
+            shell.start("run", "nightly.yaml", "--lock-timeout", "60") as process,
         ):
             read_until(process, "waiting for the lock")
             process.send_signal(signum)

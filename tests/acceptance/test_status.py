@@ -23,9 +23,9 @@ import pytest
 from support import disks, ledger_history
 from support import shell as shells
 from support.schemas import check_results, loads_strictly
-from support.shell import KEY, Done, Shell
+from support.shell import KEY, CompletedCommand, Shell
 from support.terminal import read_terminal, run_on_terminal
-from support.wire import PATIENCE, Drip, Request, Reset, Script, Stall, WireServer, created, refusing_port, reply
+from support.wire import TIMEOUT, Drip, Request, Reset, Script, Stall, WireServer, created, refusing_port, reply
 
 from runner.core.models import Job
 from runner.core.text import display_width
@@ -108,7 +108,7 @@ class Api:
 def serving(shell: Shell, api: Api, port: int = 0) -> Iterator[WireServer]:
     """Serve the API to the shell. Fails if it was asked to create any job but those that `run` may create."""
     with WireServer(choose=api, port=port) as server:
-        shell.at(server.url)
+        shell.use_api(server.url)
         yield server
     assert sorted(request.project for request in server.requests if request.method != "GET") == sorted(
         api.expected_projects
@@ -128,7 +128,7 @@ def write_run(shell: Shell, api: str, jobs: Sequence[Job] = JOBS, run_id: str = 
         shell.ledger.parent.mkdir()
         create_ledger(shell.ledger)
     with Ledger(shell.ledger) as ledger:
-        path = str(shell.folder / f"{name}.yaml")
+        path = str(shell.directory / f"{name}.yaml")
         run = ledger_history.start_run(ledger, run_id, jobs, api=api, manifest=name, path=path)
         for job in jobs:
             job_id = f"job-of-{job.project_id}"
@@ -142,19 +142,19 @@ def write_run(shell: Shell, api: str, jobs: Sequence[Job] = JOBS, run_id: str = 
 
 def write_results(shell: Shell) -> Path:
     """Write the results file of the ledger's last run."""
-    path = shell.folder / "nightly.results.json"
+    path = shell.directory / "nightly.results.json"
     with Ledger(shell.ledger) as ledger:
         results_file.write(summary.summarize(record.load_record(ledger, next(ledger.runs()))), path)
     return path
 
 
-def submit(shell: Shell, api: Api, *arguments: str) -> Done:
+def submit(shell: Shell, api: Api, *arguments: str) -> CompletedCommand:
     """Run the manifest, which creates all three jobs."""
     api.expected_projects = [job.project_id for job in JOBS]
     return shell("run", "nightly.yaml", *arguments)
 
 
-def statuses(done: Done) -> dict[str, str]:
+def statuses(done: CompletedCommand) -> dict[str, str]:
     """The status column of the table, by job."""
     titles, _, *lines = done.out.partition("\n\n")[0].splitlines()
     column = titles.index("status")
@@ -249,13 +249,13 @@ def test_run_in_progress_shows_its_jobs_so_far(shell: Shell) -> None:
     gate, api = threading.Event(), Api()
     api.posts["p-c"] = Stall(gate, then=created(C))
     api.expected_projects = [job.project_id for job in JOBS]
-    with serving(shell, api) as server, shell.started("run", "nightly.yaml", "--verbose") as process:
+    with serving(shell, api) as server, shell.start("run", "nightly.yaml", "--verbose") as process:
         for _ in range(2):
             read_until(process, ": created")
         server.wait_for_requests(3)
         done = shell("status")
         gate.set()
-        process.communicate(timeout=PATIENCE)
+        process.communicate(timeout=TIMEOUT)
     assert statuses(done) == {"field-a": "running", "field-b": "running"}
     assert "is in progress; these are its jobs so far; locked by" in done.err
     assert "in doubt" not in done.out
@@ -268,12 +268,12 @@ def test_results_file_works_without_a_ledger(shell: Shell) -> None:
     with serving(shell, Api(a="completed")) as server:
         write_run(shell, server.url)
         path = write_results(shell)
-        elsewhere = Shell(shell.folder / "elsewhere", shell.environment)
+        elsewhere = Shell(shell.directory / "elsewhere", shell.environment)
         elsewhere.write("r.json", path.read_text(encoding="utf-8"))
         done = elsewhere("status", "r.json")
         assert get_paths(server) == ALL
     assert statuses(done) == {"field-a": "completed", "field-b": "running", "field-c": "running"}
-    assert [item.name for item in elsewhere.folder.iterdir()] == ["r.json"]
+    assert [item.name for item in elsewhere.directory.iterdir()] == ["r.json"]
 
 
 def test_base_url_in_a_results_file_is_never_contacted(shell: Shell) -> None:
@@ -314,7 +314,7 @@ def test_run_at_another_api_sends_no_request(shell: Shell) -> None:
 
 def test_sandbox_jobs_are_found_from_another_directory(shell: Shell) -> None:
     shell.manifest(*((job.name, job.workflow_id, job.project_id) for job in JOBS), path="sub/nightly.yaml")
-    subdirectory = Shell(shell.folder / "sub")
+    subdirectory = Shell(shell.directory / "sub")
     assert subdirectory("run", "nightly.yaml", "--sandbox").code == 0
     for done in (
         subdirectory("status", "--sandbox"),
@@ -323,7 +323,7 @@ def test_sandbox_jobs_are_found_from_another_directory(shell: Shell) -> None:
     ):
         assert done.code == 0, done.err
         assert set(statuses(done).values()) <= {"pending", "running", "completed"}
-    assert not (shell.folder / ".pixxel-runner").exists()
+    assert not (shell.directory / ".pixxel-runner").exists()
 
 
 # How many requests
@@ -338,7 +338,7 @@ def test_one_request_per_workflow(shell: Shell) -> None:
         return reply(200, json.dumps({"jobs": listed}).encode())
 
     with WireServer(choose=choose) as server:
-        shell.at(server.url)
+        shell.use_api(server.url)
         write_run(shell, server.url, jobs)
         done = shell("status")
         assert get_paths(server) == sorted(f"w-{n}/jobs" for n in range(20))
@@ -354,7 +354,7 @@ def test_final_statuses_are_saved_and_not_requested_again(shell: Shell) -> None:
         first = shell("status")
         before = get_paths(server)
         assert before == sorted([*ALL, f"w-1/jobs/{B}"])
-        shell.at(server.url, key=None)
+        shell.use_api(server.url, key=None)
         second, show, show_results = shell("status"), shell("show"), shell("show", "--results", "again.json")
         wait = shell("status", "--wait", "--format", "json")
         from_file = shell("status", "nightly.results.json")  # older than the ledger
@@ -365,7 +365,7 @@ def test_final_statuses_are_saved_and_not_requested_again(shell: Shell) -> None:
     assert (first.code, second.code, show.code, show_results.code, wait.code) == (1, 1, 0, 0, 1)
     assert first.out == second.out == from_file.out
     assert statuses(show) == {"field-a": "completed", "field-b": "failed", "field-c": "cancelled"}
-    results = check_results(shell.folder / "again.json")
+    results = check_results(shell.directory / "again.json")
     assert [job["job"]["status"] for job in results["created"]] == ["completed", "failed", "cancelled"]
     assert results["created"][1]["job"]["tasks"][0]["err_msg"] == "no imagery"
     assert all(job["seen_at"] for job in results["created"])
@@ -375,7 +375,7 @@ def test_final_statuses_are_saved_and_not_requested_again(shell: Shell) -> None:
 
 def test_read_only_ledger_is_read(shell: Shell) -> None:
     api = Api("completed", "running running completed")
-    with disks.mounted(shell.folder / "disk") as disk, serving(shell, api) as server:
+    with disks.mounted(shell.directory / "disk") as disk, serving(shell, api) as server:
         workspace = Shell(disk.root, shell.environment)
         write_run(workspace, server.url)
         with disk.read_only():
@@ -455,7 +455,7 @@ def test_unreachable_api_is_exit_4(shell: Shell) -> None:
 def test_missing_key_sends_no_request(shell: Shell) -> None:
     with serving(shell, Api()) as server:
         write_run(shell, server.url)
-        shell.at(server.url, key=None)
+        shell.use_api(server.url, key=None)
         done = shell("status")
         assert (done.code, done.out, server.log.connections) == (4, "", 0)
     assert "no API key" in done.err
@@ -628,13 +628,13 @@ def test_wait_survives_a_restart_of_the_server(shell: Shell) -> None:
     with refusing_port() as port, ExitStack() as stack:
         server = stack.enter_context(serving(shell, api, port))
         write_run(shell, server.url)
-        with shell.started("status", "--wait", "--attempts", "1") as process:
+        with shell.start("status", "--wait", "--attempts", "1") as process:
             read_until(process, "field-c: running")
             stack.close()
             read_until(process, "field-c: status unknown: cannot connect")
             api.statuses = {job_id: ["completed"] for job_id in (A, B, C)}
             with serving(shell, api, port) as restarted:
-                out, err = process.communicate(timeout=PATIENCE)
+                out, err = process.communicate(timeout=TIMEOUT)
                 assert get_paths(restarted) == ALL
     assert (process.returncode, out.count("completed")) == (0, 4)
     assert "field-a: completed" in err
@@ -646,10 +646,10 @@ def test_second_wait_continues_after_a_kill(shell: Shell) -> None:
     shell.environment["PAUSE"] = "600"
     with serving(shell, api) as server:
         write_run(shell, server.url)
-        with shell.started("status", "--wait") as process:
+        with shell.start("status", "--wait") as process:
             read_until(process, "field-c: running")
             process.kill()
-            process.wait(PATIENCE)
+            process.wait(TIMEOUT)
         before = len(get_paths(server))
         shell.environment["PAUSE"] = "0.01"
         done = shell("status", "--wait")
@@ -670,12 +670,12 @@ def test_signal_ends_the_wait_and_jobs_continue(shell: Shell, phase: str, signum
     shell.environment["PAUSE"] = "600"
     with serving(shell, api) as server:
         write_run(shell, server.url)
-        with shell.started("status", "--wait") as process:
+        with shell.start("status", "--wait") as process:
             output = read_until(process, "field-c: running") if phase == "between polls" else ""
             server.wait_for_requests(2)
             process.send_signal(signum)
             start = time.monotonic()
-            out, err = process.communicate(timeout=PATIENCE)
+            out, err = process.communicate(timeout=TIMEOUT)
             assert time.monotonic() - start < SOON
         assert len(server.requests) == 2
     assert (process.returncode, out) == (code, "")
@@ -727,7 +727,7 @@ def wait_on_terminal(shell: Shell, size: tuple[int, int], *arguments: str) -> tu
         text = read_terminal(tty)
         assert process.stdout is not None
         out = process.stdout.read().decode()
-        code = process.wait(PATIENCE)
+        code = process.wait(TIMEOUT)
     screen = Screen(*size)
     screen.show(text.partition(f"run {RUN} of")[0])  # messages after the table may wrap
     return screen, code, out
@@ -763,11 +763,11 @@ def test_active_jobs_come_first_in_a_truncated_table(shell: Shell) -> None:
         return reply(200, json.dumps({"jobs": listed}).encode())
 
     with WireServer(choose=choose) as server:
-        shell.at(server.url)
+        shell.use_api(server.url)
         write_run(shell, server.url, jobs)
         with run_on_terminal(shell, "status", "--wait", size=(60, 10), out=subprocess.PIPE) as (process, tty):
             text = read_terminal(tty)
-            assert process.wait(PATIENCE) == 0
+            assert process.wait(TIMEOUT) == 0
     screen = Screen(60, 10)
     first, second, third = text.split("\x1b[J")
     screen.show(first)
@@ -847,7 +847,7 @@ def test_ctrl_c_ends_the_wait_and_jobs_continue(shell: Shell) -> None:
             read_terminal(tty, "3 jobs: 3 running")
             os.write(tty, b"\x03")
             text = read_terminal(tty)
-            assert process.wait(PATIENCE) == 130
+            assert process.wait(TIMEOUT) == 130
         assert get_paths(server) == ALL
     assert f"stopped waiting; the jobs continue at the API. To wait again: pixxel-runner status {RUN} --wait" in text
     assert "Traceback" not in text
@@ -859,7 +859,7 @@ def test_ctrl_c_ends_the_wait_and_jobs_continue(shell: Shell) -> None:
 def test_run_wait_updates_the_results_file(shell: Shell) -> None:
     api, path = (
         Api("running completed", "running completed", "running completed"),
-        shell.folder / "nightly.results.json",
+        shell.directory / "nightly.results.json",
     )
     snapshots: list[dict[str, Any]] = []
     api.before_get = lambda: snapshots.append(check_results(path))
@@ -902,7 +902,7 @@ def test_run_wait_exit_codes(
         done = submit(shell, api, "--wait", "--quiet", *arguments)
     assert (done.code, done.out) == (code, "")
     assert message in done.err
-    assert len(check_results(shell.folder / "nightly.results.json")["created"]) == 3
+    assert len(check_results(shell.directory / "nightly.results.json")["created"]) == 3
 
 
 def test_doubt_outranks_failed_jobs_in_the_exit_code(shell: Shell) -> None:
@@ -938,11 +938,11 @@ def test_lock_is_released_while_waiting(shell: Shell) -> None:
     done = reply(200, b'{"id": "%b", "status": "completed"}' % C.encode())
     api = Api("completed", "completed", instead={C: Stall(gate, then=done)})
     api.expected_projects = [job.project_id for job in JOBS]
-    with serving(shell, api) as server, shell.started("run", "nightly.yaml", "--wait") as process:
+    with serving(shell, api) as server, shell.start("run", "nightly.yaml", "--wait") as process:
         server.wait_for_requests(5)
         second = shell("run", "nightly.yaml")
         gate.set()
-        process.communicate(timeout=PATIENCE)
+        process.communicate(timeout=TIMEOUT)
     assert (second.code, process.returncode) == (0, 0)
     assert "nothing to submit of nightly" in second.err
 
@@ -952,17 +952,17 @@ def test_signal_during_run_wait_keeps_the_results(shell: Shell, signum: int, cod
     api = Api("completed")
     api.expected_projects = [job.project_id for job in JOBS]
     shell.environment["PAUSE"] = "600"
-    with serving(shell, api) as server, shell.started("run", "nightly.yaml", "--wait") as process:
+    with serving(shell, api) as server, shell.start("run", "nightly.yaml", "--wait") as process:
         read_until(process, "field-c: running")
         process.send_signal(signum)
         start = time.monotonic()
-        out, err = process.communicate(timeout=PATIENCE)
+        out, err = process.communicate(timeout=TIMEOUT)
         assert time.monotonic() - start < SOON
         assert len(server.requests) == 5
     assert process.returncode == code
     assert "the jobs continue at the API. To wait again: pixxel-runner status nightly.yaml --wait" in err
     assert "3 jobs: 3 created, 0 not created, 0 in doubt, 0 skipped" in out
-    results = check_results(shell.folder / "nightly.results.json")
+    results = check_results(shell.directory / "nightly.results.json")
     assert results["run"]["state"] == "completed"
     assert [bool(job["seen_at"]) for job in results["created"]] == [True, False, False]
 
@@ -975,7 +975,7 @@ def test_run_wait_on_a_terminal_prints_the_run_table_after_the_live_one(shell: S
         run_on_terminal(shell, "run", "nightly.yaml", "--wait", size=(100, 40)) as (process, tty),
     ):
         text = read_terminal(tty)
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(TIMEOUT) == 0
     assert text.count("\x1b[J") == 1
     assert "3 jobs: 3 completed · cost 30" in text
     assert "3 jobs: 3 created, 0 not created, 0 in doubt, 0 skipped" in text.rpartition("3 jobs: 3 completed")[2]

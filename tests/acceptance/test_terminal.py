@@ -24,7 +24,7 @@ from support import shell as shells
 from support.pages import Page
 from support.shell import Shell
 from support.terminal import read_terminal, resize, run_on_terminal, terminal_environment
-from support.wire import PATIENCE, Request, Script, Stall, WireServer, created, reply
+from support.wire import TIMEOUT, Request, Script, Stall, WireServer, created, reply
 
 from runner.cli import progress, terminal
 from runner.core.text import display_width
@@ -82,13 +82,13 @@ def render(text: str, columns: int, rows: int = 40) -> list[str]:
 def stderr_of_run(shell: Shell, columns: int, *arguments: str) -> str:
     """Everything that a run writes to stderr, which is a terminal."""
     with WireServer(choose=Api(is_open=True)) as server:
-        shell.at(server.url)
+        shell.use_api(server.url)
         with run_on_terminal(shell, "run", "nightly.yaml", *arguments, size=(columns, 24), out=subprocess.DEVNULL) as (
             process,
             tty,
         ):
             text = read_terminal(tty)
-            assert process.wait(PATIENCE) == 1
+            assert process.wait(TIMEOUT) == 1
     return text
 
 
@@ -163,7 +163,7 @@ def test_resized_terminal_that_truncates_lines_keeps_the_lines_above(shell: Shel
     shell.environment["XTERM_VERSION"] = "XTerm(379)"
     api = Api(is_open=False)
     with WireServer(choose=api) as server:
-        shell.at(server.url)
+        shell.use_api(server.url)
         with run_on_terminal(shell, "run", "nightly.yaml", "--verbose", out=subprocess.DEVNULL) as (process, tty):
             before = read_terminal(tty, "0.0/s")
             api.gates[0].set()
@@ -174,7 +174,7 @@ def test_resized_terminal_that_truncates_lines_keeps_the_lines_above(shell: Shel
             for gate in api.gates:
                 gate.set()
             after = read_terminal(tty)
-            assert process.wait(PATIENCE) == 1
+            assert process.wait(TIMEOUT) == 1
     emulator = pyte.Screen(80, 60)
     stream = pyte.Stream(emulator)
     stream.feed(before)
@@ -243,7 +243,7 @@ class Tmux:
 
 def wait_until(condition: Callable[[], bool]) -> None:
     """Poll a condition: a terminal does not report when it has drawn its input."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < end
 
@@ -271,9 +271,9 @@ def test_tmux_resize_during_a_run_leaves_no_partial_bar(
 ) -> None:
     api = Api(is_open=False)
     with WireServer(choose=api) as server:
-        shell.at(server.url)
+        shell.use_api(server.url)
         window = tmux(
-            terminal_environment(shell), shells.command(["run", shell.folder / "nightly.yaml", "--format", "csv"])
+            terminal_environment(shell), shells.command(["run", shell.directory / "nightly.yaml", "--format", "csv"])
         )
         window.wait_for("0/6")
         window.resize(30)
@@ -292,7 +292,7 @@ def test_tmux_resize_during_a_run_leaves_no_partial_bar(
 def test_tmux_resize_leaves_no_old_table_line(
     shell: Shell, tmux: Callable[[dict[str, str], Sequence[str]], Tmux], mode: str
 ) -> None:
-    pipe = shell.folder / "pipe"
+    pipe = shell.directory / "pipe"
     os.mkfifo(pipe)
     words = ["alpha"] if mode == "inline" else ["alpha", "beta", "gamma"]
     window = tmux(terminal_environment(shell), [sys.executable, "-P", "-c", REDRAW_PROGRAM, str(pipe), mode, *words])

@@ -82,7 +82,7 @@ def test_requests_of_all_commands_conform_to_the_description(options: list[str],
     shell = Shell(tmp_path)
     shell.manifest(("a", "w:1", "p-1"), ("b", "w-é", "'p?&=#%2F'"))
     with run_prism(*options) as mock:
-        shell.at(mock.url)
+        shell.use_api(mock.url)
         codes = [
             shell.call(*command).code
             for command in (

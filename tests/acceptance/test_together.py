@@ -22,8 +22,8 @@ from typing import Self
 import pytest
 from support import shell as shells
 from support.schemas import check_results
-from support.shell import Done, Shell
-from support.wire import PATIENCE, Request, Reset, Script, Stall, WireServer, created, reply
+from support.shell import CompletedCommand, Shell
+from support.wire import TIMEOUT, Request, Reset, Script, Stall, WireServer, created, reply
 
 from runner.ledger import connect, lock
 from runner.ledger.store import Ledger
@@ -93,7 +93,7 @@ def gate() -> threading.Event:
 @pytest.fixture
 def server(shell: Shell, backend: Backend) -> Iterator[WireServer]:
     with WireServer(choose=backend) as one:
-        shell.at(one.url)
+        shell.use_api(one.url)
         yield one
 
 
@@ -118,10 +118,10 @@ def jobs_of(*projects: str) -> list[str]:
     return sorted(f"job-1-of-{project}" for project in projects)
 
 
-def finished(process: subprocess.Popen[str], within: float = 3 * PATIENCE) -> Done:
+def finished(process: subprocess.Popen[str], within: float = 3 * TIMEOUT) -> CompletedCommand:
     out, err = process.communicate(timeout=within)
     assert not any(word in err for word in ("Traceback", "bug:", "Exception")), err
-    return Done(process.returncode, out, err)
+    return CompletedCommand(process.returncode, out, err)
 
 
 def read_until(process: subprocess.Popen[str], word: str) -> None:
@@ -154,7 +154,7 @@ class Crowd:
     def start(self, *arguments: str | Path) -> None:
         ends = (self._ready_end, self._word)
         self._shell.environment |= {"READY": str(ends[0]), "WORD": str(ends[1])}
-        self.processes.append(self._stack.enter_context(self._shell.started(*arguments, pass_fds=ends)))
+        self.processes.append(self._stack.enter_context(self._shell.start(*arguments, pass_fds=ends)))
         del self._shell.environment["READY"]
 
     def release(self) -> None:
@@ -164,7 +164,7 @@ class Crowd:
         os.close(self._word_end)
         self._open.remove(self._word_end)
 
-    def finish(self) -> list[Done]:
+    def finish(self) -> list[CompletedCommand]:
         return [finished(process) for process in self.processes]
 
 
@@ -189,7 +189,7 @@ def ended(processes: Sequence[subprocess.Popen[str]], but: int) -> list[subproce
     for thread in threads:
         thread.start()
     for _ in processes[but:]:
-        assert done.acquire(timeout=3 * PATIENCE)
+        assert done.acquire(timeout=3 * TIMEOUT)
     return [process for process in processes if process.returncode is None]
 
 
@@ -242,7 +242,7 @@ def test_ten_at_once_that_wait_find_nothing_to_do(shell: Shell, server: WireServ
     assert sum("nothing to submit" in one.err for one in done) == TEN - 1
     assert all("4 created" in one.out for one in done)
     assert (made(server), on_record(shell.ledger)) == (PROJECTS, jobs_of(*PROJECTS))
-    assert check_results(shell.folder / "nightly.results.json")["summary"]["created"] == len(JOBS)
+    assert check_results(shell.directory / "nightly.results.json")["summary"]["created"] == len(JOBS)
 
 
 def test_a_new_run_each_time_is_what_once_per_run_means(shell: Shell, server: WireServer, crowd: Crowd) -> None:
@@ -259,7 +259,7 @@ def test_a_holder_that_is_suspended_keeps_the_lock(
     shell: Shell, server: WireServer, backend: Backend, gate: threading.Event
 ) -> None:
     stall(backend, gate, *PROJECTS)
-    with shell.started("run", "nightly.yaml") as process:
+    with shell.start("run", "nightly.yaml") as process:
         server.wait_for_requests(2)
         process.send_signal(signal.SIGSTOP)
         refused = shell("run", "nightly.yaml")
@@ -294,7 +294,7 @@ def test_manifests_that_are_run_for_the_first_time_at_once(shell: Shell, server:
 def test_two_manifests_send_jobs_of_one_workflow_into_one_ledger(
     shell: Shell, server: WireServer, backend: Backend, gate: threading.Event, crowd: Crowd
 ) -> None:
-    ledger = shell.folder / "kept.db"
+    ledger = shell.directory / "kept.db"
     connect.create_ledger(ledger)
     ours, theirs = [f"a-{number}" for number in range(5)], [f"b-{number}" for number in range(5)]
     write(shell, "ours", *(("w-1", project) for project in ours))
@@ -308,7 +308,7 @@ def test_two_manifests_send_jobs_of_one_workflow_into_one_ledger(
     assert [one.code for one in crowd.finish()] == [0, 0]
     assert (made(server), on_record(ledger)) == ([*ours, *theirs], jobs_of(*ours, *theirs))
     for name, projects in (("ours", ours), ("theirs", theirs)):
-        record = check_results(shell.folder / f"{name}.results.json")
+        record = check_results(shell.directory / f"{name}.results.json")
         assert [job["job"]["id"] for job in record["created"]] == jobs_of(*projects)
 
 
@@ -329,7 +329,7 @@ def test_a_look_up_does_not_take_what_another_manifest_is_sending(
     write(shell, "theirs", ("w-1", "b"))
     backend.scripts["a"] = Reset(creates=True)
     stall(backend, gate, "b")
-    with shell.started("run", "theirs.yaml") as process:
+    with shell.start("run", "theirs.yaml") as process:
         server.wait_for(what=lambda log: bool(log.created))
         assert shell("run", "ours.yaml", "--settle", "0").code == 3
         gate.set()
@@ -347,14 +347,14 @@ def test_a_ci_that_asks_twice_gets_the_record_at_once(
 ) -> None:
     """SIGINT, then SIGTERM; the SIGKILL that would come later finds nobody."""
     stall(backend, gate, *PROJECTS)
-    with shell.started("run", "nightly.yaml") as process:
+    with shell.start("run", "nightly.yaml") as process:
         server.wait_for_requests(2)
         process.send_signal(signal.SIGINT)
         read_until(process, "stopping")
         process.send_signal(signal.SIGTERM)
         done = finished(process, SOON)
     assert done.code == 130
-    record = check_results(shell.folder / "nightly.results.json")
+    record = check_results(shell.directory / "nightly.results.json")
     assert record["run"]["state"] == "interrupted"
     assert {error["name"]: error["outcome"] for error in record["errors"]} == {"j0": "in_doubt", "j1": "in_doubt"}
     assert [skipped["name"] for skipped in record["skipped"]] == ["j2", "j3"]
@@ -379,13 +379,13 @@ def test_two_signals_that_come_together_are_both_heard(
         process.send_signal(signal.SIGINT)
     assert {finished(process, SOON).code for process in crowd.processes} <= {130, 143}
     for name in names:
-        assert len(check_results(shell.folder / f"{name}.results.json")["errors"]) == 1
+        assert len(check_results(shell.directory / f"{name}.results.json")["errors"]) == 1
 
 
 @contextmanager
 def killed(shell: Shell, server: WireServer, *before: int) -> Iterator[subprocess.Popen[str]]:
     """A run that is killed with SIGKILL while two sends are in flight, perhaps after another signal."""
-    with shell.started("run", "nightly.yaml") as process:
+    with shell.start("run", "nightly.yaml") as process:
         server.wait_for_requests(2)
         for signum in before:
             process.send_signal(signum)
@@ -404,7 +404,7 @@ def test_sigkill_frees_the_lock_and_forgets_nothing(
         refused = shell("run", "nightly.yaml")
         assert refused.code == 5
         assert f"pid {process.pid} on" in refused.err
-    assert not (shell.folder / "nightly.results.json").exists()
+    assert not (shell.directory / "nightly.results.json").exists()
     check_the_next_run(shell, server, backend, gate)
 
 
@@ -413,7 +413,7 @@ def test_one_that_waits_goes_on_where_the_killed_one_ended(
 ) -> None:
     stall(backend, gate, *PROJECTS[:2])
     with killed(shell, server), ExitStack() as stack:
-        waiting = [stack.enter_context(shell.started("run", "nightly.yaml", "--lock-timeout", "60")) for _ in "ab"]
+        waiting = [stack.enter_context(shell.start("run", "nightly.yaml", "--lock-timeout", "60")) for _ in "ab"]
         over = stack.pop_all()
     with over:
         assert [finished(process).code for process in waiting] == [0, 0]
@@ -427,7 +427,7 @@ def check_the_next_run(shell: Shell, server: WireServer, backend: Backend, gate:
     done = shell("run", "nightly.yaml")
     assert done.code == 0, done.err
     assert (made(server), on_record(shell.ledger)) == (PROJECTS, jobs_of(*PROJECTS))
-    record = check_results(shell.folder / "nightly.results.json")
+    record = check_results(shell.directory / "nightly.results.json")
     assert [job["recovered"] for job in record["created"]] == [True, True, False, False]
     assert shell("run", "nightly.yaml").code == 0
     assert made(server) == PROJECTS

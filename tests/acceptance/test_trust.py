@@ -27,7 +27,7 @@ from support.certs import Certificates
 from support.disks import PAGE, Disk
 from support.schemas import check_results, loads_strictly
 from support.shell import KEY, Shell
-from support.wire import Half, Reply, Request, Script, Stall, WireServer, created, reply
+from support.wire import Reply, Request, Script, Stall, Truncated, WireServer, created, reply
 
 from runner import reports
 
@@ -58,7 +58,7 @@ def test_nothing_is_sent_to_an_untrusted_server_and_the_reason_is_shown(
     shell: Shell, certificates: Certificates, name: str, message: str, hint: str
 ) -> None:
     with WireServer(tls=getattr(certificates, name)) as server:
-        shell.at(server.url)
+        shell.use_api(server.url)
         done = shell.call("run", "nightly.yaml", "--ca-bundle", certificates.bundle)
         assert done.code == 4
         assert message in done.err
@@ -68,14 +68,14 @@ def test_nothing_is_sent_to_an_untrusted_server_and_the_reason_is_shown(
             other = shell.call(command, "nightly.yaml", "--ca-bundle", certificates.bundle)
             assert command == "status" or message in other.out + other.err
         assert (server.requests, server.log.connections > 0) == ([], True)
-    results = check_results(shell.folder / "nightly.results.json")
+    results = check_results(shell.directory / "nightly.results.json")
     assert {error["kind"] for error in results["errors"]} == {"untrusted"}
     assert results["summary"]["in_doubt"] == 0
 
 
 def test_private_authority_is_trusted_by_following_the_hint(shell: Shell, certificates: Certificates) -> None:
     with WireServer(tls=certificates.good) as server:
-        shell.at(server.url)
+        shell.use_api(server.url)
         first = shell.call("run", "nightly.yaml")
         assert (first.code, server.requests) == (4, [])
         assert "unable to get local issuer certificate" in first.err
@@ -90,7 +90,7 @@ def test_ca_bundle_can_be_a_pipe(shell: Shell, certificates: Certificates) -> No
     with os.fdopen(reader), os.fdopen(writer, "wb") as pipe, WireServer(tls=certificates.good) as server:
         pipe.write(Path(certificates.bundle).read_bytes())
         pipe.close()
-        shell.at(server.url)
+        shell.use_api(server.url)
         done = shell.call("run", "nightly.yaml", "--ca-bundle", f"/dev/fd/{reader}")
         assert (done.code, len(server.created)) == (0, len(JOBS)), done.err
 
@@ -101,11 +101,11 @@ def test_ipv6_loopback_bypasses_the_proxy(shell: Shell) -> None:
     except OSError:
         pytest.skip("no IPv6 loopback here")
     with server, WireServer() as proxy:
-        shell.at(server.url)
+        shell.use_api(server.url)
         shell.environment |= {"HTTP_PROXY": proxy.url, "HTTPS_PROXY": proxy.url}
         assert shell.call("run", "nightly.yaml").code == 0
         assert (len(server.created), proxy.log.connections) == (len(JOBS), 0)
-    assert check_results(shell.folder / "nightly.results.json")["run"]["base_url"] == f"http://[::1]:{server.port}"
+    assert check_results(shell.directory / "nightly.results.json")["run"]["base_url"] == f"http://[::1]:{server.port}"
 
 
 # Proxies
@@ -125,7 +125,7 @@ PASSWORD = "pass-word-of-the-proxy"
 )
 def test_proxy_without_a_tunnel_gets_no_key_and_creates_nothing(shell: Shell, script: Script, message: str) -> None:
     with WireServer(choose=lambda _: script) as proxy:
-        shell.at("https://api.example")
+        shell.use_api("https://api.example")
         shell.environment |= {
             "HTTPS_PROXY": proxy.url.replace("//", f"//user:{PASSWORD}@"),
             "PIXXEL_RUNNER_TIMEOUT": "0.5",
@@ -137,7 +137,7 @@ def test_proxy_without_a_tunnel_gets_no_key_and_creates_nothing(shell: Shell, sc
     assert {request.method for request in proxy.requests} == {"CONNECT"}
     assert KEY not in repr(proxy.requests)
     assert not any(text in done.out + done.err for text in ("\x1b", "\n::"))
-    output = done.out + done.err + "".join(path.read_text("latin-1") for path in files(shell.folder))
+    output = done.out + done.err + "".join(path.read_text("latin-1") for path in files(shell.directory))
     assert PASSWORD not in output
 
 
@@ -153,10 +153,10 @@ ECHOES: dict[str, Script] = {
     "page": reply(502, f"<pre>Authorization: {KEY}</pre>".encode(), [("X-Request-Id", KEY), ("Date", KEY)]),
     "redirect": reply(302, headers=[("Location", f"https://evil.example/?key={KEY}")]),
     "pause": reply(429, headers=[("Retry-After", KEY)]),
-    "no response": Half(f"you said: Authorization: {KEY}\r\n".encode()),
-    "no headers": Half(f"HTTP/1.1 200 OK\r\n{KEY}".encode()),
-    "no status": Half(f"HTTP/1.1 {KEY} OK\r\n\r\n".encode()),
-    "no length": Half(f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{KEY}\r\n".encode()),
+    "no response": Truncated(f"you said: Authorization: {KEY}\r\n".encode()),
+    "no headers": Truncated(f"HTTP/1.1 200 OK\r\n{KEY}".encode()),
+    "no status": Truncated(f"HTTP/1.1 {KEY} OK\r\n\r\n".encode()),
+    "no length": Truncated(f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{KEY}\r\n".encode()),
     "unknown encoding": reply(200, b"x", [("Content-Encoding", KEY)]),
 }
 
@@ -166,7 +166,7 @@ def test_key_echoed_by_a_server_is_never_printed_or_written(shell: Shell, script
     shell.environment |= {"PIXXEL_RUNNER_MAX_PAUSE": "0", "GITHUB_STEP_SUMMARY": "step.md"}
     arguments = [f"--report={name}=report.{name}" for name in reports.RUN_FORMATS]
     with WireServer(choose=lambda _: script) as server:
-        shell.at(server.url)
+        shell.use_api(server.url)
         shell.call("run", "nightly.yaml", "--verbose", "--hold", *arguments)
         assert server.requests
         for command in (
@@ -177,7 +177,7 @@ def test_key_echoed_by_a_server_is_never_printed_or_written(shell: Shell, script
         ):
             shell.call(*command)
         shell.call("resolve", "nightly.yaml", "--settle", "0")
-    assert len(files(shell.folder)) > len(reports.RUN_FORMATS)
+    assert len(files(shell.directory)) > len(reports.RUN_FORMATS)
 
 
 @pytest.mark.parametrize("key", [KEY + "/with+slashes/==", f'{KEY}"quoted\\"', f"{KEY}<&>", f"Bearer {KEY}"])
@@ -185,7 +185,7 @@ def test_key_with_special_characters_is_redacted_when_escaped(shell: Shell, key:
     error = {"error": {"message": f"bad key {key}"}}
     bodies = [json.dumps(error), json.dumps(error).replace("/", r"\/")]
     with WireServer(choose=lambda request: reply(422, bodies[request.project == "p-1"].encode())) as server:
-        shell.at(server.url, key)
+        shell.use_api(server.url, key)
         done = shell.call("run", "nightly.yaml")
         assert {request.headers["authorization"] for request in server.requests} == {key}
     assert "bad key ********" in done.out
@@ -196,9 +196,9 @@ def test_netrc_is_ignored_and_no_process_argument_contains_the_key(shell: Shell)
     netrc.chmod(0o600)
     gate = threading.Event()
     with WireServer(choose=lambda request: Stall(gate, then=created(f"job-{request.project}"))) as server:
-        shell.at(server.url)
+        shell.use_api(server.url)
         shell.environment["NETRC"] = str(netrc)
-        with shell.started("run", "nightly.yaml", "--verbose") as process:
+        with shell.start("run", "nightly.yaml", "--verbose") as process:
             server.wait_for_requests(1)
             if sys.platform == "linux":
                 for task in Path(f"/proc/{process.pid}").glob("task/*"):
@@ -231,7 +231,7 @@ def test_traceback_of_a_bug_contains_no_key_and_no_workflow_command(
         "command",
         lambda arguments: [sys.executable, "-P", "-X", "dev", "-c", BUGGY_COMMAND, *map(str, arguments)],
     )
-    shell.at("http://127.0.0.1:9")
+    shell.use_api("http://127.0.0.1:9")
     shell.environment["PIXXEL_RUNNER_DEBUG"] = "1"
     done = shell("run", "nightly.yaml")
     assert done.code == 70
@@ -264,10 +264,10 @@ MISLEADING_URLS = [
 @pytest.mark.parametrize("url", MISLEADING_URLS)
 def test_misleading_base_url_is_rejected(shell: Shell, url: str) -> None:
     for source in ("option", "environment"):
-        shell.at(url if source == "environment" else "https://api.example")
+        shell.use_api(url if source == "environment" else "https://api.example")
         done = shell.call("run", "nightly.yaml", *(["--base-url", url] if source == "option" else []))
         assert (done.code, done.out) == (2, "")
-        assert not (shell.folder / "nightly.results.json").exists()
+        assert not (shell.directory / "nightly.results.json").exists()
 
 
 # Text from the API and from manifests
@@ -390,7 +390,7 @@ CHECKERS: dict[str, Callable[[str], Any]] = {
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_reports_stay_well_formed_with_hostile_text_from_the_api(shell: Shell, text: str) -> None:
     assert set(CHECKERS) == set(reports.RUN_FORMATS)
-    summary = shell.folder / "step.md"
+    summary = shell.directory / "step.md"
     shell.environment["GITHUB_STEP_SUMMARY"] = str(summary)
     jobs = "".join(
         f"  - {{name: {json.dumps(manifest_name(text, number))}, workflow_id: w-{number}, project_id: p-{number}, "
@@ -399,7 +399,7 @@ def test_reports_stay_well_formed_with_hostile_text_from_the_api(shell: Shell, t
     )
     shell.write("nightly.yaml", f"version: 1\nonce_per: forever\njobs:\n{jobs}")
     with WireServer(choose=hostile_api(text)) as server:
-        shell.at(server.url)
+        shell.use_api(server.url)
         for command, arguments in {
             "plan": ["plan", "nightly.yaml", "--cost", "--check"],
             "run": ["run", "nightly.yaml", "--verbose"],
@@ -407,7 +407,7 @@ def test_reports_stay_well_formed_with_hostile_text_from_the_api(shell: Shell, t
             "show": ["show"],
         }.items():
             formats = reports.PLAN_FORMATS if command == "plan" else reports.RUN_FORMATS
-            paths = {name: shell.folder / f"{command}.{name}" for name in formats}
+            paths = {name: shell.directory / f"{command}.{name}" for name in formats}
             done = shell.call(*arguments, *(f"--report={name}={path}" for name, path in paths.items()))
             assert done.code in (0, 1, 4 if command == "plan" else 0), done.err[-2000:]
             assert not CONTROL_CHARACTERS.search(done.err.replace("\n", ""))
@@ -440,14 +440,14 @@ def test_full_disk_loses_only_the_reports(shell: Shell, disk: Disk, free: int) -
     paths = {name: disk.root / f"report.{name}" for name in reports.RUN_FORMATS}
     for path in paths.values():
         path.write_text("previous report\n", encoding="ascii")
-    summary = shell.folder / "step.md"
+    summary = shell.directory / "step.md"
     summary.symlink_to("/dev/full")
     shell.environment["GITHUB_STEP_SUMMARY"] = str(summary)
     arguments = [f"--report={name}={path}" for name, path in paths.items()]
     gate = threading.Event()
     with WireServer(choose=lambda request: Stall(gate, then=created(f"job-{request.project}"))) as server:
-        shell.at(server.url)
-        with shell.started("run", "nightly.yaml", *arguments) as process:
+        shell.use_api(server.url)
+        with shell.start("run", "nightly.yaml", *arguments) as process:
             server.wait_for_requests(1)
             disk.fill(but=free)
             gate.set()
@@ -463,7 +463,7 @@ def test_full_disk_loses_only_the_reports(shell: Shell, disk: Disk, free: int) -
         if not is_previous:
             check_output(name, path.read_text(encoding="utf-8"))
     assert {path.name for path in disk.root.iterdir()} == {path.name for path in paths.values()}
-    assert len(check_results(shell.folder / "nightly.results.json")["created"]) == len(JOBS)
+    assert len(check_results(shell.directory / "nightly.results.json")["created"]) == len(JOBS)
     del shell.environment["GITHUB_STEP_SUMMARY"]
     assert shell.call("show", *arguments).code == 0
     for name, path in paths.items():
@@ -471,21 +471,21 @@ def test_full_disk_loses_only_the_reports(shell: Shell, disk: Disk, free: int) -
 
 
 def test_step_summary_that_is_an_unread_pipe_does_not_block_the_run(shell: Shell) -> None:
-    os.mkfifo(shell.folder / "step")
+    os.mkfifo(shell.directory / "step")
     shell.environment["GITHUB_STEP_SUMMARY"] = "step"
     with WireServer() as server:
-        shell.at(server.url)
+        shell.use_api(server.url)
         done = shell("run", "nightly.yaml", "--format", "github")
     assert done.code == 4
     assert "GITHUB_STEP_SUMMARY step cannot be written" in done.err
-    assert len(check_results(shell.folder / "nightly.results.json")["created"]) == len(JOBS)
+    assert len(check_results(shell.directory / "nightly.results.json")["created"]) == len(JOBS)
 
 
 def test_commands_reject_a_state_directory_of_another_user(shell: Shell) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can give files away")
     with WireServer() as server:
-        shell.at(server.url)
+        shell.use_api(server.url)
         assert shell.call("run", "nightly.yaml").code == 0
         os.chown(shell.ledger.parent, 65534, 65534)
         commands = [[command, "nightly.yaml"] for command in ("run", "plan", "status", "resolve")]

@@ -100,11 +100,11 @@ def seeds() -> Iterator[bytes]:
 def base_ledger() -> BaseLedger:
     """One of each thing that a ledger holds, made once in a process."""
     shell = Shell(Path(tempfile.mkdtemp(prefix="fuzz-")))
-    atexit.register(shutil.rmtree, shell.folder, ignore_errors=True)
+    atexit.register(shutil.rmtree, shell.directory, ignore_errors=True)
     shell.write("nightly.yaml", "version: 1\njobs:\n" + "".join(
         f"- {{name: j-{number}, workflow_id: w-{number % 3}, project_id: p-{number}}}\n" for number in range(8)
     ))  # fmt: skip
-    path = shell.folder / ".pixxel-runner" / "sandbox" / "ledger.db"
+    path = shell.directory / ".pixxel-runner" / "sandbox" / "ledger.db"
     shell.call("run", "nightly.yaml", "--sandbox", "--only", "j-0")
     jobs = [ledger_history.job(f"j-{number}", f"w-{number % 3}", f"p-{number}", team="agri") for number in range(8)]
     with Ledger(path) as ledger:
@@ -128,7 +128,7 @@ def base_ledger() -> BaseLedger:
                 f"{manifest}-9", b"{}", 1, ledger_history.THEN, recovered=True, assigned=False, candidates=("x",)
             )
             ledger.resolve([Decision(doubt.id, found, None, "me", ledger_history.THEN, "found", "found")])
-    return BaseLedger(shell.folder, path.read_bytes())
+    return BaseLedger(shell.directory, path.read_bytes())
 
 
 def damage_bytes(whole: bytes, data: bytes) -> bytes:

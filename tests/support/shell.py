@@ -26,7 +26,7 @@ ZONE = f"Etc/GMT{datetime.now(UTC).hour - 12:+d}"
 
 
 @dataclass(frozen=True)
-class Done:
+class CompletedCommand:
     """A process that has ended."""
 
     code: int
@@ -38,15 +38,15 @@ class Done:
 class Shell:
     """A folder, and the environment of a person who works there."""
 
-    folder: Path
+    directory: Path
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def ledger(self) -> Path:
-        return self.folder / ".pixxel-runner" / "ledger.db"
+        return self.directory / ".pixxel-runner" / "ledger.db"
 
     def write(self, path: str, text: str) -> Path:
-        target = self.folder / path
+        target = self.directory / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
         return target
@@ -56,23 +56,23 @@ class Shell:
         jobs = "".join(f"  - {{name: {name}, workflow_id: {w}, project_id: {p}}}\n" for name, w, p in pairs)
         return self.write(path, f"version: 1\nonce_per: {once_per}\ntimezone: {ZONE}\njobs:\n{jobs}")
 
-    def at(self, base_url: str, key: str | None = KEY) -> None:
+    def use_api(self, base_url: str, key: str | None = KEY) -> None:
         """Work with an API from now on; without a key with None."""
         self.environment["PIXXEL_BASE_URL"] = base_url
         self.environment.pop("PIXXEL_API_KEY", None)
         if key is not None:
             self.environment["PIXXEL_API_KEY"] = key
 
-    def __call__(self, *arguments: str | Path, **streams: Any) -> Done:
-        with self.started(*arguments, **streams) as process:
+    def __call__(self, *arguments: str | Path, **streams: Any) -> CompletedCommand:
+        with self.start(*arguments, **streams) as process:
             out, err = process.communicate(timeout=60)
-        return Done(process.returncode, out or "", err or "")
+        return CompletedCommand(process.returncode, out or "", err or "")
 
-    def call(self, *arguments: str) -> Done:
+    def call(self, *arguments: str) -> CompletedCommand:
         """The command in this process, which is much quicker than one of its own: without a signal, or a terminal."""
         out, err = io.StringIO(), io.StringIO()
         with (
-            contextlib.chdir(self.folder),
+            contextlib.chdir(self.directory),
             patch.dict(os.environ, self.environment, clear=True),
             redirect_stdout(out),
             redirect_stderr(err),
@@ -80,17 +80,17 @@ class Shell:
             code = main(list(arguments))
         assert "bug:" not in err.getvalue(), err.getvalue()
         assert not canary.find_key(out.getvalue() + err.getvalue())
-        return Done(code, out.getvalue(), err.getvalue())
+        return CompletedCommand(code, out.getvalue(), err.getvalue())
 
     @contextmanager
-    def started(self, *arguments: str | Path, **streams: Any) -> Iterator[subprocess.Popen[str]]:
+    def start(self, *arguments: str | Path, **streams: Any) -> Iterator[subprocess.Popen[str]]:
         """A process that is killed at the end, if it has not ended by then."""
         kept = ("PATH", "HOME", "PYTHONPATH", "COVERAGE_PROCESS_CONFIG")
         inherited = {name: os.environ[name] for name in kept if name in os.environ}
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
         with subprocess.Popen(
             command(arguments),
-            cwd=self.folder,
+            cwd=self.directory,
             env={**inherited, **self.environment},
             stdin=subprocess.DEVNULL,
             encoding="utf-8",
@@ -106,13 +106,13 @@ def command(arguments: Sequence[str | Path]) -> list[str]:
     return [sys.executable, "-m", "runner", *map(str, arguments)]
 
 
-def at_noon(manifest: str) -> str:
+def set_noon_timezone(manifest: str) -> str:
     """A manifest with ZONE as its time zone."""
     text, replaced = re.subn(r"(?m)^timezone: [\w/]+", f"timezone: {ZONE}", manifest)
     assert replaced == 1
     return text
 
 
-def unwatched() -> dict[str, str]:
+def environment_without_coverage() -> dict[str, str]:
     """The environment of a process that coverage stays out of: of what it imports, and of how it ends."""
     return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_PROCESS_")}

@@ -17,7 +17,7 @@ from typing import IO
 
 from support import shell as shells
 from support.shell import Shell
-from support.wire import PATIENCE
+from support.wire import TIMEOUT
 
 # A program in the foreground of the terminal that is its standard input: Ctrl-C that is typed there reaches it.
 _IN_FOREGROUND = """
@@ -36,7 +36,7 @@ def run_on_terminal(
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """The command on a terminal, and the person's end of it. `out`: where stdout is, if it is not there too."""
     with open_terminal(
-        shells.command(arguments), shell.folder, terminal_environment(shell), size=size, out=out
+        shells.command(arguments), shell.directory, terminal_environment(shell), size=size, out=out
     ) as both:
         yield both
 
@@ -85,7 +85,7 @@ def read_terminal(person: int, word: str | None = None) -> str:
     """What is written to the terminal until a word is; until the end without one."""
     shown = b""
     while word is None or word.encode() not in shown:
-        assert select.select([person], [], [], 3 * PATIENCE)[0], shown
+        assert select.select([person], [], [], 3 * TIMEOUT)[0], shown
         try:
             piece = os.read(person, 65_536)
         except OSError:  # the terminal's other end is closed: Linux calls that an input error

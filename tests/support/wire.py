@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import ClassVar, Protocol, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-PATIENCE = 30.0  # seconds that a test waits for something that is certain to happen
+TIMEOUT = 30.0  # seconds that a test waits for something that is certain to happen
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Script(Protocol):
     @property
     def early(self) -> bool: ...
 
-    def play(self, line: Line) -> None:
+    def play(self, line: Connection) -> None:
         """Do it; the connection goes on afterwards unless `line.end` was called."""
 
 
@@ -65,21 +65,21 @@ class Reply:
     end: bool = False
     early: ClassVar[bool] = False
 
-    def play(self, line: Line) -> None:
+    def play(self, line: Connection) -> None:
         line.send(self.data)
         if self.end:
             line.end()
 
 
 @dataclass(frozen=True)
-class Half:
+class Truncated:
     """These bytes, and then the end of the connection."""
 
     data: bytes
     creates: bool = False
     early: ClassVar[bool] = False
 
-    def play(self, line: Line) -> None:
+    def play(self, line: Connection) -> None:
         line.send(self.data)
         line.end()
 
@@ -91,7 +91,7 @@ class Close:
     creates: bool = False
     early: bool = False
 
-    def play(self, line: Line) -> None:
+    def play(self, line: Connection) -> None:
         line.end()
 
 
@@ -103,7 +103,7 @@ class Reset:
     creates: bool = False
     data: bytes = b""
 
-    def play(self, line: Line) -> None:
+    def play(self, line: Connection) -> None:
         line.send(self.data)
         line.reset()
 
@@ -121,9 +121,9 @@ class Stall:
     def creates(self) -> bool:
         return self.then is not None and self.then.creates
 
-    def play(self, line: Line) -> None:
+    def play(self, line: Connection) -> None:
         line.send(self.before)
-        line.hold(self.until)
+        line.wait_for(self.until)
         if self.then is None:
             line.end()
         else:
@@ -136,14 +136,14 @@ class Drip:
 
     head: bytes
     data: bytes
-    every: float
+    interval: float
     creates: bool = False
     early: ClassVar[bool] = False
 
-    def play(self, line: Line) -> None:
+    def play(self, line: Connection) -> None:
         line.send(self.head)
         for byte in self.data:
-            line.pause(self.every)
+            line.pause(self.interval)
             line.send(bytes([byte]))
 
 
@@ -152,19 +152,19 @@ class Endless:
     """`head`, and then `piece` so many `times`, or until the client is gone. The server counts what it got rid of."""
 
     head: bytes
-    piece: bytes
+    chunk: bytes
     times: int
     creates: bool = False
     early: ClassVar[bool] = False
 
     @property
-    def whole(self) -> int:
-        return len(self.head) + len(self.piece) * self.times
+    def total_size(self) -> int:
+        return len(self.head) + len(self.chunk) * self.times
 
-    def play(self, line: Line) -> None:
+    def play(self, line: Connection) -> None:
         line.send(self.head)
         for _ in range(self.times):
-            line.send(self.piece)
+            line.send(self.chunk)
 
 
 @dataclass(frozen=True)
@@ -175,8 +175,8 @@ class Tunnel:
     creates: ClassVar[bool] = False
     early: ClassVar[bool] = False
 
-    def play(self, line: Line) -> None:
-        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as upstream, line.tracked(upstream):
+    def play(self, line: Connection) -> None:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT) as upstream, line.tracked(upstream):
             line.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
             _pump(line.sock, upstream)
         line.end()
@@ -185,7 +185,7 @@ class Tunnel:
 def _pump(one: socket.socket, other: socket.socket) -> None:
     to = {one: other, other: one}
     while True:
-        readable, _, _ = select.select(list(to), [], [], PATIENCE)
+        readable, _, _ = select.select(list(to), [], [], TIMEOUT)
         for source in readable:
             data = source.recv(65_536)
             if not data:
@@ -195,11 +195,11 @@ def _pump(one: socket.socket, other: socket.socket) -> None:
             return
 
 
-class LineGoneError(Exception):
+class ConnectionGoneError(Exception):
     """The client is gone, or the server is being closed."""
 
 
-class Line:
+class Connection:
     """One connection, as the scripts see it."""
 
     def __init__(self, sock: socket.socket, number: int, server: WireServer) -> None:
@@ -237,28 +237,28 @@ class Line:
 
     def peek(self) -> None:
         """Wait until a byte has come, and leave it unread."""
-        select.select([self.sock], [], [], PATIENCE)
+        select.select([self.sock], [], [], TIMEOUT)
 
     def send(self, data: bytes) -> None:
         """Send all of it, or raise LineGoneError."""
         try:
             self.sock.sendall(data)
         except OSError:
-            raise LineGoneError from None
+            raise ConnectionGoneError from None
         self._server.count_sent(len(data))
 
-    def hold(self, event: threading.Event) -> None:
+    def wait_for(self, event: threading.Event) -> None:
         """Wait for the event; the end of the server sets it."""
-        self._server.hold(event)
+        self._server.wait_for_event(event)
 
     def pause(self, seconds: float) -> None:
         """Let time pass; raises LineGoneError when the server ends meanwhile."""
         if self._server.closing.wait(seconds):
-            raise LineGoneError
+            raise ConnectionGoneError
 
-    def tracked(self, sock: socket.socket) -> _Tracked:
+    def tracked(self, sock: socket.socket) -> _TrackedSocket:
         """Have the server's end cut this socket too."""
-        return _Tracked(self._server, sock)
+        return _TrackedSocket(self._server, sock)
 
     def end(self) -> None:
         """Close the connection in order."""
@@ -270,7 +270,7 @@ class Line:
         self.open = False
 
 
-class _Tracked:
+class _TrackedSocket:
     def __init__(self, server: WireServer, sock: socket.socket) -> None:
         self._server = server
         self._sock = sock
@@ -310,7 +310,7 @@ class WireServer:
         *scripts: Script,
         choose: Callable[[Request], Script] | None = None,
         tls: ssl.SSLContext | None = None,
-        greet: Callable[[Line], None] | None = None,
+        greet: Callable[[Connection], None] | None = None,
         family: socket.AddressFamily = socket.AF_INET,
         port: int = 0,
     ) -> None:
@@ -321,8 +321,8 @@ class WireServer:
         self._tls = tls
         self._greet = greet
         self._changed = threading.Condition()
-        self._open: set[socket.socket] = set()
-        self._held: set[threading.Event] = set()
+        self._open_sockets: set[socket.socket] = set()
+        self._events: set[threading.Event] = set()
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(
             ("::1" if family == socket.AF_INET6 else "127.0.0.1", port), family=family, backlog=128
@@ -350,7 +350,7 @@ class WireServer:
     def wait_for(self, *, what: Callable[[_Log], bool]) -> None:
         """Wait until the log is so; fail when it does not come to that."""
         with self._changed:
-            assert self._changed.wait_for(lambda: what(self.log), PATIENCE), self.log
+            assert self._changed.wait_for(lambda: what(self.log), TIMEOUT), self.log
 
     def wait_for_requests(self, count: int) -> None:
         """Wait until so many requests have come."""
@@ -368,13 +368,13 @@ class WireServer:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         with self._changed:
-            for event in self._held:
+            for event in self._events:
                 event.set()
-            for sock in self._open:
+            for sock in self._open_sockets:
                 with suppress(OSError):
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
         for thread in self._threads:  # the first is the accepting one: it adds none once it has ended
-            thread.join(PATIENCE)
+            thread.join(TIMEOUT)
             assert not thread.is_alive()
 
     # For the lines.
@@ -385,10 +385,10 @@ class WireServer:
             self.log.sent += size
             self._changed.notify_all()
 
-    def hold(self, event: threading.Event) -> None:
+    def wait_for_event(self, event: threading.Event) -> None:
         """Wait for the event; the end of the server sets it."""
         with self._changed:
-            self._held.add(event)
+            self._events.add(event)
             if self.closing.is_set():
                 event.set()
         event.wait()
@@ -396,7 +396,7 @@ class WireServer:
     def track(self, sock: socket.socket) -> None:
         """Cut this socket when the server ends."""
         with self._changed:
-            self._open.add(sock)
+            self._open_sockets.add(sock)
             if self.closing.is_set():
                 with suppress(OSError):
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
@@ -404,7 +404,7 @@ class WireServer:
     def untrack(self, sock: socket.socket) -> None:
         """Forget a socket that is about to be closed."""
         with self._changed:
-            self._open.discard(sock)
+            self._open_sockets.discard(sock)
 
     # Its threads.
 
@@ -430,8 +430,8 @@ class WireServer:
         with wrapped as sock:
             self.track(sock)
             try:
-                self._converse(Line(sock, number, self))
-            except (LineGoneError, OSError):
+                self._handle_connection(Connection(sock, number, self))
+            except (ConnectionGoneError, OSError):
                 pass
             finally:
                 self.untrack(sock)
@@ -444,18 +444,18 @@ class WireServer:
             return plain
         return self._tls.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
 
-    def _converse(self, line: Line) -> None:
+    def _handle_connection(self, line: Connection) -> None:
         if self._greet is not None:
             self._greet(line)
-        early = self._next_early()
+        early = self._next_early_script()
         if early is not None:
             line.peek()
             early.play(line)
             return
         if isinstance(line.sock, ssl.SSLSocket):
-            self._shake_hands(line.sock)
+            self._handshake(line.sock)
         while line.open and (request := line.request()) is not None:
-            script = self._next(request)
+            script = self._next_script(request)
             try:
                 script.play(line)
             finally:
@@ -463,7 +463,7 @@ class WireServer:
                     self.log.busy -= 1
                     self._changed.notify_all()
 
-    def _shake_hands(self, sock: ssl.SSLSocket) -> None:
+    def _handshake(self, sock: ssl.SSLSocket) -> None:
         try:
             sock.do_handshake()
         except OSError:
@@ -472,11 +472,11 @@ class WireServer:
                 self._changed.notify_all()
             raise
 
-    def _next_early(self) -> Script | None:
+    def _next_early_script(self) -> Script | None:
         with self._changed:
             return self._scripts.pop(0) if self._scripts and self._scripts[0].early else None
 
-    def _next(self, request: Request) -> Script:
+    def _next_script(self, request: Request) -> Script:
         with self._changed:
             script = self._scripts.pop(0) if self._scripts else self._choose(request)
             self.log.requests.append(request)

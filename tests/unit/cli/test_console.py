@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 import pytest
-from support.shell import unwatched
+from support.shell import environment_without_coverage
 from support.systems import needs_full_device
 
 from runner.cli import console
@@ -537,5 +537,7 @@ def test_help_and_version_import_nothing_slow() -> None:
         "import sys\nfrom runner.cli.main import main\nmain(['--help'])\n"
         "print(sorted({'yaml', 'jsonschema', 'urllib3', 'tabulate', 'sqlite3'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", script], env=unwatched(), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment_without_coverage(), capture_output=True, text=True, check=True
+    )
     assert done.stdout.splitlines()[-1] == "[]"

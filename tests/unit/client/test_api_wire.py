@@ -21,16 +21,16 @@ from typing import Any
 import pytest
 from support.certs import Certificates
 from support.wire import (
-    PATIENCE,
+    TIMEOUT,
     Close,
+    Connection,
     Drip,
     Endless,
-    Half,
-    Line,
     Reply,
     Reset,
     Script,
     Stall,
+    Truncated,
     Tunnel,
     WireServer,
     chunked,
@@ -132,7 +132,7 @@ ANSWERS: list[tuple[str, Script, Judged]] = [
     ("200-gzip", ok(gzip.compress(JOB), ("Content-Encoding", "gzip")), ACCEPTED),
     ("200-gzip-chunked", ok(gzip.compress(JOB), ("Content-Encoding", "gzip"), framing="chunked"), ACCEPTED),
     ("200-deflate", ok(zlib.compress(JOB), ("Content-Encoding", "deflate")), ACCEPTED),
-    ("200-no-trailer-end", Half(HEAD + CHUNKED + chunked(JOB, last=b"0\r\n")), ACCEPTED),
+    ("200-no-trailer-end", Truncated(HEAD + CHUNKED + chunked(JOB, last=b"0\r\n")), ACCEPTED),
     ("201", reply(201, JOB, creates=True), Judged(201, Accepted)),
     ("299", reply(299, JOB, creates=True), Judged(299, Accepted)),
     ("100-then-200", Reply(CONTINUE + created("job-1").data, creates=True), ACCEPTED),
@@ -148,7 +148,7 @@ ANSWERS: list[tuple[str, Script, Judged]] = [
     ("204", Reply(b"HTTP/1.1 204 No Content\r\n\r\n", creates=True), doubt(204, "unreadable")),
     ("206-part", reply(206, JOB[:9], creates=True), doubt(206, "unreadable")),
     ("101", Reply(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n"), doubt(101, "unexpected", stop=True)),
-    ("103-alone", Half(HINTS), doubt("truncated")),
+    ("103-alone", Truncated(HINTS), doubt("truncated")),
     ("103-200", Reply(HINTS + created("job-1").data, creates=True), ACCEPTED),
     ("100-103-404", Reply(CONTINUE + HINTS + reply(404).data), refused(404, "rejected")),
     *((f"{status}", reply(status), doubt(status, "unexpected", stop=True)) for status in (300, 303, 305, 306, 399)),
@@ -187,27 +187,27 @@ SILENCES: list[tuple[str, Script, Judged]] = [
     ("reset-read", Reset(creates=True), doubt("closed")),
     ("close-unread", Close(early=True), doubt("closed")),
     ("close-read", Close(creates=True), doubt("closed")),
-    ("half-status", Half(b"HTTP/1."), doubt("truncated")),
-    ("status-line-only", Half(HEAD, creates=True), doubt("truncated")),
-    ("half-head", Half(HEAD + b"Content-Le", creates=True), doubt("truncated")),
-    ("half-head-404", Half(b"HTTP/1.1 404 Not Found\r\nContent-Le"), doubt("truncated")),
-    ("half-head-429", Half(b"HTTP/1.1 429 Too Many Requests\r\nRetry-Af"), doubt("truncated")),
-    ("half-status-line-401", Half(b"HTTP/1.1 401 Unauth"), doubt("truncated")),
+    ("half-status", Truncated(b"HTTP/1."), doubt("truncated")),
+    ("status-line-only", Truncated(HEAD, creates=True), doubt("truncated")),
+    ("half-head", Truncated(HEAD + b"Content-Le", creates=True), doubt("truncated")),
+    ("half-head-404", Truncated(b"HTTP/1.1 404 Not Found\r\nContent-Le"), doubt("truncated")),
+    ("half-head-429", Truncated(b"HTTP/1.1 429 Too Many Requests\r\nRetry-Af"), doubt("truncated")),
+    ("half-status-line-401", Truncated(b"HTTP/1.1 401 Unauth"), doubt("truncated")),
     ("reset-in-head", Reset(data=HEAD + b"Content-Le"), doubt("closed")),
-    ("no-body", Half(HEAD + b"Content-Length: 15\r\n\r\n", creates=True), doubt("truncated")),
-    ("half-body", Half(HEAD + b"Content-Length: 15\r\n\r\n" + JOB[:9], creates=True), doubt("truncated")),
-    ("half-body-looks-whole", Half(HEAD + b"Content-Length: 99\r\n\r\n" + JOB, creates=True), doubt("truncated")),
-    ("half-body-404", Half(b"HTTP/1.1 404 Not Found\r\nContent-Length: 99\r\n\r\n{}"), doubt("truncated")),
-    ("half-body-429", Half(b"HTTP/1.1 429 Slow\r\nContent-Length: 99\r\n\r\n{}"), doubt("truncated")),
-    ("half-chunk", Half(HEAD + CHUNKED + b"f\r\n" + JOB[:9], creates=True), doubt("truncated")),
-    ("half-chunk-size", Half(HEAD + CHUNKED + b"f", creates=True), doubt("truncated")),
-    ("no-last-chunk", Half(HEAD + CHUNKED + chunked(JOB, last=b""), creates=True), doubt("truncated")),
-    ("no-last-chunk-404", Half(b"HTTP/1.1 404 No\r\n" + CHUNKED + chunked(b"{}", last=b"")), doubt("truncated")),
+    ("no-body", Truncated(HEAD + b"Content-Length: 15\r\n\r\n", creates=True), doubt("truncated")),
+    ("half-body", Truncated(HEAD + b"Content-Length: 15\r\n\r\n" + JOB[:9], creates=True), doubt("truncated")),
+    ("half-body-looks-whole", Truncated(HEAD + b"Content-Length: 99\r\n\r\n" + JOB, creates=True), doubt("truncated")),
+    ("half-body-404", Truncated(b"HTTP/1.1 404 Not Found\r\nContent-Length: 99\r\n\r\n{}"), doubt("truncated")),
+    ("half-body-429", Truncated(b"HTTP/1.1 429 Slow\r\nContent-Length: 99\r\n\r\n{}"), doubt("truncated")),
+    ("half-chunk", Truncated(HEAD + CHUNKED + b"f\r\n" + JOB[:9], creates=True), doubt("truncated")),
+    ("half-chunk-size", Truncated(HEAD + CHUNKED + b"f", creates=True), doubt("truncated")),
+    ("no-last-chunk", Truncated(HEAD + CHUNKED + chunked(JOB, last=b""), creates=True), doubt("truncated")),
+    ("no-last-chunk-404", Truncated(b"HTTP/1.1 404 No\r\n" + CHUNKED + chunked(b"{}", last=b"")), doubt("truncated")),
     ("reset-in-body", Reset(data=HEAD + b"Content-Length: 15\r\n\r\n" + JOB[:9]), doubt("closed")),
-    ("half-gzip", Half(HEAD + GZIP.encode() + b"\r\n" + gzip.compress(JOB)[:-12]), doubt(200, "unreadable")),
+    ("half-gzip", Truncated(HEAD + GZIP.encode() + b"\r\n" + gzip.compress(JOB)[:-12]), doubt(200, "unreadable")),
     ("garbage", Reply(b"\x15\x03\x01\x00\x02\x02\x16\r\n", creates=True), doubt("garbage")),
-    ("http-0.9", Half(b"<html>hello</html>\r\n"), doubt("garbage")),
-    ("ssh", Half(b"SSH-2.0-OpenSSH_9.6\r\n"), doubt("garbage")),
+    ("http-0.9", Truncated(b"<html>hello</html>\r\n"), doubt("garbage")),
+    ("ssh", Truncated(b"SSH-2.0-OpenSSH_9.6\r\n"), doubt("garbage")),
     ("huge-header", Reply(HEAD + b"X: " + b"x" * 100_000 + b"\r\n\r\n" + JOB), doubt("garbage")),
     ("header-flood", Reply(HEAD + b"X: y\r\n" * 5_000 + b"\r\n" + JOB), doubt("garbage")),
     ("two-lengths", Reply(HEAD + b"Content-Length: 15\r\nContent-Length: 14\r\n\r\n" + JOB), doubt("garbage")),
@@ -414,7 +414,7 @@ def test_a_body_without_end_is_not_read_to_its_end(script: Endless, peak: Callab
         happening = post_once(server.url, timeout=1.5)
     assert isinstance(happening, NoResponse)
     assert judged(happening).verdict is Ambiguous
-    assert server.log.sent < script.whole
+    assert server.log.sent < script.total_size
     assert peak() < 8 * MAX_BODY_SIZE
 
 
@@ -436,7 +436,7 @@ def test_a_connection_that_was_idle_for_long_is_not(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_connection_that_the_server_closed_while_idle_is_noticed() -> None:
-    with WireServer(Half(created("job-1").data)) as server, api_at(server.url) as api:
+    with WireServer(Truncated(created("job-1").data)) as server, api_at(server.url) as api:
         post(api)
         server.wait_for(what=lambda log: log.ended == 1)
         assert judged(post(api)) == ACCEPTED
@@ -478,7 +478,7 @@ def test_bytes_that_come_while_idle_are_not_the_next_answer() -> None:
     with WireServer(Then(created("job-1"), go, Reply(EXTRA), gone)) as server, api_at(server.url) as api:
         post(api)
         go.set()
-        assert gone.wait(PATIENCE)
+        assert gone.wait(TIMEOUT)
         assert job_id(post(api, "two")) == "job-of-two"
 
 
@@ -504,9 +504,9 @@ class Then:
     creates: bool = True
     early: bool = False
 
-    def play(self, line: Line) -> None:
+    def play(self, line: Connection) -> None:
         self.first.play(line)
-        line.hold(self.when)
+        line.wait_for(self.when)
         self.second.play(line)
         self.done.set()
 
@@ -518,7 +518,7 @@ def job_id(happening: ExchangeResult) -> Any:
 
 def test_after_a_failure_the_next_post_has_a_connection_of_its_own() -> None:
     scripts: list[Script] = [
-        Half(HEAD + b"Content-Length: 9\r\n\r\n{"),
+        Truncated(HEAD + b"Content-Length: 9\r\n\r\n{"),
         Reply(b"what?\r\n"),
         ok(bytes(3 * MAX_BODY_SIZE)),
         created("job-1"),
@@ -555,7 +555,7 @@ def posting(
         thread = threading.Thread(target=lambda: happened.append(api.create_job("w", "p", exchange)))
         thread.start()
         yield happened
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
         assert not thread.is_alive()
 
 
@@ -590,7 +590,7 @@ def test_cut_before_it_began_sends_nothing() -> None:
 def test_cut_within_a_handshake_sends_nothing_afterwards(certificates: Certificates) -> None:
     exchange, go = Exchange(LONG), threading.Event()
     with (
-        WireServer(tls=certificates.good, greet=lambda line: line.hold(go)) as server,
+        WireServer(tls=certificates.good, greet=lambda line: line.wait_for(go)) as server,
         posting(server.url, exchange, certificates.bundle) as happened,
     ):
         server.wait_for(what=lambda log: log.connections == 1)
@@ -649,7 +649,7 @@ def test_the_end_of_one_exchange_does_not_cut_the_next_on_its_connection() -> No
             server.wait_for_requests(2)
             first.abort("timeout")  # as the watch might, at the very moment when it ended
             gate.set()
-            thread.join(PATIENCE)
+            thread.join(TIMEOUT)
         assert [request.connection for request in server.requests] == [1, 1]
     assert [judged(each) for each in happened] == [ACCEPTED]
 
@@ -704,14 +704,14 @@ def test_plain_http_where_tls_is_meant_sends_nothing() -> None:
         thread = threading.Thread(target=answer)
         thread.start()
         happening = post_once(f"https://127.0.0.1:{listener.getsockname()[1]}")
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
     assert judged(happening) == not_sent("tls")
 
 
 TLS_SILENCES: list[tuple[str, Script, Judged]] = [
     ("reset", Reset(creates=True), doubt("closed")),
     ("close", Close(creates=True), doubt("closed")),
-    ("half-body", Half(HEAD + b"Content-Length: 15\r\n\r\n{", creates=True), doubt("truncated")),
+    ("half-body", Truncated(HEAD + b"Content-Length: 15\r\n\r\n{", creates=True), doubt("truncated")),
     ("stall", Stall(threading.Event()), doubt("timeout")),
     ("drip", Drip(HEAD + b"Content-Length: 99\r\n\r\n", b"x" * 99, 0.1), doubt("timeout")),
     ("drip-until-close", Drip(HEAD + b"\r\n", b"x" * 99, 0.1), doubt("timeout")),
@@ -737,14 +737,14 @@ def test_what_a_server_does_to_a_post_over_tls(script: Script, expected: Judged,
         reply(403, framing="close"),
         reply(407, headers=[("Proxy-Authenticate", "Basic")]),
         reply(502),
-        Half(b"what?\r\n"),
-        Half(b"HTTP/1.1 2"),
+        Truncated(b"what?\r\n"),
+        Truncated(b"HTTP/1.1 2"),
         Close(),
         Reset(),
         Reset(early=True),
         Stall(threading.Event()),
         Drip(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 99, 0.05),
-        Half(b"HTTP/1.1 200 OK\r\n\r\n"),
+        Truncated(b"HTTP/1.1 200 OK\r\n\r\n"),
     ],
     ids=["403", "407", "502", "garbage", "half", "close", "reset", "reset-unread", "stall", "drip", "then-close"],
 )

@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 import pytest
 from support.certs import Certificates
 from support.wire import (
-    PATIENCE,
+    TIMEOUT,
+    Connection,
     Drip,
-    Line,
     Request,
     Reset,
     Script,
@@ -80,7 +80,7 @@ def meanwhile(task: Callable[[], object]) -> Iterator[None]:
     thread = threading.Thread(target=task)
     thread.start()
     yield
-    thread.join(PATIENCE)
+    thread.join(TIMEOUT)
     assert not thread.is_alive()
 
 
@@ -100,7 +100,7 @@ class Slow:
     creates: ClassVar[bool] = False
     early: ClassVar[bool] = False
 
-    def play(self, line: Line) -> None:
+    def play(self, line: Connection) -> None:
         line.pause(self.seconds)
         self.then.play(line)
 
@@ -275,7 +275,7 @@ def test_a_server_that_comes_back_is_asked_what_it_did_not_hear() -> None:
         asking(f"http://127.0.0.1:{port}", concurrency=2, attempts=1000) as desk,
         meanwhile(lambda: told.extend(desk.ask(6))),
     ):
-        assert desk.tried.wait(PATIENCE)
+        assert desk.tried.wait(TIMEOUT)
         with WireServer(port=port, choose=by_workflow()) as server:
             server.wait_for_requests(6)
             server.wait_for(what=lambda log: log.busy == 0)
@@ -408,12 +408,12 @@ def test_after_one_that_stalled_the_others_get_less_time() -> None:
         return Response(200, {}, b"", datetime.now(UTC))
 
     def stalls(exchange: Exchange) -> ExchangeResult:  # noqa: ARG001 - a question's form
-        assert over.wait(PATIENCE)
+        assert over.wait(TIMEOUT)
         return NoResponse("timeout", written=True, detail="")
 
     def ends_it(exchange: Exchange) -> ExchangeResult:
         over.set()
-        assert seen.wait(PATIENCE)
+        assert seen.wait(TIMEOUT)
         return fine(exchange)
 
     def comes_after_it(exchange: Exchange) -> ExchangeResult:  # its place was the stalled one's
@@ -511,7 +511,7 @@ def test_what_is_left_when_the_api_is_given_up_gives_its_turn_back_too() -> None
         return NoResponse("resolve", written=False, detail="")
 
     def unreachable(exchange: Exchange) -> ExchangeResult:  # noqa: ARG001 - a question's form
-        assert begun.wait(PATIENCE)
+        assert begun.wait(TIMEOUT)
         return NoResponse("connect", written=False, detail="")
 
     pace = RateLimiter(Rate(2, 0.01))

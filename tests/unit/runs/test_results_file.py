@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given
 from support.records import RUN, SENT, created, entry, in_doubt, not_created, record, records
 from support.schemas import check_results, loads_strictly
-from support.shell import unwatched
+from support.shell import environment_without_coverage
 
 from runner.client.job import is_embeddable, parse_job
 from runner.core.errors import RefusedError
@@ -419,7 +419,7 @@ def child(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", _IMPORTS + code],
         cwd=folder,
-        env={**unwatched(), "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={**environment_without_coverage(), "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         encoding="utf-8",

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import ledger_history
 from support.records import bodies, json_values
-from support.wire import PATIENCE, Request, Reset, Script, Stall, WireServer, created, refusing_port, reply
+from support.wire import TIMEOUT, Request, Reset, Script, Stall, WireServer, created, refusing_port, reply
 
 from runner.client.api import ApiClient
 from runner.client.endpoint import ApiKey, Endpoint
@@ -218,10 +218,10 @@ def test_what_could_not_be_sent_is_not_counted_twice() -> None:
             target=lambda: ends.append(send(url, [submission("a", 10)], 10, told, attempts=1000, concurrency=1))
         )
         thread.start()
-        assert told.retried.wait(PATIENCE)
+        assert told.retried.wait(TIMEOUT)
         with WireServer(port=port) as server:
             server.wait_for_requests(1)
-            thread.join(PATIENCE)
+            thread.join(TIMEOUT)
     assert ends == [EngineResult("completed")]
     assert words(told.outcomes["a"]) == "created"
 
@@ -237,9 +237,9 @@ def test_a_job_waits_for_what_may_come_back_cheaper_and_is_sent_when_it_did() ->
         sends = [submission("a", 8), submission("b", 1), submission("c", 8)]
         thread = threading.Thread(target=lambda: ends.append(send(server.url, sends, 10, told)))
         thread.start()
-        assert told.decided_one.wait(PATIENCE)  # by then it has been considered to send c, or to stop
+        assert told.decided_one.wait(TIMEOUT)  # by then it has been considered to send c, or to stop
         gate.set()
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
     assert ends == [EngineResult("completed")]
     assert {name: words(outcome) for name, outcome in told.outcomes.items()} == {
         "a": "failed",

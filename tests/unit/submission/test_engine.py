@@ -17,15 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.certs import Certificates
 from support.wire import (
-    PATIENCE,
+    TIMEOUT,
     Close,
     Drip,
-    Half,
     Reply,
     Request,
     Reset,
     Script,
     Stall,
+    Truncated,
     WireServer,
     created,
     refusing_port,
@@ -175,7 +175,7 @@ def running(
     url: str, submissions: Sequence[Submission], *, ca_bundle: str | None = None, backoff: Backoff = FAST, **limits: Any
 ) -> Iterator[Sent]:
     """A run in a thread of its own; it has ended when the block is left."""
-    within = limits.pop("within", PATIENCE)
+    within = limits.pop("within", TIMEOUT)
     journal = Book(limits.pop("full_after", None))
     settled = Limits(**{"concurrency": 4, "timeout": 10.0, **limits})
     told = Told(journal)
@@ -258,7 +258,7 @@ def test_nothing_to_do() -> None:
 MAY_EXIST: dict[str, Script] = {
     "reset": Reset(creates=True),
     "close": Close(creates=True),
-    "half": Half(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", creates=True),
+    "half": Truncated(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", creates=True),
     "garbage": Reply(b"what?\r\n", creates=True),
     "drip": Drip(b"HTTP/1.1 200 OK\r\n", b"X" * 99, 0.1, creates=True),
     "408": reply(408, creates=True),
@@ -306,7 +306,7 @@ def test_a_job_that_was_certainly_not_sent_is_sent_when_that_is_possible() -> No
         refusing_port() as port,
         running(f"http://127.0.0.1:{port}", jobs(6), concurrency=2, attempts=1000, stop_after=0) as sent,
     ):
-        assert sent.told.retried.wait(PATIENCE)
+        assert sent.told.retried.wait(TIMEOUT)
         with WireServer(port=port) as server:
             server.wait_for_requests(6)
             server.wait_for(what=lambda log: log.busy == 0)
@@ -408,7 +408,7 @@ def test_one_retry_after_pauses_all_and_uses_no_attempt(status: int) -> None:
         server.wait_for_requests(4)
         said = time.monotonic()
         throttled.set()
-        assert sent.told.paused.wait(PATIENCE)
+        assert sent.told.paused.wait(TIMEOUT)
         others.set()
     assert sent.kinds() == {"created": 12}
     assert sent.told.pauses == [1.0]
@@ -548,7 +548,7 @@ def test_what_is_in_flight_finishes_when_the_run_stops(script: Script, kind: str
     with WireServer(choose=answers) as server, running(server.url, jobs(20), stop_after=0) as sent:
         server.wait_for_requests(4)
         gate.set()
-        assert sent.told.stopped.wait(PATIENCE)
+        assert sent.told.stopped.wait(TIMEOUT)
         others.set()
     assert sent.kinds() == {kind: 1, "created": 3, "stopped": 16}
     assert len(server.requests) == 4
@@ -582,7 +582,7 @@ def test_an_interrupted_run_lets_what_is_in_flight_finish(signum: signal.Signals
     ):
         server.wait_for_requests(4)
         sent.engine.interrupt(signum)
-        assert sent.told.stopped.wait(PATIENCE)
+        assert sent.told.stopped.wait(TIMEOUT)
         gate.set()
     assert sent.kinds() == {"created": 4, "interrupted": 16}
     assert len(server.requests) == 4
@@ -638,11 +638,11 @@ def test_an_interrupt_ends_a_pause_and_a_backoff() -> None:
         WireServer(reply(429, headers=[("Retry-After", "200")])) as server,
         running(server.url, jobs(3), concurrency=1) as sent,
     ):
-        assert sent.told.paused.wait(PATIENCE)
+        assert sent.told.paused.wait(TIMEOUT)
         sent.engine.interrupt(signal.SIGINT)
     assert sent.kinds() == {"interrupted": 3}
     with refusing_port() as port, running(f"http://127.0.0.1:{port}", jobs(1), backoff=Backoff(base=200)) as sent:
-        assert sent.told.retried.wait(PATIENCE)
+        assert sent.told.retried.wait(TIMEOUT)
         sent.engine.interrupt(signal.SIGINT)
     assert sent.kinds() == {"unreachable": 1}
 
@@ -653,7 +653,7 @@ def test_an_interrupt_while_the_run_is_stopping_ends_it_too() -> None:
     with WireServer(choose=answers) as server, running(server.url, jobs(5), concurrency=2) as sent:
         server.wait_for_requests(2)
         gate.set()
-        assert sent.told.stopped.wait(PATIENCE)
+        assert sent.told.stopped.wait(TIMEOUT)
         sent.engine.interrupt(signal.SIGINT)
         sent.engine.interrupt(signal.SIGINT)
     assert sent.kinds() == {"unauthorized": 1, "in doubt: interrupted": 1, "interrupted": 3}
@@ -720,12 +720,12 @@ def test_a_worker_that_is_stuck_is_left_behind_and_writes_nothing_any_more() -> 
         engine = Engine(jobs(1), Stuck(api), journal, Limits(concurrency=1), told)
         thread = threading.Thread(target=engine.run)
         thread.start()
-        assert stuck.wait(PATIENCE)
+        assert stuck.wait(TIMEOUT)
         engine.interrupt(signal.SIGINT)
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
         assert not thread.is_alive()
         free.set()
-        assert came_back.wait(PATIENCE)
+        assert came_back.wait(TIMEOUT)
     assert {name: _kind(outcome) for name, outcome in told.outcomes.items()} == {"j0": "interrupted"}
     assert server.requests == []
 
@@ -740,7 +740,7 @@ ANYTHING: Mapping[str, Script] = {
     "403": reply(403),
     "404": reply(404),
     "422": reply(422),
-    "429-half": Half(b"HTTP/1.1 429 Slow\r\nContent-Length: 9\r\n\r\n{"),
+    "429-half": Truncated(b"HTTP/1.1 429 Slow\r\nContent-Length: 9\r\n\r\n{"),
     "same-id": created("same"),
 }
 NOT_CREATED = {"429", "425", "403", "404", "422", "429-half"}
