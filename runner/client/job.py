@@ -1,8 +1,8 @@
-"""The API's job objects: the one place that reads their bytes, whatever else is in them.
+"""The API's job objects, parsed leniently: whatever else is in a response, its id is found.
 
-The wire is looser than the API's description, and the answer to a paid POST may hold anything beside the id:
-a lone surrogate, NaN, a number of 5,000 digits, 5,000 nested lists. None of that may lose a created job, so an
-object that the json module will not read is scanned for its top-level members without recursion.
+Responses are looser than the API's description says, and that to a paid POST may contain anything beside the id: a lone
+surrogate, NaN, a number of 5,000 digits, 5,000 nested lists. None of that may lose a created job, so an object that is
+too deep for the json module is scanned for its top-level fields without recursion.
 """
 
 from __future__ import annotations
@@ -11,30 +11,30 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Any
 
-# What ordinary JSON readers take: jq and others stop near a few hundred or thousand levels.
-_DEEPEST = 200
-_SPACE = " \t\r\n"
-_UNSET = 1971  # a year: servers write a time that is not set as 0001-01-01 or 1970-01-01
+# Other JSON readers, such as jq, have limits of a few hundred or thousand levels.
+_MAX_DEPTH = 200
+_WHITESPACE = " \t\r\n"
+_FIRST_YEAR = 1971  # servers write a time that is not set as 0001-01-01 or 1970-01-01
 
-# Possessive, so that a string that never ends is passed over once and not once for each quote in it.
+# Possessive: a string without an end is scanned once, and not once for each quote in it.
 _TOKEN = re.compile(rb'[\[\]{},:]|"(?:[^"\\]++|\\.)*+"?|[^\s\[\]{},:"]++', re.DOTALL)
-_FRACTION = re.compile(r"(\.[0-9]{6})[0-9]+")
-_OPEN = (b"[", b"{")
-_CLOSE = (b"]", b"}")
+_LEVELS = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+_NANOSECONDS = re.compile(r"(\.[0-9]{6})[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
 class JobObject:
-    """A job as the API told it. Only `id` is sure; `members` holds what could be read of the rest."""
+    """A job as the API describes it. Only `id` is certain; `members` are all fields that could be parsed."""
 
     id: str
     members: dict[str, Any]
 
     @property
     def cost(self) -> int | None:
-        """The job's cost in tokens, where the API told a whole number; 40.0 is one, as JSON has it."""
+        """The cost in tokens, if it is a whole number (40.0 is one)."""
         cost = self.members.get("cost")
         if isinstance(cost, float) and cost.is_integer():
             return int(cost)
@@ -42,184 +42,159 @@ class JobObject:
 
     @property
     def status(self) -> str | None:
-        """The job's status at the API (`running`, `completed`, …): never an outcome."""
+        """The status at the API (`running`, `completed`, …), which is not an outcome."""
         status = self.members.get("status")
         return status if isinstance(status, str) else None
 
     @property
     def created_by(self) -> str | None:
-        """Who created the job, as far as the API says."""
+        """The user who created the job, if known."""
         creator = self.members.get("created_by")
         return creator if isinstance(creator, str) and creator else None
 
     @property
     def created_at(self) -> datetime | None:
-        """When the job was created, by the server's clock; None where that is missing, not set or can't be read."""
-        return parse_optional_timestamp(self.members.get("created_at"))
+        """When the job was created, by the server's clock, if known."""
+        return parse_timestamp(self.members.get("created_at"))
 
     @property
     def started_at(self) -> datetime | None:
-        """When work on the first of its tasks began, by the server's clock; None where that is not told."""
+        """When the first of its tasks started, by the server's clock, if known."""
         tasks = self.members.get("tasks")
         known = [task for task in tasks if isinstance(task, dict)] if isinstance(tasks, list) else []
-        begun = [
-            time for task in known if (time := parse_optional_timestamp(task.get("block_inf_start_time"))) is not None
-        ]
-        return min(begun, default=None)
+        starts = [parse_timestamp(task.get("block_inf_start_time")) for task in known]
+        return min((start for start in starts if start is not None), default=None)
 
     @property
     def finished_at(self) -> datetime | None:
-        """When it was over, by the server's clock."""
-        return parse_optional_timestamp(self.members.get("finished_at"))
+        """When the job finished, by the server's clock, if known."""
+        return parse_timestamp(self.members.get("finished_at"))
 
     @property
     def val_errors(self) -> list[Any]:
-        """The validation errors that came with the job. The job exists all the same."""
+        """The validation errors; the job exists all the same."""
         errors = self.members.get("val_errors")
         return errors if isinstance(errors, list) else []
 
 
 def parse_timestamp(value: Any) -> datetime | None:
-    """An RFC 3339 timestamp in UTC; one without an offset is taken as UTC.
+    """Parse an RFC 3339 timestamp, in UTC unless it has an offset. Returns it in UTC.
 
-    None for anything else, and for one that is in no year that Python has once it is in UTC.
+    None for a time that is not set, anything else, and a time that Python cannot represent in UTC.
     """
     if not isinstance(value, str):
         return None
     try:
-        # Nanoseconds come from servers written in Go; Python takes no more than six digits.
-        time = datetime.fromisoformat(_FRACTION.sub(r"\1", value.strip()))
-        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+        # Servers written in Go send nanoseconds; Python accepts at most six digits.
+        time = datetime.fromisoformat(_NANOSECONDS.sub(r"\1", value.strip()))
+        time = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         return None
+    return time if time.year >= _FIRST_YEAR else None
 
 
-def parse_optional_timestamp(value: Any) -> datetime | None:
-    """The same of a time that may not be set yet: None for what servers write then."""
-    time = parse_timestamp(value)
-    return None if time is None or time.year < _UNSET else time
+def parse_job(body: bytes) -> JobObject | None:
+    """Parse a job object. None when `body` is not a JSON object with a non-empty string `id`."""
+    members = parse_json_object(body)
+    job_id = None if members is None else members.get("id")
+    return JobObject(job_id, members) if members is not None and isinstance(job_id, str) and job_id else None
 
 
 def encode_job(members: dict[str, Any]) -> bytes:
-    """A job object as bytes again, in ASCII."""
+    """Encode a job object in ASCII."""
     return json.dumps(members).encode()
 
 
 def update_job(body: bytes, newer: JobObject) -> bytes:
-    """A job object with what a list tells of it now; without its tasks, which are of before, as a list has none."""
-    known = parse_job(body)
-    members = {} if known is None else {name: value for name, value in known.members.items() if name != "tasks"}
+    """Return a job object updated with one from a list, without the tasks: lists have none, and these are older."""
+    job = parse_job(body)
+    members = {} if job is None else {name: value for name, value in job.members.items() if name != "tasks"}
     return encode_job({**members, **newer.members})
 
 
-def parse_job(body: bytes) -> JobObject | None:
-    """Read a job object. None when `body` is not a JSON object with a non-empty string `id`."""
-    members = parse_json_object(body)
-    if members is None:
-        return None
-    job_id = members.get("id")
-    return JobObject(job_id, members) if isinstance(job_id, str) and job_id else None
-
-
 def parse_json_object(body: bytes) -> dict[str, Any] | None:
-    """Read a JSON object leniently: numbers of any length, NaN as None. None when `body` is no JSON object.
+    """Parse a JSON object leniently: NaN and numbers that are too long become None. None when it is not an object.
 
-    Of an object that is nested deeper than ordinary readers go, the members that are arrays or objects are None. How
-    deep the json module itself goes differs from one Python to the next.
+    In an object that is nested too deeply, arrays and objects become None; how deep the json module itself can go
+    differs between versions of Python.
     """
     try:
-        value = _LENIENT.decode(_shallow(body) if _too_deep(body) else _text(body))
+        value = _LENIENT.decode(_flatten(body) if _is_too_deep(body) else _decode(body))
     except ValueError:
         return None
     return value if isinstance(value, dict) else None
 
 
 def parse_complete_object(body: bytes) -> dict[str, Any] | None:
-    """The same, and None as well for one that is so deep that members of it are lost."""
-    return None if _too_deep(body) else parse_json_object(body)
+    """The same, but None for an object that is nested too deeply, rather than a part of it."""
+    return None if _is_too_deep(body) else parse_json_object(body)
 
 
 def is_embeddable(body: bytes) -> bool:
-    """Whether the bytes can stand inside another JSON document as they are, for any ordinary reader."""
-    return _strictly(body) is not None
+    """Whether a JSON document can contain these bytes unchanged, for any ordinary reader."""
+    return _parse_strictly(body) is not None
 
 
 def verbatim_job_text(body: bytes) -> str | None:
-    """A job object's text as it came, if it can stand inside another JSON document; None otherwise."""
-    found = _strictly(body)
-    if found is None or not isinstance(found[1], dict):
-        return None
-    job_id = found[1].get("id")
-    return found[0] if isinstance(job_id, str) and job_id else None
-
-
-def _strictly(body: bytes) -> tuple[str, Any] | None:
-    """The JSON and what it says, if any ordinary reader would take it; numbers with a point stay text."""
-    try:
-        # Decoded here: given bytes, the json module would guess at UTF-16 and UTF-32 as well.
-        text = body.decode("utf-8").strip(_SPACE)
-        value, end = _STRICT.raw_decode(text)
-    except (ValueError, RecursionError):
-        return None
-    return None if end < len(text) or _too_deep(body) else (text, value)
+    """Return the unchanged text of a job object, if a JSON document can contain it."""
+    text, value = _parse_strictly(body) or ("", None)
+    job_id = value.get("id") if isinstance(value, dict) else None
+    return text if isinstance(job_id, str) and job_id else None
 
 
 def decode_lossless(body: bytes) -> str:
-    """The bytes as text, losing nothing: what is not UTF-8 becomes lone surrogates, as `surrogateescape` has it."""
+    """Decode bytes as UTF-8, with lone surrogates for invalid bytes, as `surrogateescape` does."""
     return body.decode("utf-8", "surrogateescape")
 
 
-def _text(body: bytes) -> str:
+def _decode(body: bytes) -> str:
     return decode_lossless(body.removeprefix(b"\xef\xbb\xbf"))
 
 
-def _integer(digits: str) -> int | None:
+def _parse_strictly(body: bytes) -> tuple[str, Any] | None:
+    """The text and the value of JSON that any ordinary reader accepts. Decimal numbers remain text."""
+    try:
+        # Decoded here, as the json module would also accept UTF-16 and UTF-32 bytes.
+        text = body.decode("utf-8").strip(_WHITESPACE)
+        value, end = _STRICT.raw_decode(text)
+    except (ValueError, RecursionError):
+        return None
+    return None if end < len(text) or _is_too_deep(body) else (text, value)
+
+
+def _parse_integer(digits: str) -> int | None:
     try:
         return int(digits)
-    except ValueError:  # longer than sys.get_int_max_str_digits(): no cost that a person could pay
+    except ValueError:  # longer than sys.get_int_max_str_digits()
         return None
 
 
-def _nothing(_constant: str) -> None:
-    return None
-
-
-def _refuse(constant: str) -> None:
+def _refuse_constant(constant: str) -> None:
     raise ValueError(constant)
 
 
-# Made once: `json.loads` makes a decoder for each call that asks for anything special.
-_LENIENT = json.JSONDecoder(strict=False, parse_int=_integer, parse_constant=_nothing)
-_STRICT = json.JSONDecoder(parse_float=str, parse_constant=_refuse)
+# Created once: `json.loads` creates a decoder for each call with options.
+_LENIENT = json.JSONDecoder(strict=False, parse_int=_parse_integer, parse_constant=lambda _constant: None)
+_STRICT = json.JSONDecoder(parse_float=str, parse_constant=_refuse_constant)
 
 
-def _too_deep(body: bytes) -> bool:
-    return body.count(b"[") + body.count(b"{") > _DEEPEST and _depth(body) > _DEEPEST
+def _is_too_deep(body: bytes) -> bool:
+    if body.count(b"[") + body.count(b"{") <= _MAX_DEPTH:
+        return False
+    levels = (_LEVELS.get(match[0], 0) for match in _TOKEN.finditer(body))
+    return max(accumulate(levels), default=0) > _MAX_DEPTH
 
 
-def _depth(body: bytes) -> int:
-    depth = deepest = 0
-    for match in _TOKEN.finditer(body):
-        if match[0] in _OPEN:
-            depth += 1
-            deepest = max(deepest, depth)
-        elif match[0] in _CLOSE:
-            depth -= 1
-    return deepest
-
-
-def _shallow(body: bytes) -> str:
-    """The object's text with every nested array and object replaced by null."""
-    kept: list[bytes] = []
+def _flatten(body: bytes) -> str:
+    """The text of an object, with null for every array and object in it."""
+    tokens: list[bytes] = []
     depth = 0
     for match in _TOKEN.finditer(body):
-        token = match[0]
-        if token in _CLOSE:
-            depth -= 1
-        if depth == 0 or (depth == 1 and token not in _OPEN and token not in _CLOSE):
-            kept.append(token)
-        if token in _OPEN:
-            if depth == 1:
-                kept.append(b"null")
-            depth += 1
-    return _text(b" ".join(kept))
+        level = _LEVELS.get(match[0], 0)
+        depth += min(level, 0)
+        if depth == 0 or (depth == 1 and level == 0):
+            tokens.append(match[0])
+        elif depth == 1 and level > 0:
+            tokens.append(b"null")
+        depth += max(level, 0)
+    return _decode(b" ".join(tokens))

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 from runner.client.exchange import Exchange
 from runner.client.failures import error_from_read
 from runner.client.fetcher import ApiCall, Fetcher
-from runner.client.job import JobObject, parse_job, parse_optional_timestamp, update_job
+from runner.client.job import JobObject, parse_job, parse_timestamp, update_job
 from runner.client.job_list import parse_job_list
 from runner.client.response import ExchangeResult, NoResponse, Response
 
@@ -96,7 +96,7 @@ class JobStatus:
     @property
     def created_at(self) -> datetime | None:
         """When the job was created, in UTC, by the API's clock."""
-        return parse_optional_timestamp(self._member("created_at"))
+        return parse_timestamp(self._member("created_at"))
 
     @property
     def started_at(self) -> datetime | None:

@@ -1,4 +1,4 @@
-"""Job objects: whatever bytes the API answers with, the id is read, nothing raises, and nothing takes long."""
+"""Job objects: whatever bytes the API sends, the id is found, nothing raises, and nothing takes long."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ finite = st.recursive(
 objects = st.builds(lambda members, job_id: {**members, "id": job_id}, st.dictionaries(st.text(), finite), words)
 
 LONG = 1_000_000
-# A scan that goes back over what it has seen takes hours for these; one that does not, about a second.
+# A scan that backtracks takes hours for these; one that does not, about a second.
 SECONDS = 30
 
 
@@ -41,7 +41,7 @@ def nested(depth: int, inside: bytes = b"") -> bytes:
 
 
 @given(objects)
-def test_what_json_reads_is_read_as_json_reads_it(members: dict[str, Any]) -> None:
+def test_valid_json_is_parsed_as_the_json_module_does(members: dict[str, Any]) -> None:
     body = json.dumps(members).encode()
     job = parse_job(body)
     assert job is not None
@@ -51,7 +51,7 @@ def test_what_json_reads_is_read_as_json_reads_it(members: dict[str, Any]) -> No
 
 
 @given(objects)
-def test_text_that_is_not_ascii_is_read_too(members: dict[str, Any]) -> None:
+def test_text_that_is_not_ascii_is_parsed(members: dict[str, Any]) -> None:
     body = json.dumps(members, ensure_ascii=False).encode("utf-8", "replace")
     job = parse_job(body)
     assert job is not None
@@ -72,13 +72,13 @@ def test_no_bytes_raise(body: bytes) -> None:
 
 
 @given(st.binary())
-def test_bytes_as_text_lose_nothing(body: bytes) -> None:
+def test_decoding_bytes_loses_nothing(body: bytes) -> None:
     assert decode_lossless(body).encode("utf-8", "surrogateescape") == body
     assert json.loads(json.dumps(decode_lossless(body))).encode("utf-8", "surrogateescape") == body
 
 
 @given(bodies)
-def test_what_can_be_embedded_reads_the_same_inside_a_document(body: bytes) -> None:
+def test_an_embeddable_object_is_the_same_inside_a_document(body: bytes) -> None:
     if parse_job(body) is not None and is_embeddable(body):
         document = b'{"before": 1, "job": ' + body + b', "after": 2}'
         assert json.loads(document.decode()) == {"before": 1, "job": json.loads(body), "after": 2}
@@ -107,7 +107,7 @@ def test_what_can_be_embedded_reads_the_same_inside_a_document(body: bytes) -> N
         nested(5000, b'{"id": "j"}'),
     ],
 )
-def test_what_has_no_id_of_its_own_is_no_job(body: bytes) -> None:
+def test_an_object_without_an_id_of_its_own_is_not_a_job(body: bytes) -> None:
     assert parse_job(body) is None
 
 
@@ -128,13 +128,13 @@ def test_what_has_no_id_of_its_own_is_no_job(body: bytes) -> None:
         b'{"id": "j", "a": ' + b'{"a": ' * 5000 + b"1" + b"}" * 5000 + b"}",
     ],
 )
-def test_whatever_else_is_in_it_the_id_is_read(body: bytes) -> None:
+def test_the_id_is_found_whatever_else_is_in_the_object(body: bytes) -> None:
     job = parse_job(body)
     assert job is not None
     assert job.id == "j"
 
 
-def test_of_an_object_that_is_too_deep_the_plain_members_are_kept() -> None:
+def test_an_object_that_is_too_deep_keeps_its_plain_members() -> None:
     deep = nested(5000, b'{"cost": 1}')
     body = b'{"id": "j", "inputs": ' + deep + b', "cost": -3, "status": "a, [b]: {c}", "x": {}, "e": 1e2, "t": true}'
     job = parse_job(body)
@@ -163,7 +163,7 @@ def test_of_an_object_that_is_too_deep_the_plain_members_are_kept() -> None:
         ("[12]", None),
     ],
 )
-def test_a_cost_is_a_whole_number_or_nothing(text: str, cost: int | None) -> None:
+def test_a_cost_is_a_whole_number_or_none(text: str, cost: int | None) -> None:
     job = parse_job(f'{{"id": "j", "cost": {text}}}'.encode())
     assert job is not None
     assert job.cost == cost
@@ -200,13 +200,13 @@ def test_status_and_validation_errors(members: dict[str, Any], status: str | Non
         (None, None),
     ],
 )
-def test_a_moment_is_read_as_far_as_python_can(text: Any, time: datetime | None) -> None:
+def test_timestamps_are_parsed_with_the_precision_of_python(text: Any, time: datetime | None) -> None:
     assert parse_timestamp(text) == time
     assert JobObject("j", {"created_at": text}).created_at == time
 
 
 @given(texts)
-def test_no_text_raises_as_a_moment(text: str) -> None:
+def test_no_text_raises_as_a_timestamp(text: str) -> None:
     time = parse_timestamp(text)
     assert time is None or time.tzinfo is not None
 
@@ -215,19 +215,19 @@ def test_no_text_raises_as_a_moment(text: str) -> None:
     ("members", "creator"),
     [({"created_by": "ci"}, "ci"), ({"created_by": ""}, None), ({"created_by": 7}, None), ({}, None)],
 )
-def test_who_created_a_job_is_a_word_or_not_known(members: dict[str, Any], creator: str | None) -> None:
+def test_the_creator_is_a_string_or_unknown(members: dict[str, Any], creator: str | None) -> None:
     assert JobObject("j", members).created_by == creator
 
 
 @given(objects)
-def test_a_job_object_is_the_same_after_a_round_trip(members: dict[str, Any]) -> None:
+def test_an_encoded_job_object_is_parsed_to_the_same(members: dict[str, Any]) -> None:
     body = encode_job(members)
     assert body.isascii()
     assert parse_json_object(body) == json.loads(json.dumps(members))
 
 
 @pytest.mark.parametrize(
-    ("body", "fits"),
+    ("body", "embeddable"),
     [
         (b'{"id": "j", "cost": 123456789012345678901234567890}', True),
         (b'{"id": "j", "e": 1e999}', True),
@@ -249,12 +249,12 @@ def test_a_job_object_is_the_same_after_a_round_trip(members: dict[str, Any]) ->
         (b"", False),
     ],
 )
-def test_what_may_stand_inside_another_document(body: bytes, fits: bool) -> None:
-    assert is_embeddable(body) is fits
+def test_what_a_document_can_contain_unchanged(body: bytes, embeddable: bool) -> None:
+    assert is_embeddable(body) is embeddable
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
-def test_another_encoding_may_not_stand_inside_a_document(encoding: str) -> None:
+def test_other_encodings_are_not_embeddable(encoding: str) -> None:
     assert not is_embeddable('{"id": "j"}'.encode(encoding))
 
 
@@ -281,7 +281,7 @@ def test_another_encoding_may_not_stand_inside_a_document(encoding: str) -> None
     ],
     ids=lambda body: f"{body[:20]!r}",
 )
-def test_hostile_bytes_take_no_longer_than_others_of_their_length(body: bytes) -> None:
+def test_hostile_bytes_take_linear_time(body: bytes) -> None:
     before = time.process_time()
     parse_job(body)
     is_embeddable(body)
@@ -291,7 +291,29 @@ def test_hostile_bytes_take_no_longer_than_others_of_their_length(body: bytes) -
 @pytest.mark.parametrize(
     "time", ["0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"]
 )
-def test_a_time_at_an_end_of_the_calendar_is_one_in_utc_or_none(time: str) -> None:
-    found = parse_timestamp(time)
-    assert (found is None) == ("Z" not in time)
-    assert found is None or found.utcoffset() == timedelta(0)
+def test_a_time_at_the_end_of_the_calendar_is_in_utc_or_none(time: str) -> None:
+    parsed = parse_timestamp(time)
+    assert (parsed is None) == (time != "9999-12-31T23:59:59Z")
+    assert parsed is None or parsed.utcoffset() == timedelta(0)
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00Z", "1970-01-01T00:00:00Z", "1970-01-01T05:30:00+05:30"])
+def test_a_time_that_is_not_set_is_none(time: str) -> None:
+    assert parse_timestamp(time) is None
+
+
+@pytest.mark.parametrize(
+    ("tasks", "started"),
+    [
+        ([{"block_inf_start_time": "2026-10-20T02:00:00Z"}, {"block_inf_start_time": "2026-10-20T01:00:00Z"}], 1),
+        ([{"block_inf_start_time": "0001-01-01T00:00:00Z"}, {"block_inf_start_time": "2026-10-20T03:00:00Z"}, {}], 3),
+        ([{"block_inf_start_time": "soon"}, 7, None], None),
+        ([], None),
+        ({"block_inf_start_time": "2026-10-20T01:00:00Z"}, None),
+        (7, None),
+        (None, None),
+    ],
+)
+def test_a_job_started_when_its_first_task_did(tasks: Any, started: int | None) -> None:
+    expected = None if started is None else datetime(2026, 10, 20, started, tzinfo=UTC)
+    assert JobObject("j", {"tasks": tasks}).started_at == expected
