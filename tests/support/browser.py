@@ -1,4 +1,4 @@
-"""A headless Chromium that asks nobody for anything, driven through selenium and Debian's chromedriver."""
+"""A headless Chromium without network access, driven by selenium and Debian's chromedriver."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed")
 
-from selenium.webdriver import ActionChains, Chrome, ChromeOptions  # noqa: E402 - after it is known to be there
+from selenium.webdriver import ActionChains, Chrome, ChromeOptions  # noqa: E402 - only if it is installed
 from selenium.webdriver.chrome.service import Service  # noqa: E402 - likewise
 
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
@@ -32,20 +32,20 @@ _FLAGS = (
     "--disable-extensions",
     "--hide-scrollbars",
     "--force-color-profile=srgb",
-    # No name is ever looked up, whatever a page or the browser itself would like to ask for.
+    # Resolve no host names, neither for the page nor for the browser itself.
     "--host-resolver-rules=MAP * ~NOTFOUND",
 )
 
 
 def missing_reason() -> str:
-    """Why there is no browser here; empty where there is one."""
+    """Why no browser is available; empty if there is one."""
     if CHROMIUM.exists() and DRIVER.exists():
         return ""
-    return f"{CHROMIUM} and {DRIVER} are not there (apt-get install chromium chromium-driver)"
+    return f"{CHROMIUM} and {DRIVER} are not installed (apt-get install chromium chromium-driver)"
 
 
 class Browser:
-    """One window. Its console and its requests are kept until they are asked for."""
+    """A browser window that collects its console messages and network requests."""
 
     def __init__(self, driver: Chrome) -> None:
         self.driver = driver
@@ -55,40 +55,40 @@ class Browser:
         self.driver.get(page.as_uri())
 
     def run(self, script: str, *arguments: Any) -> Any:
-        """What a script returns: `return document.title`."""
+        """Run a script such as `return document.title`, and return its result."""
         return self.driver.execute_script(script, *arguments)
 
     def resize(self, width: int, height: int = 900) -> None:
-        """How large the page's window is, in CSS pixels: smaller than any real window may be."""
+        """Set the viewport's size in CSS pixels, which may be smaller than a real window."""
         self._send_command(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
         )
 
     def emulate_media(self, scheme: str = "light", media: str = "screen") -> None:
-        """What the person likes, and where the page is shown."""
+        """Emulate the preferred color scheme and the media type."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self._send_command("Emulation.setEmulatedMedia", media=media, features=features)
 
     def set_scripts(self, *, allowed: bool) -> None:
-        """Whether pages that are opened from now on may run scripts."""
+        """Allow or forbid scripts in pages opened from now on."""
         self._send_command("Emulation.setScriptExecutionDisabled", value=not allowed)
 
     def screenshot(self, path: Path, *, whole: bool = False) -> None:
-        """A picture of the window, or of the whole page."""
+        """Take a screenshot of the window, or of the whole page."""
         if whole:
             height = self.run("return document.documentElement.scrollHeight")
             self.resize(self.run("return innerWidth"), min(height, 8000))
         path.write_bytes(self.driver.get_screenshot_as_png())
 
     def drain_logs(self) -> tuple[list[str], list[str]]:
-        """What the console said, and which addresses were asked for, since the last time."""
-        said = [f"{one['level']}: {one['message']}" for one in self._log("browser")]
+        """Console messages and requested URLs since the last call."""
+        messages = [f"{one['level']}: {one['message']}" for one in self._log("browser")]
         events = [json.loads(one["message"])["message"] for one in self._log("performance")]
-        asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
-        return said, asked
+        urls = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+        return messages, urls
 
     def press(self, *keys: str) -> None:
-        """Keys, one after the other, where the focus is."""
+        """Press keys one after the other on the focused element."""
         for key in keys:
             ActionChains(self.driver).send_keys(key).perform()
 
@@ -101,7 +101,7 @@ class Browser:
 
 @contextmanager
 def open_browser(profile: Path) -> Iterator[Browser]:
-    """A browser that leaves nothing outside its profile."""
+    """Open a browser that writes only to its profile directory."""
     options = ChromeOptions()
     options.binary_location = str(CHROMIUM)
     for flag in (*_FLAGS, f"--user-data-dir={profile}"):

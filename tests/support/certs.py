@@ -1,4 +1,4 @@
-"""Certificates for TLS on loopback: one that is right, and the ways in which one is wrong."""
+"""Certificates for TLS on loopback: a valid one, and invalid ones of each kind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import trustme
 
 @dataclass(frozen=True)
 class Certificates:
-    """`bundle` is a file with the CA that signed all of these but `self_signed`."""
+    """`bundle` is the path of the CA certificate that signed all of these except `self_signed`."""
 
     bundle: str
     good: ssl.SSLContext
@@ -22,19 +22,19 @@ class Certificates:
 
 
 def make(folder: Path) -> Certificates:
-    """Make a CA and its certificates."""
-    ours, other = trustme.CA(), trustme.CA()
+    """Create a CA and its certificates."""
+    ca, other_ca = trustme.CA(), trustme.CA()
     bundle = folder / "ca.pem"
-    ours.cert_pem.write_to_path(bundle)
+    ca.cert_pem.write_to_path(bundle)
     yesterday = datetime.now(UTC) - timedelta(days=1)
     return Certificates(
         str(bundle),
-        good=_server_context(ours.issue_cert("localhost", "127.0.0.1")),
-        wrong_host=_server_context(ours.issue_cert("elsewhere.example")),
+        good=_server_context(ca.issue_cert("localhost", "127.0.0.1")),
+        wrong_host=_server_context(ca.issue_cert("elsewhere.example")),
         expired=_server_context(
-            ours.issue_cert("localhost", not_before=yesterday - timedelta(days=1), not_after=yesterday)
+            ca.issue_cert("localhost", not_before=yesterday - timedelta(days=1), not_after=yesterday)
         ),
-        self_signed=_server_context(other.issue_cert("localhost")),
+        self_signed=_server_context(other_ca.issue_cert("localhost")),
     )
 
 

@@ -1,4 +1,4 @@
-"""A small disk of its own, that a test fills, frees and makes read-only; and the same without a disk, by limits."""
+"""Full and read-only disks: a small tmpfs mounted for a test, or file size limits where mounting is not possible."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SIZE = 2 * 2**20
 
 @dataclass(frozen=True)
 class Disk:
-    """A file system in memory."""
+    """A mounted tmpfs."""
 
     root: Path
 
@@ -29,7 +29,7 @@ class Disk:
         return self.root / ".ballast"
 
     def fill(self, *, but: int = 0) -> None:
-        """Use up all space but so many bytes, which are whole pages."""
+        """Fill the disk, leaving `but` bytes free (a multiple of PAGE)."""
         handle = os.open(self._ballast, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         try:
             with suppress(_FullError):
@@ -40,12 +40,12 @@ class Disk:
             os.close(handle)
 
     def free(self) -> None:
-        """Give the space back."""
+        """Free the space again."""
         self._ballast.unlink()
 
     @contextmanager
     def filled(self) -> Iterator[None]:
-        """Full meanwhile."""
+        """Keep the disk full within the context."""
         self.fill()
         try:
             yield
@@ -54,7 +54,7 @@ class Disk:
 
     @contextmanager
     def read_only(self) -> Iterator[None]:
-        """Mounted read-only meanwhile."""
+        """Keep the disk mounted read-only within the context."""
         _mount("-o", "remount,ro", self.root)
         try:
             yield
@@ -63,7 +63,7 @@ class Disk:
 
 
 class _FullError(Exception):
-    """There is no space left."""
+    """No space left on the device."""
 
 
 def _write(handle: int, data: bytes) -> None:
@@ -77,27 +77,27 @@ def _write(handle: int, data: bytes) -> None:
 
 @contextmanager
 def mounted(root: Path) -> Iterator[Disk]:
-    """A disk mounted at a new folder; the test is skipped where that is not possible."""
+    """Mount a tmpfs at a new directory, or skip the test if that is not possible."""
     root.mkdir()
     if sys.platform != "linux":
-        pytest.skip("only on Linux is a disk mounted for a test")
+        pytest.skip("mounting a disk needs Linux")
     try:
         _mount("-t", "tmpfs", "-o", f"size={_SIZE},mode=700", "tmpfs", root)
     except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no disk can be mounted here: {getattr(error, 'stderr', None) or error}")
+        pytest.skip(f"cannot mount a disk: {getattr(error, 'stderr', None) or error}")
     try:
         yield Disk(root)
     finally:
-        subprocess.run(["umount", root], check=True)  # noqa: S607 - the system's own, wherever it is
+        subprocess.run(["umount", root], check=True)  # noqa: S607 - the system's command, from PATH
 
 
 @contextmanager
 def bind_mounted(source: Path, target: Path) -> Iterator[None]:
-    """One file or folder shown in another's place; the test is skipped where that is not possible."""
+    """Bind-mount a file or directory over another, or skip the test if that is not possible."""
     try:
         _mount("--bind", source, target)
     except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"nothing can be bound here: {getattr(error, 'stderr', None) or error}")
+        pytest.skip(f"cannot bind-mount: {getattr(error, 'stderr', None) or error}")
     try:
         yield
     finally:
@@ -110,9 +110,9 @@ def _mount(*arguments: str | Path) -> None:
 
 @contextmanager
 def file_growth_blocked(pid: int) -> Iterator[None]:
-    """A process can't make any file longer meanwhile, as on a full disk; skipped where that is not possible."""
+    """Keep a process from growing any file, as on a full disk; skips the test if that is not possible."""
     if not hasattr(resource, "prlimit"):
-        pytest.skip("this system does not let a process limit another")
+        pytest.skip("this system has no prlimit")
     before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, before[1]))
     try:
@@ -124,7 +124,7 @@ def file_growth_blocked(pid: int) -> Iterator[None]:
 
 @contextmanager
 def file_size_limited(size: int) -> Iterator[None]:
-    """Programs that are started meanwhile can't make a file longer than so many bytes."""
+    """Limit the size in bytes of files written by programs started within the context."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

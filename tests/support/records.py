@@ -1,4 +1,4 @@
-"""Builds records of runs: literal ones in a line, and arbitrary ones for hypothesis."""
+"""Builds run records: specific ones for examples, and hypothesis strategies for arbitrary ones."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ HOSTILE = (
     "",
 )
 
-# Anything at all, lone surrogates too, and more often than by chance what has a meaning somewhere.
+# Arbitrary text, including lone surrogates, with more special strings than chance would give.
 _pieces = st.one_of(st.sampled_from(HOSTILE), st.text(st.characters(exclude_categories=()), max_size=8))
 texts = st.one_of(_pieces, st.builds(str.__add__, _pieces, _pieces))
 words = texts.filter(bool)

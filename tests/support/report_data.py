@@ -1,4 +1,4 @@
-"""What reports are made of beside records: forecasts and standings, literal ones in a line and arbitrary ones."""
+"""Builds the input of reports other than run records: previews and status reports, specific and arbitrary ones."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def planned_job(
     return PlannedJob(Job(name, f"w-{name}", "p-1", line=line), action, reason, **given)
 
 
-def preview(*prospects: PlannedJob, name: str = "nightly", path: str = "nightly.yaml", **given: Any) -> Preview:
-    manifest = Manifest(name, path, "ab" * 32, tuple(one.job for one in prospects))
-    return Preview(manifest, API, "day:2026-10-20", prospects, **given)
+def preview(*planned_jobs: PlannedJob, name: str = "nightly", path: str = "nightly.yaml", **given: Any) -> Preview:
+    manifest = Manifest(name, path, "ab" * 32, tuple(one.job for one in planned_jobs))
+    return Preview(manifest, API, "day:2026-10-20", planned_jobs, **given)
 
 
 def job_status(name: str, problem: str = "", **members: Any) -> JobStatus:

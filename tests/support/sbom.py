@@ -1,9 +1,9 @@
-"""Makes the list of what an installation is made of, as CycloneDX (SBOM), from what requirements/runtime.txt pins.
+"""Writes the software bill of materials (SBOM, CycloneDX) of the packages pinned in requirements/runtime.txt.
 
     python -m support.sbom SCRATCH FILE
 
-`tox -e sbom` runs it. The pinned releases are installed in a fresh environment, each checked by its hash; cyclonedx-py
-reads their metadata and validates what it writes against the schema of CycloneDX. Made twice it is the same bytes.
+`tox -e sbom` runs it. It installs the pinned releases, verified by hash, in a fresh environment; cyclonedx-py reads
+their metadata and validates its output against the CycloneDX schema. The output is reproducible byte for byte.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DYNAMIC = 'dynamic = ["version"]\n'
 
 
 def main(scratch: Path, file: Path) -> None:
-    """Make and check it; raises on the first thing that is wrong."""
+    """Write and check the SBOM; raises on the first problem."""
     environment = scratch / "run"
     venv.create(environment, clear=True, with_pip=False)
     run(
@@ -36,11 +36,11 @@ def main(scratch: Path, file: Path) -> None:
         *("--output-reproducible", "--validate", "--output-file", file, environment),
     )
     check(json.loads(file.read_text(encoding="utf-8")))
-    sys.stdout.write(f"{file}: valid, and of what requirements/runtime.txt pins\n")
+    sys.stdout.write(f"{file}: valid; lists the packages pinned in requirements/runtime.txt\n")
 
 
 def project(scratch: Path) -> Path:
-    """pyproject.toml with the version in it, which cyclonedx-py does not find where it is."""
+    """Write a pyproject.toml with a static version, as cyclonedx-py cannot read the dynamic one."""
     text = (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
     if DYNAMIC not in text:
         raise SystemExit(f"pyproject.toml has no line {DYNAMIC!r}")
@@ -50,25 +50,25 @@ def project(scratch: Path) -> Path:
 
 
 def version() -> str:
-    """The program's version, which is not installed here."""
+    """The program's version; the program itself is not installed here."""
     names: dict[str, Any] = {}
     exec((CHECKOUT / "runner" / "version.py").read_text(encoding="utf-8"), names)  # noqa: S102 - our own file
     return str(names["VERSION"])
 
 
 def check(document: dict[str, Any]) -> None:
-    """See that it names exactly what is pinned for this Python, each with a licence, and no path of this machine."""
+    """Check that it lists exactly the packages pinned for this Python, each with a license, and no local paths."""
     listed = {canonicalize_name(component["name"]): component["version"] for component in document["components"]}
     pinned = {name: pin.version for name, pin in locks.read("runtime.txt").items() if pin.applies}
     unlicensed = [component["name"] for component in document["components"] if not component.get("licenses")]
     if listed != pinned or unlicensed or document["metadata"]["component"]["version"] != version():
-        raise SystemExit(f"sbom: listed {listed}, pinned {pinned}, without a licence {unlicensed}")
+        raise SystemExit(f"sbom: listed {listed}, pinned {pinned}, without a license {unlicensed}")
     if "file:" in json.dumps(document):
-        raise SystemExit("sbom: it names files of this machine")
+        raise SystemExit("sbom: it contains local file paths")
 
 
 def run(*words: str | Path) -> None:
-    """Run a module of this Python."""
+    """Run a module with this Python."""
     subprocess.run([sys.executable, "-m", *map(str, words)], cwd=CHECKOUT, check=True)
 
 

@@ -1,4 +1,4 @@
-"""Checks any results file against the schema that ships with the program, and its counts against its lists."""
+"""Checks results files against the packaged schema, and their counts against their lists."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SCHEMA = Path(__file__).parents[2] / "schemas" / "results.schema.json"
 
 
 def check_results(results: Path | str | dict[str, Any]) -> dict[str, Any]:
-    """Fail unless `results` (a path, or what was read) is a valid results file; return what it holds."""
+    """Fail unless `results` (a path or the parsed document) is a valid results file; return the document."""
     document = results if isinstance(results, dict) else _load(Path(results))
     _validator().validate(document)
     _check_counts(document)
@@ -32,13 +32,13 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def loads_strictly(text: str) -> dict[str, Any]:
-    """Read JSON as strict readers do: no NaN, no Infinity."""
+    """Parse JSON strictly: NaN and Infinity are errors."""
     document: dict[str, Any] = json.loads(text, parse_constant=_reject_constant)
     return document
 
 
 def _reject_constant(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not valid JSON")
 
 
 def _check_counts(document: dict[str, Any]) -> None:

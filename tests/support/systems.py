@@ -1,4 +1,4 @@
-"""What tests need of the system they run on. A test is skipped, and says why, where there is no such thing."""
+"""Skip markers for tests that need features of the operating system."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import pytest
 
 needs_full_device = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 needs_sigtimedwait = pytest.mark.skipif(
-    not hasattr(signal, "sigtimedwait"), reason="this system has no sigtimedwait, with which the campaigns wait"
+    not hasattr(signal, "sigtimedwait"), reason="this system has no sigtimedwait, which the campaigns need"
 )
-needs_prlimit = pytest.mark.skipif(
-    not hasattr(resource, "prlimit"), reason="this system does not let a process limit another"
-)
+needs_prlimit = pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="this system has no prlimit")

@@ -1,4 +1,4 @@
-"""A program on a terminal of its own, and the end of it at which a person sits: who types, resizes, and looks."""
+"""Runs programs on a pseudo-terminal, and reads, types and resizes at the user's end of it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from support import shell as shells
 from support.shell import Shell
 from support.wire import TIMEOUT
 
-# A program in the foreground of the terminal that is its standard input: Ctrl-C that is typed there reaches it.
+# Puts the program in the foreground of the terminal on its stdin, so that a typed Ctrl-C reaches it.
 _IN_FOREGROUND = """
 import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
 """
-_KEPT = ("PATH", "HOME", "PYTHONPATH", "COVERAGE_PROCESS_CONFIG")
+_INHERITED = ("PATH", "HOME", "PYTHONPATH", "COVERAGE_PROCESS_CONFIG")
 
 Out = int | IO[bytes] | None
 
@@ -34,20 +34,20 @@ Out = int | IO[bytes] | None
 def run_on_terminal(
     shell: Shell, *arguments: str, size: tuple[int, int] = (80, 24), out: Out = None
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """The command on a terminal, and the person's end of it. `out`: where stdout is, if it is not there too."""
+    """Run the command on a terminal. `out` redirects stdout. Yields the process and the user's end of the terminal."""
     with open_terminal(
         shells.command(arguments), shell.directory, terminal_environment(shell), size=size, out=out
-    ) as both:
-        yield both
+    ) as process_and_terminal:
+        yield process_and_terminal
 
 
 @contextmanager
 def open_terminal(
     command: Sequence[str], folder: Path, env: Mapping[str, str], *, size: tuple[int, int] = (80, 24), out: Out = None
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Any program, by its path, on a terminal of (columns, rows)."""
-    person, terminal = pty.openpty()
-    resize(person, *size)
+    """Run a program, given by its path, on a terminal of `size` (columns, rows)."""
+    user, terminal = pty.openpty()
+    resize(user, *size)
     try:
         process = subprocess.Popen(
             [sys.executable, "-E", "-S", "-c", _IN_FOREGROUND, *command],
@@ -63,34 +63,34 @@ def open_terminal(
     try:
         with process:
             try:
-                yield process, person
+                yield process, user
             finally:
                 process.kill()
     finally:
-        os.close(person)
+        os.close(user)
 
 
 def terminal_environment(shell: Shell) -> dict[str, str]:
-    """What a program that is started there has as its environment."""
-    inherited = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    """The environment of a program that is started on the terminal."""
+    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     return {"TERM": "xterm", **inherited, **shell.environment}
 
 
-def resize(person: int, columns: int, rows: int) -> None:
-    """Make the terminal so large; the program in its foreground is told by a signal."""
-    fcntl.ioctl(person, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+def resize(user: int, columns: int, rows: int) -> None:
+    """Resize the terminal; the foreground program gets SIGWINCH."""
+    fcntl.ioctl(user, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
-def read_terminal(person: int, word: str | None = None) -> str:
-    """What is written to the terminal until a word is; until the end without one."""
-    shown = b""
-    while word is None or word.encode() not in shown:
-        assert select.select([person], [], [], 3 * TIMEOUT)[0], shown
+def read_terminal(user: int, word: str | None = None) -> str:
+    """Read the terminal's output up to `word`, or to its end if `word` is None."""
+    output = b""
+    while word is None or word.encode() not in output:
+        assert select.select([user], [], [], 3 * TIMEOUT)[0], output
         try:
-            piece = os.read(person, 65_536)
-        except OSError:  # the terminal's other end is closed: Linux calls that an input error
-            piece = b""
-        if not piece:
+            chunk = os.read(user, 65_536)
+        except OSError:  # the other end is closed, which Linux reports as EIO
+            chunk = b""
+        if not chunk:
             break
-        shown += piece
-    return shown.decode(errors="replace")
+        output += chunk
+    return output.decode(errors="replace")
