@@ -19,14 +19,15 @@ _PAGINATION: dict[str, Callable[[int, int], bool]] = {
     "limit": lambda limit, count: limit > count,  # a list as long as its limit may have been cut off there
 }
 
-# A response has many headers. These are the ones that APIs page with, without `x-` and hyphens.
-_COMPLETE = re.compile("(is)?(complete|last)(page)?")
-_TOTAL = re.compile("total(count|results|items|jobs|elements|records|hits|size)?|(jobs?|result)?count|numjobs")
-_PAGE = re.compile("(current|num|total)?pages?(count|number)?")
-_LIMIT = re.compile("limit|perpage|pagesize|maxresults")
-_MORE = re.compile(
-    "next((page)?token|page|cursor|link)?|hasnext(page)?|(has)?more(results)?|continue|continuationtoken|cursor|"
-    "(is)?truncated|partial|incomplete(results)?|lastevaluatedkey|offset|skip(ped)?|from|startindex|remaining(itemcount)?"
+# The headers that APIs page with, without `x-` and hyphens, by what their value must be: see `_is_complete_paging`.
+_PAGING = re.compile(
+    "(?P<flag>(?:is)?(?:complete|last)(?:page)?)"
+    "|(?P<total>total(?:count|results|items|jobs|elements|records|hits|size)?|(?:jobs?|result)?count|numjobs)"
+    "|(?P<page>(?:current|num|total)?pages?(?:count|number)?)"
+    "|(?P<limit>limit|perpage|pagesize|maxresults)"
+    "|(?P<more>next(?:(?:page)?token|page|cursor|link)?|hasnext(?:page)?|(?:has)?more(?:results)?|cursor|continue|"
+    "continuationtoken|(?:is)?truncated|partial|incomplete(?:results)?|lastevaluatedkey|offset|skip(?:ped)?|from|"
+    "startindex|remaining(?:itemcount)?)"
 )
 _NEXT_LINK = re.compile(r";\s*rel\s*=\s*(?:\"[^\"]*\bnext\b[^\"]*\"|next\b)", re.IGNORECASE)
 _NO = ("", "0", "false", "no", "none", "null")
@@ -88,18 +89,14 @@ def _is_complete_header(name: str, value: str, count: int) -> bool:
             return value.split()[1:] == [f"0-{count - 1}/{count}" if count else "*/0"]
         case "age":
             return not value.isdecimal() or float(value) <= _MAX_AGE
-    return _is_complete_paging(name.replace("-", ""), value, count)
+    paging = _PAGING.fullmatch(name.replace("-", ""))
+    return paging is None or _is_complete_paging(paging.lastgroup or "", value, count)
 
 
-def _is_complete_paging(name: str, value: str, count: int) -> bool:
-    if _COMPLETE.fullmatch(name):
+def _is_complete_paging(kind: str, value: str, count: int) -> bool:
+    if kind == "flag":
         return value in ("", "1", "true", "yes")
-    if value in _NO:
-        return True
-    if _TOTAL.fullmatch(name):
-        return value == str(count)
-    if _PAGE.fullmatch(name):
-        return value == "1"
-    if _LIMIT.fullmatch(name):
-        return value.isdecimal() and float(value) > count
-    return not _MORE.fullmatch(name)
+    if kind == "limit" and value.isdecimal():
+        return float(value) > count or not float(value)
+    expected = {"total": str(count), "page": "1"}
+    return value in _NO or value == expected.get(kind)
