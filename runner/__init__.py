@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from runner.core.errors import ManifestError, Problem, RefusedError, RunnerError, UsageError
     from runner.core.exit_codes import Exit
-    from runner.core.models import Created, Entry, ErrorInfo, InDoubt, Job, Manifest, NotCreated, Skipped
-    from runner.core.settings import LimitOverrides, RunOptions
+    from runner.core.models import (
+        Created,
+        Entry,
+        ErrorInfo,
+        InDoubt,
+        Job,
+        LimitOverrides,
+        Manifest,
+        NotCreated,
+        Skipped,
+    )
+    from runner.core.settings import RunOptions
     from runner.ledger.lock import LockedError
     from runner.library import (
         SANDBOX,
@@ -60,9 +70,19 @@ _HOMES = {
     "runner.core.errors": ("ManifestError", "Problem", "RefusedError", "RunnerError", "UsageError"),
     "runner.planning.planned_jobs": ("PlannedJob", "Preview"),
     "runner.ledger.lock": ("LockedError",),
-    "runner.core.models": ("Created", "Entry", "ErrorInfo", "InDoubt", "Job", "Manifest", "NotCreated", "Skipped"),
+    "runner.core.models": (
+        "Created",
+        "Entry",
+        "ErrorInfo",
+        "InDoubt",
+        "Job",
+        "LimitOverrides",
+        "Manifest",
+        "NotCreated",
+        "Skipped",
+    ),
     "runner.runs.summary": ("Summary",),
-    "runner.core.settings": ("LimitOverrides", "RunOptions"),
+    "runner.core.settings": ("RunOptions",),
 }
 
 

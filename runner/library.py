@@ -23,8 +23,8 @@ from runner.client.endpoint import (
 )
 from runner.core.errors import RefusedError, UsageError
 from runner.core.exit_codes import Exit
-from runner.core.models import Entry, ErrorInfo, Manifest, Outcome, Run, RunRecord, Submission
-from runner.core.settings import LimitOverrides, RunOptions, resolve_limits, validate_limits
+from runner.core.models import Entry, ErrorInfo, LimitOverrides, Manifest, Outcome, Run, RunRecord, Submission
+from runner.core.settings import RunOptions, resolve_limits, validate_limits
 from runner.ledger.location import LedgerLocation, is_ci
 from runner.ledger.rows import RecordedOutcome
 from runner.manifest import loader

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from runner.cli import options
 from runner.cli.manifests import LoadedManifest
-from runner.core.settings import LimitOverrides, RunOptions, resolve_limits
+from runner.core.models import LimitOverrides
+from runner.core.settings import RunOptions, resolve_limits
 from runner.ledger.location import is_ci
 from runner.planning import run_key
 from runner.runs.request import RunRequest

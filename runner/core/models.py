@@ -32,14 +32,16 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class SubmitSettings:
-    """The manifest's `submit` section; None for what it does not set. `timeout` is in seconds."""
+class LimitOverrides:
+    """The limits that the user or a manifest's `submit` section sets; None for the others. Times are in seconds."""
 
     concurrency: int | None = None
     rate: str | None = None
     attempts: int | None = None
     timeout: float | None = None
     stop_after: int | None = None
+    max_pause: float | None = None
+    max_cost: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class Manifest:
     timezone: str | None = None
     on_unfinished: OnUnfinished = "refuse"
     max_cost: int | None = None
-    submit: SubmitSettings = SubmitSettings()
+    submit: LimitOverrides = LimitOverrides()
     has_explicit_name: bool = False
 
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from runner.core.errors import UsageError
-from runner.core.models import Manifest
+from runner.core.models import LimitOverrides, Manifest
 from runner.core.rate_limit import Rate
 
 MAX_CONCURRENCY = 64
@@ -35,19 +35,6 @@ class RunOptions:
     allow_unknown_cost: bool = False
     settle: timedelta = DEFAULT_SETTLE
     lock_timeout: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class LimitOverrides:
-    """Limits that outrank those of the manifest; None leaves the manifest's. Times are in seconds."""
-
-    concurrency: int | None = None
-    rate: str | None = None
-    attempts: int | None = None
-    timeout: float | None = None
-    stop_after: int | None = None
-    max_pause: float | None = None
-    max_cost: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

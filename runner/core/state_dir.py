@@ -31,10 +31,7 @@ def create_state_dir(directory: Path) -> None:
         if not directory.is_symlink() and _is_missing_or_empty(directory / ".gitignore"):
             _write_private(directory / ".gitignore", b"*\n")
     except OSError as error:
-        raise RefusedError(
-            f"the directory {directory} cannot be created: {error.strerror}",
-            "The ledger is stored there: make the manifest's directory writable.",
-        ) from None
+        raise _creation_error(directory, error) from None
 
 
 def create_subdirectory(directory: Path) -> None:
@@ -42,10 +39,7 @@ def create_subdirectory(directory: Path) -> None:
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise RefusedError(
-            f"the directory {directory} cannot be created: {error.strerror}",
-            "Check what exists at that path, and who may write there.",
-        ) from None
+        raise _creation_error(directory, error) from None
 
 
 def check_directory_owner(directory: Path) -> None:
@@ -66,6 +60,11 @@ def check_directory_owner(directory: Path) -> None:
             f"the directory {directory} belongs to another user (uid {min(owners - trusted)})",
             "Move the manifest to a directory that only you can write to.",
         )
+
+
+def _creation_error(directory: Path, error: OSError) -> RefusedError:
+    hint = "Check what exists at that path, and whether you may write to its parent directory."
+    return RefusedError(f"the directory {directory} cannot be created: {error.strerror}", hint)
 
 
 def _write_private(path: Path, data: bytes) -> None:

@@ -15,7 +15,7 @@ from pathlib import PurePath
 from typing import Any, BinaryIO
 
 from runner.core.errors import ManifestError, Problem, UsageError
-from runner.core.models import Job, Manifest, SubmitSettings
+from runner.core.models import Job, LimitOverrides, Manifest
 from runner.manifest import schema
 from runner.manifest.yaml import reader
 from runner.manifest.yaml.document import Document
@@ -303,7 +303,7 @@ def _build_manifest(document: Document, path: str, sha256: str, entries: tuple[_
         timezone=value.get("timezone"),
         on_unfinished=value.get("on_unfinished", "refuse"),
         max_cost=int(value["max_cost"]) if "max_cost" in value else None,
-        submit=SubmitSettings(**{key: _SUBMIT_TYPES[key](setting) for key, setting in submit.items()}),
+        submit=LimitOverrides(**{key: _SUBMIT_TYPES[key](setting) for key, setting in submit.items()}),
         has_explicit_name="name" in value,
     )
 

@@ -16,7 +16,8 @@ from runner.cli.output import OutputOptions
 from runner.client.api import ReadOnlyClient
 from runner.core.errors import RefusedError, RunnerError
 from runner.core.exit_codes import Exit, worst_exit
-from runner.core.settings import LimitOverrides, RunOptions
+from runner.core.models import LimitOverrides
+from runner.core.settings import RunOptions
 from runner.core.text import escape_unprintable
 from runner.planning import cost_limit
 from runner.planning.planned_jobs import Preview

@@ -36,8 +36,8 @@ from runner.client.api import ApiClient
 from runner.client.fetcher import Fetcher
 from runner.core.errors import RefusedError, RunnerError, UsageError
 from runner.core.exit_codes import Exit, worst_exit
-from runner.core.models import STDIN, Manifest
-from runner.core.settings import LimitOverrides, Limits, RunOptions
+from runner.core.models import STDIN, LimitOverrides, Manifest
+from runner.core.settings import Limits, RunOptions
 from runner.core.text import escape_unprintable
 from runner.manifest.yaml.reader import LIBYAML
 from runner.runs import results_file, tracking

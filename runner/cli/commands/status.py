@@ -20,8 +20,8 @@ from runner.client.endpoint import SANDBOX_IDENTITY
 from runner.client.fetcher import Fetcher
 from runner.core.errors import RefusedError, UsageError
 from runner.core.exit_codes import Exit, worst_exit
-from runner.core.models import STDIN, Job, Manifest
-from runner.core.settings import LimitOverrides, Limits, resolve_limits
+from runner.core.models import STDIN, Job, LimitOverrides, Manifest
+from runner.core.settings import Limits, resolve_limits
 from runner.core.text import escape_unprintable
 from runner.ledger.location import LedgerLocation, path_exists
 from runner.ledger.rows import RunRow

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from runner.core.errors import UsageError
-from runner.core.models import Manifest, SubmitSettings
+from runner.core.models import LimitOverrides, Manifest
 from runner.core.rate_limit import Rate
-from runner.core.settings import LimitOverrides, Limits, resolve_limits, validate_limits
+from runner.core.settings import Limits, resolve_limits, validate_limits
 
 
 def resolve(overrides: dict[str, Any], submit: dict[str, Any]) -> Limits:
-    manifest = Manifest("m", "m.yaml", "", (), submit=SubmitSettings(**submit))
+    manifest = Manifest("m", "m.yaml", "", (), submit=LimitOverrides(**submit))
     return resolve_limits(LimitOverrides(**overrides), manifest)
 
 

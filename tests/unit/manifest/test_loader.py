@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from runner.cli import problem_format
 from runner.core.errors import ManifestError, UsageError
-from runner.core.models import Job, Manifest, SubmitSettings
+from runner.core.models import Job, LimitOverrides, Manifest
 from runner.manifest import loader
 from runner.manifest.loader import CheckResult
 
@@ -77,7 +77,7 @@ def test_complete_manifest(libyaml: bool) -> None:
         once_per="day",
         timezone="Asia/Kolkata",
         max_cost=500,
-        submit=SubmitSettings(concurrency=8, rate="5/s", attempts=5, timeout=30.0, stop_after=10),
+        submit=LimitOverrides(concurrency=8, rate="5/s", attempts=5, timeout=30.0, stop_after=10),
         has_explicit_name=True,
     )
 
@@ -86,7 +86,7 @@ def test_defaults() -> None:
     parsed = loader.parse(MINIMAL, "some/nightly.yaml")
     job = Job("ndvi/agri", "ndvi", "agri", {}, enabled=True, line=3)
     assert parsed == Manifest("nightly", "some/nightly.yaml", parsed.sha256, (job,))
-    assert parsed.submit == SubmitSettings()
+    assert parsed.submit == LimitOverrides()
 
 
 def test_numbers_have_the_types_of_the_model() -> None:
