@@ -1,12 +1,12 @@
-"""The campaigns: chains of runs of the real command, each from a seed, which meet everything that can go wrong.
+"""The campaigns: randomized chains of runs of the real command, under every fault that tests can inject.
 
     python -m support.campaign --seeds 2000
 
-The first seed is a random one, which is printed; `--first` plays the same ones again.
+The first seed is random and printed; `--first` repeats a campaign.
 
-`crash` kills the process at every point there is (campaign_crash.py). `mixed` lets a server misbehave in every way
-there is, and mixes that with kills, signals, clocks, full disks and damaged ledgers (campaign_mixed.py). After each
-run it is asked whether the server, the ledger, the results file and what was said tell the same story.
+`crash` kills the process at every possible point (campaign_crash.py). `mixed` combines a faulty server with kills,
+signals, clock steps, full disks and damaged ledgers (campaign_mixed.py). After each run they check that the server,
+the ledger, the results file and the output agree.
 """
 
 from __future__ import annotations
@@ -32,61 +32,65 @@ Kind = Literal["crash", "mixed"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
-def run_seeds(seeds: Iterable[int], folder: Path, kinds: Collection[Kind] = KINDS, until: float | None = None) -> Tally:
-    """Play every seed in a folder of its own, until a monotonic time. Raises CampaignError at the first that fails."""
+def run_seeds(
+    seeds: Iterable[int], directory: Path, kinds: Collection[Kind] = KINDS, until: float | None = None
+) -> Tally:
+    """Run each seed in its own directory, until a monotonic time. Raises CampaignError at the first failure."""
     tally = Tally()
     with Zygote() as zygote:
-        (folder / "measured").mkdir()
-        measured = measure(zygote, folder / "measured")
+        (directory / "measured").mkdir()
+        measured = measure(zygote, directory / "measured")
         for seed in seeds:
             if until is not None and time.monotonic() > until:
                 break
             for kind in kinds:
-                here = folder / f"{kind}-{seed}"
-                here.mkdir()
+                seed_directory = directory / f"{kind}-{seed}"
+                seed_directory.mkdir()
                 if kind == "crash":
-                    CrashScenario(seed, here, zygote, tally, measured).play()
+                    CrashScenario(seed, seed_directory, zygote, tally, measured).play()
                 else:
-                    MixedScenario(seed, here, zygote, tally, measured).play()
-                shutil.rmtree(here)
+                    MixedScenario(seed, seed_directory, zygote, tally, measured).play()
+                shutil.rmtree(seed_directory)
             tally.seeds += 1
     return tally
 
 
 def run_seeds_in_parallel(
-    seeds: range, folder: Path, kinds: Collection[Kind], until: float | None, processes: int
+    seeds: range, directory: Path, kinds: Collection[Kind], until: float | None, processes: int
 ) -> Tally:
-    """The same in so many processes: each waits most of the time, for servers that stall and for runs that end."""
+    """Run the seeds in several processes, as each mostly waits for stalled servers and for runs to end."""
     if processes == 1:
-        return run_seeds(seeds, folder, kinds, until)
+        return run_seeds(seeds, directory, kinds, until)
     tally = Tally()
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         parts = []
         for number in range(processes):
-            (folder / str(number)).mkdir()
-            parts.append(pool.submit(run_seeds, seeds[number::processes], folder / str(number), kinds, until))
+            (directory / str(number)).mkdir()
+            parts.append(pool.submit(run_seeds, seeds[number::processes], directory / str(number), kinds, until))
         for part in as_completed(parts):
             tally.add(part.result())
     return tally
 
 
 def main() -> int:
-    """Play as many seeds as are asked for, and say what they came to."""
-    parser = argparse.ArgumentParser(prog="campaign", description="Have everything go wrong, and ask the server.")
-    parser.add_argument("--seeds", type=int, default=1000, help="how many")
+    """Run the requested seeds and print the tally."""
+    parser = argparse.ArgumentParser(
+        prog="campaign", description="Run the program under injected faults and check every invariant."
+    )
+    parser.add_argument("--seeds", type=int, default=1000, help="number of seeds")
     parser.add_argument("--first", type=int, default=secrets.randbelow(10**9), help="the first seed")
-    parser.add_argument("--minutes", type=float, help="begin no seed after so long")
-    parser.add_argument("--only", choices=KINDS, help="one of the campaigns")
-    parser.add_argument("--processes", type=int, default=1, help="how many play at once")
-    asked = parser.parse_args()
-    sys.stdout.write(f"from seed {asked.first} on\n")
+    parser.add_argument("--minutes", type=float, help="start no seed after this many minutes")
+    parser.add_argument("--only", choices=KINDS, help="run only this campaign")
+    parser.add_argument("--processes", type=int, default=1, help="number of parallel processes")
+    options = parser.parse_args()
+    sys.stdout.write(f"first seed: {options.first}\n")
     sys.stdout.flush()
-    until = None if asked.minutes is None else time.monotonic() + 60 * asked.minutes
-    with tempfile.TemporaryDirectory() as folder:
+    until = None if options.minutes is None else time.monotonic() + 60 * options.minutes
+    with tempfile.TemporaryDirectory() as directory:
         try:
-            seeds = range(asked.first, asked.first + asked.seeds)
-            kinds = [asked.only] if asked.only else KINDS
-            tally = run_seeds_in_parallel(seeds, Path(folder), kinds, until, asked.processes)
+            seeds = range(options.first, options.first + options.seeds)
+            kinds = [options.only] if options.only else KINDS
+            tally = run_seeds_in_parallel(seeds, Path(directory), kinds, until, options.processes)
         except CampaignError as error:
             sys.stderr.write(f"{error}\n")
             return 1

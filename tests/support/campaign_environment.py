@@ -1,4 +1,4 @@
-"""Where a campaign plays: a server that can be waited for, and a person's folder in a time of its own."""
+"""The environment of a campaign: a server that can be waited for, and a working directory with its own clock."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from runner.sandbox.faults import Fault
 from runner.sandbox.server import Sandbox
 
 KEY = "key-of-the-campaign"
-NOON = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)  # when it all happens: far from midnight, whenever it is run
+NOON = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)  # the campaign's time, always far from midnight
 TIMEOUT = 30.0
 
 Shape = Literal["apart", "alike", "projects"]
@@ -28,7 +28,7 @@ SHAPES: tuple[Shape, ...] = ("apart", "alike", "projects")
 
 
 class CampaignServer(Sandbox):
-    """A sandbox that can be waited for: a process that was killed may have left a request in its queue."""
+    """A sandbox that can be waited for, as a killed process may have left a request in its queue."""
 
     def __init__(self, world: Backend, faults: Sequence[Fault] = (), seed: int = 0) -> None:
         super().__init__(world, key=KEY, faults=faults, seed=seed, log=self._count_posts)
@@ -45,8 +45,8 @@ class CampaignServer(Sandbox):
             self._connection_closed.notify_all()
 
     def wait_until_idle(self) -> None:
-        """Wait until nothing that was ever sent can still create a job."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT) as last:  # after all in the queue
+        """Wait until no request in flight can still create a job."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT) as last:  # queued after all others
             last.sendall(b"GET /ping HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
             while last.recv(65_536):
                 pass
@@ -55,7 +55,7 @@ class CampaignServer(Sandbox):
 
 
 def pairs_of(shape: Shape, size: int) -> list[Pair]:
-    """What a manifest lists: each pair as often as it lists it."""
+    """The (workflow, project) pairs of a manifest, with repetitions."""
     match shape:
         case "apart":
             return [(f"w-{number}", "p-0") for number in range(size)]
@@ -67,7 +67,7 @@ def pairs_of(shape: Shape, size: int) -> list[Pair]:
 
 @dataclass(frozen=True)
 class CompletedRun:
-    """A run that has ended, and what it said."""
+    """The exit code and output of a finished run."""
 
     code: int
     out: str
@@ -75,9 +75,9 @@ class CompletedRun:
 
 
 class CampaignEnvironment:
-    """A person's folder, a server that tells the truth, and a time that passes when the test says so.
+    """A working directory, a server without hidden faults, and a clock that the test controls.
 
-    `world` may be another than the plain one, with the pairs not yet admitted. A context manager.
+    A context manager. `world` replaces the default backend; the pairs are added to it.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class CampaignEnvironment:
         (folder / "m.yaml").write_text(f"version: 1\nonce_per: forever\njobs:\n{jobs}", encoding="utf-8")
 
     def now(self) -> datetime:
-        """The time in this scene."""
+        """The current time of this environment."""
         return datetime.now(UTC) + timedelta(seconds=self.skew)
 
     def __enter__(self) -> Self:
@@ -118,27 +118,27 @@ class CampaignEnvironment:
 
     @property
     def invariants(self) -> Invariants:
-        """What must be true."""
+        """The invariants between this environment's ledger and server."""
         return Invariants(self.backend, self.ledger, self.pairs)
 
     def use_ledger(self, ledger: Path) -> None:
-        """Work with a ledger elsewhere from now on."""
+        """Use a ledger at another path from now on."""
         self.ledger = ledger
         self.env["PIXXEL_RUNNER_LEDGER"] = str(ledger)
 
     def __call__(self, *arguments: str, **how: Any) -> CompletedRun:
-        """Run the command; `how` is as for `Zygote.run`. Whatever happens, it ends in words and in a code it has."""
-        ended = self.zygote.run(self.directory, self.env, arguments, skew=self.skew, **how)
+        """Run the command; `how` is as for `Zygote.run`. Fails on a traceback or an undocumented exit code."""
+        result = self.zygote.run(self.directory, self.env, arguments, skew=self.skew, **how)
         self.server.wait_until_idle()
         out, err = ((self.directory / name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
-        assert ended.code in (0, 1, 2, 3, 4, 5), err
+        assert result.code in (0, 1, 2, 3, 4, 5), err
         assert "Traceback" not in err, err
-        return CompletedRun(ended.code, out, err)
+        return CompletedRun(result.code, out, err)
 
     def run(self, **how: Any) -> CompletedRun:
-        """Run the manifest, with a server that is never slow."""
+        """Run the manifest without waiting for jobs to settle."""
         return self("run", "m.yaml", "--settle", "0", **how)
 
     def advance_clock(self) -> None:
-        """Let more time pass than any send may take."""
+        """Advance the clock by more than any request may take."""
         self.skew += 120.0

@@ -1,4 +1,4 @@
-"""What a ledger holds of a campaign's runs, read as a stranger would, and what must be true of it and the server."""
+"""Reads a campaign's ledger with plain SQL, and checks the invariants between the ledger and the server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class SubmissionLine:
-    """One submission as the ledger has it."""
+    """A submission in the ledger."""
 
     manifest: str
     run_key: str
@@ -38,13 +38,13 @@ class SubmissionLine:
 
     @property
     def is_in_doubt(self) -> bool:
-        """Whether its job may exist, and nobody knows which it is."""
+        """Whether its job may or may not have been created."""
         return self.state in ("sending", "in_doubt")
 
 
 @dataclass(frozen=True)
 class RunLine:
-    """One run as the ledger has it, and as the results file names it."""
+    """A run in the ledger."""
 
     id: str
     manifest: str
@@ -54,7 +54,7 @@ class RunLine:
 
 @dataclass(frozen=True)
 class LedgerContents:
-    """All that a ledger holds."""
+    """The submissions and runs of a ledger."""
 
     rows: Sequence[SubmissionLine] = ()
     runs: Sequence[RunLine] = ()
@@ -68,32 +68,32 @@ _RUNS = "SELECT r.id, m.name, r.run_key, r.state FROM runs r JOIN manifests m ON
 
 
 def files_of(ledger: Path) -> list[Path]:
-    """The ledger and its log, as far as they are there."""
+    """The ledger and its write-ahead log, if they exist."""
     return [path for path in (ledger, ledger.with_name(f"{ledger.name}-wal")) if path.exists()]
 
 
 def read_ledger(ledger: Path) -> LedgerContents:
-    """What a ledger holds, read from a copy: the next run finds what the last one left and nothing else."""
+    """Read a ledger from a copy, so that the next run finds exactly what the last one left."""
     if not ledger.exists():
         return LedgerContents()
     with tempfile.TemporaryDirectory() as folder:
         for path in files_of(ledger):
             shutil.copy(path, folder)
         with closing(sqlite3.connect(Path(folder) / ledger.name)) as copy:
-            [(words,)] = copy.execute("PRAGMA integrity_check").fetchall()
-            assert words == "ok", words
+            [(status,)] = copy.execute("PRAGMA integrity_check").fetchall()
+            assert status == "ok", status
             return LedgerContents(
                 [SubmissionLine(*row) for row in copy.execute(_ROWS)], [RunLine(*row) for row in copy.execute(_RUNS)]
             )
 
 
 def read_submissions(ledger: Path) -> Sequence[SubmissionLine]:
-    """The submissions that it holds."""
+    """The submissions of a ledger."""
     return read_ledger(ledger).rows
 
 
 class Invariants:
-    """What must be true of a ledger and a server, whatever happened; each is asked for its own record."""
+    """What must hold between a ledger and a server, whatever happened."""
 
     def __init__(self, world: Backend, ledger: Path, pairs: Sequence[Pair]) -> None:
         self.backend = world
@@ -101,40 +101,40 @@ class Invariants:
         self.pairs = pairs
 
     def jobs(self) -> dict[str, SandboxJob]:
-        """What the server created."""
+        """The jobs on the server, by id."""
         workflows = dict.fromkeys(workflow_id for workflow_id, _ in self.pairs)
         return {job.id: job for workflow_id in workflows for job in self.backend.jobs(workflow_id)}
 
     def created(self) -> Counter[Pair]:
-        """How often it created each pair."""
+        """How many jobs the server created for each pair."""
         return Counter((job.workflow_id, job.project_id) for job in self.jobs().values())
 
     def duplicates(self) -> Counter[Pair]:
-        """What it created more often than is listed."""
+        """The jobs created in excess of the manifest, by pair."""
         return self.created() - Counter(self.pairs)
 
     def lost(self) -> Counter[str]:
-        """By workflow: what it created, and the ledger neither has nor is in doubt of."""
+        """By workflow: created jobs that are neither in the ledger nor covered by a submission in doubt."""
         rows = read_submissions(self.ledger)
-        held = {row.job_id for row in rows}
-        free = Counter(job.workflow_id for job in self.jobs().values() if job.id not in held)
-        return free - Counter(row.workflow_id for row in rows if row.is_in_doubt)
+        ledger_ids = {row.job_id for row in rows}
+        unknown = Counter(job.workflow_id for job in self.jobs().values() if job.id not in ledger_ids)
+        return unknown - Counter(row.workflow_id for row in rows if row.is_in_doubt)
 
     def check(self) -> None:
-        """Fail unless nothing was created twice, nothing is forgotten, and nothing is made up."""
-        assert not self.duplicates(), f"created more often than listed: {dict(self.duplicates())}"
-        assert not self.lost(), f"created, and neither on record nor in doubt: {dict(self.lost())}"
+        """Fail if a job was created twice, lost, or invented."""
+        assert not self.duplicates(), f"duplicates created: {dict(self.duplicates())}"
+        assert not self.lost(), f"created, but neither in the ledger nor in doubt: {dict(self.lost())}"
         jobs = self.jobs()
         for row in read_submissions(self.ledger):
             if row.job_id is not None:
                 job = jobs.get(row.job_id)
-                assert job is not None, f"the ledger has a job that the server has not: {row}"
+                assert job is not None, f"the ledger has a job that the server does not have: {row}"
                 assert job.workflow_id == row.workflow_id, row
                 assert job.project_id == row.project_id or not row.assigned, row
 
     def check_complete(self) -> None:
-        """Fail unless each job was created exactly once, and the ledger has it."""
+        """Fail unless each job was created exactly once and is in the ledger."""
         self.check()
-        assert self.created() == Counter(self.pairs), "not each job exactly once"
+        assert self.created() == Counter(self.pairs), "not every job was created exactly once"
         states = Counter(row.state for row in read_submissions(self.ledger))
         assert states == {"created": len(self.pairs)}, f"the ledger has {states}"

@@ -1,4 +1,4 @@
-"""The process that forks a child for each run of a campaign, as the campaign sees it: orders in, ends out."""
+"""The client of zygote.py: sends it the runs of a campaign, and returns their results."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _ZYGOTE = Path(__file__).with_name("zygote.py")
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended: its exit code (negative for a signal), what passed each seam, and how long it took.
+    """How a run ended: its exit code (negative for a signal), and its duration in seconds.
 
-    `met` is what happened at seams; neither is told of a run that was killed.
+    `counts` is how often each hook was passed, `events` what was injected there; both are empty for a killed run.
     """
 
     code: int
@@ -46,15 +46,15 @@ class Zygote:
         self._process.stdout.close()
 
     def run(self, folder: Path, env: Mapping[str, str], arguments: Sequence[str], **how: Any) -> RunResult:
-        """Run the command in a folder; its streams go to files there.
+        """Run the command in a directory, with stdout and stderr in files there.
 
-        `skew` is in seconds; `events` are those of the zygote's `Event`, `after` the seconds until a kill at any
-        moment, `largest` the bytes that a file may have.
+        `how` holds `skew`, the offset of the clock in seconds; `events`, as in the zygote's `Event`; `after`, the
+        seconds until the process is killed; and `largest`, the maximum size of a file in bytes.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         order = {"cwd": str(folder), "env": dict(env), "argv": list(arguments), **how}
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline())
-        return RunResult(answer["code"], answer["counts"], answer["events"], answer["seconds"])
+        response = json.loads(self._process.stdout.readline())
+        return RunResult(response["code"], response["counts"], response["events"], response["seconds"])

@@ -1,4 +1,4 @@
-"""What a campaign came to, in numbers, and what it ends with when the promise was broken."""
+"""The counts of a campaign, and the error that ends it when an invariant is broken."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, fields
 
 
 class CampaignError(AssertionError):
-    """The promise was broken."""
+    """An invariant does not hold."""
 
 
 @dataclass
 class Tally:
-    """What a campaign came to.
+    """The counts of a campaign.
 
-    `kills` are by place; `faults` are by kind: those of the server, of the clock, of disks and of the ledger.
+    `kills` are counted by kill point, `faults` by kind: of the server, the clock, disks and the ledger.
     """
 
     seeds: int = 0
@@ -30,23 +30,23 @@ class Tally:
     false_claims: int = 0
 
     def add(self, other: Tally) -> None:
-        """Count in what a part of the campaign came to."""
-        for one in fields(self):
-            setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
+        """Add the counts of another part of the campaign."""
+        for count in fields(self):
+            setattr(self, count.name, getattr(self, count.name) + getattr(other, count.name))
 
     def __str__(self) -> str:
         codes = ", ".join(f"{code}: {count}" for code, count in sorted(self.codes.items()))
         return "\n".join(
             (
                 f"{self.seeds} seeds, {self.runs} runs (by exit code {codes})",
-                f"{self.kills.total()} killed: {_listed(self.kills)}",
-                f"{self.signals.total()} signals: {_listed(self.signals)}",
-                f"{self.faults.total()} faults: {_listed(self.faults)}",
-                f"{self.jobs} jobs created, {self.manual_resolutions} times settled by hand",
-                f"{self.duplicates} duplicates, {self.losses} lost, {self.false_claims} false claims",
+                f"{self.kills.total()} killed: {_format_counts(self.kills)}",
+                f"{self.signals.total()} signals: {_format_counts(self.signals)}",
+                f"{self.faults.total()} faults: {_format_counts(self.faults)}",
+                f"{self.jobs} jobs created, {self.manual_resolutions} manual resolutions",
+                f"{self.duplicates} duplicates, {self.losses} lost, {self.false_claims} false outcomes",
             )
         )
 
 
-def _listed(counts: Counter[str]) -> str:
+def _format_counts(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "none"

@@ -1,4 +1,4 @@
-"""What befalls a ledger between two runs: it is gone, or no longer what it was; and how it is brought back."""
+"""Damages a ledger between two runs, and restores it from a backup."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ def _emptied(ledger: Path, _random: random.Random) -> None:
     ledger.touch()
 
 
-def _cut_off(ledger: Path, dice: random.Random) -> None:
+def _truncated(ledger: Path, rng: random.Random) -> None:
     size = ledger.stat().st_size
-    _forget_log(ledger)
+    _checkpoint(ledger)
     with ledger.open("r+b") as file:
-        file.truncate(dice.randrange(size))
+        file.truncate(rng.randrange(size))
 
 
-def _overwritten(ledger: Path, dice: random.Random) -> None:
-    """The start of a page is lost, which is where a page says what it is."""
-    _forget_log(ledger)
+def _overwritten(ledger: Path, rng: random.Random) -> None:
+    """Overwrite the start of a page, which holds its header."""
+    _checkpoint(ledger)
     with ledger.open("r+b") as file:
-        file.seek(dice.randrange(ledger.stat().st_size // PAGE) * PAGE)
+        file.seek(rng.randrange(ledger.stat().st_size // PAGE) * PAGE)
         file.write(b"\xa5" * 16)
 
 
-def _not_a_database(ledger: Path, dice: random.Random) -> None:
-    _removed(ledger, dice)
-    ledger.write_bytes(dice.randbytes(3 * PAGE))
+def _not_a_database(ledger: Path, rng: random.Random) -> None:
+    _removed(ledger, rng)
+    ledger.write_bytes(rng.randbytes(3 * PAGE))
 
 
-def _anothers(ledger: Path, dice: random.Random) -> None:
-    """Another program's database is in its place."""
-    _removed(ledger, dice)
+def _foreign_database(ledger: Path, rng: random.Random) -> None:
+    """Replace it with the database of another program."""
+    _removed(ledger, rng)
     with closing(sqlite3.connect(ledger)) as other:
         other.execute("CREATE TABLE submissions (id INTEGER PRIMARY KEY, state TEXT)")
 
 
-def _forget_log(ledger: Path) -> None:
-    """Get everything into the file: what is damaged there a log may mend."""
+def _checkpoint(ledger: Path) -> None:
+    """Move everything into the database file, as the write-ahead log could repair the damage."""
     with closing(sqlite3.connect(ledger)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -60,22 +60,22 @@ def _forget_log(ledger: Path) -> None:
 DAMAGES: Mapping[str, Callable[[Path, random.Random], None]] = {
     "removed": _removed,
     "emptied": _emptied,
-    "cut off": _cut_off,
+    "cut off": _truncated,
     "a page overwritten": _overwritten,
     "not a database": _not_a_database,
-    "another program's": _anothers,
+    "another program's": _foreign_database,
 }
 
 
 @contextmanager
-def damaged(ledger: Path, kind: str, dice: random.Random) -> Iterator[None]:
-    """A ledger is so meanwhile, and is then brought back from a copy: as it was, as nothing could be bought since."""
+def damaged(ledger: Path, kind: str, rng: random.Random) -> Iterator[None]:
+    """Damage a ledger within the context, then restore it from a copy: no job can have been created meanwhile."""
     backup = ledger.parent.parent / "backup"
     backup.mkdir()
     try:
         for path in files_of(ledger):
             shutil.copy2(path, backup)
-        DAMAGES[kind](ledger, dice)
+        DAMAGES[kind](ledger, rng)
         yield
         for path in (*files_of(ledger), ledger.with_name(f"{ledger.name}-shm")):
             path.unlink(missing_ok=True)

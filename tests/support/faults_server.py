@@ -1,4 +1,4 @@
-"""A server that misbehaves: dice from a seed say which request meets which fault of faults_table.py."""
+"""A faulty server: a seed decides which request meets which fault of faults_table.py."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _PEEKED = 2**12
 
 @dataclass
 class FaultSampler:
-    """Throws which fault a request meets: the same one for the n-th request of its kind, whatever came before it.
+    """Selects the fault of a request: the n-th request of a kind always gets the same one.
 
-    `share` of the POSTs meet one of `kinds`, and `asked` of the GETs one of `questions`; none does from when it is
-    `calm`. It keeps the server's own record too: the number of the `run` in which each job was created, how many
-    POSTs began to come, and faults by kind.
+    A `share` of the POSTs gets one of `kinds`, a `get_share` of the GETs one of `get_kinds`, and none does once it is
+    `disabled`. It also records the number of the `run` in which each job was created, the number of POSTs that
+    started to arrive, and the faults by kind.
     """
 
     seed: int
@@ -44,16 +44,16 @@ class FaultSampler:
     known_ids: Sequence[str] = ()
     created_in: dict[str, int] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
-    _thrown: Counter[str] = field(default_factory=Counter)
+    _request_counts: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def sample(self, method: str, target: str) -> tuple[Fault | None, random.Random]:
-        """The fault that this request meets, and what else is random about it."""
+        """The fault of this request, if any, and its random number generator."""
         with self._lock:
-            what = f"{method} {target}"
-            self._thrown[what] += 1
+            request_kind = f"{method} {target}"
+            self._request_counts[request_kind] += 1
             self.posts += method == "POST"
-            dice = random.Random(f"{self.seed} {what} {self._thrown[what]}")  # noqa: S311 - to be repeatable
+            dice = random.Random(f"{self.seed} {request_kind} {self._request_counts[request_kind]}")  # noqa: S311 - repeatable, not for security
         posts = (POST_FAULTS, self.kinds, self.share)
         faults, kinds, share = posts if method == "POST" else (GET_FAULTS, self.get_kinds, self.get_share)
         if self.disabled or dice.random() >= share:
@@ -61,18 +61,18 @@ class FaultSampler:
         return dice.choice([fault for fault in faults if fault.kind in kinds]), dice
 
     def count(self, kind: str) -> None:
-        """Count a fault."""
+        """Count an injected fault."""
         with self._lock:
             self.counts[kind] += 1
 
     def record_job(self, job_id: str) -> None:
-        """Keep that a job was created in this run."""
+        """Record that a job was created in this run."""
         with self._lock:
             self.created_in[job_id] = self.run
 
 
 class FaultyServer(CampaignServer):
-    """A sandbox on a given port that misbehaves as the dice say."""
+    """A sandbox on a given port that injects the faults of a `FaultSampler`."""
 
     def __init__(self, world: Backend, dice: FaultSampler, port: int) -> None:
         super().__init__(world)
@@ -92,10 +92,10 @@ class FaultyServer(CampaignServer):
         super().__exit__(kind, error, trace)
 
     def _serve_request(self, connection: socket.socket, reader: http.RequestReader) -> bool:
-        begun = connection.recv(_PEEKED, socket.MSG_PEEK)
-        method, _, rest = begun.partition(b" ")
+        start = connection.recv(_PEEKED, socket.MSG_PEEK)
+        method, _, rest = start.partition(b" ")
         target = rest.partition(b" ")[0].decode("latin-1")
-        if not begun or target == "/ping":
+        if not start or target == "/ping":
             return super()._serve_request(connection, reader)
         fault, dice = self.sampler.sample(method.decode("latin-1"), target)
         if fault is not None and fault.unread:
@@ -111,14 +111,14 @@ class FaultyServer(CampaignServer):
             return True
         self.sampler.count(f"{request.method} {fault.kind}")
         creates = request.method != "POST" or dice.choice(fault.creates)
-        answer = self._answer(request) if creates else None
-        return fault.play(self._line(connection, dice, answer, partial(self._answer, request)))
+        job_response = self._answer(request) if creates else None
+        return fault.play(self._line(connection, dice, job_response, partial(self._answer, request)))
 
     def _line(
-        self, sock: socket.socket, dice: random.Random, answer: http.Response | None, create: Callable[[], object]
+        self, sock: socket.socket, dice: random.Random, response: http.Response | None, create: Callable[[], object]
     ) -> FaultConnection:
         return FaultConnection(
-            sock, dice, self, answer or http.Response(HTTPStatus.OK, b""), create, self.sampler.known_ids
+            sock, dice, self, response or http.Response(HTTPStatus.OK, b""), create, self.sampler.known_ids
         )
 
     def _answer(self, request: http.Request) -> http.Response:
@@ -130,7 +130,7 @@ class FaultyServer(CampaignServer):
 
 
 class Port:
-    """A port that nobody else is given, where a server may come and go: while none listens, it refuses."""
+    """A reserved port on which servers may start and stop; it refuses connections while none listens."""
 
     def __init__(self) -> None:
         self._socket = socket.socket()
@@ -139,6 +139,6 @@ class Port:
         self.number: int = self._socket.getsockname()[1]
 
     def close(self) -> None:
-        """Give it back."""
+        """Release the port."""
         with suppress(OSError):
             self._socket.close()

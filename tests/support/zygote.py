@@ -1,7 +1,7 @@
-"""A process without threads that has imported the program, and forks a child for each run: killed where it is told.
+"""A single-threaded process that has imported the program and forks a child for each run, with faults injected.
 
-A script. It reads orders as lines of JSON on stdin, and answers each with one on stdout. The child wraps the seams of
-the program from outside, counts what passes them, and has happen there what was ordered: a SIGKILL, say.
+A script. It reads orders as JSON lines on stdin, and writes one JSON line per order to stdout. The child wraps
+functions of the program with hooks, which count their calls and inject the ordered events, such as a SIGKILL.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def replace(owner: Any, name: str, value: object) -> None:
 
 @dataclass(frozen=True)
 class Event:
-    """What happens at the n-th pass of a seam of a kind.
+    """An event to inject at the n-th pass of a kind of hook.
 
     `do` is `kill`, `signal` (of the number `value`), `step` (the clock, by `value` seconds), `sqlite` (an error of the
-    name `value`) or `errno` (an error of the system of the number `value`). The last two go on until the seam was
+    name `value`) or `errno` (an error of the system of the number `value`). The last two go on until the hook was
     passed `until` times, for ever without it.
     """
 
@@ -57,7 +57,7 @@ class Event:
     until: int | None = None
 
     def applies(self, count: int) -> bool:
-        """Whether it happens at this pass."""
+        """Whether it is injected at this pass."""
         if self.do in ("sqlite", "errno"):
             return self.nth <= count and (self.until is None or count < self.until)
         return count == self.nth
@@ -65,23 +65,23 @@ class Event:
 
 @dataclass
 class Skew:
-    """By how many seconds this process's clock is off the machine's."""
+    """The offset of this process's clock from the machine's, in seconds."""
 
     seconds: float
 
 
-class Seams:
-    """Counts what passes the seams by kind, and has happen there what was ordered."""
+class Hooks:
+    """Counts the passes of each kind of hook, and injects the ordered events."""
 
     def __init__(self, events: Sequence[Event], skew: Skew) -> None:
         self.counts: Counter[str] = Counter()
-        self.happened: list[str] = []  # what happened: `<what> <where>`
+        self.happened: list[str] = []  # injected events: `<action> <value> at <hook>`
         self._events = events
         self._skew = skew
         self._lock = threading.Lock()
 
     def events_at(self, kind: str) -> Sequence[Event]:
-        """Count one more of a kind; what is to happen there."""
+        """Count a pass of a hook, and return the events to inject."""
         with self._lock:
             self.counts[kind] += 1
             met = [event for event in self._events if event.at == kind and event.applies(self.counts[kind])]
@@ -89,7 +89,7 @@ class Seams:
         return met
 
     def at(self, kind: str) -> None:
-        """Count one more of a kind, and have happen what was ordered for it."""
+        """Count a pass of a hook, and inject its events."""
         for event in self.events_at(kind):
             self._do(event)
 
@@ -107,7 +107,7 @@ class Seams:
                 raise OSError(event.value, os.strerror(event.value))
 
     def around(self, owner: Any, name: str, kind: str) -> None:
-        """Make a function pass a seam before it begins and after it has ended."""
+        """Wrap a function with a hook before and one after its call."""
         inner = getattr(owner, name)
 
         def outer(*args: Any, **kwargs: Any) -> Any:
@@ -120,39 +120,39 @@ class Seams:
 
     @contextlib.contextmanager
     def between(self, kind: str) -> Iterator[None]:
-        """A seam before and one after the body."""
+        """Add a hook before and one after the body."""
         self.at(f"before {kind}")
         yield
         self.at(f"after {kind}")
 
 
 def kill_self() -> None:
-    """End as a machine does that loses power: no handler, no `finally`, no flush."""
+    """End the process without handlers, `finally` blocks or flushing."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def sqlite_error(name: str) -> sqlite3.OperationalError:
-    """An error as SQLite raises it."""
-    error = sqlite3.OperationalError(f"made up: {name}")
+    """An error as raised by SQLite."""
+    error = sqlite3.OperationalError(f"injected: {name}")
     error.sqlite_errorname = name
     return error
 
 
-def wrap(seams: Seams) -> None:
-    """Put the seams in."""
-    _wrap_sqlite(seams)
-    _wrap_exchanges(seams)
-    _wrap_files(seams)
-    seams.around(progress.Progress, "decided", "telling")
+def wrap(hooks: Hooks) -> None:
+    """Install all hooks."""
+    _wrap_sqlite(hooks)
+    _wrap_exchanges(hooks)
+    _wrap_files(hooks)
+    hooks.around(progress.Progress, "decided", "telling")
 
 
-def _wrap_sqlite(seams: Seams) -> None:
+def _wrap_sqlite(hooks: Hooks) -> None:
     class Connection(sqlite3.Connection):
         def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
             kind = _kind_of(sql.strip())
             if kind is None:
                 return super().execute(sql, parameters)
-            with seams.between(kind):
+            with hooks.between(kind):
                 return super().execute(sql, parameters)
 
     real = sqlite3.connect
@@ -169,26 +169,26 @@ def _kind_of(sql: str) -> str | None:
     return "statement" if sql.startswith(_STATEMENTS) else None
 
 
-def _wrap_exchanges(seams: Seams) -> None:
+def _wrap_exchanges(hooks: Hooks) -> None:
     write = transport._write
 
-    def half_or_whole(sock: Any, request: bytes) -> None:
-        seams.at("before write")
-        if seams.events_at("half written"):  # nothing but a kill is ever ordered for it
+    def write_in_halves(sock: Any, request: bytes) -> None:
+        hooks.at("before write")
+        if hooks.events_at("half written"):  # the only event for this hook is a kill
             sock.sendall(request[: len(request) // 2])
             kill_self()
         write(sock, request)
-        seams.at("after write")
+        hooks.at("after write")
 
-    replace(transport, "_write", half_or_whole)
-    seams.around(exchange.Exchange, "begin_write", "mark")
-    seams.around(transport, "read_response", "answer")
+    replace(transport, "_write", write_in_halves)
+    hooks.around(exchange.Exchange, "begin_write", "mark")
+    hooks.around(transport, "read_response", "answer")
 
 
-def _wrap_files(seams: Seams) -> None:
+def _wrap_files(hooks: Hooks) -> None:
     for name in ("fsync", "link", "replace", "unlink", "mkdir", "open", "ftruncate", "pwrite"):
-        seams.around(os, name, name)
-    seams.around(fcntl, "flock", "lock")
+        hooks.around(os, name, name)
+    hooks.around(fcntl, "flock", "lock")
     write = atomic_file.AtomicFile.write
 
     def counted(self: atomic_file.AtomicFile, path: pathlib.Path, text: Iterable[str]) -> None:
@@ -196,19 +196,19 @@ def _wrap_files(seams: Seams) -> None:
 
     def pieces(text: Iterable[str]) -> Iterator[str]:
         for piece in text:
-            seams.at("writing a piece")
+            hooks.at("writing a piece")
             yield piece
 
     replace(atomic_file.AtomicFile, "write", counted)
     write_text = pathlib.Path.write_text
 
-    def begun(self: pathlib.Path, *args: Any, **kwargs: Any) -> int:
-        if seams.events_at("half a text"):
+    def started(self: pathlib.Path, *args: Any, **kwargs: Any) -> int:
+        if hooks.events_at("half a text"):
             self.touch()
             kill_self()
         return write_text(self, *args, **kwargs)
 
-    replace(pathlib.Path, "write_text", begun)
+    replace(pathlib.Path, "write_text", started)
 
 
 def speed_up(skew: Skew) -> None:
@@ -232,7 +232,7 @@ def speed_up(skew: Skew) -> None:
 
 
 def run_child(order: dict[str, Any], report: int) -> int:
-    """One run of the command. Returns its exit code."""
+    """Run the command once, in the forked child. Returns its exit code."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
     os.chdir(order["cwd"])
     os.environ.clear()
@@ -241,15 +241,15 @@ def run_child(order: dict[str, Any], report: int) -> int:
     if order.get("largest") is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["largest"], order["largest"]))
     skew = Skew(order["skew"])
-    seams = Seams([Event(**event) for event in order.get("events", ())], skew)
+    hooks = Hooks([Event(**event) for event in order.get("events", ())], skew)
     speed_up(skew)
-    wrap(seams)
+    wrap(hooks)
     code: int = main.main(order["argv"])
-    for signum in (signal.SIGINT, signal.SIGTERM):  # from a worker that was left behind
+    for signum in (signal.SIGINT, signal.SIGTERM):  # from a worker that is still running
         signal.signal(signum, signal.SIG_IGN)
     sys.stdout.flush()
     sys.stderr.flush()
-    os.write(report, json.dumps({"counts": seams.counts, "events": seams.happened}).encode())
+    os.write(report, json.dumps({"counts": hooks.counts, "events": hooks.happened}).encode())
     return code
 
 
@@ -265,9 +265,9 @@ def _redirect(folder: str) -> None:
 
 
 def run_order(order: dict[str, Any]) -> dict[str, Any]:
-    """Fork a child for an order, kill it after `after` seconds if it says so, and tell how it ended."""
+    """Fork a child for an order, kill it after `after` seconds if set, and return its result."""
     reader, writer = os.pipe()
-    begun = time.monotonic()
+    started = time.monotonic()
     pid = os.fork()
     if pid == 0:
         os.close(reader)
@@ -281,25 +281,25 @@ def run_order(order: dict[str, Any]) -> dict[str, Any]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     with os.fdopen(reader, "rb") as report:
-        told = report.read()
+        data = report.read()
     _, status = os.waitpid(pid, 0)
-    signal.sigtimedwait({signal.SIGCHLD}, 0)  # the one that nobody waited for
+    signal.sigtimedwait({signal.SIGCHLD}, 0)  # discard the pending signal
     return {
         "code": os.waitstatus_to_exitcode(status),
-        **(json.loads(told) if told else {"counts": {}, "events": []}),
-        "seconds": time.monotonic() - begun,
+        **(json.loads(data) if data else {"counts": {}, "events": []}),
+        "seconds": time.monotonic() - started,
     }
 
 
-def serve(say: Callable[[str], object]) -> None:
-    """Obey orders until there are no more."""
+def serve(write: Callable[[str], object]) -> None:
+    """Run orders until stdin ends."""
     for line in sys.stdin:
-        say(json.dumps(run_order(json.loads(line))) + "\n")
+        write(json.dumps(run_order(json.loads(line))) + "\n")
         sys.stdout.flush()
 
 
 def import_everything() -> None:
-    """Import what commands import as they begin, so that no child has to."""
+    """Import all modules, so that no child has to."""
     for module in pkgutil.walk_packages(runner.__path__, "runner."):
         if module.name != "runner.__main__":
             importlib.import_module(module.name)
