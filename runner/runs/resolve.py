@@ -1,7 +1,4 @@
-"""Settling what is in doubt apart from a run: by a look at the API, or by what a person says of single jobs.
-
-It does not print: what was found or settled is in what it returns, and what cannot be done is raised.
-"""
+"""Resolving jobs in doubt apart from a run: by a lookup at the API, or by manual decisions on single jobs."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 
 from runner.client.exchange import Exchange
 from runner.client.job import parse_job
@@ -17,7 +15,7 @@ from runner.core.errors import RefusedError, UsageError
 from runner.core.models import Created, ErrorInfo, NotCreated
 from runner.core.settings import DEFAULT_SETTLE
 from runner.core.suggestions import closest_matches
-from runner.core.text import escape_unprintable
+from runner.core.text import escape_unprintable, pluralize
 from runner.ledger import lock
 from runner.ledger.lock import LockedError
 from runner.ledger.rows import Decision, SubmissionRow
@@ -31,47 +29,47 @@ from runner.runs.windows import Window
 
 Connect = Callable[[], AbstractContextManager[JobReader]]
 
-_ABOUT = "resolve"
-_MOST_NAMED = 5
-_OK = 200
-_ON_A_WORD = ("absent", "not_found")  # the failures that rest on what somebody said: a person, or the API's list
-_STATUS_WORDS = {
+_ACTIVITY = "resolve"  # what the lock's file says of its holder
+_MAX_LISTED = 5
+_UNPROVED_KINDS = ("absent", "not_found")  # not created, but only by a person's decision or the API's list
+_STATUS_PROBLEMS = {
     400: "the API does not know it (HTTP 400)",
     401: "the API does not recognise the key (HTTP 401)",
     404: "the API does not know it (HTTP 404)",
 }
-_STRANGE = timedelta(minutes=5)  # more than clocks that are kept at all are apart
+_MAX_CLOCK_DIFFERENCE = timedelta(minutes=5)  # more than clocks differ that are synchronized at all
+_UNCHANGED = "Nothing was changed."
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Whose doubts are meant: of an API; of one manifest or of all; of the runs whose ids begin with `run`."""
+    """Which doubts to resolve: those at an API, of one manifest or all, of the runs whose ids begin with `run`."""
 
     api: str
     manifest: str | None = None
     run: str = ""
 
     def unresolved(self, ledger: Ledger) -> list[SubmissionRow]:
-        """The submissions in doubt, and the intents without an outcome, which are live sends or will be doubts."""
-        return [one for one in ledger.unresolved(self.api, self.manifest) if one.run_id.startswith(self.run)]
+        """Return the submissions in doubt, and the intents without an outcome, which are being sent or will be."""
+        return [row for row in ledger.unresolved(self.api, self.manifest) if row.run_id.startswith(self.run)]
 
     def marked_absent(self, ledger: Ledger, names: Iterable[str]) -> list[SubmissionRow]:
-        """The submissions of these names that failed on somebody's word alone, and were not sent again since."""
+        """Return submissions of these names that were declared absent, and were not sent again since."""
         return [
-            one
+            row
             for name in dict.fromkeys(names)
-            for one in ledger.submissions_by_name(self.api, name)
-            if one.state == "not_created"
-            and one.error is not None
-            and one.error.kind in _ON_A_WORD
-            and self.manifest in (None, one.manifest)
-            and one.run_id.startswith(self.run)
+            for row in ledger.submissions_by_name(self.api, name)
+            if row.state == "not_created"
+            and row.error is not None
+            and row.error.kind in _UNPROVED_KINDS
+            and self.manifest in (None, row.manifest)
+            and row.run_id.startswith(self.run)
         ]
 
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """A person says: the job of this name is the one with this id at the API."""
+    """The manual decision that the job of a name is the one with this id at the API."""
 
     name: str
     job_id: str
@@ -79,7 +77,7 @@ class Adoption:
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """A person says: the job of this name was never created."""
+    """The manual decision that the job of a name was never created."""
 
     name: str
 
@@ -89,7 +87,7 @@ ManualDecision = Adoption | Absence
 
 @dataclass(frozen=True, slots=True)
 class ReconcileResult:
-    """What a look at the API made of each doubt, and which manifests were left alone as somebody holds their lock."""
+    """The findings of a lookup, and the manifests that were skipped because they are locked."""
 
     findings: tuple[Finding, ...]
     locked: tuple[LockedError, ...]
@@ -97,7 +95,7 @@ class ReconcileResult:
 
 @dataclass(frozen=True, slots=True)
 class Resolver:
-    """How doubts are settled: in which ledger, whose, by whom, and with what patience (in seconds but `settle`)."""
+    """Resolves the doubts of a scope, in the name of a user. Timeouts are in seconds."""
 
     ledger: Ledger
     scope: Scope
@@ -108,248 +106,243 @@ class Resolver:
     timeout: float = 30.0
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
-    # By a look at the API.
-
     def look_up(self) -> ReconcileResult:
-        """Look once for everything in doubt, one manifest after the other, and settle what is certain.
+        """Look up everything in doubt once, one manifest after another, and save what is certain.
 
         Raises:
-            RefusedError: the API cannot be asked at all, as there is no key.
+            RefusedError: there is no key for the API.
         """
-        unsettled = self.scope.unresolved(self.ledger)
-        if not unsettled:
+        unresolved = self.scope.unresolved(self.ledger)
+        if not unresolved:
             return ReconcileResult((), ())
         findings: list[Finding] = []
         locked: list[LockedError] = []
         with self.connect() as reader:
-            for manifest in dict.fromkeys(one.manifest for one in unsettled):
+            for manifest in dict.fromkeys(row.manifest for row in unresolved):
                 try:
-                    with self._locked(manifest):
-                        findings += self._look_at(reader, manifest)
+                    with self._lock(manifest):
+                        findings += self._look_up_manifest(reader, manifest)
                 except LockedError as error:
                     locked.append(error)
-        return ReconcileResult(tuple(sorted(findings, key=lambda one: one.doubt.id)), tuple(locked))
+        return ReconcileResult(tuple(sorted(findings, key=lambda finding: finding.doubt.id)), tuple(locked))
 
-    def _look_at(self, reader: JobReader, manifest: str) -> list[Finding]:
-        doubts = self._doubts([manifest])
-        by = f"{_ABOUT} by {self.user}"
-        return Reconciler(self.ledger, reader, self.scope.api, by, self.settle, self.timeout, self.now).look_up(doubts)
+    def _look_up_manifest(self, reader: JobReader, manifest: str) -> list[Finding]:
+        decided_by = f"{_ACTIVITY} by {self.user}"
+        reconciler = Reconciler(self.ledger, reader, self.scope.api, decided_by, self.settle, self.timeout, self.now)
+        return reconciler.look_up(self._doubts([manifest]))
 
-    # By what a person says.
+    def apply_decisions(self, decisions: Sequence[ManualDecision]) -> list[Finding]:
+        """Apply manual decisions, all of them or none, and save who made them and when.
 
-    def apply_decisions(self, words: Sequence[ManualDecision]) -> list[Finding]:
-        """Settle what a person says, all of it or nothing, and keep who said it and when.
-
-        The API is asked for each adoption alone: that a job is absent needs no key and no network. What was said to be
-        absent, and was not sent again since, may be adopted as well: whoever said so was wrong.
+        The API is asked about adoptions only: an absence needs no key and no network. A job that was declared absent
+        and was not sent again since may be adopted after all.
 
         Raises:
-            UsageError: a name is unknown, meant twice, or in doubt in more than one place.
+            UsageError: a name is unknown, used twice, or in doubt in more than one place.
             RefusedError: a name is not in doubt, or its job cannot be adopted.
-            LockedError: its manifest is being run.
+            LockedError: the manifest is being run.
         """
-        picked = self._pick(self.scope.unresolved(self.ledger), words)
-        concerned = sorted({one.manifest for one in picked})
+        manifests = sorted({doubt.manifest for doubt in self._pick(self.scope.unresolved(self.ledger), decisions)})
         with ExitStack() as stack:
-            for manifest in concerned:
-                stack.enter_context(self._locked(manifest))
-            picked = self._pick(self._doubts(concerned), words, concerned)  # again: a run may have ended in between
-            findings = self._checked(list(zip(words, picked, strict=True)))
-            self.ledger.resolve([self._decision(finding) for finding in findings])
+            for manifest in manifests:
+                stack.enter_context(self._lock(manifest))
+            # Picked once more: a run may have ended before the locks were taken.
+            picked = self._pick(self._doubts(manifests), decisions, manifests)
+            findings = self._check(list(zip(decisions, picked, strict=True)))
+            self.ledger.resolve([self._to_decision(finding) for finding in findings])
         return findings
 
-    def _checked(self, pairs: Sequence[tuple[ManualDecision, SubmissionRow]]) -> list[Finding]:
-        """What each word makes of its doubt; raises before any of it is settled."""
-        adoptions = [(word, doubt) for word, doubt in pairs if isinstance(word, Adoption)]
-        _refuse_one_job_twice(word.job_id for word, _ in adoptions)
-        for word, doubt in adoptions:
-            self._refuse_held(doubt, word.job_id)
-        findings = [self._absent(doubt) for word, doubt in pairs if isinstance(word, Absence)]
+    def _check(self, pairs: Sequence[tuple[ManualDecision, SubmissionRow]]) -> list[Finding]:
+        """Return a finding for each decision; raises before any of them is saved."""
+        adoptions = [(decision, doubt) for decision, doubt in pairs if isinstance(decision, Adoption)]
+        _refuse_repeated_ids(decision.job_id for decision, _ in adoptions)
+        for decision, doubt in adoptions:
+            self._refuse_id_in_use(doubt, decision.job_id)
+        findings = [self._absent(doubt) for decision, doubt in pairs if isinstance(decision, Absence)]
         if adoptions:
             with self.connect() as reader:
-                findings += [self._adopted(reader, doubt, word.job_id) for word, doubt in adoptions]
+                findings += [self._adopted(reader, doubt, decision.job_id) for decision, doubt in adoptions]
         return findings
 
     def _absent(self, doubt: SubmissionRow) -> Finding:
-        error = ErrorInfo("absent", f"was in doubt ({describe_doubt(doubt)}); {self.user} says that it was not created")
+        error = ErrorInfo("absent", f"was in doubt ({describe_doubt(doubt)}); declared absent by {self.user}")
         return Finding(doubt, NotCreated(error, doubt.attempts, doubt.claimed_at), "absent")
 
     def _adopted(self, reader: JobReader, doubt: SubmissionRow, job_id: str) -> Finding:
-        answer = reader.get_job(doubt.workflow_id, job_id, Exchange(self.timeout))
-        body = _body_of(answer, doubt, job_id)
+        result = reader.get_job(doubt.workflow_id, job_id, Exchange(self.timeout))
+        body = _check_job(result, doubt, job_id)
         return Finding(doubt, Created(job_id, body, doubt.attempts, doubt.claimed_at, recovered=True), "adopted")
 
-    def _refuse_held(self, doubt: SubmissionRow, job_id: str) -> None:
+    def _refuse_id_in_use(self, doubt: SubmissionRow, job_id: str) -> None:
         holder = self.ledger.submission_by_job_id(self.scope.api, job_id)
         if holder is not None:
             raise RefusedError(
-                f"{doubt.name!r} cannot adopt the job {job_id!r}: it is that of {holder.name!r} of {holder.manifest} "
+                f"{doubt.name!r} cannot adopt the job {job_id!r}: it belongs to {holder.name!r} of {holder.manifest} "
                 f"(run {holder.run_id})",
-                "A job belongs to one submission. Nothing was settled.",
+                f"A job belongs to one submission. {_UNCHANGED}",
             )
 
-    def _decision(self, finding: Finding) -> Decision:
+    def _to_decision(self, finding: Finding) -> Decision:
         doubt = finding.doubt
         adopted = f"{finding.outcome.job_id}; " if isinstance(finding.outcome, Created) else ""
-        was = "not created" if doubt.state == "not_created" else "was in doubt"
-        detail = f"{adopted}{was}: {describe_doubt(doubt)}"
+        state = "not created" if doubt.state == "not_created" else "was in doubt"
+        detail = f"{adopted}{state}: {describe_doubt(doubt)}"
         return Decision(doubt.id, finding.outcome, doubt.ended_at, self.user, self.now(), finding.reason, detail)
 
-    # Which doubts.
+    # Which doubt a decision is about.
 
-    def _locked(self, manifest: str) -> AbstractContextManager[None]:
-        return lock.hold(self.ledger.path, self.scope.api, manifest, timeout=self.lock_timeout, activity=_ABOUT)
+    def _lock(self, manifest: str) -> AbstractContextManager[None]:
+        return lock.hold(self.ledger.path, self.scope.api, manifest, timeout=self.lock_timeout, activity=_ACTIVITY)
 
     def _doubts(self, manifests: Collection[str]) -> list[SubmissionRow]:
-        """The doubts of manifests whose locks are held; an intent without an outcome is one then."""
+        """Return the doubts of locked manifests. An intent without an outcome is in doubt: its process is gone."""
         for manifest in manifests:
             self.ledger.mark_intents_in_doubt(self.scope.api, manifest, record.KILLED)
-        return [one for one in self.scope.unresolved(self.ledger) if one.manifest in manifests]
+        return [row for row in self.scope.unresolved(self.ledger) if row.manifest in manifests]
 
     def _pick(
-        self, doubts: Sequence[SubmissionRow], words: Sequence[ManualDecision], locked: Collection[str] | None = None
+        self,
+        doubts: Sequence[SubmissionRow],
+        decisions: Sequence[ManualDecision],
+        locked: Collection[str] | None = None,
     ) -> list[SubmissionRow]:
-        """The doubt that each word is about. Sends of one name in one run are alike: any of them is as good.
+        """Return the doubt of each decision. Doubts of one name in one run are alike: any of them will do.
 
-        What was said to be absent stands back behind doubts; `locked`: of these manifests alone.
+        A job declared absent is picked for an adoption if no doubt has its name; `locked` restricts it to manifests.
         """
         picked: list[SubmissionRow] = []
-        for word in words:
-            named, what = [one for one in doubts if one.name == word.name], "in doubt"
-            if not named and isinstance(word, Adoption):
-                absent = self.scope.marked_absent(self.ledger, [word.name])
-                named = [one for one in absent if locked is None or one.manifest in locked]
-                what = "said to be absent"
-            _refuse_ambiguous(word.name, named, what)
-            free = [one for one in named if one not in picked]
+        for decision in decisions:
+            named, state = [row for row in doubts if row.name == decision.name], "in doubt"
+            if not named and isinstance(decision, Adoption):
+                absent = self.scope.marked_absent(self.ledger, [decision.name])
+                named, state = [row for row in absent if locked is None or row.manifest in locked], "declared absent"
+            _refuse_ambiguous(decision.name, named, state)
+            free = [row for row in named if row not in picked]
             if not free:
-                raise self._not_in_doubt(word.name) if not named else _said_twice(word.name, len(named), what)
+                raise _repeated_error(decision.name, len(named), state) if named else self._unknown(decision.name)
             picked.append(free[0])
         return picked
 
-    def _not_in_doubt(self, name: str) -> UsageError | RefusedError:
-        """What is wrong with a name that stands for nothing in doubt."""
+    def _unknown(self, name: str) -> UsageError | RefusedError:
+        """Return the error for a name that is not in doubt in the scope."""
         scope = self.scope
-        wide = Scope(scope.api, scope.manifest).unresolved(self.ledger)
-        runs = sorted({one.run_id for one in wide if one.name == name})
+        in_any_run = Scope(scope.api, scope.manifest).unresolved(self.ledger)
+        runs = sorted({row.run_id for row in in_any_run if row.name == name})
         if runs:
-            return UsageError(
-                f"{name!r} is not in doubt in a run {scope.run!r}", f"It is in doubt in {' and in '.join(runs)}."
-            )
+            return UsageError(f"{name!r} is not in doubt in run {scope.run!r}", f"It is in doubt in {_join(runs)}.")
         known = [
-            one for one in self.ledger.submissions_by_name(scope.api, name) if scope.manifest in (None, one.manifest)
+            row for row in self.ledger.submissions_by_name(scope.api, name) if scope.manifest in (None, row.manifest)
         ]
         if known:
-            return RefusedError(
-                f"{name!r} is not in doubt: {_standing_words(known[-1])}", f"Nothing was settled. {_way_on(known[-1])}"
-            )
-        elsewhere = sorted({one.api for one in self.ledger.unresolved() if one.name == name})
-        hint = f"It is in doubt at {' and at '.join(elsewhere)}." if elsewhere else _nearest(name, wide)
-        whose = f"of {scope.manifest} " if scope.manifest else ""
-        return UsageError(f"no job {whose}named {name!r} is in doubt at {scope.api}", hint)
+            return RefusedError(f"{name!r} is not in doubt: {_describe_state(known[-1])}", _next_step(known[-1]))
+        apis = sorted({row.api for row in self.ledger.unresolved() if row.name == name})
+        hint = f"It is in doubt at {_join(apis)}." if apis else _suggest(name, in_any_run)
+        of_manifest = f"of {scope.manifest} " if scope.manifest else ""
+        return UsageError(f"no job {of_manifest}named {name!r} is in doubt at {scope.api}", hint)
 
 
 def creation_window(doubt: SubmissionRow, settle: timedelta) -> tuple[datetime, datetime]:
-    """Between which times the job of a doubt was created, if it was."""
-    found = Window.of_doubt(doubt, settle)
-    return found.start, found.end
+    """Return the times between which the job of a doubt was created, if it was."""
+    window = Window.of_doubt(doubt, settle)
+    return window.start, window.end
 
 
 def implausible_creation_time(finding: Finding, settle: timedelta) -> datetime | None:
-    """When an adopted job was created, if that is well before its send or long after it: it may be another's."""
+    """Return when an adopted job was created, if that is well before or after its window; it may be another's."""
     job = parse_job(finding.outcome.body) if isinstance(finding.outcome, Created) else None
     created_at = job.created_at if job else None
-    start, end = creation_window(finding.doubt, settle)
-    if created_at is None or start - _STRANGE <= created_at <= end + _STRANGE:
+    if Window.of_doubt(finding.doubt, settle).contains(created_at, _MAX_CLOCK_DIFFERENCE):
         return None
     return created_at
 
 
-def _body_of(answer: ExchangeResult, doubt: SubmissionRow, job_id: str) -> bytes:
-    """The API's answer for a job, unless that says that it is one of another workflow or project."""
-    what = f"the job {job_id!r} of workflow {doubt.workflow_id!r}"
-    if not isinstance(answer, Response):
-        raise RefusedError(f"the API could not be asked for {what}: {answer.detail}", "Nothing was settled.")
-    if answer.status != _OK:
-        why = _STATUS_WORDS.get(answer.status, f"the API answered HTTP {answer.status}")
-        raise RefusedError(f"{doubt.name!r} cannot adopt {what}: {why}", "Nothing was settled.")
-    job = parse_job(answer.body)
+def _check_job(result: ExchangeResult, doubt: SubmissionRow, job_id: str) -> bytes:
+    """Return the body of a job, unless it says that it belongs to another workflow or project."""
+    job_name = f"the job {job_id!r} of workflow {doubt.workflow_id!r}"
+    if not isinstance(result, Response):
+        raise RefusedError(f"{job_name} could not be retrieved: {result.detail}", _UNCHANGED)
+    problem, hint = _find_problem(result, doubt, job_id)
+    if problem:
+        raise RefusedError(f"{doubt.name!r} cannot adopt {job_name}: {problem}", f"{hint}{_UNCHANGED}")
+    return result.body
+
+
+def _find_problem(response: Response, doubt: SubmissionRow, job_id: str) -> tuple[str, str]:
+    """Return why a response is not the job to adopt, and a hint; both empty if it is."""
+    if response.status != HTTPStatus.OK:
+        return _STATUS_PROBLEMS.get(response.status, f"the API responded with HTTP {response.status}"), ""
+    job = parse_job(response.body)
     if job is None or job.id != job_id:
-        raise RefusedError(
-            f"{doubt.name!r} cannot adopt {what}: the API's answer is not that job", "Nothing was settled."
-        )
-    for member, noun, ours in (
-        ("workflow_id", "workflow", doubt.workflow_id),
-        ("project_id", "project", doubt.project_id),
-    ):
-        told = job.members.get(member)
-        if isinstance(told, str) and told not in ("", ours):
-            raise RefusedError(
-                f"{doubt.name!r} cannot adopt {what}: it is one of {noun} {told!r}",
-                f"It was sent to {noun} {ours!r}. Nothing was settled.",
-            )
-    return answer.body
+        return "the API's response is not that job", ""
+    for noun, expected in (("workflow", doubt.workflow_id), ("project", doubt.project_id)):
+        actual = job.members.get(f"{noun}_id")
+        if isinstance(actual, str) and actual not in ("", expected):
+            return f"it belongs to {noun} {actual!r}", f"The request was for {noun} {expected!r}. "
+    return "", ""
 
 
-def _refuse_one_job_twice(job_ids: Iterable[str]) -> None:
+def _refuse_repeated_ids(job_ids: Iterable[str]) -> None:
     seen: set[str] = set()
     for job_id in job_ids:
         if job_id in seen:
-            raise UsageError(f"--adopt gives the job {job_id!r} twice", "A job belongs to one submission.")
+            raise UsageError(f"--adopt: the job {job_id!r} was given twice", "A job belongs to one submission.")
         seen.add(job_id)
 
 
-def _refuse_ambiguous(name: str, named: Sequence[SubmissionRow], what: str) -> None:
-    manifests = sorted({one.manifest for one in named})
-    runs = sorted({one.run_id for one in named})
+def _refuse_ambiguous(name: str, rows: Sequence[SubmissionRow], state: str) -> None:
+    manifests = sorted({row.manifest for row in rows})
     if len(manifests) > 1:
         raise UsageError(
-            f"{name!r} is {what} in {len(manifests)} manifests: {', '.join(manifests)}",
-            "Say which: pixxel-runner resolve MANIFEST …",
+            f"{name!r} is {state} in {len(manifests)} manifests: {', '.join(manifests)}",
+            "Name the manifest: pixxel-runner resolve MANIFEST …",
         )
+    runs = sorted({f"{row.run_id} ({periods.describe_run_key(row.run_key)})" for row in rows})
     if len(runs) > 1:
-        places = sorted(f"{one.run_id} ({periods.describe_run_key(one.run_key)})" for one in named)
-        raise UsageError(f"{name!r} is {what} in {len(runs)} runs: {', '.join(places)}", "Say which with --run RUN.")
+        raise UsageError(f"{name!r} is {state} in {len(runs)} runs: {', '.join(runs)}", "Select one with --run RUN.")
 
 
-def _said_twice(name: str, count: int, what: str) -> UsageError:
-    times = "once" if count == 1 else f"{count} times"
-    return UsageError(f"{name!r} is {what} {times}, and named more often", "Settle each job once.")
+def _repeated_error(name: str, count: int, state: str) -> UsageError:
+    times = "only once" if count == 1 else f"only {count} times"
+    return UsageError(f"{name!r} is {state} {times}, but was given more often", "Decide on each job once.")
 
 
-def _standing_words(standing: SubmissionRow) -> str:
-    match standing.state:
+def _describe_state(submission: SubmissionRow) -> str:
+    match submission.state:
         case "created":
-            return f"created as {escape_unprintable(standing.job_id or '')} by run {standing.run_id}"
+            return f"created as {escape_unprintable(submission.job_id or '')} by run {submission.run_id}"
         case "not_created":
-            why = f": {escape_unprintable(standing.error.message)}" if standing.error else ""
-            return f"not created in run {standing.run_id}{why}"
+            reason = f": {escape_unprintable(submission.error.message)}" if submission.error else ""
+            return f"not created in run {submission.run_id}{reason}"
         case "released":
-            return f"it was not sent in run {standing.run_id}"
+            return f"not sent in run {submission.run_id}"
         case _:
-            return f"it is being sent by run {standing.run_id}"
+            return f"being sent by run {submission.run_id}"
 
 
-def _way_on(standing: SubmissionRow) -> str:
-    """What to do about a submission that is not in doubt, whatever was wanted of it."""
-    match standing.state:
+def _next_step(submission: SubmissionRow) -> str:
+    """Return what to do about a submission that is not in doubt, whatever was to be done with it."""
+    match submission.state:
         case "created":
-            return "run --again sends one more on purpose."
-        case "not_created" if standing.error is not None and standing.error.kind in _ON_A_WORD:
-            return "It is sent again when it is due. If it was created after all, --adopt takes its job."
+            step = "To submit one more of it: run --again."
+        case "not_created" if submission.error is not None and submission.error.kind in _UNPROVED_KINDS:
+            step = "It is submitted again when it is due. If it was created after all, adopt its job with --adopt."
         case "not_created" | "released":
-            return "It was certainly not created, so that it has no job to adopt."
+            step = "It was certainly not created, so there is no job to adopt."
         case _:
-            return "Wait until that run is over."
+            step = "Wait until that run has ended."
+    return f"{_UNCHANGED} {step}"
 
 
-def _nearest(name: str, doubts: Iterable[SubmissionRow]) -> str:
-    names = {one.name for one in doubts}
+def _suggest(name: str, doubts: Iterable[SubmissionRow]) -> str:
+    names = sorted({doubt.name for doubt in doubts})
     if not names:
-        return "Nothing is in doubt there."
-    near = closest_matches(name, names, 3)
-    if near:
-        return f"Did you mean {' or '.join(map(repr, near))}?"
-    listed = sorted(names)
-    more = f" and {len(listed) - _MOST_NAMED} more" if len(listed) > _MOST_NAMED else ""
-    return f"In doubt are {', '.join(map(repr, listed[:_MOST_NAMED]))}{more}."
+        return "No jobs are in doubt there."
+    matches = closest_matches(name, names, 3)
+    if matches:
+        return f"Did you mean {' or '.join(map(repr, matches))}?"
+    more = f" and {pluralize(len(names) - _MAX_LISTED, 'other')}" if len(names) > _MAX_LISTED else ""
+    return f"In doubt: {', '.join(map(repr, names[:_MAX_LISTED]))}{more}."
+
+
+def _join(items: Sequence[str]) -> str:
+    return " and ".join(items)

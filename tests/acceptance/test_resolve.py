@@ -292,7 +292,7 @@ def test_adopt_rejects_a_job_of_another_workflow(shell: Shell) -> None:
         run_in_doubt(shell, ("field-a", WORKFLOW, PROJECT))
         done = shell("resolve", "--adopt", "field-a=job-1")
     assert done.code == 4
-    assert "it is one of workflow 'w-9'" in done.err
+    assert "it belongs to workflow 'w-9'" in done.err
     assert export_ledger(shell)[0]["state"] == "in_doubt"
 
 
@@ -306,7 +306,7 @@ def test_adopt_rejects_a_job_of_another_submission(shell: Shell) -> None:
             [job, *_] = backend.jobs(WORKFLOW)
             done = shell("resolve", "--adopt", f"field-b={job.id}")
     assert done.code == 4
-    assert "it is that of 'field-a' of other" in done.err
+    assert "it belongs to 'field-a' of other" in done.err
 
 
 def test_adopt_after_absent_prevents_another_send(shell: Shell) -> None:
@@ -320,7 +320,7 @@ def test_adopt_after_absent_prevents_another_send(shell: Shell) -> None:
         assert shell("run", "nightly.yaml").code == 0
         assert backend.created == 1
     assert second.code == 4
-    assert "--adopt takes its job" in second.err
+    assert "adopt its job with --adopt" in second.err
     assert done.code == 0
     assert f"created as {job.id} (adopted)" in done.out
 
@@ -371,7 +371,7 @@ def test_name_that_is_not_in_doubt(shell: Shell) -> None:
     assert (typo.code, resolved.code, unknown.code) == (2, 4, 2)
     assert "Did you mean 'field-b'" in typo.err
     assert "'field-a' is not in doubt: created as job-1 by run" in resolved.err
-    assert "In doubt are 'field-b'." in unknown.err
+    assert "In doubt: 'field-b'." in unknown.err
 
 
 def test_name_in_doubt_in_two_runs_needs_the_run_option(shell: Shell) -> None:
