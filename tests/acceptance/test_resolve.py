@@ -389,7 +389,7 @@ def test_name_in_doubt_in_two_runs_needs_the_run_option(shell: Shell) -> None:
     assert second in ambiguous.err
     assert "--run RUN" in ambiguous.err
     # Two runs of the same second have no defined order.
-    assert f"It is in doubt in {' and in '.join(sorted((first, second)))}" in unknown.err
+    assert f"It is in doubt in {' and '.join(sorted((first, second)))}" in unknown.err
     assert [line["decisions"][0]["action"] for line in export_ledger(shell)] == ["not found", "absent"]
 
 
