@@ -149,10 +149,10 @@ def test_sandbox_run_is_listed_without_network(shell: Shell) -> None:
     assert shell("run", "nightly.yaml", "--sandbox").code == 0
     with refusing_port() as port:
         shell.use_api(f"http://127.0.0.1:{port}", key=None)
-        listed, shown = shell("runs", "nightly.yaml", "--sandbox"), shell("show", "--sandbox")
-    assert (listed.code, shown.code) == (0, 0)
-    assert listed.out.splitlines()[-1].split()[-4:] == ["3", "0", "0", "30"]
-    assert "3 jobs: 3 created" in shown.out
+        runs, show = shell("runs", "nightly.yaml", "--sandbox"), shell("show", "--sandbox")
+    assert (runs.code, show.code) == (0, 0)
+    assert runs.out.splitlines()[-1].split()[-4:] == ["3", "0", "0", "30"]
+    assert "3 jobs: 3 created" in show.out
 
 
 # show
@@ -230,16 +230,16 @@ def test_run_in_progress_shows_its_results_so_far(shell: Shell) -> None:
         shell.manifest(*PAIRS)
         with shell.start("run", "nightly.yaml", "--concurrency", "1") as run:
             server.wait_for_requests(2)
-            shown, listed = shell("show"), json.loads(shell("runs", "--format", "json").out)
+            show, runs = shell("show"), json.loads(shell("runs", "--format", "json").out)
             gate.set()
             assert run.wait(60) == 0
         ended = shell("show")
-    assert (shown.code, ended.code) == (0, 0)
-    assert "still in progress, this is what it has done so far; locked by run " in shown.err
-    assert "resolve" not in shown.err
-    assert "sending: the request is in progress" in shown.out
-    assert "1 created" in shown.out
-    assert (listed[0]["state"], listed[0]["created"], listed[0]["in_doubt"]) == ("running", 1, 0)
+    assert (show.code, ended.code) == (0, 0)
+    assert "still in progress, this is what it has done so far; locked by run " in show.err
+    assert "resolve" not in show.err
+    assert "sending: the request is in progress" in show.out
+    assert "1 created" in show.out
+    assert (runs[0]["state"], runs[0]["created"], runs[0]["in_doubt"]) == ("running", 1, 0)
     assert "3 created" in ended.out
 
 
@@ -249,10 +249,10 @@ def test_killed_run_is_interrupted_and_its_sends_are_in_doubt(shell: Shell) -> N
         ledger_history.send(ledger, ledger_history.start_run(ledger, "run-1", jobs, end=None), jobs[0], None)
 
     create_history(shell, write)
-    shown, [listed] = shell("show"), json.loads(shell("runs", "--format", "json").out)
-    assert "interrupted; its process ended unexpectedly" in shown.err
-    assert "1 in doubt, 1 skipped" in shown.out
-    assert (listed["state"], listed["in_doubt"]) == ("interrupted", 1)
+    show, [run_entry] = shell("show"), json.loads(shell("runs", "--format", "json").out)
+    assert "interrupted; its process ended unexpectedly" in show.err
+    assert "1 in doubt, 1 skipped" in show.out
+    assert (run_entry["state"], run_entry["in_doubt"]) == ("interrupted", 1)
 
 
 @pytest.mark.parametrize("command", [["runs"], ["show"], ["show", "--format", "json"]])

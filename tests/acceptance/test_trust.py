@@ -99,7 +99,7 @@ def test_ipv6_loopback_bypasses_the_proxy(shell: Shell) -> None:
     try:
         server = WireServer(family=socket.AF_INET6)
     except OSError:
-        pytest.skip("no IPv6 loopback here")
+        pytest.skip("no IPv6 loopback")
     with server, WireServer() as proxy:
         shell.use_api(server.url)
         shell.environment |= {"HTTP_PROXY": proxy.url, "HTTPS_PROXY": proxy.url}
