@@ -1,4 +1,4 @@
-"""pixxel-runner as a library: `from runner import load_manifest, run`. What is here is described in docs/library.md."""
+"""pixxel-runner as a library: `from runner import load_manifest, run`. See docs/library.md."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ __all__ = [
     "run",
 ]
 
-# Where each name is: nothing of it is imported before it is asked for, so that the command starts as fast as without.
+# The module of each name. It is imported on first use, so that the command line starts fast.
 _HOMES = {
     "runner.core.errors": ("ManifestError", "Problem", "RefusedError", "RunnerError", "UsageError"),
     "runner.planning.planned_jobs": ("PlannedJob", "Preview"),

@@ -1,4 +1,4 @@
-"""What programs import: to load a manifest, look ahead and run it, without printing, exiting or touching signals."""
+"""The library: load, preview and run manifests without printing, exiting or installing signal handlers."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ from runner.submission.engine import Engine
 
 @dataclass(frozen=True, slots=True)
 class ApiAccess:
-    """Where the API is, and the key to it. Proxies are taken from the environment, as every program does.
+    """Where the API is, and its key. Proxies are configured by the environment variables.
 
-    `ca_bundle` is a PEM file of certificates to trust instead of the system's. `allow_http` lets the key cross a
-    network over plain http.
+    `ca_bundle` is a PEM file of certificates to trust instead of the system's. `allow_http` permits sending the key
+    over a network unencrypted.
     """
 
     key: str = field(repr=False)
@@ -55,28 +55,28 @@ class ApiAccess:
 
     @property
     def identity(self) -> str:
-        """What the ledger knows this API by. Raises UsageError when the base URL is none."""
+        """The API's name in the ledger. Raises UsageError if the base URL is invalid."""
         return parse_base_url(self.base_url, allow_http=self.allow_http)
 
     def endpoint(self) -> Endpoint:
-        """How it is reached. Raises UsageError or RefusedError when it can't be."""
+        """The endpoint to connect to. Raises UsageError or RefusedError if the settings are invalid."""
         trust = load_ca_bundle(self.ca_bundle)
         origin = self.identity
         return Endpoint(origin, parse_api_key(self.key), self.ca_bundle, find_proxy(origin), trust)
 
 
 SANDBOX = ApiAccess("", SANDBOX_IDENTITY)
-"""An API inside this process, with no account and no cost; its jobs and its ledger are kept beside the manifest."""
+"""A local API server in this process, without account or cost. Its jobs and ledger are stored beside the manifest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a run came to.
+    """The result of a run.
 
-    `run.state` is `completed`, `stopped` or `interrupted`, and `why` says why it is not the first. `summary` counts,
-    and `entries` has every job of the run key with its outcome, in the manifest's order. `unrecorded` are outcomes that
-    are known and could not be kept in the ledger, for the reason in `error`: keep them, they are jobs that you pay for.
-    `code` is the exit code that the command would have.
+    `run.state` is `completed`, `stopped` or `interrupted`; `detail` says why it did not complete. `summary` has the
+    counts and the cost, and `entries` every job of the run key with its outcome, in the manifest's order. `unsaved` are
+    outcomes that could not be saved to the ledger, because of `error`: save them, as you pay for these jobs. `code` is
+    the exit code of the command line.
     """
 
     run: Run
@@ -89,16 +89,16 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        """Whether everything that was to be submitted exists."""
+        """Whether every job that was to be submitted exists."""
         return self.code is Exit.OK
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the results file, whole or not at all. Raises RefusedError when it can't be."""
+        """Write the results file atomically. Raises RefusedError if that fails."""
         results_file.write(summary.summarize(RunRecord(self.run, self.entries)), Path(path))
 
 
 class StopToken:
-    """Ends a run early, by its rules, from another thread: what is in flight has some seconds to finish."""
+    """Stops a run early, from any thread. Requests in flight have a few seconds to finish."""
 
     def __init__(self) -> None:
         self._stopped = threading.Event()
@@ -106,7 +106,7 @@ class StopToken:
         self._engine: Engine | None = None
 
     def stop(self) -> None:
-        """EngineResult the run; called once more, it ends what is in flight at once."""
+        """Stop the run. A second call aborts the requests in flight."""
         with self._lock:
             self._stopped.set()
             if self._engine is not None:
@@ -114,49 +114,49 @@ class StopToken:
 
     @property
     def stopped(self) -> bool:
-        """Whether it was called."""
+        """Whether `stop` was called."""
         return self._stopped.is_set()
 
     def engine_started(self, engine: Engine) -> None:
-        """Take the engine that is about to run."""
+        """Called by the run: the engine is about to run."""
         with self._lock:
             self._engine = engine
             if self._stopped.is_set():
                 engine.interrupt(SIGTERM)
 
     def engine_ended(self) -> None:
-        """The engine has ended."""
+        """Called by the run: the engine has ended."""
         with self._lock:
             self._engine = None
 
     def wait(self, seconds: float) -> bool:
-        """Sleep; False as soon as the run is to end."""
+        """Sleep; returns False as soon as the run is to stop."""
         return not self._stopped.wait(seconds)
 
 
 class NullObserver:
-    """A watcher who says nothing. Derive from it, and override what you want to be told, in the calling thread."""
+    """An observer that ignores everything. Override the methods that you need; they run in the calling thread."""
 
     def decided(self, submission: Submission, outcome: Outcome) -> None:
-        """A job's outcome is on record."""
+        """A job's outcome was saved to the ledger."""
 
     def retrying(self, submission: Submission, error: ErrorInfo, seconds: float) -> None:
-        """A job that was certainly not sent is tried again in so many seconds."""
+        """A job that was certainly not created is retried in so many seconds."""
 
     def pausing(self, error: ErrorInfo, seconds: float) -> None:
         """The server asked for a pause: nothing is sent for so many seconds."""
 
     def stopping(self, why: str) -> None:
-        """Nothing more is sent; what is in flight is waited for."""
+        """Nothing more is sent; requests in flight may finish."""
 
     def looked_up(self, findings: Sequence[Finding]) -> None:
-        """A look-up was made, and this is what it says of each doubt."""
+        """A lookup has ended, with a finding for each job in doubt."""
 
     def looking_up(self, doubts: int, seconds: float) -> None:
-        """So many jobs are in doubt, and are looked up for at most so many seconds more."""
+        """Jobs in doubt are looked up, for at most so many seconds more."""
 
     def note(self, text: str) -> None:
-        """Something that a person wants to know and need not act on."""
+        """Something that the user may want to know but need not act on."""
 
 
 _DEFAULT_OPTIONS = RunOptions()
@@ -253,7 +253,7 @@ def _request(
     ledger: str | os.PathLike[str] | None,
     git_commit: str | None = None,
 ) -> RunRequest:
-    """Check the arguments, and make a request of them."""
+    """Check the arguments, and build the request."""
     validate_limits(overrides)
     names: dict[str, object] = {"only": options.only, "again": options.again}
     for name, value in names.items():

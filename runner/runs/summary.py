@@ -1,4 +1,4 @@
-"""What a run amounts to: its outcomes counted, its costs added up, for one record or several."""
+"""The summary of a run: outcomes counted and costs added up, for one record or several."""
 
 from __future__ import annotations
 
