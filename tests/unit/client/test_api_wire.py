@@ -227,7 +227,7 @@ def table(rows: list[tuple[str, Script, Judged]]) -> pytest.MarkDecorator:
 
 
 @table(ANSWERS + SILENCES)
-def test_what_a_server_does_to_a_post(script: Script, expected: Judged) -> None:
+def test_each_server_behaviour_has_its_verdict(script: Script, expected: Judged) -> None:
     with WireServer(script) as server:
         assert judged(post_once(server.url)) == expected
         assert len(server.requests) == (0 if script.early else 1)
@@ -322,7 +322,7 @@ def test_ids_are_sent_as_one_segment_and_one_value(given: str, sent: str) -> Non
     assert (request.workflow, request.project) == (given, given)
 
 
-def test_an_answer_is_kept_as_it_came() -> None:
+def test_a_response_is_returned_unchanged() -> None:
     body = b'{"id": "job-1", "cost": 1e3, "spec": "\\ud800", "x": NaN}'
     headers = [("X-Request-Id", "r-1"), ("DATE", "Mon, 04 May 2026 03:02:01 GMT")]
     with WireServer(reply(200, body, headers)) as server:
@@ -361,7 +361,7 @@ SLOW: list[tuple[str, Callable[[threading.Event], Script]]] = [
 
 
 @pytest.mark.parametrize("script", [pytest.param(script, id=name) for name, script in SLOW])
-def test_a_slow_server_does_not_hold_a_worker_beyond_the_deadline(script: Callable[[threading.Event], Script]) -> None:
+def test_a_slow_server_does_not_block_a_worker_beyond_the_timeout(script: Callable[[threading.Event], Script]) -> None:
     with WireServer(script(threading.Event())) as server:
         before = time.monotonic()
         assert judged(post_once(server.url, timeout=SHORT)) == doubt("timeout")
@@ -370,12 +370,12 @@ def test_a_slow_server_does_not_hold_a_worker_beyond_the_deadline(script: Callab
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full queue refuses")
-def test_a_connection_that_takes_too_long_sends_nothing() -> None:
+def test_a_connect_timeout_sends_nothing() -> None:
     with silent_port() as port:
         assert judged(post_once(f"http://127.0.0.1:{port}", timeout=SHORT)) == not_sent("timeout")
 
 
-def test_an_answer_may_take_as_long_as_the_timeout_and_later_ones_too() -> None:
+def test_a_response_may_take_as_long_as_the_timeout() -> None:
     with (
         WireServer(choose=lambda _: Drip(HEAD + b"Content-Length: 15\r\n\r\n", JOB, 0.02)) as server,
         api_at(server.url) as api,
@@ -409,7 +409,7 @@ def peak() -> Iterator[Callable[[], int]]:
 
 
 @pytest.mark.parametrize("script", [pytest.param(script, id=name) for name, script in ENDLESS])
-def test_a_body_without_end_is_not_read_to_its_end(script: Endless, peak: Callable[[], int]) -> None:
+def test_an_endless_body_is_not_read_to_its_end(script: Endless, peak: Callable[[], int]) -> None:
     with WireServer(script) as server:
         happening = post_once(server.url, timeout=1.5)
     assert isinstance(happening, NoResponse)
@@ -421,21 +421,21 @@ def test_a_body_without_end_is_not_read_to_its_end(script: Endless, peak: Callab
 # Connections that are used again.
 
 
-def test_a_connection_is_used_again() -> None:
+def test_a_connection_is_reused() -> None:
     with WireServer() as server, api_at(server.url) as api:
         for _ in range(3):
             post(api)
         assert [request.connection for request in server.requests] == [1, 1, 1]
 
 
-def test_a_connection_that_was_idle_for_long_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_was_idle_too_long_is_not_reused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "_MAX_IDLE", 0.0)
     with WireServer() as server, api_at(server.url) as api:
         assert [judged(post(api)) for _ in range(3)] == [ACCEPTED] * 3
         assert [request.connection for request in server.requests] == [1, 2, 3]
 
 
-def test_a_connection_that_the_server_closed_while_idle_is_noticed() -> None:
+def test_a_connection_that_the_server_closed_while_idle_is_detected() -> None:
     with WireServer(Truncated(created("job-1").data)) as server, api_at(server.url) as api:
         post(api)
         server.wait_for(what=lambda log: log.ended == 1)
@@ -449,14 +449,14 @@ EXTRA = created("of-nobody").data
 @pytest.mark.parametrize(
     "first", [created("job-1"), reply(404), Reply(b"HTTP/1.1 204 No Content\r\n\r\n")], ids=["200", "404", "204"]
 )
-def test_bytes_after_an_answer_are_not_the_next_answer(first: Reply) -> None:
+def test_bytes_after_a_response_are_not_the_next_response(first: Reply) -> None:
     with WireServer(Reply(first.data + EXTRA)) as server, api_at(server.url) as api:
         post(api)
         assert job_id(post(api, "two")) == "job-of-two"
 
 
 @pytest.mark.parametrize("chunked_", [False, True], ids=["length", "chunked"])
-def test_bytes_after_an_answer_over_tls_are_not_the_next_answer(certificates: Certificates, chunked_: bool) -> None:
+def test_bytes_after_a_response_over_tls_are_not_the_next_response(certificates: Certificates, chunked_: bool) -> None:
     """They stay in the TLS layer, where no look at the socket shows them: the head is in a record of its own."""
     body = created("job-1").data.partition(b"\r\n\r\n")[2]
     head = HEAD + (CHUNKED if chunked_ else b"Content-Length: %d\r\n\r\n" % len(body))
@@ -473,7 +473,7 @@ def test_bytes_after_an_answer_over_tls_are_not_the_next_answer(certificates: Ce
         assert [request.connection for request in server.requests] == [1, 2]
 
 
-def test_bytes_that_come_while_idle_are_not_the_next_answer() -> None:
+def test_bytes_received_while_idle_are_not_the_next_response() -> None:
     go, gone = threading.Event(), threading.Event()
     with WireServer(Then(created("job-1"), go, Reply(EXTRA), gone)) as server, api_at(server.url) as api:
         post(api)
@@ -482,7 +482,7 @@ def test_bytes_that_come_while_idle_are_not_the_next_answer() -> None:
         assert job_id(post(api, "two")) == "job-of-two"
 
 
-def test_the_answer_that_follows_a_switch_of_protocols_is_not_the_next_answer() -> None:
+def test_bytes_after_switching_protocols_are_not_the_next_response() -> None:
     late = Reply(created("of-one").data)
     with (
         WireServer(Reply(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"), choose=lambda _: late) as server,
@@ -516,7 +516,7 @@ def job_id(happening: ExchangeResult) -> Any:
     return json.loads(happening.body)["id"]
 
 
-def test_after_a_failure_the_next_post_has_a_connection_of_its_own() -> None:
+def test_after_a_failure_the_next_post_uses_a_new_connection() -> None:
     scripts: list[Script] = [
         Truncated(HEAD + b"Content-Length: 9\r\n\r\n{"),
         Reply(b"what?\r\n"),
@@ -570,7 +570,7 @@ def posting(
     ],
     ids=["no-answer", "head", "body", "body-until-close", "body-connection-close"],
 )
-def test_cut_while_waiting(before: bytes) -> None:
+def test_abort_while_waiting(before: bytes) -> None:
     exchange = Exchange(LONG)
     with WireServer(Stall(threading.Event(), before=before)) as server, posting(server.url, exchange) as happened:
         server.wait_for(what=lambda log: len(log.requests) == 1 and log.sent >= len(before))
@@ -578,7 +578,7 @@ def test_cut_while_waiting(before: bytes) -> None:
     assert [judged(each) for each in happened] == [doubt("interrupted")]
 
 
-def test_cut_before_it_began_sends_nothing() -> None:
+def test_abort_before_the_start_sends_nothing() -> None:
     exchange = Exchange(LONG)
     assert exchange.abort("interrupted") is False
     with WireServer() as server, posting(server.url, exchange) as happened:
@@ -587,7 +587,7 @@ def test_cut_before_it_began_sends_nothing() -> None:
     assert server.requests == []
 
 
-def test_cut_within_a_handshake_sends_nothing_afterwards(certificates: Certificates) -> None:
+def test_abort_during_a_handshake_sends_nothing_afterwards(certificates: Certificates) -> None:
     exchange, go = Exchange(LONG), threading.Event()
     with (
         WireServer(tls=certificates.good, greet=lambda line: line.wait_for(go)) as server,
@@ -600,7 +600,7 @@ def test_cut_within_a_handshake_sends_nothing_afterwards(certificates: Certifica
     assert server.requests == []
 
 
-def test_cut_while_a_proxy_is_asked_sends_nothing() -> None:
+def test_abort_while_a_proxy_connects_sends_nothing() -> None:
     exchange = Exchange(LONG)
     with (
         WireServer(Stall(threading.Event())) as proxy,
@@ -611,7 +611,7 @@ def test_cut_while_a_proxy_is_asked_sends_nothing() -> None:
     assert [judged(each) for each in happened] == [not_sent("interrupted")]
 
 
-def test_the_first_cut_says_why() -> None:
+def test_the_first_abort_is_the_cause() -> None:
     exchange = Exchange(LONG)
     exchange.abort("interrupted")
     exchange.abort("timeout")
@@ -620,7 +620,7 @@ def test_the_first_cut_says_why() -> None:
         exchange.begin_write(None)
 
 
-def test_cut_while_the_connection_is_being_closed() -> None:
+def test_abort_while_the_connection_is_being_closed() -> None:
     class Closing:
         """A connection that another thread closes between two looks at it."""
 
@@ -637,7 +637,7 @@ def test_cut_while_the_connection_is_being_closed() -> None:
         assert exchange.abort("timeout") is False
 
 
-def test_the_end_of_one_exchange_does_not_cut_the_next_on_its_connection() -> None:
+def test_aborting_an_exchange_that_has_ended_does_not_hit_the_next() -> None:
     gate = threading.Event()
     first, second = Exchange(LONG), Exchange(LONG)
     with WireServer(created("job-1"), Stall(gate, then=created("job-2"))) as server:
@@ -692,7 +692,7 @@ def test_a_handshake_that_fails_sends_nothing(script: Script) -> None:
     )
 
 
-def test_plain_http_where_tls_is_meant_sends_nothing() -> None:
+def test_plain_http_instead_of_tls_sends_nothing() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
 
         def answer() -> None:
@@ -719,7 +719,9 @@ TLS_SILENCES: list[tuple[str, Script, Judged]] = [
 
 
 @table(TLS_SILENCES)
-def test_what_a_server_does_to_a_post_over_tls(script: Script, expected: Judged, certificates: Certificates) -> None:
+def test_each_server_behaviour_over_tls_has_its_verdict(
+    script: Script, expected: Judged, certificates: Certificates
+) -> None:
     with WireServer(script, tls=certificates.good) as server:
         before = time.monotonic()
         happening = post_once(server.url, ca_bundle=certificates.bundle, timeout=SHORT)
@@ -764,7 +766,7 @@ def test_a_proxy_that_opens_no_tunnel_sends_nothing(script: Script) -> None:
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["http-proxy", "https-proxy"])
-def test_a_tunnel_through_a_proxy_which_never_sees_the_key(certificates: Certificates, secure: bool) -> None:
+def test_a_proxy_with_a_tunnel_never_sees_the_key(certificates: Certificates, secure: bool) -> None:
     with WireServer(tls=certificates.good) as server:
         script = Tunnel(server.port)
         with (
@@ -785,7 +787,7 @@ def test_a_server_behind_a_tunnel_that_is_not_trusted(certificates: Certificates
         assert server.requests == []
 
 
-def test_a_tunnel_that_breaks_after_the_request_is_doubt(certificates: Certificates) -> None:
+def test_a_tunnel_that_breaks_after_the_request_leaves_the_job_in_doubt(certificates: Certificates) -> None:
     with WireServer(Close(creates=True), tls=certificates.good) as server, WireServer(Tunnel(server.port)) as proxy:
         happening = post_once(server.url, ca_bundle=certificates.bundle, proxy=Proxy(proxy.url))
         assert judged(happening) == doubt("closed")
@@ -798,7 +800,7 @@ def test_a_proxy_that_cannot_be_reached() -> None:
     assert judged(happening) == not_sent("proxy")
 
 
-def test_plain_http_through_a_proxy_is_forwarded_whole() -> None:
+def test_plain_http_through_a_proxy_is_forwarded_completely() -> None:
     with WireServer() as proxy:
         assert judged(post_once("http://api.example", proxy=Proxy(proxy.url, "user:word"))) == ACCEPTED
         [request] = proxy.requests
@@ -814,7 +816,7 @@ def test_plain_http_through_a_proxy_is_forwarded_whole() -> None:
     [Close(), Reply(b"what?\r\n"), reply(401), reply(500, KEY.encode()[:3])],
     ids=["closed", "garbage", "401", "500"],
 )
-def test_no_words_hold_the_key(script: Script) -> None:
+def test_no_message_contains_the_key(script: Script) -> None:
     with WireServer(script) as server:
         happening = post_once(server.url)
     assert KEY not in repr(happening)

@@ -65,7 +65,7 @@ def test_a_base_url_becomes_an_origin(text: str, origin: str) -> None:
     ["api.pixxel.space", "localhost.evil.example", "127.0.0.1.evil.example", "127.1", "0177.0.0.1", "2130706433",
      "0.0.0.0", "10.0.0.1", "128.0.0.1", "[::2]", "[fe80::1]"],  # noqa: S104 - an address that must be refused
 )  # fmt: skip
-def test_plain_http_leaves_this_machine_only_where_that_is_allowed(host: str) -> None:
+def test_plain_http_to_other_machines_must_be_allowed(host: str) -> None:
     with pytest.raises(UsageError, match=r"plain http") as caught:
         parse_base_url(f"http://{host}", allow_http=False)
     assert "--allow-http" in caught.value.hint
@@ -74,7 +74,7 @@ def test_plain_http_leaves_this_machine_only_where_that_is_allowed(host: str) ->
 
 
 @pytest.mark.parametrize("host", ["１２７.0.0.1", "ⓛocalhost", "127。0。0。1"])
-def test_what_only_becomes_loopback_once_it_is_normalised_is_none(host: str) -> None:
+def test_names_that_normalise_to_loopback_are_not_loopback(host: str) -> None:
     with pytest.raises(UsageError):
         parse_base_url(f"http://{host}", allow_http=False)
     assert not is_loopback(host)
@@ -117,7 +117,7 @@ def test_what_only_becomes_loopback_once_it_is_normalised_is_none(host: str) -> 
         ("https://api\ud800.pixxel.space", "not a valid URL"),
     ],
 )
-def test_what_is_no_origin_is_refused_in_words_that_can_be_printed(text: str, said: str) -> None:
+def test_a_url_that_is_not_an_origin_is_refused_with_a_printable_message(text: str, said: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_base_url(text, allow_http=True)
     assert said in caught.value.message
@@ -137,7 +137,7 @@ def test_a_host_that_url_parsers_read_differently_is_refused(text: str) -> None:
         parse_base_url(text, allow_http=False)
 
 
-def test_a_host_beyond_ascii_is_refused_or_made_into_what_is_resolved() -> None:
+def test_a_non_ascii_host_is_refused_or_converted() -> None:
     """Unconverted it would need a library that is no dependency, and end as `unreachable` for each job."""
     try:
         origin = parse_base_url("https://münchen.example", allow_http=False)
@@ -187,7 +187,7 @@ def test_credentials_in_a_base_url_are_refused_and_never_shown(text: str) -> Non
         (f"https://<{SECRET}>", ""),
     ],
 )
-def test_no_more_of_a_base_url_is_shown_than_its_origin(text: str, shown: str) -> None:
+def test_only_the_origin_of_a_base_url_is_shown(text: str, shown: str) -> None:
     """The rest may be the key: in the wrong variable, or where another API has it."""
     with pytest.raises(UsageError) as caught:
         parse_base_url(text, allow_http=False)
@@ -195,7 +195,7 @@ def test_no_more_of_a_base_url_is_shown_than_its_origin(text: str, shown: str) -
     assert SECRET not in words_of(caught)
 
 
-def test_an_empty_user_is_a_user() -> None:
+def test_an_empty_user_counts_as_credentials() -> None:
     with pytest.raises(UsageError, match="credentials"):
         parse_base_url("https://@api.pixxel.space", allow_http=False)
 
@@ -221,7 +221,7 @@ def test_any_text_is_an_origin_or_a_usage_error(text: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["k", "Bearer abc", "a b", "!~", "k" * 60_000])
-def test_a_key_is_taken_exactly_as_given(tmp_path: Path, key: str) -> None:
+def test_a_key_is_used_exactly_as_given(tmp_path: Path, key: str) -> None:
     file = tmp_path / "key"
     for end in ("", "\n", "\r\n"):
         file.write_bytes((key + end).encode())
@@ -239,7 +239,7 @@ def test_a_key_is_taken_exactly_as_given(tmp_path: Path, key: str) -> None:
      b"k" * 70_000, b"k" * 1_000_000],
     ids=lambda raw: repr(raw[:12]),
 )  # fmt: skip
-def test_a_file_that_holds_more_or_less_than_a_key_is_refused_and_not_shown(tmp_path: Path, raw: bytes) -> None:
+def test_a_file_without_a_bare_key_is_refused_and_not_shown(tmp_path: Path, raw: bytes) -> None:
     file = tmp_path / "file"
     file.write_bytes(raw)
     with pytest.raises(RefusedError, match="the key") as caught:
@@ -252,20 +252,20 @@ def test_a_file_that_holds_more_or_less_than_a_key_is_refused_and_not_shown(tmp_
 @pytest.mark.parametrize(
     "value", ["s3cr3t\n", "s3cr3t\r\n", "s3cr3t ", " s3cr3t", "s3\ncr3t", "s3cr3té", "s3cr3t\x00", "s3cr3t\ud800", " "]
 )
-def test_a_key_from_the_environment_that_no_header_carries_is_refused_and_not_shown(value: str) -> None:
+def test_a_key_that_a_header_cannot_carry_is_refused_and_not_shown(value: str) -> None:
     with pytest.raises(RefusedError, match="PIXXEL_API_KEY") as caught:
         load_api_key(value, None)
     assert "cr3t" not in words_of(caught)
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_no_key_is_refused_with_the_ways_to_give_one(value: str | None) -> None:
+def test_a_missing_key_is_refused_with_the_ways_to_pass_one(value: str | None) -> None:
     with pytest.raises(RefusedError, match="no API key") as caught:
         load_api_key(value, None)
     assert all(way in caught.value.hint for way in ("PIXXEL_API_KEY", "--api-key-file", "--sandbox"))
 
 
-def test_a_file_goes_before_the_environment(tmp_path: Path) -> None:
+def test_a_key_file_outranks_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("from-file\n")
     assert load_api_key("from-environment", file)[0].reveal() == "from-file"
@@ -282,9 +282,7 @@ def test_a_key_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "given", [SECRET, f"{SECRET}/x", f"/{SECRET}", f"/{SECRET}/{SECRET}", SECRET * 100, f"./{SECRET}"]
 )
-def test_what_is_no_path_is_not_shown_as_it_may_be_the_key_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
-) -> None:
+def test_a_value_that_is_not_a_path_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     """A slash alone makes no path, as base64 has them: a path is one that is there, or that has a folder on its way."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RefusedError, match="the key file cannot be read") as caught:
@@ -294,7 +292,7 @@ def test_what_is_no_path_is_not_shown_as_it_may_be_the_key_itself(
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_key_file_without_the_mode_to_read_it_is_a_usage_error(tmp_path: Path) -> None:
+def test_a_key_file_without_read_permission_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("k")
     file.chmod(0)
@@ -303,7 +301,7 @@ def test_a_key_file_without_the_mode_to_read_it_is_a_usage_error(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True)])
-def test_a_key_file_that_others_can_read_is_warned_of(tmp_path: Path, mode: int, warned: bool) -> None:
+def test_a_key_file_that_others_can_read_causes_a_warning(tmp_path: Path, mode: int, warned: bool) -> None:
     file = tmp_path / "key"
     file.write_text("k")
     file.chmod(mode)
@@ -330,7 +328,7 @@ def test_a_key_may_come_through_a_pipe_in_pieces(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "bearer"), [("Bearer k", True), ("bearer k", True), ("BEARER k", True), ("Bearer", False), ("k", False)]
 )
-def test_the_prefix_is_noticed(key: str, bearer: bool) -> None:
+def test_the_bearer_prefix_is_detected(key: str, bearer: bool) -> None:
     assert ApiKey(key).has_bearer_prefix is bearer
 
 
@@ -376,7 +374,7 @@ def proxies(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         ({"HTTPS_PROXY": "socks5://p.example"}, "https://localhost", None),
     ],
 )
-def test_the_environment_names_the_proxy(
+def test_the_proxy_is_taken_from_the_environment(
     proxies: pytest.MonkeyPatch, environment: dict[str, str], origin: str, url: str | None
 ) -> None:
     for name, value in environment.items():
@@ -388,7 +386,7 @@ def test_the_environment_names_the_proxy(
     ("user", "credentials"),
     [("u:s3cr3t@", "u:s3cr3t"), ("u%40x:s3cr3t%2F%3A@", "u@x:s3cr3t/:"), ("s3cr3t@", "s3cr3t:"), ("@", "")],
 )
-def test_a_proxys_credentials_are_unquoted_and_kept_apart(
+def test_credentials_of_a_proxy_are_decoded_and_stored_separately(
     proxies: pytest.MonkeyPatch, user: str, credentials: str
 ) -> None:
     proxies.setenv("HTTPS_PROXY", f"http://{user}p.example:3128")
@@ -420,9 +418,7 @@ def test_a_proxys_credentials_are_unquoted_and_kept_apart(
         f"p.example/{SECRET}",
     ],
 )
-def test_a_proxy_that_cannot_be_used_is_refused_and_its_credentials_never_shown(
-    proxies: pytest.MonkeyPatch, url: str
-) -> None:
+def test_an_invalid_proxy_is_refused_and_its_credentials_never_shown(proxies: pytest.MonkeyPatch, url: str) -> None:
     proxies.setenv("HTTPS_PROXY", url)
     with pytest.raises(UsageError, match="proxy") as caught:
         find_proxy(PRODUCTION_URL)
@@ -452,7 +448,7 @@ def test_a_ca_bundle_is_a_file_of_pem_certificates(tmp_path: Path, certificates:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
 @pytest.mark.parametrize(("mode", "warns"), [(0o440, False), (0o400, False), (0o444, True), (0o404, True)])
-def test_a_key_that_its_group_hands_over_is_meant_so(tmp_path: Path, mode: int, warns: bool) -> None:
+def test_a_key_file_of_another_owner_may_be_readable_by_its_group(tmp_path: Path, mode: int, warns: bool) -> None:
     file = tmp_path / "key"
     file.write_text("a-key", encoding="ascii")
     file.chmod(mode)

@@ -41,7 +41,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-def test_the_time_runs_from_the_start(clock: Clock) -> None:
+def test_the_timeout_runs_from_the_start(clock: Clock) -> None:
     exchange = Exchange(30.0, clock)
     clock.now += 1000
     assert not exchange.is_overdue()
@@ -64,7 +64,7 @@ def test_the_first_write_is_marked_once(clock: Clock) -> None:
     assert exchange.written_at == 101.0
 
 
-def test_nothing_is_written_after_a_cut_and_the_first_cause_stays(clock: Clock) -> None:
+def test_nothing_is_written_after_an_abort_and_the_first_cause_stays(clock: Clock) -> None:
     exchange = Exchange(30.0, clock)
     exchange.start()
     assert exchange.abort("interrupted") is False
@@ -74,7 +74,7 @@ def test_nothing_is_written_after_a_cut_and_the_first_cause_stays(clock: Clock) 
     assert (exchange.written_at, exchange.aborted_by) == (None, "interrupted")
 
 
-def test_a_cut_tells_that_something_may_have_left(clock: Clock) -> None:
+def test_an_abort_reports_that_bytes_may_have_been_written(clock: Clock) -> None:
     exchange = Exchange(30.0, clock)
     exchange.start()
     exchange.begin_write(None)
@@ -83,7 +83,7 @@ def test_a_cut_tells_that_something_may_have_left(clock: Clock) -> None:
         exchange.begin_write(None)
 
 
-def test_an_exchange_that_is_overdue_writes_nothing(clock: Clock) -> None:
+def test_an_overdue_exchange_writes_nothing(clock: Clock) -> None:
     exchange = Exchange(30.0, clock)
     exchange.start()
     clock.now += 31
@@ -92,7 +92,7 @@ def test_an_exchange_that_is_overdue_writes_nothing(clock: Clock) -> None:
     assert (exchange.written_at, exchange.aborted_by) == (None, "timeout")
 
 
-def test_a_cut_and_a_write_at_once_agree_on_whether_a_byte_may_have_left() -> None:
+def test_a_concurrent_abort_and_write_agree_on_whether_bytes_may_have_been_written() -> None:
     def write(exchange: Exchange, barrier: threading.Barrier) -> bool:
         barrier.wait()
         try:
@@ -111,7 +111,7 @@ def test_a_cut_and_a_write_at_once_agree_on_whether_a_byte_may_have_left() -> No
             assert writing.result() is cut is (exchange.written_at is not None)
 
 
-def test_a_cut_ends_a_read_in_another_thread(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_an_abort_ends_a_read_in_another_thread(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
     exchange = Exchange(30.0)
     exchange.connection = Carrier(ours)
@@ -135,7 +135,7 @@ def test_a_socket_within_a_socket_is_shut_down(pair: tuple[socket.socket, socket
     assert pair[1].recv(1) == b""
 
 
-def test_a_cut_does_not_mind_a_connection_that_is_not_there_or_gone(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_an_abort_ignores_a_connection_that_is_missing_or_closed(pair: tuple[socket.socket, socket.socket]) -> None:
     exchange = Exchange(30.0)
     for sock in (None, socket.socket(), pair[0]):
         pair[0].close()
@@ -145,7 +145,7 @@ def test_a_cut_does_not_mind_a_connection_that_is_not_there_or_gone(pair: tuple[
             sock.close()
 
 
-def test_a_connection_that_closes_meanwhile_does_not_break_the_cut(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_an_abort_survives_a_connection_that_closes_meanwhile(pair: tuple[socket.socket, socket.socket]) -> None:
     """The thread that watches the deadlines would die of it, and no later exchange would have one."""
 
     class Closing:

@@ -125,7 +125,7 @@ def asked(server: WireServer) -> Counter[str]:
 # When all is well.
 
 
-def test_answers_come_in_the_order_of_the_questions_whichever_came_first() -> None:
+def test_results_are_in_the_order_of_the_calls() -> None:
     first = threading.Event()
 
     def choose(request: Request) -> Script:
@@ -144,7 +144,7 @@ def test_answers_come_in_the_order_of_the_questions_whichever_came_first() -> No
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-def test_no_more_at_a_time_than_allowed_and_no_fewer(concurrency: int) -> None:
+def test_the_concurrency_is_used_and_not_exceeded(concurrency: int) -> None:
     gate = threading.Event()
     with (
         WireServer(choose=lambda _: Stall(gate, then=priced())) as server,
@@ -156,7 +156,7 @@ def test_no_more_at_a_time_than_allowed_and_no_fewer(concurrency: int) -> None:
     assert (server.log.most_busy, len(server.requests)) == (concurrency, 12)
 
 
-def test_nothing_to_ask() -> None:
+def test_no_calls() -> None:
     with WireServer() as server, asking(server.url) as desk:
         assert desk.asker.fetch_all([]) == []
     assert server.log.connections == 0
@@ -165,7 +165,7 @@ def test_nothing_to_ask() -> None:
 # The rate and the pauses.
 
 
-def test_the_rate_is_that_of_whatever_shares_the_pace() -> None:
+def test_a_shared_rate_limiter_limits_all_its_users() -> None:
     pace = RateLimiter(Rate(4, 1.0))
     with WireServer(choose=by_workflow()) as server, asking(server.url, pace=pace) as desk:
         begun = time.monotonic()
@@ -178,7 +178,7 @@ def test_the_rate_is_that_of_whatever_shares_the_pace() -> None:
     assert times[4] - times[0] >= 0.95  # a twentieth less than the second: the server's own thread may be late
 
 
-def test_everyone_pauses_for_as_long_as_the_server_says() -> None:
+def test_all_calls_pause_as_long_as_the_server_asks() -> None:
     told: list[ExchangeResult] = []
     gate = threading.Event()
     scripts: list[Script] = [Stall(gate, then=reply(429, headers=[("Retry-After", "1")]))] * 4
@@ -196,7 +196,7 @@ def test_everyone_pauses_for_as_long_as_the_server_says() -> None:
 
 
 @pytest.mark.parametrize(("timeout", "seconds"), [(30.0, "31"), (0.5, "1"), (400.0, "301")])
-def test_a_pause_beyond_its_patience_is_not_waited_for(timeout: float, seconds: str) -> None:
+def test_a_pause_longer_than_the_timeout_is_not_waited_for(timeout: float, seconds: str) -> None:
     throttled = reply(429, headers=[("Retry-After", seconds)])
     with (
         WireServer(choose=lambda _: throttled) as server,
@@ -208,7 +208,7 @@ def test_a_pause_beyond_its_patience_is_not_waited_for(timeout: float, seconds: 
     assert len(server.requests) == 1
 
 
-def test_a_pause_that_is_longer_than_a_timeout_is_not_broken_by_the_next_questions() -> None:
+def test_a_long_pause_also_holds_for_the_next_calls() -> None:
     with (
         WireServer(reply(429, headers=[("Retry-After", "60")])) as server,
         asking(server.url, timeout=1.0) as desk,
@@ -218,7 +218,7 @@ def test_a_pause_that_is_longer_than_a_timeout_is_not_broken_by_the_next_questio
     assert len(server.requests) == 1
 
 
-def test_throttling_without_end_is_waited_for_no_longer_than_a_timeout() -> None:
+def test_endless_throttling_is_given_up_after_one_timeout() -> None:
     with (
         WireServer(choose=lambda _: reply(429, headers=[("Retry-After", "0")])) as server,
         asking(server.url, timeout=1.0, backoff=Backoff(base=0.2, maximum=0.2)) as desk,
@@ -228,7 +228,7 @@ def test_throttling_without_end_is_waited_for_no_longer_than_a_timeout() -> None
     assert 2 * 4 <= len(server.requests) <= 12 * 4  # each time as many as may be asked at a time
 
 
-def test_pauses_that_add_up_to_more_than_max_pause_end_it() -> None:
+def test_pauses_beyond_max_pause_in_total_give_up() -> None:
     with (
         WireServer(choose=lambda _: reply(429)) as server,
         asking(server.url, concurrency=1, max_pause=0.5, backoff=Backoff(base=0.2, maximum=0.2)) as desk,
@@ -237,7 +237,7 @@ def test_pauses_that_add_up_to_more_than_max_pause_end_it() -> None:
     assert 3 <= len(server.requests) <= 6
 
 
-def test_what_was_throttled_has_used_no_attempt() -> None:
+def test_throttling_uses_no_attempt() -> None:
     throttled = reply(429, headers=[("Retry-After", "0")])
     with WireServer(throttled, throttled, choose=by_workflow()) as server, asking(server.url, attempts=1) as desk:
         assert statuses(desk.ask(1)) == [200]
@@ -249,26 +249,26 @@ def test_what_was_throttled_has_used_no_attempt() -> None:
 
 @pytest.mark.parametrize(("script", "what"), [(reply(500), 500), (reply(503), 503), (Reset(), "closed")])
 @pytest.mark.parametrize("attempts", [2, 3])
-def test_a_question_that_failed_is_asked_again(script: Script, what: int | str, attempts: int) -> None:
+def test_a_failed_call_is_retried(script: Script, what: int | str, attempts: int) -> None:
     with WireServer(script, script, choose=by_workflow()) as server, asking(server.url, attempts=attempts) as desk:
         assert statuses(desk.ask(1)) == [what if attempts == 2 else 200]
     assert len(server.requests) == attempts
 
 
 @pytest.mark.parametrize("status", [200, 204, 302, 400, 403, 404, 409])
-def test_an_answer_is_not_asked_for_again(status: int) -> None:
+def test_a_useful_response_is_not_requested_again(status: int) -> None:
     with WireServer(choose=lambda _: reply(status)) as server, asking(server.url) as desk:
         assert statuses(desk.ask(2)) == [status] * 2
     assert len(server.requests) == 2
 
 
-def test_one_that_fails_for_good_leaves_the_others_alone() -> None:
+def test_a_permanent_failure_does_not_affect_other_calls() -> None:
     with WireServer(choose=by_workflow(w1=reply(500))) as server, asking(server.url, concurrency=1, attempts=3) as desk:
         assert statuses(desk.ask(4)) == [200, 500, 200, 200]
     assert asked(server) == {"w0": 1, "w1": 3, "w2": 1, "w3": 1}
 
 
-def test_a_server_that_comes_back_is_asked_what_it_did_not_hear() -> None:
+def test_calls_are_retried_when_a_server_is_back() -> None:
     told: list[ExchangeResult] = []
     with (
         refusing_port() as port,
@@ -283,7 +283,7 @@ def test_a_server_that_comes_back_is_asked_what_it_did_not_hear() -> None:
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-def test_an_api_that_cannot_be_reached_is_tried_as_often_as_told_and_given_up(concurrency: int) -> None:
+def test_an_unreachable_api_is_given_up_after_all_attempts(concurrency: int) -> None:
     with refusing_port() as port, asking(f"http://127.0.0.1:{port}", concurrency=concurrency, attempts=3) as desk:
         assert statuses(desk.ask(40)) == ["connect"] * 40
     tries = Counter(desk.calls)
@@ -295,13 +295,13 @@ def test_an_api_that_cannot_be_reached_is_tried_as_often_as_told_and_given_up(co
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
-def test_a_key_that_is_not_recognised_ends_it_at_once(concurrency: int) -> None:
+def test_a_rejected_key_gives_up_at_once(concurrency: int) -> None:
     with WireServer(choose=lambda _: reply(401)) as server, asking(server.url, concurrency=concurrency) as desk:
         assert statuses(desk.ask(50)) == [401] * 50
     assert len(server.requests) <= 2 * concurrency - 1
 
 
-def test_what_was_asked_before_the_key_was_refused_may_still_be_answered() -> None:
+def test_calls_sent_before_the_key_was_rejected_may_still_succeed() -> None:
     told: list[ExchangeResult] = []
     refused, gate = threading.Event(), threading.Event()
     scripts = by_workflow(w0=Stall(gate, then=priced()), w1=Stall(refused, then=reply(401)))
@@ -324,7 +324,7 @@ def test_what_was_asked_before_the_key_was_refused_may_still_be_answered() -> No
     assert others.count(401) == 9 - len(server.requests)
 
 
-def test_a_certificate_that_is_not_trusted_ends_it_at_once(certificates: Certificates) -> None:
+def test_an_untrusted_certificate_gives_up_at_once(certificates: Certificates) -> None:
     with (
         WireServer(tls=certificates.self_signed) as server,
         asking(server.url, ca_bundle=certificates.bundle, concurrency=1) as desk,
@@ -337,7 +337,7 @@ def test_a_certificate_that_is_not_trusted_ends_it_at_once(certificates: Certifi
 
 
 @pytest.mark.parametrize("concurrency", [1, 8])
-def test_a_server_that_never_answers_is_waited_for_once(concurrency: int) -> None:
+def test_a_server_that_never_responds_costs_one_timeout(concurrency: int) -> None:
     with (
         WireServer(choose=lambda _: Stall(threading.Event())) as server,
         asking(server.url, concurrency=concurrency, timeout=0.4) as desk,
@@ -347,7 +347,7 @@ def test_a_server_that_never_answers_is_waited_for_once(concurrency: int) -> Non
     assert len(server.requests) == concurrency
 
 
-def test_a_host_that_never_accepts_is_waited_for_once() -> None:
+def test_a_host_that_never_accepts_costs_one_timeout() -> None:
     with (
         silent_port() as port,
         asking(f"http://127.0.0.1:{port}", concurrency=1, timeout=0.4) as desk,
@@ -356,7 +356,7 @@ def test_a_host_that_never_accepts_is_waited_for_once() -> None:
         assert statuses(desk.ask(40)) == ["timeout"] * 40
 
 
-def test_what_was_asked_last_is_not_waited_for_longer_than_what_was_asked_first() -> None:
+def test_later_calls_do_not_extend_the_timeout() -> None:
     with (
         WireServer(choose=lambda _: Stall(threading.Event())) as server,
         asking(server.url, timeout=2.0, pace=RateLimiter(Rate(1, 1.8))) as desk,
@@ -366,7 +366,7 @@ def test_what_was_asked_last_is_not_waited_for_longer_than_what_was_asked_first(
     assert len(server.requests) == 2
 
 
-def test_one_that_stalls_costs_one_timeout_and_the_others_are_answered() -> None:
+def test_a_stalled_call_costs_one_timeout_and_the_others_succeed() -> None:
     with (
         WireServer(choose=by_workflow(w3=Stall(threading.Event()))) as server,
         asking(server.url, concurrency=2, timeout=0.4) as desk,
@@ -376,7 +376,7 @@ def test_one_that_stalls_costs_one_timeout_and_the_others_are_answered() -> None
     assert asked(server) == {f"w{number}": 1 for number in range(12)}
 
 
-def test_one_at_a_time_nothing_is_known_of_what_comes_after_a_stall() -> None:
+def test_a_stall_without_concurrency_gives_up_the_calls_after_it() -> None:
     with (
         WireServer(choose=by_workflow(w2=Stall(threading.Event()))) as server,
         asking(server.url, concurrency=1, timeout=0.5) as desk,
@@ -386,7 +386,7 @@ def test_one_at_a_time_nothing_is_known_of_what_comes_after_a_stall() -> None:
     assert len(server.requests) == 3
 
 
-def test_many_that_stall_among_many_that_do_not_are_not_all_waited_for() -> None:
+def test_many_stalled_calls_give_up_before_each_timed_out() -> None:
     stalls: dict[str, Script] = {f"w{number}": Stall(threading.Event()) for number in range(1, 400, 2)}
     with (
         WireServer(choose=by_workflow(**stalls)) as server,
@@ -399,7 +399,7 @@ def test_many_that_stall_among_many_that_do_not_are_not_all_waited_for() -> None
     assert told[:8:2] == [200] * 4
 
 
-def test_after_one_that_stalled_the_others_get_less_time() -> None:
+def test_after_a_stall_other_calls_have_a_shorter_timeout() -> None:
     over, seen = threading.Event(), threading.Event()
     patience: list[float] = []
 
@@ -429,7 +429,7 @@ def test_after_one_that_stalled_the_others_get_less_time() -> None:
 
 @pytest.mark.parametrize("script", [reply(500), Slow(reply(502)), Reset()], ids=["500", "slow-502", "reset"])
 @pytest.mark.parametrize("concurrency", [1, 4])
-def test_a_server_that_always_fails_is_asked_for_no_longer_than_a_timeout(script: Script, concurrency: int) -> None:
+def test_a_server_that_always_fails_is_given_up_after_one_timeout(script: Script, concurrency: int) -> None:
     with (
         WireServer(choose=lambda _: script) as server,
         asking(server.url, concurrency=concurrency, timeout=0.4, backoff=Backoff(base=0.1, maximum=0.2)) as desk,
@@ -440,7 +440,7 @@ def test_a_server_that_always_fails_is_asked_for_no_longer_than_a_timeout(script
     assert max(asked(server).values()) >= 2
 
 
-def test_who_would_be_asked_again_after_a_timeout_is_not() -> None:
+def test_a_retry_due_after_the_timeout_is_not_made() -> None:
     with (
         WireServer(choose=lambda _: reply(500)) as server,
         asking(server.url, timeout=0.4, backoff=Backoff(base=100.0, maximum=100.0)) as desk,
@@ -457,7 +457,7 @@ class Whole(Random):
         return b
 
 
-def test_failing_and_then_stalling_is_one_wait() -> None:
+def test_failures_and_stalls_share_one_timeout() -> None:
     with (
         WireServer(reply(500), choose=lambda _: Stall(threading.Event())) as server,
         asking(server.url, concurrency=1, timeout=2.5, backoff=Backoff(base=1.4, random=Whole())) as desk,
@@ -467,7 +467,7 @@ def test_failing_and_then_stalling_is_one_wait() -> None:
     assert len(server.requests) == 2
 
 
-def test_whoever_has_a_time_to_wait_waits_no_longer() -> None:
+def test_the_time_limit_is_kept() -> None:
     with (
         WireServer(choose=by_workflow(w1=Stall(threading.Event()))) as server,
         asking(server.url, concurrency=2) as desk,
@@ -485,7 +485,7 @@ def test_whoever_has_a_time_to_wait_waits_no_longer() -> None:
 # What cannot be cut short is left behind, and what can be is cut.
 
 
-def test_a_question_that_is_stuck_is_left_and_gives_its_turn_back() -> None:
+def test_a_stuck_call_is_dropped_and_frees_its_slot() -> None:
     free = threading.Event()
 
     def stuck(exchange: Exchange) -> ExchangeResult:  # noqa: ARG001 - resolving a name, which nothing can cut short
@@ -502,7 +502,7 @@ def test_a_question_that_is_stuck_is_left_and_gives_its_turn_back() -> None:
     free.set()
 
 
-def test_what_is_left_when_the_api_is_given_up_gives_its_turn_back_too() -> None:
+def test_calls_in_flight_free_their_slots_when_the_api_is_given_up() -> None:
     begun, free = threading.Event(), threading.Event()
 
     def stuck(exchange: Exchange) -> ExchangeResult:  # noqa: ARG001 - likewise
@@ -525,7 +525,7 @@ def test_what_is_left_when_the_api_is_given_up_gives_its_turn_back_too() -> None
 
 
 @pytest.mark.parametrize("allowed", [0, 1, 2])
-def test_it_asks_with_the_threads_that_the_system_allows(monkeypatch: pytest.MonkeyPatch, allowed: int) -> None:
+def test_it_works_with_as_many_threads_as_the_system_allows(monkeypatch: pytest.MonkeyPatch, allowed: int) -> None:
     left, start = [allowed], threading.Thread.start
 
     def start_if_allowed(thread: threading.Thread) -> None:
@@ -544,7 +544,7 @@ def test_it_asks_with_the_threads_that_the_system_allows(monkeypatch: pytest.Mon
                 desk.ask(6)
 
 
-def test_without_a_thread_for_its_deadlines_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_sent_without_a_thread_for_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     def start(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -553,7 +553,7 @@ def test_without_a_thread_for_its_deadlines_nothing_is_asked(monkeypatch: pytest
         ReadOnlyClient(Endpoint("http://127.0.0.1:1", ApiKey("key")), 1)
 
 
-def test_an_interrupt_ends_it_at_once_and_for_good() -> None:
+def test_an_interrupt_aborts_at_once_and_permanently() -> None:
     told: list[ExchangeResult] = []
     with (
         WireServer(choose=lambda _: Stall(threading.Event())) as server,
@@ -568,7 +568,7 @@ def test_an_interrupt_ends_it_at_once_and_for_good() -> None:
     assert len(server.requests) == 4
 
 
-def test_ctrl_c_leaves_no_question_on_its_way() -> None:
+def test_ctrl_c_leaves_no_call_in_flight() -> None:
     pressed = threading.Event()
 
     def clock() -> float:

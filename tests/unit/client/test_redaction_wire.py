@@ -39,7 +39,7 @@ def unsent(happening: ExchangeResult, cause: str | None = None) -> str:
 # A certificate that goes bad.
 
 
-def test_a_certificate_that_goes_bad_between_two_connections() -> None:
+def test_a_certificate_that_becomes_invalid_between_two_connections() -> None:
     ours, stranger = trustme.CA(), trustme.CA()
     serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ours.issue_cert("localhost").configure_cert(serving)
@@ -75,9 +75,7 @@ LIES: dict[str, tuple[Script, str]] = {
 
 
 @pytest.mark.parametrize(("script", "cause"), LIES.values(), ids=LIES)
-def test_a_proxy_that_lies_gets_no_key_and_creates_no_job(
-    certificates: Certificates, script: Script, cause: str
-) -> None:
+def test_a_lying_proxy_gets_no_key_and_creates_no_job(certificates: Certificates, script: Script, cause: str) -> None:
     before = time.monotonic()
     with (
         WireServer(script) as proxy,
@@ -91,7 +89,7 @@ def test_a_proxy_that_lies_gets_no_key_and_creates_no_job(
 
 
 @pytest.mark.parametrize("wrong", ["self_signed", "expired", "wrong_host"])
-def test_a_proxy_in_the_middle_with_a_certificate_of_its_own(certificates: Certificates, wrong: str) -> None:
+def test_an_intercepting_proxy_is_not_trusted(certificates: Certificates, wrong: str) -> None:
     with (
         WireServer(tls=getattr(certificates, wrong)) as middle,
         WireServer(Tunnel(middle.port)) as proxy,
@@ -102,7 +100,7 @@ def test_a_proxy_in_the_middle_with_a_certificate_of_its_own(certificates: Certi
 
 
 @pytest.mark.parametrize("wrong", ["self_signed", "expired", "wrong_host"])
-def test_a_proxy_whose_own_certificate_is_not_trusted_is_not_asked(certificates: Certificates, wrong: str) -> None:
+def test_a_proxy_with_an_untrusted_certificate_is_sent_nothing(certificates: Certificates, wrong: str) -> None:
     with (
         WireServer(tls=getattr(certificates, wrong)) as proxy,
         api_at("https://localhost:1", certificates.bundle, Proxy(proxy.url, "user:pass-word")) as api,

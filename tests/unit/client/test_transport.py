@@ -85,7 +85,7 @@ WHOLE = {
 
 
 @pytest.mark.parametrize("data", WHOLE.values(), ids=WHOLE)
-def test_a_whole_response_is_read_however_it_is_cut(data: bytes) -> None:
+def test_a_complete_response_is_read_however_it_is_split(data: bytes) -> None:
     expected = theirs(data)
     for pieces in ((data,), tuple(data[at : at + 1] for at in range(len(data))), (data[:20], data[20:40], data[40:])):
         response, reusable = ours(*pieces)
@@ -104,7 +104,7 @@ NOT_AGAIN = {
 
 
 @pytest.mark.parametrize("data", NOT_AGAIN.values(), ids=NOT_AGAIN)
-def test_a_connection_of_which_more_may_come_is_not_used_again(data: bytes) -> None:
+def test_a_connection_that_may_deliver_more_is_not_reused(data: bytes) -> None:
     assert not ours(data)[1]
 
 
@@ -112,7 +112,7 @@ CUT = {name: data for name, data in WHOLE.items() if name not in ("no body", "no
 
 
 @pytest.mark.parametrize("data", CUT.values(), ids=CUT)
-def test_no_part_of_a_response_is_taken_for_the_whole(data: bytes) -> None:
+def test_a_truncated_response_is_an_error(data: bytes) -> None:
     for end in range(len(data)):
         if data[:end].endswith(b"\r\n0\r\n"):  # the last chunk is there, and only the line after it is not
             continue
@@ -165,7 +165,7 @@ _responses = st.builds(
 @given(st.one_of(_responses, st.binary(max_size=80)), st.lists(st.integers(0, 100), max_size=3))
 @example(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 15\r\n\r\n{}", [])
 @example("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: \u0663\r\n\r\n".encode(), [])
-def test_whatever_comes_is_read_as_others_read_it_or_refused(data: bytes, cuts: list[int]) -> None:
+def test_any_bytes_are_read_as_http_client_and_urllib3_do_or_refused(data: bytes, cuts: list[int]) -> None:
     """Never more than http.client and urllib3 take for a response: what they refuse is doubt here too."""
     at = [0, *sorted(cuts), len(data)]
     pieces = [data[start:end] for start, end in pairwise(at)]

@@ -64,7 +64,7 @@ def shared(tmp_path: Path) -> Path:
 
 @as_root
 @pytest.mark.parametrize("what", ["folder", "link", "link to ours"])
-def test_a_folder_that_another_user_has_planted_is_refused(shared: Path, tmp_path: Path, what: str) -> None:
+def test_a_state_directory_planted_by_another_user_is_refused(shared: Path, tmp_path: Path, what: str) -> None:
     home = shared / STATE_DIR_NAME
     ours, theirs = tmp_path / "ours", shared / "theirs"
     ours.mkdir()
@@ -90,7 +90,7 @@ def test_a_folder_that_another_user_has_planted_is_refused(shared: Path, tmp_pat
 
 
 @as_root
-def test_a_folder_of_whoever_owns_the_manifest_s_folder_or_of_root_is_trusted(shared: Path, tmp_path: Path) -> None:
+def test_a_state_directory_of_root_or_the_parent_s_owner_is_trusted(shared: Path, tmp_path: Path) -> None:
     """A container's root works in a person's checkout, and a person where root has prepared the folder."""
     checkout = tmp_path / "checkout"
     checkout.mkdir()
@@ -104,7 +104,7 @@ def test_a_folder_of_whoever_owns_the_manifest_s_folder_or_of_root_is_trusted(sh
 
 
 @pytest.mark.parametrize("target", ["nowhere", "empty", "full"])
-def test_a_link_in_the_place_of_its_gitignore_is_not_followed(tmp_path: Path, target: str) -> None:
+def test_a_link_in_place_of_its_gitignore_is_not_followed(tmp_path: Path, target: str) -> None:
     """As a repository may hold it: what it names might be any file of the person."""
     (tmp_path / "empty").touch()
     (tmp_path / "full").write_text("kept\n", encoding="ascii")
@@ -117,7 +117,7 @@ def test_a_link_in_the_place_of_its_gitignore_is_not_followed(tmp_path: Path, ta
     assert (tmp_path / "full").read_text(encoding="ascii") == "kept\n"
 
 
-def test_a_link_in_its_own_place_hides_nothing_in_another_folder(tmp_path: Path) -> None:
+def test_a_link_in_its_place_hides_nothing_in_another_directory(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     (tmp_path / STATE_DIR_NAME).symlink_to("work")
     create_state_dir(tmp_path / STATE_DIR_NAME)
@@ -125,15 +125,13 @@ def test_a_link_in_its_own_place_hides_nothing_in_another_folder(tmp_path: Path)
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.mkdir()], ids=["pipe", "folder"])
-def test_what_is_no_file_in_the_place_of_its_gitignore_is_left_alone(
-    tmp_path: Path, make: Callable[[Path], object]
-) -> None:
+def test_a_special_file_in_place_of_its_gitignore_is_left_alone(tmp_path: Path, make: Callable[[Path], object]) -> None:
     (tmp_path / STATE_DIR_NAME).mkdir()
     make(tmp_path / STATE_DIR_NAME / ".gitignore")
     create_state_dir(tmp_path / STATE_DIR_NAME)
 
 
-def test_a_link_in_the_place_of_the_sandbox_s_jobs_is_not_followed(tmp_path: Path) -> None:
+def test_a_link_in_place_of_the_sandbox_s_jobs_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "sandbox").mkdir()
     (tmp_path / "sandbox" / "jobs.jsonl").symlink_to("../victim")
     with pytest.raises(RefusedError):
@@ -143,7 +141,7 @@ def test_a_link_in_the_place_of_the_sandbox_s_jobs_is_not_followed(tmp_path: Pat
     assert (tmp_path / "victim").exists()
 
 
-def test_a_pipe_in_the_place_of_the_sandbox_s_jobs_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_in_place_of_the_sandbox_s_jobs_is_refused_without_waiting(tmp_path: Path) -> None:
     (tmp_path / "sandbox").mkdir()
     os.mkfifo(tmp_path / "sandbox" / "jobs.jsonl")
     with pytest.raises(RefusedError, match="not a regular file"):
@@ -154,7 +152,7 @@ def test_a_pipe_in_the_place_of_the_sandbox_s_jobs_is_refused_and_not_waited_for
 
 
 @as_root
-def test_a_record_that_another_user_may_not_look_at_is_refused_in_words(shared: Path) -> None:
+def test_an_inaccessible_ledger_is_refused_with_a_message(shared: Path) -> None:
     """Some versions of Python take it for one that is not there, and some raise."""
     home = shared / STATE_DIR_NAME
     create_state_dir(home)
@@ -179,7 +177,7 @@ def test_a_record_that_another_user_may_not_look_at_is_refused_in_words(shared: 
 
 
 @as_root
-def test_a_manifest_in_a_folder_that_may_not_be_entered_is_refused_in_words(shared: Path) -> None:
+def test_a_manifest_in_an_inaccessible_directory_is_refused_with_a_message(shared: Path) -> None:
     private = shared / "private"
     private.mkdir(mode=0o700)
     (private / "m.yaml").touch()
@@ -214,7 +212,7 @@ NAMES = ["pipe", "link-to-a-pipe", "socket", "device", "folder"]
 
 @pytest.mark.parametrize("plant", SPECIAL, ids=NAMES)
 @pytest.mark.parametrize("read_only", [False, True], ids=["write", "read"])
-def test_a_ledger_that_is_no_file_is_refused_and_not_waited_for(
+def test_a_ledger_that_is_not_a_file_is_refused_without_waiting(
     tmp_path: Path, plant: Callable[[Path], None], *, read_only: bool
 ) -> None:
     plant(tmp_path / "ledger.db")
@@ -226,7 +224,7 @@ def test_a_ledger_that_is_no_file_is_refused_and_not_waited_for(
 
 @pytest.mark.parametrize("suffix", ["-wal", "-shm"])
 @pytest.mark.parametrize("target", ["victim", "nowhere"])
-def test_a_link_in_the_place_of_what_sqlite_keeps_beside_is_refused(tmp_path: Path, suffix: str, target: str) -> None:
+def test_a_link_in_place_of_a_file_of_sqlite_is_refused(tmp_path: Path, suffix: str, target: str) -> None:
     ledger = tmp_path / "ledger.db"
     connect.create_ledger(ledger)
     (tmp_path / "link.db").symlink_to(ledger)
@@ -241,7 +239,7 @@ def test_a_link_in_the_place_of_what_sqlite_keeps_beside_is_refused(tmp_path: Pa
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_new_ledger_does_not_follow_a_link_that_leads_nowhere(tmp_path: Path) -> None:
+def test_a_new_ledger_does_not_follow_a_dangling_link(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").symlink_to("nowhere")
     for make in (connect.create_ledger, ledger_history.open_ledger):
         with pytest.raises(LedgerError):
@@ -250,7 +248,7 @@ def test_a_new_ledger_does_not_follow_a_link_that_leads_nowhere(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("plant", SPECIAL[:-2], ids=NAMES[:-2])
-def test_a_lock_that_is_no_file_is_not_waited_for(tmp_path: Path, plant: Callable[[Path], None]) -> None:
+def test_a_lock_that_is_not_a_file_is_not_waited_for(tmp_path: Path, plant: Callable[[Path], None]) -> None:
     ledger = tmp_path / "ledger.db"
     with lock.hold(ledger, API, "m", timeout=0, activity="run 1"):
         [file] = lock.directory(ledger).iterdir()
@@ -266,7 +264,7 @@ def test_a_lock_that_is_no_file_is_not_waited_for(tmp_path: Path, plant: Callabl
 
 
 @pytest.mark.parametrize("umask", [0, 0o022, 0o077, pytest.param(0o277, marks=as_root)])
-def test_all_that_is_kept_is_private_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+def test_all_files_are_private_whatever_the_umask(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
         create_state_dir(tmp_path / STATE_DIR_NAME)
@@ -288,9 +286,7 @@ def test_all_that_is_kept_is_private_whatever_the_umask(tmp_path: Path, umask: i
 
 @as_root
 @pytest.mark.parametrize("theirs", ["file", "link"])
-def test_what_nobody_else_can_replace_is_told_before_anything_is_sent(
-    shared: Path, tmp_path: Path, theirs: str
-) -> None:
+def test_a_file_that_only_its_owner_can_replace_is_refused_early(shared: Path, tmp_path: Path, theirs: str) -> None:
     target = shared / "m.results.json"
     (tmp_path / "victim").write_text("kept", encoding="ascii")
     if theirs == "file":
@@ -311,7 +307,7 @@ def test_what_nobody_else_can_replace_is_told_before_anything_is_sent(
     assert (tmp_path / "victim").read_text(encoding="ascii") == "kept"
 
 
-def test_another_name_of_a_file_that_is_replaced_keeps_what_it_had(tmp_path: Path) -> None:
+def test_a_hard_link_to_a_replaced_file_is_unchanged(tmp_path: Path) -> None:
     (tmp_path / "other").write_text("kept", encoding="ascii")
     (tmp_path / "target").hardlink_to(tmp_path / "other")
     FILE.check_writable(tmp_path / "target")
@@ -320,7 +316,7 @@ def test_another_name_of_a_file_that_is_replaced_keeps_what_it_had(tmp_path: Pat
     assert (tmp_path / "target").stat().st_nlink == 1
 
 
-def test_a_temporary_file_cannot_be_foreseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_temporary_file_cannot_be_predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even where it is: it is made anew, and what is in its place is not opened."""
     monkeypatch.setattr("runner.core.atomic_file.secrets.token_hex", lambda _: "foreseen")
     (tmp_path / "victim").write_text("kept", encoding="ascii")

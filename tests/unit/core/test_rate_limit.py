@@ -23,7 +23,7 @@ from runner.core.rate_limit import Rate, RateLimiter, Slot
         ("999999/s", Rate(999_999, 1.0)),
     ],
 )
-def test_a_rate_is_read(text: str, rate: Rate) -> None:
+def test_a_rate_is_parsed(text: str, rate: Rate) -> None:
     assert Rate.parse(text) == rate
 
 
@@ -32,7 +32,7 @@ def test_a_rate_is_read(text: str, rate: Rate) -> None:
     ["", "5", "/s", "0/s", "05/s", "-5/s", "+5/s", "5.5/s", "1e3/s", "1000000/s", "5/d", "5/sec", "5/S", "5 / s",
      " 5/s", "5/s ", "5/s\n", "٥/s", "5/s5/s", "5s"],
 )  # fmt: skip
-def test_what_is_no_rate_is_refused(text: str) -> None:
+def test_an_invalid_rate_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a rate"):
         Rate.parse(text)
 
@@ -76,7 +76,7 @@ def simulate(rate: Rate, delays: Iterable[tuple[float, float]], start: float) ->
         max_size=30,
     ),
 )
-def test_no_window_holds_more_than_the_rate_however_late_a_send_leaves(
+def test_no_window_exceeds_the_rate_however_late_requests_leave(
     count: int, period: float, start: float, shares: list[tuple[float, float]]
 ) -> None:
     delays = [(before * period, after * period) for before, after in shares]
@@ -85,7 +85,7 @@ def test_no_window_holds_more_than_the_rate_however_late_a_send_leaves(
 
 
 @pytest.mark.parametrize("text", ["1/s", "5/s", "200/s", "30/min", "7/h"])
-def test_sends_that_leave_at_once_are_spread_evenly_and_reach_the_rate(text: str) -> None:
+def test_requests_are_spread_evenly_and_reach_the_rate(text: str) -> None:
     rate = Rate.parse(text)
     sends = 3 * rate.count + 1
     taken, _ = simulate(rate, [(0.0, 0.0)] * sends, start=1000.0)
@@ -95,7 +95,7 @@ def test_sends_that_leave_at_once_are_spread_evenly_and_reach_the_rate(text: str
     assert taken[-1] - taken[0] <= 3 * rate.period + 0.05
 
 
-def test_idle_time_is_not_saved_up_for_a_burst() -> None:
+def test_idle_time_does_not_allow_a_burst() -> None:
     pace = RateLimiter(Rate(10, 1.0))
     pace.acquire(0.0).used_at = 0.0
     assert pace.delay(100.0) == 0.0
@@ -138,14 +138,14 @@ def test_the_total_is_the_time_that_was_paused(steps: list[tuple[int, int]]) -> 
     assert pauses.total == len(paused)
 
 
-def test_one_pause_has_a_longest() -> None:
+def test_a_single_pause_is_limited() -> None:
     assert MAX_SINGLE_PAUSE == 300.0
     assert Pauses(limit=900).extend(0.0, 300.0)
     assert not Pauses(limit=900).extend(0.0, 300.5)
     assert not Pauses(limit=900).extend(0.0, 999_999_999.0)
 
 
-def test_pauses_may_add_up_to_the_limit_and_no_further() -> None:
+def test_pauses_are_limited_in_total() -> None:
     pauses = Pauses(limit=900)
     assert [pauses.extend(now, 300.0) for now in (0.0, 1000.0, 2000.0)] == [True, True, True]
     assert not pauses.extend(3000.0, 1.0)
@@ -155,14 +155,14 @@ def test_pauses_may_add_up_to_the_limit_and_no_further() -> None:
 @pytest.mark.parametrize(
     ("failures", "whole"), [(1, 0.5), (2, 1.0), (3, 2.0), (6, 16.0), (7, 30.0), (31, 30.0), (100_000, 30.0)]
 )
-def test_the_backoff_doubles_from_half_to_whole_up_to_a_longest(failures: int, whole: float) -> None:
+def test_the_backoff_doubles_up_to_a_maximum(failures: int, whole: float) -> None:
     backoff = Backoff(random=random.Random(7))  # noqa: S311 - jitter is no secret
     waits = [backoff.delay(failures) for _ in range(500)]
     assert whole / 2 <= min(waits) < 0.55 * whole
     assert 0.95 * whole < max(waits) <= whole
 
 
-def test_the_backoff_is_the_random_that_is_passed_in() -> None:
+def test_the_jitter_comes_from_the_generator_passed_in() -> None:
     def waits(seed: int) -> list[float]:
         backoff = Backoff(base=1.0, maximum=8.0, random=random.Random(seed))  # noqa: S311 - jitter is no secret
         return [backoff.delay(failures) for failures in range(1, 9)]

@@ -28,7 +28,7 @@ def test_it_is_beside_the_manifest(manifest: str, expected: str) -> None:
     assert locate_state_dir(manifest) == Path(expected)
 
 
-def test_it_is_private_and_made_once(tmp_path: Path) -> None:
+def test_it_is_private_and_created_once(tmp_path: Path) -> None:
     home = locate_state_dir(str(tmp_path / "m.yaml"))
     umask = os.umask(0)
     try:
@@ -53,7 +53,7 @@ def test_git_sees_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert done.stdout == b""
 
 
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "dangling").symlink_to("nowhere")
     (tmp_path / "full" / ".gitignore").parent.mkdir()

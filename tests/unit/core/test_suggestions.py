@@ -25,13 +25,13 @@ PERIODS = ("run", "hour", "day", "week", "month", "forever")
         ("a" * 10_000, ("a" * 100,), ["a" * 100]),
     ],
 )
-def test_the_nearest_come_first(word: str, choices: tuple[str, ...], meant: list[str]) -> None:
+def test_the_best_match_comes_first(word: str, choices: tuple[str, ...], meant: list[str]) -> None:
     assert closest_matches(word, choices, 3) == meant
     assert closest_matches(word, choices) == meant[:1]
 
 
 @given(st.text(max_size=20), st.lists(st.text(max_size=10), max_size=8), st.integers(1, 4))
-def test_only_choices_are_named_and_no_more_than_asked_for(word: str, choices: list[str], most: int) -> None:
+def test_only_choices_are_suggested_and_no_more_than_the_limit(word: str, choices: list[str], most: int) -> None:
     found = closest_matches(word, choices, most)
     assert len(found) <= most
     assert len(set(found)) == len(found)

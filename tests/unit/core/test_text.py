@@ -45,12 +45,12 @@ from runner.core.text import display_width, escape_unprintable, grapheme_cluster
         ("a" + 6 * "\u0301", "a" + 4 * "\u0301" + 2 * r"\u0301"),
     ],
 )
-def test_what_would_be_acted_on_becomes_a_visible_escape(text: str, shown: str) -> None:
+def test_active_characters_become_visible_escapes(text: str, shown: str) -> None:
     assert escape_unprintable(text) == shown
 
 
 @given(texts)
-def test_nothing_but_what_is_simply_shown_is_left(text: str) -> None:
+def test_only_printable_characters_remain(text: str) -> None:
     shown = escape_unprintable(text)
     assert not [c for c in shown if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")]
     assert not shown.lstrip().startswith("::")
@@ -78,12 +78,12 @@ def test_width_is_counted_in_columns(text: str, columns: int) -> None:
         ("ae\u0301bcd", 3, "ae\u0301…"),
     ],
 )
-def test_a_cut_leaves_characters_whole(text: str, columns: int, rest: str) -> None:
+def test_truncation_keeps_characters_complete(text: str, columns: int, rest: str) -> None:
     assert truncate(text, columns) == rest
 
 
 @given(texts.map(escape_unprintable), st.integers(1, 30))
-def test_a_cut_is_never_too_wide_and_never_idle(text: str, columns: int) -> None:
+def test_truncated_text_is_never_too_wide_nor_needlessly_short(text: str, columns: int) -> None:
     rest = truncate(text, columns)
     assert display_width(rest) <= columns
     assert rest == text or (rest.endswith("…") and text.startswith(rest[:-1]))
@@ -91,7 +91,7 @@ def test_a_cut_is_never_too_wide_and_never_idle(text: str, columns: int) -> None
 
 
 @given(texts.map(escape_unprintable))
-def test_clusters_are_the_text_in_pieces_of_some_width(text: str) -> None:
+def test_clusters_join_to_the_text_and_have_a_width(text: str) -> None:
     pieces = list(grapheme_clusters(text))
     assert "".join(pieces) == text
     assert all(display_width(piece) for piece in pieces)
