@@ -83,15 +83,15 @@ class Judged:
     written: bool = True
 
 
-def judged(happening: ExchangeResult) -> Judged:
-    verdict = classify(happening, lambda job_id: job_id == "held")
-    happened: str | int = happening.status if isinstance(happening, Response) else happening.cause
+def judged(result: ExchangeResult) -> Judged:
+    verdict = classify(result, lambda job_id: job_id == "held")
+    happened: str | int = result.status if isinstance(result, Response) else result.cause
     return Judged(
         happened,
         type(verdict),
         kind="" if isinstance(verdict, Accepted) else verdict.error.kind,
         stop=isinstance(verdict, Rejected | Ambiguous) and verdict.stop,
-        written=isinstance(happening, Response) or happening.written,
+        written=isinstance(result, Response) or result.written,
     )
 
 
@@ -411,9 +411,9 @@ def peak() -> Iterator[Callable[[], int]]:
 @pytest.mark.parametrize("script", [pytest.param(script, id=name) for name, script in ENDLESS])
 def test_an_endless_body_is_not_read_to_its_end(script: Endless, peak: Callable[[], int]) -> None:
     with WireServer(script) as server:
-        happening = post_once(server.url, timeout=1.5)
-    assert isinstance(happening, NoResponse)
-    assert judged(happening).verdict is Ambiguous
+        result = post_once(server.url, timeout=1.5)
+    assert isinstance(result, NoResponse)
+    assert judged(result).verdict is Ambiguous
     assert server.log.sent < script.total_size
     assert peak() < 8 * MAX_BODY_SIZE
 
@@ -511,9 +511,9 @@ class Then:
         self.done.set()
 
 
-def job_id(happening: ExchangeResult) -> Any:
-    assert isinstance(happening, Response)
-    return json.loads(happening.body)["id"]
+def job_id(result: ExchangeResult) -> Any:
+    assert isinstance(result, Response)
+    return json.loads(result.body)["id"]
 
 
 def test_after_a_failure_the_next_post_uses_a_new_connection() -> None:
@@ -683,9 +683,9 @@ def test_the_ca_of_a_bundle_is_not_trusted_without_it(certificates: Certificates
 def test_a_handshake_that_fails_sends_nothing(script: Script) -> None:
     with WireServer(script) as server:
         before = time.monotonic()
-        happening = post_once(server.url.replace("http:", "https:"), timeout=SHORT)
+        result = post_once(server.url.replace("http:", "https:"), timeout=SHORT)
         assert time.monotonic() - before < SHORT + LATE
-    assert (judged(happening).verdict, judged(happening).kind, judged(happening).written) == (
+    assert (judged(result).verdict, judged(result).kind, judged(result).written) == (
         NotSent,
         "unreachable",
         False,
@@ -703,9 +703,9 @@ def test_plain_http_instead_of_tls_sends_nothing() -> None:
 
         thread = threading.Thread(target=answer)
         thread.start()
-        happening = post_once(f"https://127.0.0.1:{listener.getsockname()[1]}")
+        result = post_once(f"https://127.0.0.1:{listener.getsockname()[1]}")
         thread.join(TIMEOUT)
-    assert judged(happening) == not_sent("tls")
+    assert judged(result) == not_sent("tls")
 
 
 TLS_SILENCES: list[tuple[str, Script, Judged]] = [
@@ -724,10 +724,10 @@ def test_each_server_behaviour_over_tls_has_its_verdict(
 ) -> None:
     with WireServer(script, tls=certificates.good) as server:
         before = time.monotonic()
-        happening = post_once(server.url, ca_bundle=certificates.bundle, timeout=SHORT)
+        result = post_once(server.url, ca_bundle=certificates.bundle, timeout=SHORT)
         assert time.monotonic() - before < SHORT + LATE
         assert len(server.requests) == 1
-    assert judged(happening) == expected
+    assert judged(result) == expected
 
 
 # Proxies.
@@ -753,9 +753,9 @@ def test_each_server_behaviour_over_tls_has_its_verdict(
 def test_a_proxy_that_opens_no_tunnel_sends_nothing(script: Script) -> None:
     with WireServer(script) as proxy:
         before = time.monotonic()
-        happening = post_once("https://localhost:1", proxy=Proxy(proxy.url, "user:word"), timeout=SHORT)
+        result = post_once("https://localhost:1", proxy=Proxy(proxy.url, "user:word"), timeout=SHORT)
         assert time.monotonic() - before < SHORT + LATE
-    assert (judged(happening).verdict, judged(happening).kind, judged(happening).written) == (
+    assert (judged(result).verdict, judged(result).kind, judged(result).written) == (
         NotSent,
         "unreachable",
         False,
@@ -789,15 +789,15 @@ def test_a_server_behind_a_tunnel_that_is_not_trusted(certificates: Certificates
 
 def test_a_tunnel_that_breaks_after_the_request_leaves_the_job_in_doubt(certificates: Certificates) -> None:
     with WireServer(Close(creates=True), tls=certificates.good) as server, WireServer(Tunnel(server.port)) as proxy:
-        happening = post_once(server.url, ca_bundle=certificates.bundle, proxy=Proxy(proxy.url))
-        assert judged(happening) == doubt("closed")
+        result = post_once(server.url, ca_bundle=certificates.bundle, proxy=Proxy(proxy.url))
+        assert judged(result) == doubt("closed")
         assert len(server.requests) == 1
 
 
 def test_a_proxy_that_cannot_be_reached() -> None:
     with refusing_port() as port:
-        happening = post_once("https://localhost:1", proxy=Proxy(f"http://127.0.0.1:{port}"))
-    assert judged(happening) == not_sent("proxy")
+        result = post_once("https://localhost:1", proxy=Proxy(f"http://127.0.0.1:{port}"))
+    assert judged(result) == not_sent("proxy")
 
 
 def test_plain_http_through_a_proxy_is_forwarded_completely() -> None:
@@ -818,6 +818,6 @@ def test_plain_http_through_a_proxy_is_forwarded_completely() -> None:
 )
 def test_no_message_contains_the_key(script: Script) -> None:
     with WireServer(script) as server:
-        happening = post_once(server.url)
-    assert KEY not in repr(happening)
-    assert KEY not in repr(classify(happening, lambda _: False))
+        result = post_once(server.url)
+    assert KEY not in repr(result)
+    assert KEY not in repr(classify(result, lambda _: False))

@@ -28,12 +28,12 @@ def api_at(url: str, ca_bundle: str, proxy: Proxy | None = None) -> Iterator[Api
         yield api
 
 
-def unsent(happening: ExchangeResult, cause: str | None = None) -> str:
+def unsent(result: ExchangeResult, cause: str | None = None) -> str:
     """Why nothing was sent."""
-    assert isinstance(happening, NoResponse)
-    assert not happening.written
-    assert cause in (None, happening.cause)
-    return happening.detail
+    assert isinstance(result, NoResponse)
+    assert not result.written
+    assert cause in (None, result.cause)
+    return result.detail
 
 
 # A certificate that goes bad.

@@ -38,28 +38,28 @@ def test_an_invalid_rate_is_refused(text: str) -> None:
 
 
 def simulate(rate: Rate, delays: Iterable[tuple[float, float]], start: float) -> tuple[list[float], list[float]]:
-    """Take a turn for each pair of delays as soon as one may be had: when the turns were taken, and when they left.
+    """Take a slot for each pair of delays as soon as one may be had: when the turns were taken, and when they left.
 
-    The first delay is from a turn to its first byte, the second from there until the engine hears of it.
+    The first delay is from a slot to its first byte, the second from there until the engine hears of it.
     """
-    pace = RateLimiter(rate)
+    limiter = RateLimiter(rate)
     now = start
     taken: list[float] = []
     left: list[float] = []
     unheard: list[tuple[float, float, Slot]] = []
     for before, after in delays:
-        while (wait := pace.delay(now)) > 0:
+        while (wait := limiter.delay(now)) > 0:
             now += wait
             if wait < 0.01:  # it only waits to hear of a send: no need to ask again each time
                 now = max(now, min((moment for moment, _, _ in unheard), default=now))
-            for moment, when, turn in unheard:
+            for moment, when, slot in unheard:
                 if moment <= now:
-                    turn.used_at = when
+                    slot.used_at = when
             unheard = [told for told in unheard if told[0] > now]
-        turn = pace.acquire(now)
+        slot = limiter.acquire(now)
         taken.append(now)
         left.append(now + before)
-        unheard.append((now + before + after, now + before, turn))
+        unheard.append((now + before + after, now + before, slot))
     return taken, left
 
 
@@ -96,16 +96,16 @@ def test_requests_are_spread_evenly_and_reach_the_rate(text: str) -> None:
 
 
 def test_idle_time_does_not_allow_a_burst() -> None:
-    pace = RateLimiter(Rate(10, 1.0))
-    pace.acquire(0.0).used_at = 0.0
-    assert pace.delay(100.0) == 0.0
-    pace.acquire(100.0).used_at = 100.0
-    assert pace.delay(100.0) == pytest.approx(0.1)
+    limiter = RateLimiter(Rate(10, 1.0))
+    limiter.acquire(0.0).used_at = 0.0
+    assert limiter.delay(100.0) == 0.0
+    limiter.acquire(100.0).used_at = 100.0
+    assert limiter.delay(100.0) == pytest.approx(0.1)
 
 
 def test_without_a_rate_there_is_no_wait() -> None:
-    pace = RateLimiter(None)
-    assert all(pace.delay(0.0) == 0.0 and pace.acquire(0.0).used_at is None for _ in range(100))
+    limiter = RateLimiter(None)
+    assert all(limiter.delay(0.0) == 0.0 and limiter.acquire(0.0).used_at is None for _ in range(100))
 
 
 @pytest.mark.parametrize(
