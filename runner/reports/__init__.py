@@ -1,23 +1,30 @@
-"""Reports: one pure function each, and the tables of their names, for a run's record, a plan, and the jobs' status.
+"""Reports as text: of a run, of a plan, and of the statuses of jobs. This is the registry of their formats.
 
-A report is text without the last line's end; it holds no control character but line breaks (and a colour's escape
-sequences, where `Style.color` asks for colour), whatever the manifest and the API put into names and messages.
+To add a format: write `formats/NAME.py` with a function for each kind of report that it supports, add the functions to
+the mappings below, and describe the format in docs/reports.md. A function gets the report's data, one item for each
+manifest, and a `Style`, and has no side effects.
+
+A report has no final newline. Whatever the manifest and the API put into names and messages, it contains no control
+characters but line breaks, and color sequences if `Style.color` is set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from runner.planning.planned_jobs import Preview
-from runner.reports.formats import csv, github, html, json, junit, markdown, prometheus, text_table
+from runner.reports.formats import csv, github, json, junit, markdown, prometheus, text_table
+from runner.reports.formats.html.document import render_document
+from runner.reports.formats.html.plan_page import build_plan_page
+from runner.reports.formats.html.run_page import build_run_page
+from runner.reports.formats.html.status_page import build_status_page
 from runner.reports.style import Style
 from runner.reports.views import plan, run, status
 from runner.reports.views.run import run_totals
 from runner.reports.views.status import StatusReport, describe_without_job
-from runner.reports.views.table import Table
-from runner.runs.job_status import summarize_statuses as status_totals
+from runner.runs.job_status import summarize_statuses
 from runner.runs.summary import RunSummary
 
 __all__ = [
@@ -29,54 +36,43 @@ __all__ = [
     "Style",
     "describe_without_job",
     "run_totals",
-    "status_totals",
+    "summarize_statuses",
 ]
 
 _T = TypeVar("_T")
 Report = Callable[[_T, Style], str]
 
-
-def _formats(
-    sheet: Callable[[_T, Style], Table],
-    fields: Sequence[str],
-    rows: Callable[[_T], Iterable[Mapping[str, Any]]],
-    **more: Report[_T],
-) -> Mapping[str, Report[_T]]:
-    return MappingProxyType(
-        {
-            "table": lambda made, style: text_table.text(sheet(made, style), style),
-            "markdown": lambda made, style: markdown.text(sheet(made, style), style),
-            "csv": lambda made, _style: csv.text(fields, rows(made)),
-            **more,
-        }
-    )
-
-
-RUN_FORMATS: Mapping[str, Report[Sequence[RunSummary]]] = _formats(
-    run.sheet,
-    run.FIELDS,
-    run.rows,
-    json=json.render_runs,
-    junit=junit.render_runs,
-    github=github.render_runs,
-    html=html.render_runs,
-    prometheus=prometheus.render_runs,
+RUN_FORMATS: Mapping[str, Report[Sequence[RunSummary]]] = MappingProxyType(
+    {
+        "table": lambda runs, style: text_table.render_text_table(run.build_run_table(runs, style), style),
+        "markdown": lambda runs, style: markdown.render_markdown(run.build_run_table(runs, style)),
+        "csv": lambda runs, _style: csv.render_csv(run.FIELDS, run.list_entries(runs)),
+        "json": json.render_runs,
+        "junit": junit.render_runs,
+        "github": github.render_runs,
+        "html": lambda runs, style: render_document(build_run_page(runs, style)),
+        "prometheus": prometheus.render_runs,
+    }
 )
-PLAN_FORMATS: Mapping[str, Report[Sequence[Preview]]] = _formats(
-    plan.sheet,
-    plan.FIELDS,
-    plan.rows,
-    json=json.render_plans,
-    github=github.render_plans,
-    html=html.render_plans,
+PLAN_FORMATS: Mapping[str, Report[Sequence[Preview]]] = MappingProxyType(
+    {
+        "table": lambda plans, style: text_table.render_text_table(plan.build_plan_table(plans, style), style),
+        "markdown": lambda plans, style: markdown.render_markdown(plan.build_plan_table(plans, style)),
+        "csv": lambda plans, _style: csv.render_csv(plan.FIELDS, plan.list_planned_jobs(plans)),
+        "json": json.render_plans,
+        "github": github.render_plans,
+        "html": lambda plans, style: render_document(build_plan_page(plans, style)),
+    }
 )
-STATUS_FORMATS: Mapping[str, Report[Sequence[StatusReport]]] = _formats(
-    status.sheet,
-    status.FIELDS,
-    status.rows,
-    json=json.render_statuses,
-    junit=junit.render_statuses,
-    github=github.render_statuses,
-    html=html.render_statuses,
-    prometheus=prometheus.render_statuses,
+STATUS_FORMATS: Mapping[str, Report[Sequence[StatusReport]]] = MappingProxyType(
+    {
+        "table": lambda jobs, style: text_table.render_text_table(status.build_status_table(jobs, style), style),
+        "markdown": lambda jobs, style: markdown.render_markdown(status.build_status_table(jobs, style)),
+        "csv": lambda jobs, _style: csv.render_csv(status.CSV_FIELDS, status.list_jobs(jobs)),
+        "json": json.render_statuses,
+        "junit": junit.render_statuses,
+        "github": github.render_statuses,
+        "html": lambda jobs, style: render_document(build_status_page(jobs, style)),
+        "prometheus": prometheus.render_statuses,
+    }
 )

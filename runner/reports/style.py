@@ -1,4 +1,4 @@
-"""What a report may look like: how wide, in colour or not, and whether every job is listed."""
+"""How a report looks: how wide, in color or not, and whether it lists every job."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How to show a record.
+    """How to show a report. A format ignores what does not apply to it.
 
-    `width` is the terminal's, in columns; None cuts nothing. `color` allows escape sequences for colour. `every` lists
-    every job however many there are. `several`: more than one manifest was asked for, so each is named, even if it is
-    the only one that there is something to say of. A report leaves aside what means nothing to it.
+    `width` is the terminal's, in columns; without one, nothing is truncated. `color` allows escape sequences.
+    `list_all` lists every job however many there are. `several_manifests`: more than one was given, so each is named,
+    even if the report is about one of them.
     """
 
     width: int | None = None

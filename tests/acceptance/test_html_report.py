@@ -17,7 +17,7 @@ from support.shell import Shell
 
 from runner.core.models import Created, Entry, Job, Manifest, Skipped
 from runner.planning.planned_jobs import PlannedJob, Preview
-from runner.reports.formats import html
+from runner.reports import PLAN_FORMATS, RUN_FORMATS, STATUS_FORMATS
 from runner.reports.style import Style
 from runner.reports.views.status import StatusReport
 from runner.runs.job_status import JobStatus
@@ -46,7 +46,7 @@ const seen = [];
 for (const one of document.querySelectorAll("body *:not(script):not(style)")) {
   const own = Array.from(one.childNodes).filter((node) => node.nodeType === 3);
   const text = own.map((node) => node.data).join("").trim();
-  if (!text || !one.checkVisibility() || one.closest("svg, .unseen")) continue;
+  if (!text || !one.checkVisibility() || one.closest("svg, .visually-hidden")) continue;
   const [a, b] = [light(rgb(getComputedStyle(one).color)), light(ground(one))].sort((x, y) => y - x);
   seen.push([(a + 0.05) / (b + 0.05), text]);
 }
@@ -76,7 +76,7 @@ def page(window: Browser, tmp_path: Path) -> Callable[[str], Browser]:
 
 
 def run(*entries: Entry) -> str:
-    return html.render_runs([summarize(record(*entries))], Style())
+    return RUN_FORMATS["html"]([summarize(record(*entries))], Style())
 
 
 def final(job_id: str, seconds: float, status: str = "completed", cost: int = 40) -> Created:
@@ -92,7 +92,7 @@ FIVE = run(
     entry("soil", in_doubt()),
     entry("off", Skipped("disabled", "enabled: false in the manifest")),
 )
-PLAN = html.render_plans(
+PLAN = PLAN_FORMATS["html"](
     [
         Preview(
             Manifest("nightly", "nightly.yaml", "ab" * 32, ()),
@@ -107,7 +107,7 @@ PLAN = html.render_plans(
     ],
     Style(),
 )
-STATUS = html.render_statuses(
+STATUS = STATUS_FORMATS["html"](
     [
         StatusReport(
             "run-1",
@@ -146,7 +146,7 @@ def head(window: Browser, title: str) -> None:
 
 def choose(window: Browser, word: str) -> None:
     """Click on the button of an outcome."""
-    click(window, ".choices button", word)
+    click(window, "button[data-group]", word)
 
 
 def sorted_by(window: Browser) -> list[list[str]]:
@@ -190,7 +190,7 @@ REST = ["field-2", "soil", "off"]  # what has no cost
             ["off", "field-10", "field-9", "soil", "field-2"],
         ),
         ("cost", ["field-9", "field-10", *REST], ["field-10", "field-9", *REST]),
-        ("took", ["field-9", "field-10", *REST], ["field-10", "field-9", *REST]),
+        ("duration", ["field-9", "field-10", *REST], ["field-10", "field-9", *REST]),
         (
             "message",
             ["off", "field-2", "soil", "field-10", "field-9"],
@@ -414,7 +414,7 @@ def test_the_page_s_commands_make_reports_of_a_real_plan_run_and_status(window: 
     verdicts = {
         "plan.html": "A run would submit 2 of 2 jobs.",
         "run.html": "All 2 jobs were created.",
-        "status.html": "0 of 2 jobs completed, 2 under way.",
+        "status.html": "0 of 2 jobs completed, 2 active.",
         "show.html": "All 2 jobs were created.",
     }
     for arguments, (name, verdict) in zip(
@@ -424,6 +424,6 @@ def test_the_page_s_commands_make_reports_of_a_real_plan_run_and_status(window: 
         assert done.code == 0, done.err
         window.open(tmp_path / name)
         assert window.driver.find_element("tag name", "h1").text.startswith("jobs")
-        assert window.driver.find_element("class name", "verdict").text == verdict
+        assert window.driver.find_element("class name", "headline").text == verdict
         assert names(window) == ["a", "b"]
         assert window.drain_logs()[0] == []

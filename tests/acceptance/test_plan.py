@@ -322,8 +322,8 @@ def test_there_are_words_for_every_kind_of_job(shell: Shell) -> None:
     done = plan(shell, "--only", "[!z]*", "--again", "made")
     assert (done.code, done.err) == (0, "")
     assert rows(done) == {
-        "made": "submit one more: requested with --again",
-        "one-more": "submit one more of its pair: submitted 1 time so far",
+        "made": "submit once more: requested with --again",
+        "one-more": "submit one more of this pair: submitted 1 time so far",
         "refused": "submit not created before: no such workflow",
         "lost": "look up in doubt: no answer in time",
         "killed": "look up in doubt: it is being sent, or its run was killed while sending it",

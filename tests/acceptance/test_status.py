@@ -242,7 +242,7 @@ def test_jobs_not_created_are_counted(shell: Shell) -> None:
             ledger_history.send(ledger, run, JOBS[1], ledger_history.in_doubt())
         done = shell("status")
     assert statuses(done) == {"field-a": "running"}
-    assert "without a job to follow: 1 in doubt, 1 skipped" in done.out
+    assert "not tracked: 1 in doubt, 1 skipped" in done.out
 
 
 def test_run_in_progress_shows_its_jobs_so_far(shell: Shell) -> None:

@@ -157,7 +157,7 @@ def _show(
         console.info(escape_unprintable(f"run {run.run_id} of {run.manifest} at {run.api}"))
     elif code is not Exit.OK:
         others = f"; {reports.describe_without_job(run.others)}" if run.others else ""
-        console.info(escape_unprintable(f"{run.manifest}: {reports.status_totals(statuses)}{others}"))
+        console.info(escape_unprintable(f"{run.manifest}: {reports.summarize_statuses(statuses)}{others}"))
     if poller is not None:
         live_status.report_problems(poller)
     return code

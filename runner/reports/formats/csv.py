@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from runner.core.text import escape_unprintable
-from runner.reports.views.table import JsonCell
 
-# A spreadsheet takes a cell that starts so for a formula (OWASP, CSV injection), the full-width ones in Japan.
-_FORMULA = tuple("=+-@\t\r＝＋－＠")
+# A spreadsheet takes a cell that starts so for a formula (OWASP, CSV injection); in Japan, the full-width ones, too.
+_FORMULA_STARTS = tuple("=+-@\t\r＝＋－＠")
+
+_T = TypeVar("_T")
 
 
-def text(fields: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Rows under a line of titles, without the last line's end. A field that a row lacks is blank."""
+def render_csv(fields: Mapping[str, Callable[[_T], Any]], rows: Iterable[tuple[str, _T]]) -> str:
+    """One line per row, `manifest` and then the fields, under a line of their names; without a final newline.
+
+    Args:
+        fields: how to get each field of a row.
+        rows: the manifest's name and the row.
+    """
     out = io.StringIO(newline="")
-    writer = csv.DictWriter(out, fields, lineterminator="\r\n")
-    writer.writeheader()
-    writer.writerows({name: _safe(value) for name, value in row.items()} for row in rows)
+    writer = csv.writer(out, lineterminator="\r\n")
+    writer.writerow(("manifest", *fields))
+    getters = tuple(fields.values())
+    writer.writerows([_to_cell(name), *[_to_cell(get(row)) for get in getters]] for name, row in rows)
     return out.getvalue().removesuffix("\r\n")
 
 
-def _safe(value: Any) -> Any:
-    """A cell that neither a terminal nor a spreadsheet takes for more than text. Numbers are left alone."""
-    if not isinstance(value, str) or isinstance(value, JsonCell):
+def _to_cell(value: Any) -> Any:
+    """A cell that is nothing but data to a terminal, a CI log and a spreadsheet. Numbers stay numbers."""
+    if value is None or type(value) is int:
         return value
-    text = escape_unprintable(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    if isinstance(value, str):
+        text = escape_unprintable(value)
+        return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+    # In JSON, `#` only occurs inside strings, where it may be escaped: no CI log finds a `##[` command.
+    return json.dumps(value).replace("#", "\\u0023")

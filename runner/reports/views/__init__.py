@@ -1,1 +1,1 @@
-"""What is shown of a run, a plan or statuses, whatever the format."""
+"""What is shown of a run, a plan or job statuses, whatever the output format."""

@@ -1,24 +1,22 @@
-"""What reports say of a forecast: what a run would do with each job, why, and what that would cost."""
+"""What is shown of a plan: what a run would do with each job and why, and what that would cost."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from runner.core.text import escape_unprintable
 from runner.planning import periods
-from runner.planning.planned_jobs import Action, PlannedJob, Preview
+from runner.planning.planned_jobs import Action, PlannedJob, Preview, Reason
 from runner.reports.style import Style
-from runner.reports.views.table import Table, column, count, job_ids, json_cell, numbers
+from runner.reports.views.table import ColumnSpec, Table, build_table, format_count, lists_all, note_unlisted
 
-MOST_LISTED = 1000
-_MOST_UNPRICED = 20
+_MAX_UNKNOWN_COSTS = 20
 _COLORS: Mapping[Action, str] = {"submit": "green", "nothing": "cyan", "look up": "yellow"}
-_WORDS = {
+_REASONS: Mapping[Reason, str] = {
     "new": "new",
     "not_created_before": "not created before",
-    "one_more": "one more of its pair",
-    "again": "one more",
+    "one_more": "one more of this pair",
+    "again": "once more",
     "created": "created",
     "in_doubt": "in doubt",
     "sending": "in doubt",
@@ -26,128 +24,132 @@ _WORDS = {
     "not_selected": "not selected",
 }
 
-FIELDS = (
-    "manifest",
-    "name",
-    "workflow_id",
-    "project_id",
-    "labels",
-    "action",
-    "reason",
-    "detail",
-    "run_id",
-    "job_id",
-    "estimate",
-    "problem",
+# What data formats have of a planned job.
+FIELDS: Mapping[str, Callable[[PlannedJob], Any]] = {
+    "name": lambda planned: planned.job.name,
+    "workflow_id": lambda planned: planned.job.workflow_id,
+    "project_id": lambda planned: planned.job.project_id,
+    "labels": lambda planned: dict(planned.job.labels),
+    "action": lambda planned: planned.action,
+    "reason": lambda planned: planned.reason,
+    "detail": lambda planned: planned.detail,
+    "run_id": lambda planned: planned.run_id,
+    "job_id": lambda planned: planned.job_id,
+    "estimate": lambda planned: planned.estimate,
+    "problem": lambda planned: planned.problem,
+}
+
+
+def list_planned_jobs(previews: Sequence[Preview]) -> Iterator[tuple[str, PlannedJob]]:
+    """The name of the manifest and each of its planned jobs."""
+    for preview in previews:
+        for planned in preview.jobs:
+            yield preview.manifest.name, planned
+
+
+def describe_reason(planned: PlannedJob) -> str:
+    """Why a run would do this with a job."""
+    if planned.reason == "created":
+        return f"created as {planned.job_id} by {planned.run_id}"
+    reason = _REASONS[planned.reason]
+    return f"{reason}: {planned.detail}" if planned.detail else reason
+
+
+_COLUMNS: Sequence[ColumnSpec[PlannedJob]] = (
+    ColumnSpec("job", lambda planned: planned.job.name, rank=0, min_width=8),
+    ColumnSpec("workflow", lambda planned: planned.job.workflow_id, rank=4),
+    ColumnSpec("project", lambda planned: planned.job.project_id, rank=5),
+    ColumnSpec(
+        "action", lambda planned: planned.action, rank=0, min_width=8, get_color=lambda planned: _COLORS[planned.action]
+    ),
+    ColumnSpec("reason", describe_reason, rank=1, kind="id"),
+    ColumnSpec("estimate", lambda planned: planned.estimate, rank=3, kind="number", optional=True),
+    ColumnSpec("problem", lambda planned: planned.problem, rank=2, min_width=16, optional=True),
 )
 
 
-def sheet(made: Sequence[Preview], style: Style) -> Table:
-    """The jobs (all of them, or, where those are very many, the ones that something would be done with) and totals."""
-    prospects = [(escape_unprintable(forecast.manifest.name), one) for forecast in made for one in forecast.jobs]
-    every = style.list_all or len(prospects) <= MOST_LISTED
-    kept = [pair for pair in prospects if every or pair[1].action != "nothing" or pair[1].problem]
-    listed = [one for _, one in kept]
-    columns = [
-        *([column("manifest", (name for name, _ in kept), least=8, rank=3)] if style.several_manifests else []),
-        column("job", (escape_unprintable(one.job.name) for one in listed), least=8, rank=0),
-        column("workflow", (escape_unprintable(one.job.workflow_id) for one in listed), least=9, rank=4),
-        column("project", (escape_unprintable(one.job.project_id) for one in listed), least=9, rank=5),
-        column("would", (one.action for one in listed), least=8, rank=0),
-        job_ids("because", (escape_unprintable(_why(one)) for one in listed), rank=1),
-        numbers("estimate", (one.estimate for one in listed), rank=3),
-        column("problem", (escape_unprintable(one.problem) for one in listed), least=16, rank=2),
-    ]
-    shown = tuple(one for one in columns if one.title not in ("problem", "estimate") or any(one.cells[1:]))
-    notes = [note for forecast in made for note in _notes(forecast, style)]
-    if style.several_manifests:
-        notes.append(plan_totals(made))
-    if len(listed) < len(prospects):
-        notes.append("jobs with nothing to do are not listed, as there are very many: --all lists every job")
-    return Table(shown, "would", tuple(_COLORS[one.action] for one in listed), tuple(notes))
+def build_plan_table(previews: Sequence[Preview], style: Style) -> Table:
+    """Build the table of the jobs, or, of very many, those that a run would do something with."""
+    rows = list(list_planned_jobs(previews))
+    count = len(rows)
+    if not lists_all(count, style):
+        rows = [(name, planned) for name, planned in rows if planned.action != "nothing" or planned.problem]
+    return build_table(_COLUMNS, rows, style, lambda listed: _list_notes(previews, style, is_partial=listed < count))
 
 
-def rows(made: Sequence[Preview]) -> Iterator[dict[str, Any]]:
-    """Every job with the values of FIELDS."""
-    for forecast in made:
-        for one in forecast.jobs:
-            labels = json_cell(dict(one.job.labels))
-            yield {"manifest": forecast.manifest.name, **_values(one), "labels": labels}
-
-
-def document(forecast: Preview) -> dict[str, Any]:
-    """The forecast as JSON has it."""
-    manifest = forecast.manifest
+def build_plan_document(preview: Preview) -> dict[str, Any]:
+    """Build the JSON document of a plan."""
+    manifest = preview.manifest
     return {
         "version": 1,
         "manifest": {"name": manifest.name, "path": manifest.path, "sha256": manifest.sha256},
-        "base_url": forecast.api,
-        "run_key": None if _is_new(forecast) else forecast.run_key,
+        "base_url": preview.api,
+        "run_key": preview.run_key if has_known_run_key(preview) else None,
         "summary": {
-            "submit": forecast.count("submit"),
-            "nothing": forecast.count("nothing"),
-            "look_up": forecast.count("look up"),
-            "estimate": forecast.estimated_cost if forecast.has_estimates else None,
-            "spent": forecast.spent,
-            "max_cost": forecast.limit,
+            "submit": preview.count("submit"),
+            "nothing": preview.count("nothing"),
+            "look_up": preview.count("look up"),
+            "estimate": preview.estimated_cost if preview.has_estimates else None,
+            "spent": preview.spent,
+            "max_cost": preview.limit,
         },
-        "unpriced": dict(forecast.unknown_costs or {}),
-        "jobs": [{**_values(one), "labels": dict(one.job.labels)} for one in forecast.jobs],
+        "unpriced": dict(preview.unknown_costs or {}),
+        "jobs": [{name: get(planned) for name, get in FIELDS.items()} for planned in preview.jobs],
     }
 
 
-def plan_totals(made: Sequence[Preview]) -> str:
-    """The line that counts what would be done."""
-    submit, look_up, nothing = (sum(one.count(action) for one in made) for action in ("submit", "look up", "nothing"))
-    words = (
-        f"{count(submit + look_up + nothing, 'job', 'jobs')}: {submit} to submit, {look_up} to look up, "
+def plan_totals(previews: Sequence[Preview]) -> str:
+    """The number of jobs for each action and the estimated cost, in one line."""
+    submit, look_up, nothing = (
+        sum(preview.count(action) for preview in previews) for action in ("submit", "look up", "nothing")
+    )
+    totals = (
+        f"{format_count(submit + look_up + nothing, 'job', 'jobs')}: {submit} to submit, {look_up} to look up, "
         f"{nothing} with nothing to do"
     )
-    if not any(one.has_estimates for one in made):
-        return words
-    unknown = sum(one.action == "submit" and one.estimate is None for forecast in made for one in forecast.jobs)
-    rest = f" and {unknown} of unknown cost" if unknown else ""
-    return f"{words} · estimate {sum(one.estimated_cost for one in made)}{rest}"
+    if not any(preview.has_estimates for preview in previews):
+        return totals
+    unknown = count_unknown_costs(previews)
+    more = f" and {unknown} of unknown cost" if unknown else ""
+    return f"{totals} · estimate {sum(preview.estimated_cost for preview in previews)}{more}"
 
 
-def _values(one: PlannedJob) -> dict[str, Any]:
-    return {
-        "name": one.job.name,
-        "workflow_id": one.job.workflow_id,
-        "project_id": one.job.project_id,
-        "action": one.action,
-        "reason": one.reason,
-        "detail": one.detail,
-        "run_id": one.run_id,
-        "job_id": one.job_id,
-        "estimate": one.estimate,
-        "problem": one.problem,
-    }
+def count_unknown_costs(previews: Sequence[Preview]) -> int:
+    """How many jobs to submit have no estimate."""
+    return sum(planned.action == "submit" and planned.estimate is None for _, planned in list_planned_jobs(previews))
 
 
-def _why(one: PlannedJob) -> str:
-    if one.reason == "created":
-        return f"created as {one.job_id} by {one.run_id}"
-    return f"{_WORDS[one.reason]}: {one.detail}" if one.detail else _WORDS[one.reason]
+def describe_excess(preview: Preview) -> str:
+    """Why a run would be refused for its cost."""
+    return f"estimated cost {preview.estimated_cost} plus {preview.spent} spent exceeds max_cost {preview.limit}"
 
 
-def _notes(forecast: Preview, style: Style) -> Iterator[str]:
-    yield (
-        f"{escape_unprintable(forecast.manifest.name)}: {plan_totals([forecast])}"
-        if style.several_manifests
-        else plan_totals([forecast])
-    )
-    if not _is_new(forecast):
-        yield f"for {escape_unprintable(periods.describe_run_key(forecast.run_key))}"
-    if forecast.has_estimates and forecast.limit is not None:
-        yield f"max_cost {forecast.limit}: {forecast.spent} used, {forecast.spent + forecast.estimated_cost} after this"
-    unpriced = list((forecast.unknown_costs or {}).items())
-    for workflow_id, why in unpriced[:_MOST_UNPRICED]:
-        yield f"cost of workflow {escape_unprintable(workflow_id)} not known: {escape_unprintable(why)}"
-    if len(unpriced) > _MOST_UNPRICED:
-        yield f"and of {len(unpriced) - _MOST_UNPRICED} workflows more: --format json lists them"
+def note_unknown_costs(preview: Preview) -> Iterator[str]:
+    """The notes for workflows whose cost is unknown."""
+    unknown = list((preview.unknown_costs or {}).items())
+    for workflow_id, reason in unknown[:_MAX_UNKNOWN_COSTS]:
+        yield f"cost of workflow {workflow_id} not known: {reason}"
+    if len(unknown) > _MAX_UNKNOWN_COSTS:
+        more = format_count(len(unknown) - _MAX_UNKNOWN_COSTS, "more workflow", "more workflows")
+        yield f"cost of {more} not known; use --format json to list them"
 
 
-def _is_new(forecast: Preview) -> bool:
-    """Whether the run would have a key of its own, whose name says nothing yet."""
-    return forecast.run_key.startswith("run:") and not any(one.run_id for one in forecast.jobs)
+def has_known_run_key(preview: Preview) -> bool:
+    """Whether the run key means something already, and is not that of a run that has yet to start."""
+    return not preview.run_key.startswith("run:") or any(planned.run_id for planned in preview.jobs)
+
+
+def _list_notes(previews: Sequence[Preview], style: Style, *, is_partial: bool) -> Iterator[str]:
+    for preview in previews:
+        name = f"{preview.manifest.name}: " if style.several_manifests else ""
+        yield f"{name}{plan_totals([preview])}"
+        if has_known_run_key(preview):
+            yield f"for {periods.describe_run_key(preview.run_key)}"
+        if preview.has_estimates and preview.limit is not None:
+            total = preview.spent + preview.estimated_cost
+            yield f"max_cost {preview.limit}: {preview.spent} spent, {total} after this run"
+        yield from note_unknown_costs(preview)
+    if style.several_manifests:
+        yield plan_totals(previews)
+    if is_partial:
+        yield note_unlisted("jobs with nothing to do")

@@ -1,264 +1,214 @@
-"""What reports say of a record: the words for an outcome, which entries are listed, the totals."""
+"""What is shown of a run: each job with its outcome, and the totals."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Literal, assert_never
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, assert_never
 
 from runner.client.job import JobObject, parse_job
-from runner.core.models import Created, Entry, InDoubt, NotCreated, Outcome, Skipped, outcome_name
-from runner.core.text import escape_unprintable
+from runner.core import models
+from runner.core.models import Created, Entry, ErrorInfo, InDoubt, NotCreated, OutcomeName, Skipped
 from runner.reports.style import Style
-from runner.reports.views.table import Table, column, count, job_ids, json_cell, numbers, times
+from runner.reports.views.table import ColumnSpec, Table, build_table, format_count, lists_all, note_unlisted
 from runner.runs import summary
+from runner.runs.job_status import JobStatus
 from runner.runs.results_file import format_time
 from runner.runs.summary import RunSummary
 
-Word = Literal["created", "not created", "in doubt", "skipped"]
-
-# A list that nobody would read hides what went wrong, and laying it out takes longer than a second.
-MOST_LISTED = 1000
-_MOST_PROJECTS = 20
-
-_COLORS: Mapping[Word, str] = {"created": "green", "not created": "red", "in doubt": "yellow", "skipped": "cyan"}
-
-FIELDS = (
-    "manifest",
-    "name",
-    "workflow_id",
-    "project_id",
-    "labels",
-    "outcome",
-    "job_id",
-    "status",
-    "estimate",
-    "cost",
-    "validation_errors",
-    "recovered",
-    "assigned",
-    "kind",
-    "message",
-    "http_status",
-    "request_id",
-    "candidates",
-    "attempts",
-    "sent_at",
-    "run_id",
+IN_DOUBT_ADVICE = (
+    "The job may or may not have been created, so it is not sent again. pixxel-runner resolve looks it up, and so does "
+    "the next run"
 )
+
+_MAX_PROJECTS = 20
+_COLORS: Mapping[OutcomeName, str] = {"created": "green", "not_created": "red", "in_doubt": "yellow", "skipped": "cyan"}
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """An entry in words that are fit to show. `detail` is the job's id, the error or the reason."""
+class EntryView:
+    """An entry of a run as every format shows it. What its kind of outcome does not have is None or empty.
 
-    manifest: str
-    name: str
-    workflow: str
-    project: str
-    word: Word
-    remarks: tuple[str, ...]
-    detail: str
-    status: str
-    estimate: int | None
-    cost: int | None
-    sent_at: datetime | None
+    `job` is the created job as the API described it last, `final_status` its status if it was found final since then,
+    and `remarks` what is unusual about it. `candidates` are the ids of jobs at the API that may be this one.
+    """
+
+    entry: Entry
+    outcome: OutcomeName
+    created: Created | None = None
+    job: JobObject | None = None
+    final_status: JobStatus | None = None
+    remarks: tuple[str, ...] = ()
+    error: ErrorInfo | None = None
+    skipped: Skipped | None = None
+    candidates: tuple[str, ...] | None = None
+    estimate: int | None = None
+    attempts: int | None = None
+    sent_at: datetime | None = None
 
     @property
-    def outcome(self) -> str:
-        """The outcome with what else there is to say of it: `created, 2 validation errors`."""
-        return ", ".join((self.word, *self.remarks))
+    def job_id(self) -> str | None:
+        """The id of the created job."""
+        return self.created.job_id if self.created else None
+
+    @property
+    def cost(self) -> int | None:
+        """The cost of the created job in tokens."""
+        return self.job.cost if self.job else None
+
+    @property
+    def reason(self) -> str:
+        """Why a job was not created or is in doubt."""
+        if self.skipped:
+            return describe_skip(self.skipped)
+        return f"{self.error.kind}: {self.error.message}" if self.error else ""
 
 
-def sheet(made: Sequence[RunSummary], style: Style) -> Table:
-    """The entries to list (all of them, or, where those are very many, the ones that were not created) and totals."""
-    every = style.list_all or _jobs(made) <= MOST_LISTED
-    rows = [
-        _row(escape_unprintable(one.run.manifest_name), entry)
-        for one in made
-        for entry in (one.record.entries if every else one.others)
-    ]
-    columns = [
-        *([column("manifest", (row.manifest for row in rows), least=8, rank=3)] if style.several_manifests else []),
-        column("job", (row.name for row in rows), least=8, rank=0),
-        column("workflow", (row.workflow for row in rows), least=9, rank=5),
-        column("project", (row.project for row in rows), least=9, rank=7),
-        column("outcome", (row.outcome for row in rows), least=8, rank=0),
-        job_ids("job id or error", (row.detail for row in rows), rank=1),
-        column("status", (row.status for row in rows), least=9, rank=2),
-        numbers("estimate", (row.estimate for row in rows), rank=6),
-        numbers("cost", (row.cost for row in rows), rank=4),
-        times("sent (UTC)", [row.sent_at for row in rows], rank=8),
-    ]
-    shown = tuple(one for one in columns if one.title not in ("status", "estimate") or any(one.cells[1:]))
-    colors = tuple(_COLORS[row.word] for row in rows)
-    return Table(shown, "outcome", colors, tuple(_notes(made, style, listed=len(rows))))
+def view_entry(entry: Entry) -> EntryView:
+    """View an entry. The job object of a created job is parsed."""
+    outcome = entry.outcome
+    match outcome:
+        case Created():
+            return _view_created(entry, outcome)
+        case NotCreated(error, attempts, sent_at):
+            return EntryView(entry, "not_created", error=error, attempts=attempts, sent_at=sent_at)
+        case InDoubt(error, attempts, sent_at, ids, cost):
+            view = EntryView(entry, "in_doubt", error=error, attempts=attempts, sent_at=sent_at)
+            return replace(view, candidates=ids, estimate=cost)
+        case Skipped():
+            return EntryView(entry, "skipped", skipped=outcome)
+        case _:
+            assert_never(outcome)
 
 
-def rows(made: Sequence[RunSummary]) -> Iterator[dict[str, Any]]:
-    """Every entry with the values of FIELDS."""
-    for one in made:
-        for entry in one.record.entries:
-            job = entry.job
-            yield {
-                "manifest": one.run.manifest_name,
-                "name": job.name,
-                "workflow_id": job.workflow_id,
-                "project_id": job.project_id,
-                "labels": json_cell(dict(job.labels)),
-                "outcome": outcome_name(entry.outcome),
-                "run_id": entry.run_id,
-                **_values(entry.outcome),
-            }
-
-
-def run_totals(made: Sequence[RunSummary]) -> str:
-    """The line that counts the outcomes and adds up the cost."""
-    total = summary.combine(one.summary for one in made)
-    earlier = f" ({total.created_earlier} by an earlier run)" if total.created_earlier else ""
-    return (
-        f"{count(_jobs(made), 'job', 'jobs')}: {total.created} created{earlier}, {total.not_created} not created, "
-        f"{total.in_doubt} in doubt, {total.skipped} skipped · {_money(total.cost, total.estimate)}"
+def _view_created(entry: Entry, outcome: Created) -> EntryView:
+    name, (workflow_id, project_id), body = entry.job.name, entry.job.pair, outcome.body
+    status = outcome.seen_at and JobStatus(name, workflow_id, project_id, outcome.job_id, body, outcome.seen_at)
+    job = status.job if status else parse_job(body)
+    remarks = []
+    if outcome.recovered:
+        remarks.append("recovered" if outcome.assigned else "recovered, job id uncertain")
+    if job and job.val_errors:
+        remarks.append(format_count(len(job.val_errors), "validation error", "validation errors"))
+    return EntryView(
+        entry,
+        "created",
+        outcome,
+        job,
+        status or None,
+        tuple(remarks),
+        candidates=None if outcome.assigned else outcome.candidates,
+        estimate=outcome.estimate,
+        attempts=outcome.attempts,
+        sent_at=outcome.sent_at,
     )
 
 
-def _jobs(made: Sequence[RunSummary]) -> int:
-    return sum(one.entry_count for one in made)
+def describe_skip(outcome: Skipped) -> str:
+    """Why a job was skipped. Some details begin with the reason, which is not repeated."""
+    if outcome.detail.startswith(f"{outcome.reason}: "):
+        return outcome.detail
+    return f"{outcome.reason}: {outcome.detail}" if outcome.detail else outcome.reason
 
 
-def _money(cost: int, estimate: int | None) -> str:
+# What data formats have of an entry.
+FIELDS: Mapping[str, Callable[[EntryView], Any]] = {
+    "name": lambda view: view.entry.job.name,
+    "workflow_id": lambda view: view.entry.job.workflow_id,
+    "project_id": lambda view: view.entry.job.project_id,
+    "labels": lambda view: dict(view.entry.job.labels),
+    "outcome": lambda view: view.outcome,
+    "job_id": lambda view: view.job_id,
+    "status": lambda view: view.job and view.job.status,
+    "estimate": lambda view: view.estimate,
+    "cost": lambda view: view.cost,
+    "validation_errors": lambda view: view.job and len(view.job.val_errors),
+    "recovered": lambda view: view.created and view.created.recovered,
+    "assigned": lambda view: view.created and view.created.assigned,
+    "kind": lambda view: view.skipped.reason if view.skipped else view.error and view.error.kind,
+    "message": lambda view: view.skipped.detail if view.skipped else view.error and view.error.message,
+    "http_status": lambda view: view.error and view.error.http_status,
+    "request_id": lambda view: view.error and view.error.request_id,
+    "candidates": lambda view: view.candidates,
+    "attempts": lambda view: view.attempts,
+    "sent_at": lambda view: view.sent_at and format_time(view.sent_at),
+    "run_id": lambda view: view.entry.run_id,
+}
+
+
+def list_entries(summaries: Sequence[RunSummary], *, all_entries: bool = True) -> Iterator[tuple[str, EntryView]]:
+    """The name of the manifest and a view of each entry: of all, or only of those that were not created."""
+    for run in summaries:
+        for entry in run.record.entries if all_entries else run.others:
+            yield run.run.manifest_name, view_entry(entry)
+
+
+_COLUMNS: Sequence[ColumnSpec[EntryView]] = (
+    ColumnSpec("job", lambda view: view.entry.job.name, rank=0, min_width=8),
+    ColumnSpec("workflow", lambda view: view.entry.job.workflow_id, rank=5),
+    ColumnSpec("project", lambda view: view.entry.job.project_id, rank=7),
+    ColumnSpec(
+        "outcome",
+        lambda view: ", ".join((models.describe_outcome(view.outcome), *view.remarks)),
+        rank=0,
+        min_width=8,
+        get_color=lambda view: _COLORS[view.outcome],
+    ),
+    ColumnSpec("job id or error", lambda view: view.job_id or view.reason, rank=1, kind="id"),
+    ColumnSpec("status", lambda view: view.final_status.status if view.final_status else "", rank=2, optional=True),
+    ColumnSpec("estimate", lambda view: view.estimate, rank=6, kind="number", optional=True),
+    ColumnSpec("cost", lambda view: view.cost, rank=4, kind="number"),
+    ColumnSpec("sent (UTC)", lambda view: view.sent_at, rank=8, kind="time"),
+)
+
+
+def build_run_table(summaries: Sequence[RunSummary], style: Style) -> Table:
+    """Build the table of the jobs, or, of very many, those that were not created; the totals are its notes."""
+    count = _count_entries(summaries)
+    rows = list_entries(summaries, all_entries=lists_all(count, style))
+    return build_table(_COLUMNS, rows, style, lambda listed: _list_notes(summaries, style, is_partial=listed < count))
+
+
+def run_totals(summaries: Sequence[RunSummary]) -> str:
+    """The number of jobs of each outcome and what they cost, in one line."""
+    total = summary.combine(run.summary for run in summaries)
+    earlier = f" ({total.created_earlier} by an earlier run)" if total.created_earlier else ""
+    return (
+        f"{format_count(_count_entries(summaries), 'job', 'jobs')}: {total.created} created{earlier}, "
+        f"{total.not_created} not created, {total.in_doubt} in doubt, {total.skipped} skipped · "
+        f"{_describe_cost(total.cost, total.estimate)}"
+    )
+
+
+def note_invalid_jobs(summaries: Sequence[RunSummary]) -> str:
+    """The note for created jobs with validation errors; empty if there are none."""
+    invalid = sum(run.invalid_jobs for run in summaries)
+    jobs = format_count(invalid, "created job has", "created jobs have")
+    return f"{jobs} validation errors; see the results file" if invalid else ""
+
+
+def _count_entries(summaries: Sequence[RunSummary]) -> int:
+    return sum(run.entry_count for run in summaries)
+
+
+def _describe_cost(cost: int, estimate: int | None) -> str:
     return f"cost {cost}" if estimate is None else f"cost {cost} (estimate {estimate})"
 
 
-def _notes(made: Sequence[RunSummary], style: Style, *, listed: int) -> Iterator[str]:
-    """What stands under the list: the totals, of each project too, validation errors, what the list leaves out."""
+def _list_notes(summaries: Sequence[RunSummary], style: Style, *, is_partial: bool) -> Iterator[str]:
     if style.several_manifests:
-        for one in made:
-            yield f"{escape_unprintable(one.run.manifest_name)}: {run_totals([one])}"
-    yield run_totals(made)
-    projects = summary.combine(one.summary for one in made).projects
+        for run in summaries:
+            yield f"{run.run.manifest_name}: {run_totals([run])}"
+    yield run_totals(summaries)
+    projects = summary.combine(run.summary for run in summaries).projects
     if len(projects) > 1:
-        for project in projects[:_MOST_PROJECTS]:
-            money = _money(project.cost, project.estimate)
-            yield f"project {escape_unprintable(project.project_id)}: {project.created} created · {money}"
-        if len(projects) > _MOST_PROJECTS:
-            yield f"and {len(projects) - _MOST_PROJECTS} projects more: see the results file"
-    invalid = sum(one.invalid_jobs for one in made)
-    if invalid:
-        yield f"{count(invalid, 'created job has', 'created jobs have')} validation errors: see the results file"
-    if listed < _jobs(made):
-        yield "created jobs are not listed, as there are very many: --all lists every job"
-
-
-def _row(manifest: str, entry: Entry) -> _Row:
-    """Put an entry into words."""
-    outcome = entry.outcome
-    job = parse_job(outcome.body) if isinstance(outcome, Created) else None
-    return _Row(
-        manifest=manifest,
-        name=escape_unprintable(entry.job.name),
-        workflow=escape_unprintable(entry.job.workflow_id),
-        project=escape_unprintable(entry.job.project_id),
-        word=_word(outcome),
-        remarks=_remarks(outcome, job) if isinstance(outcome, Created) else (),
-        detail=escape_unprintable(_detail(outcome)),
-        status=escape_unprintable(job.status or "") if job and isinstance(outcome, Created) and outcome.seen_at else "",
-        estimate=outcome.estimate if isinstance(outcome, Created | InDoubt) else None,
-        cost=job.cost if job else None,
-        sent_at=_sent_at(outcome),
-    )
-
-
-def _word(outcome: Outcome) -> Word:
-    """The outcome's name for a person."""
-    match outcome:
-        case Created():
-            return "created"
-        case NotCreated():
-            return "not created"
-        case InDoubt():
-            return "in doubt"
-        case Skipped():
-            return "skipped"
-        case _:
-            assert_never(outcome)
-
-
-def _sent_at(outcome: Outcome) -> datetime | None:
-    """When the last send began, in UTC; None where nothing was sent."""
-    match outcome:
-        case Created() | NotCreated() | InDoubt():
-            return outcome.sent_at and outcome.sent_at.astimezone(UTC)
-        case Skipped():
-            return None
-        case _:
-            assert_never(outcome)
-
-
-def _detail(outcome: Outcome) -> str:
-    match outcome:
-        case Created(job_id=job_id):
-            return job_id
-        case NotCreated(error=error) | InDoubt(error=error):
-            return f"{error.kind}: {error.message}"
-        case Skipped(reason=reason, detail=detail):
-            return because(reason, detail)
-        case _:
-            assert_never(outcome)
-
-
-def because(reason: str, detail: str) -> str:
-    """A word for a reason and what a person is told of it, in one: the word once."""
-    return detail if detail.startswith(f"{reason}: ") else f"{reason}: {detail}" if detail else reason
-
-
-def _remarks(outcome: Created, job: JobObject | None) -> tuple[str, ...]:
-    remarks = []
-    if outcome.recovered:
-        remarks.append("recovered" if outcome.assigned else "recovered, not certain which")
-    if job and job.val_errors:
-        remarks.append(count(len(job.val_errors), "validation error", "validation errors"))
-    return tuple(remarks)
-
-
-def _values(outcome: Outcome) -> dict[str, Any]:
-    match outcome:
-        case Created():
-            return _created(outcome)
-        case NotCreated():
-            return _error(outcome)
-        case InDoubt():
-            return {**_error(outcome), "candidates": json_cell(outcome.candidates), "estimate": outcome.estimate}
-        case Skipped():
-            return {"kind": outcome.reason, "message": outcome.detail}
-        case _:
-            assert_never(outcome)
-
-
-def _created(outcome: Created) -> dict[str, Any]:
-    job = parse_job(outcome.body)
-    return {
-        "job_id": outcome.job_id,
-        "status": job.status if job else None,
-        "estimate": outcome.estimate,
-        "cost": job.cost if job else None,
-        "validation_errors": len(job.val_errors) if job else None,
-        "recovered": json_cell(outcome.recovered),
-        "assigned": json_cell(outcome.assigned),
-        "candidates": None if outcome.assigned else json_cell(outcome.candidates),
-        "attempts": outcome.attempts,
-        "sent_at": format_time(outcome.sent_at),
-    }
-
-
-def _error(outcome: NotCreated | InDoubt) -> dict[str, Any]:
-    error = outcome.error
-    return {
-        "kind": error.kind,
-        "message": error.message,
-        "http_status": error.http_status,
-        "request_id": error.request_id,
-        "attempts": outcome.attempts,
-        "sent_at": outcome.sent_at and format_time(outcome.sent_at),
-    }
+        for project in projects[:_MAX_PROJECTS]:
+            cost = _describe_cost(project.cost, project.estimate)
+            yield f"project {project.project_id}: {project.created} created · {cost}"
+        if len(projects) > _MAX_PROJECTS:
+            yield f"and {len(projects) - _MAX_PROJECTS} more projects; see the results file"
+    if note := note_invalid_jobs(summaries):
+        yield note
+    if is_partial:
+        yield note_unlisted("created jobs")

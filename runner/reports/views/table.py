@@ -1,95 +1,133 @@
-"""What tables are made of, whoever lays them out: columns of words that are fit to show, and the notes under them."""
+"""Tables for people, before any layout: columns of printable cells, and the notes under them."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Literal
+from datetime import UTC, datetime
+from typing import Any, Generic, Literal, TypeVar
 
-from runner.core.text import display_width
+from runner.core.text import display_width, escape_unprintable
+from runner.reports.style import Style
 
-Align = Literal["left", "right"]
+ROW_LIMIT = 1000  # a longer table hides what went wrong, and takes seconds to lay out
 
-_JOB_ID = 36  # columns of a UUID: a job's id that is cut short is of no use
+_Kind = Literal["text", "id", "number", "time"]
+_T = TypeVar("_T")
+
+_MIN_WIDTHS: Mapping[_Kind, int] = {"text": 9, "id": 16, "number": 6, "time": 19}
+_UUID_WIDTH = 36  # a truncated id is of no use
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnSpec(Generic[_T]):
+    """A column of a table, and how to get its value from a row: a text, or, as `kind` says, a number or time or None.
+
+    On a narrow terminal, columns of the highest `rank` are left out first, those of rank 0 never. With less than
+    `min_width` the column is of no use; 0 is the default of its kind. `optional`: left out if all its cells are empty.
+    """
+
+    title: str
+    get: Callable[[_T], Any]
+    rank: int
+    kind: _Kind = "text"
+    min_width: int = 0
+    optional: bool = False
+    get_color: Callable[[_T], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its title over its cells, the width of the widest, and the width below which it tells nothing.
+    """A column with its cells, which are printable, and their colors, if they have any.
 
-    `wanted` is the width for which others are left out sooner. `rank` says what to leave out first on a narrow
-    terminal: the highest. Rank 0 is never left out.
+    `width` is that of the widest cell or the title. Up to `preferred_width`, columns of higher rank are left out rather
+    than this one truncated; it is never truncated below `min_width`.
     """
 
+    spec: ColumnSpec[Any]
     cells: tuple[str, ...]
-    natural: int
-    least: int
-    wanted: int
-    rank: int
-    align: Align
-
-    @property
-    def title(self) -> str:
-        """What stands above it."""
-        return self.cells[0]
+    colors: Sequence[str]
+    width: int
+    min_width: int
+    preferred_width: int
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table: its columns, the colour that each row has in the column called `colored`, and the lines under it."""
+    """A table and the lines under it, all printable."""
 
     columns: tuple[Column, ...]
-    colored: str
-    colors: tuple[str, ...]
     notes: tuple[str, ...]
 
     @property
     def rows(self) -> list[tuple[str, ...]]:
         """The cells row by row, without the titles."""
-        return list(zip(*(column.cells[1:] for column in self.columns), strict=True))
+        return list(zip(*(column.cells for column in self.columns), strict=True))
 
 
-def column(title: str, cells: Iterable[str], *, least: int, rank: int, align: Align = "left") -> Column:
-    """A column of these cells. `least` is its smallest useful width."""
-    return _column((title, *cells), least, least, rank, align)
+_MANIFEST: ColumnSpec[str] = ColumnSpec("manifest", str, rank=3, min_width=8)
 
 
-def job_ids(title: str, cells: Iterable[str], *, rank: int) -> Column:
-    """A column of job ids, which are shown whole as long as anything else can be left out."""
-    return _column((title, *cells), 16, _JOB_ID, rank, "left")
+def build_table(
+    specs: Sequence[ColumnSpec[_T]],
+    rows: Iterable[tuple[str, _T]],
+    style: Style,
+    list_notes: Callable[[int], Iterable[str]],
+) -> Table:
+    """Build a table.
+
+    Args:
+        specs: its columns, without that of the manifest's name.
+        rows: the manifest's name and the row. They are read one by one, as there may be 100,000.
+        style: whether the manifests are named.
+        list_notes: returns the notes for the number of rows.
+    """
+    manifests: list[str] = []
+    values: list[list[Any]] = [[] for _ in specs]
+    colors: list[list[str]] = [[] for _ in specs]
+    for manifest, row in rows:
+        manifests.append(manifest)
+        for index, spec in enumerate(specs):
+            values[index].append(spec.get(row))
+            if spec.get_color:
+                colors[index].append(spec.get_color(row))
+    columns = [_build_column(*column) for column in zip(specs, values, colors, strict=True)]
+    columns = [column for column in columns if not column.spec.optional or any(column.cells)]
+    if style.several_manifests:
+        columns.insert(0, _build_column(_MANIFEST, manifests, ()))
+    return Table(tuple(columns), tuple(map(escape_unprintable, list_notes(len(manifests)))))
 
 
-def _column(cells: tuple[str, ...], least: int, wanted: int, rank: int, align: Align) -> Column:
-    natural = max(map(display_width, cells))
-    return Column(cells, natural, min(natural, least), min(natural, wanted), rank, align)
+def _build_column(spec: ColumnSpec[Any], values: Sequence[Any], colors: Sequence[str]) -> Column:
+    match spec.kind:
+        case "number":
+            cells = tuple("" if value is None else str(value) for value in values)
+        case "time":
+            cells = _format_times(values)
+        case _:
+            cells = tuple(map(escape_unprintable, values))
+    width = max(map(display_width, (spec.title, *cells)))
+    min_width = min(width, spec.min_width or _MIN_WIDTHS[spec.kind])
+    return Column(spec, cells, colors, width, min_width, min(width, _UUID_WIDTH) if spec.kind == "id" else min_width)
 
 
-def numbers(title: str, values: Iterable[int | None], *, rank: int) -> Column:
-    """A column of whole numbers, which are never cut short by much; blank where there is none."""
-    return column(title, ("" if one is None else str(one) for one in values), least=6, rank=rank, align="right")
+def _format_times(values: Sequence[datetime | None]) -> tuple[str, ...]:
+    """Times in UTC, without the date if all are of one day."""
+    times = [value and value.astimezone(UTC) for value in values]
+    pattern = "%H:%M:%S" if len({time.date() for time in times if time}) <= 1 else "%Y-%m-%d %H:%M:%S"
+    return tuple(time.strftime(pattern) if time else "" for time in times)
 
 
-def times(title: str, values: Sequence[datetime | None], *, rank: int) -> Column:
-    """A column of times in UTC: without the date when all are of one day."""
-    days = {time.date() for time in values if time}
-    shown = "%H:%M:%S" if len(days) <= 1 else "%Y-%m-%d %H:%M:%S"
-    return column(title, (time.strftime(shown) if time else "" for time in values), least=19, rank=rank)
+def lists_all(row_count: int, style: Style) -> bool:
+    """Whether a table of so many rows lists all of them, and not only those that need attention."""
+    return style.list_all or row_count <= ROW_LIMIT
 
 
-def count(number: int, one: str, more: str) -> str:
+def note_unlisted(jobs: str) -> str:
+    """The note for jobs that a long table does not list."""
+    return f"{jobs} are not listed; use --all to list every job"
+
+
+def format_count(number: int, singular: str, plural: str) -> str:
     """A number and its noun."""
-    return f"{number} {one if number == 1 else more}"
-
-
-class JsonCell(str):
-    """A cell that is JSON in ASCII: nothing in it is taken for a formula, and it stays JSON."""
-
-    __slots__ = ()
-
-
-def json_cell(value: Any) -> JsonCell:
-    """A cell that holds a value as JSON."""
-    # `#` only ever stands inside a string there: its escape keeps this JSON, and keeps `##[` from a CI log.
-    return JsonCell(json.dumps(value).replace("#", "\\u0023"))
+    return f"{number} {singular if number == 1 else plural}"

@@ -1,219 +1,213 @@
-"""Charts as HTML: bars of counts over time, and jobs as lines. The figures stand beside each, for who sees no picture.
+"""Charts as HTML: bars of counts, and jobs as lines. Each comes with its data as text, for readers without the picture.
 
-A picture is stretched to the width there is, so what is written stands around it and not in it.
+Pictures are stretched to the available width, so all text stands around them, not in them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
+from runner.reports.formats.html import tables
 from runner.reports.formats.html.formatting import (
     DAY,
-    MINUTE,
     SECOND,
-    clock,
-    count,
-    length,
-    micros,
-    moment,
-    number,
-    period,
-    text,
+    escape_html,
+    format_count,
+    format_duration,
+    format_number,
+    format_period,
+    format_time,
+    from_microseconds,
+    seconds_between,
+    to_microseconds,
 )
-from runner.reports.formats.html.model import Bars, Series, Span, Spans, Tone
+from runner.reports.formats.html.model import BarChart, Column, Group, PageTable, Timeline, TimelineBar, Tone, Value
 
-_HEIGHT = 100
-_WIDTH = 10  # of a bar, of which the gap is a part
-_GAP = 1
-_LEAST = 2.0  # of the height: a single failure among thousands is seen
-_OVERLAP = 0.5  # of bars that make one area: else there are seams
-_LEAST_PEAK = 4  # of the height: single jobs are no wall
-_LEAST_STEPS = 12  # of the width: a bar that is alone is no wall
-_LINE = 1000  # the width of a picture with a job in it
-_SHORTEST = 4.0  # of the width: a job that took no time is seen
+_BAR_WIDTH, _BAR_GAP, _BAR_HEIGHT = 10, 1, 100
+_BAR_OVERLAP = 0.5  # hides the seams between bars that form one area
+_MIN_BAR_HEIGHT = 2.0  # a single failure among thousands is still visible
+_MIN_PEAK, _MIN_STEPS = 4, 12  # a few jobs do not fill the whole picture
+_LINE_WIDTH = 1000  # of the picture that a timeline's bar or a share is part of
+_MIN_LINE = 4.0  # a job that took no time is still visible
+_MIN_SHARE = 8.0
+_SHARE_GAP = 3
 _TICKS = 4
-_DATED = 90 * DAY  # of a chart: from here on the time of the day tells nothing
+_DATES_ONLY = 90 * DAY  # in a chart of this length, ticks have no time of day
 
-# Patterns, so that nobody needs to tell colours apart. `page.css` has their colours.
-PATTERNS = (
-    '<svg class="off-page" width="0" height="0" aria-hidden="true" focusable="false"><defs>'
-    '<pattern id="hatched" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
-    '<rect width="5" height="5" class="under bad"/><rect width="2" height="5" class="over"/></pattern>'
-    '<pattern id="dotted" width="5" height="5" patternUnits="userSpaceOnUse">'
-    '<rect width="5" height="5" class="under warn"/><circle cx="2.5" cy="2.5" r="1.2" class="over"/></pattern>'
-    '<pattern id="striped" width="4" height="4" patternUnits="userSpaceOnUse">'
-    '<rect width="4" height="4" class="under off"/><rect width="4" height="1.5" class="over"/></pattern>'
-    '<pattern id="checked" width="6" height="6" patternUnits="userSpaceOnUse">'
-    '<rect width="6" height="6" class="under idle"/><rect width="3" height="3" class="over"/>'
-    '<rect x="3" y="3" width="3" height="3" class="over"/></pattern>'
-    "</defs></svg>"
-)
+_PICTURE = 'preserveAspectRatio="none" aria-hidden="true" focusable="false"'
 
 
-def chart(made: Bars | Spans) -> Iterator[str]:
-    """A chart with its title, its legend and its figures, line by line."""
+def render_chart(chart: BarChart | Timeline) -> Iterator[str]:
+    """A chart with its title, its legend and its data, line by line."""
     yield '<figure class="card chart">'
-    yield f"<figcaption><h2>{text(made.title)}</h2>"
-    if isinstance(made, Bars):
-        yield from _bars(made)
-    else:
-        yield from _spans(made)
+    yield f"<figcaption><h2>{escape_html(chart.title)}</h2>"
+    yield from _render_bar_chart(chart) if isinstance(chart, BarChart) else _render_timeline(chart)
     yield "</figure>"
 
 
-def shares(parts: list[tuple[Tone, int]]) -> str:
-    """One bar that is divided as the whole is. It shows only what is written elsewhere."""
-    whole = sum(size for _, size in parts)
-    if not whole:
-        return ""
-    drawn, before = [], 0.0
-    least = _LINE * 0.008
-    room = _LINE - least * sum(1 for _, size in parts if size)
-    for tone, size in parts:
-        if size:
-            wide = least + room * size / whole
-            drawn.append(f'<rect class="{tone}" x="{before:.1f}" width="{max(1, wide - 3):.1f}" height="10"/>')
-            before += wide
-    return (
-        f'<svg class="shares" viewBox="0 0 {_LINE} 10" preserveAspectRatio="none" aria-hidden="true" focusable="false">'
-        f"{''.join(drawn)}</svg>"
-    )
+def render_shares(shares: Sequence[tuple[Tone, int]]) -> str:
+    """One bar divided in proportion. It shows only what is written elsewhere."""
+    total = sum(size for _, size in shares)
+    drawn = [(tone, size) for tone, size in shares if size]
+    available = _LINE_WIDTH - _MIN_SHARE * len(drawn)
+    x, parts = 0.0, []
+    for tone, size in drawn:
+        width = _MIN_SHARE + available * size / total
+        parts.append(f'<rect class="{tone}" x="{x:.1f}" width="{max(1, width - _SHARE_GAP):.1f}" height="10"/>')
+        x += width
+    return f'<svg class="shares" viewBox="0 0 {_LINE_WIDTH} 10" {_PICTURE}>{"".join(parts)}</svg>' if parts else ""
 
 
-def _bars(made: Bars) -> Iterator[str]:
-    peak = max(map(sum, made.counts))
-    steps = max(_LEAST_STEPS, len(made.counts))
-    step = length(made.step / SECOND) if made.step < DAY else count(made.step // DAY, "day", "days")
-    highest = f"Each bar is {_plain(step)}; the highest is {number(peak)}."
-    said = f"How many jobs were so far, every {_plain(step)}." if made.running else highest
-    note = f" {text(made.note)}." if made.note else ""
-    yield f"<p>{said}{note}</p></figcaption>"
-    yield from _legend(made.series)
-    label = f"{text(made.title)}: a picture. Its figures are in the table below it."
-    top = max(peak, _LEAST_PEAK)
-    yield f'<div class="plot"><span class="peak" aria-hidden="true">{number(top)}</span>'
+# Bar charts.
+
+
+def _render_bar_chart(chart: BarChart) -> Iterator[str]:
+    peak = max(map(sum, chart.counts))
+    steps = max(_MIN_STEPS, len(chart.counts))
+    step = _format_step(chart.step)
+    summary = f"Jobs in each state, every {step}." if chart.cumulative else f"One bar is {step}; the peak is {peak:,}."
+    yield f"<p>{summary}{_render_note(chart.note)}</p></figcaption>"
+    yield from _render_legend(chart.series)
+    top = max(peak, _MIN_PEAK)
+    yield f'<div class="plot"><span class="peak" aria-hidden="true">{format_number(top)}</span>'
     yield (
-        f'<svg class="bars" viewBox="0 0 {steps * _WIDTH} {_HEIGHT}" preserveAspectRatio="none" role="img" '
-        f'aria-label="{label}">'
+        f'<svg class="bars" viewBox="0 0 {steps * _BAR_WIDTH} {_BAR_HEIGHT}" preserveAspectRatio="none" role="img" '
+        f'aria-label="{escape_html(chart.title)}: chart. The table below has the same data.">'
     )
-    for place, counts in enumerate(made.counts):
+    for index, counts in enumerate(chart.counts):
         if any(counts):
-            yield _bar(made, place, counts, top)
+            yield _render_bar(chart, index, counts, top)
     yield "</svg></div>"
-    yield _axis(made.start, made.start + steps * made.step, fine=made.step < SECOND)
-    yield from _figures(made)
+    yield _render_axis(chart.start, chart.start + steps * chart.step, milliseconds=chart.step < SECOND)
+    yield "<details><summary>Show as a table</summary>"
+    yield from tables.render_table(_build_data_table(chart), "plain")
+    yield "</details>"
 
 
-def _bar(made: Bars, place: int, counts: tuple[int, ...], most: int) -> str:
-    said = ", ".join(f"{number(many)} {text(one.word)}" for many, one in zip(counts, made.series, strict=True) if many)
-    wide, least = (_WIDTH + _OVERLAP, 0.0) if made.running else (_WIDTH - _GAP, _LEAST)
-    heights = [max(least, many / most * _HEIGHT) if many else 0.0 for many in counts]
-    heights[heights.index(max(heights))] -= max(0.0, sum(heights) - _HEIGHT)  # what the least took, from the highest
-    parts, top = [], float(_HEIGHT)
-    for high, one in zip(heights, made.series, strict=True):
-        if high:
-            top -= high
+def _render_bar(chart: BarChart, index: int, counts: tuple[int, ...], top: int) -> str:
+    text = ", ".join(
+        f"{format_number(count)} {escape_html(series.label)}"
+        for count, series in zip(counts, chart.series, strict=True)
+        if count
+    )
+    width = _BAR_WIDTH + _BAR_OVERLAP if chart.cumulative else _BAR_WIDTH - _BAR_GAP
+    min_height = 0.0 if chart.cumulative else _MIN_BAR_HEIGHT
+    heights = [max(min_height, count / top * _BAR_HEIGHT) if count else 0.0 for count in counts]
+    heights[heights.index(max(heights))] -= max(0.0, sum(heights) - _BAR_HEIGHT)  # make room for the minimum heights
+    parts, y = [], float(_BAR_HEIGHT)
+    for height, series in zip(heights, chart.series, strict=True):
+        if height:
+            y -= height
             parts.append(
-                f'<rect class="{one.tone}" x="{place * _WIDTH}" y="{top:.1f}" width="{wide}" height="{high:.1f}"/>'
+                f'<rect class="{series.tone}" x="{index * _BAR_WIDTH}" y="{y:.1f}" width="{width}" '
+                f'height="{height:.1f}"/>'
             )
-    return f"<g><title>{_when(made, place)}: {said}</title>{''.join(parts)}</g>"
+    return f"<g><title>{_format_step_time(chart, index)}: {text}</title>{''.join(parts)}</g>"
 
 
-def _figures(made: Bars) -> Iterator[str]:
-    heads = "".join(f'<th scope="col" class="num">{text(one.word)}</th>' for one in made.series)
-    yield "<details><summary>The same in figures</summary>"
-    yield f'<table class="plain"><caption class="unseen">{text(made.title)}, in figures</caption>'
-    yield f'<thead><tr><th scope="col">{"until" if made.running else "from"} (UTC)</th>{heads}</tr></thead><tbody>'
-    for place, counts in enumerate(made.counts):
-        if any(counts):
-            cells = "".join(f'<td class="num">{number(many)}</td>' for many in counts)
-            yield f'<tr><th scope="row">{_when(made, place)}</th>{cells}</tr>'
-    yield "</tbody></table></details>"
+def _build_data_table(chart: BarChart) -> PageTable:
+    """The counts of a chart as a table."""
+    columns = [Column(f"{'until' if chart.cumulative else 'from'} (UTC)", "name")]
+    columns += [Column(series.label, "number") for series in chart.series]
+    rows: list[tuple[Value, ...]] = [
+        (_format_step_time(chart, index), *counts) for index, counts in enumerate(chart.counts) if any(counts)
+    ]
+    return PageTable(f"{chart.title}: data", tuple(columns), rows)
 
 
-def _when(made: Bars, place: int) -> str:
-    """The beginning of a step, or its end where that is what its counts are of."""
-    since = made.start + (place + made.running) * made.step
-    fine = f".{since // (SECOND // 1000) % 1000:03}" if made.step < SECOND else ""
-    return f"{clock(moment(since), dated=True)}{fine}"
-
-
-def _legend(series: tuple[Series, ...]) -> Iterator[str]:
+def _render_legend(all_series: Sequence[Group]) -> Iterator[str]:
     yield '<ul class="legend">'
-    for one in series:
-        yield f"<li>{_swatch(one.tone)}{text(one.word)} <b>{number(one.total)}</b></li>"
+    for series in all_series:
+        yield (
+            '<li><svg class="swatch" viewBox="0 0 14 14" aria-hidden="true" focusable="false">'
+            f'<rect class="{series.tone}" width="14" height="14"/></svg>'
+            f"{escape_html(series.label)} <b>{format_number(series.count)}</b></li>"
+        )
     yield "</ul>"
 
 
-def _swatch(tone: Tone) -> str:
-    return (
-        '<svg class="swatch" viewBox="0 0 14 14" aria-hidden="true" focusable="false">'
-        f'<rect class="{tone}" width="14" height="14"/></svg>'
-    )
+def _format_step(step: int) -> str:
+    """The length of a step, which is round: without units that are zero."""
+    if step >= DAY:
+        return format_count(step // DAY, "day", "days")
+    return format_duration(step / SECOND).replace(".0 s", " s").replace(" 00 s", "").replace(" 00 min", "")
 
 
-def _axis(start: int, end: int, *, fine: bool = False) -> str:
-    ticks = [start + (end - start) * place // _TICKS for place in range(_TICKS + 1)]
-    shown = "".join(f"<li>{_tick(one, start, end, fine=fine)}</li>" for one in ticks)
-    return f'<ol class="axis" aria-hidden="true">{shown}</ol>'
+def _format_step_time(chart: BarChart, index: int) -> str:
+    """The beginning of a step, or its end if the counts are of that time."""
+    time = chart.start + (index + chart.cumulative) * chart.step
+    milliseconds = _format_milliseconds(time) if chart.step < SECOND else ""
+    return f"{format_time(from_microseconds(time))}{milliseconds}"
 
 
-def _tick(since: int, start: int, end: int, *, fine: bool) -> str:
-    shown = clock(moment(since), dated=True)
-    day, time = shown.split(" ")
-    if end - start >= _DATED:
-        return day
-    if start // DAY != end // DAY:
-        return f"{day[5:]} {time[:5]}"
-    if fine:
-        return f"{time}.{since // (SECOND // 1000) % 1000:03}"
-    return time[:5] if end - start >= MINUTE * 30 else time
+# Timelines.
 
 
-def _plain(words: str) -> str:
-    """A round length of time, without the zeros that it does not need."""
-    return words.replace(".0 s", " s").replace(" 00 s", "").replace(" 00 min", "")
-
-
-def _spans(made: Spans) -> Iterator[str]:
-    start = min(one.created_at for one in made.spans)
-    end = max(max(one.ended_at, one.created_at) for one in made.spans)
-    whole = max(1, micros(end) - micros(start))
-    note = f" {text(made.note)}." if made.note else ""
-    thin = "A line is thin while its job waited, as far as that is told."
-    yield f"<p>{period(start, end)}. {thin}{note}</p></figcaption>"
-    yield f'<table class="spans"><caption class="unseen">{text(made.title)}</caption>'
-    heads = "".join(f'<th scope="col">{title}</th>' for title in ("job", "when", "how long"))
+def _render_timeline(chart: Timeline) -> Iterator[str]:
+    start = min(bar.created_at for bar in chart.bars)
+    end = max(max(bar.ended_at, bar.created_at) for bar in chart.bars)
+    length = max(1, to_microseconds(end) - to_microseconds(start))
+    note = _render_note(chart.note)
+    yield f"<p>{format_period(start, end)}. A thin line is time in the queue, where known.{note}</p></figcaption>"
+    yield f'<table class="timeline"><caption class="visually-hidden">{escape_html(chart.title)}</caption>'
+    heads = "".join(f'<th scope="col">{title}</th>' for title in ("job", "period", "duration"))
     yield f"<thead><tr>{heads}</tr></thead><tbody>"
-    for one in made.spans:
-        yield _span(one, micros(start), whole)
-    axis = _axis(micros(start), micros(start) + whole, fine=whole < _TICKS * SECOND)
+    for bar in chart.bars:
+        yield _render_timeline_row(bar, to_microseconds(start), length)
+    axis_start = to_microseconds(start)
+    axis = _render_axis(axis_start, axis_start + length, milliseconds=length < _TICKS * SECOND)
     yield f'</tbody><tfoot aria-hidden="true"><tr><td></td><td>{axis}</td><td></td></tr></tfoot></table>'
 
 
-def _span(one: Span, start: int, whole: int) -> str:
-    ended_at = max(one.ended_at, one.created_at)
-    took = length((micros(ended_at) - micros(one.created_at)) / SECOND)
-    said = f"{took}, {text(one.mark.word)}" if one.is_over else f"{took} so far, {text(one.mark.word)}"
+def _render_timeline_row(bar: TimelineBar, start: int, length: int) -> str:
+    ended_at = max(bar.ended_at, bar.created_at)
+    duration = format_duration(seconds_between(bar.created_at, ended_at))
+    text = f"{duration}{'' if bar.is_over else ' so far'}, {escape_html(bar.status.label)}"
     return (
-        f'<tr><th scope="row">{text(one.name)}</th><td><svg viewBox="0 0 {_LINE} 10" preserveAspectRatio="none" '
-        f'aria-hidden="true" focusable="false">{_line(one, ended_at, start, whole)}</svg>'
-        f'<span class="unseen">{period(one.created_at, ended_at)}</span></td>'
-        f'<td><span class="mark {one.mark.tone}">{said}</span></td></tr>'
+        f'<tr><th scope="row">{escape_html(bar.name)}</th><td><svg viewBox="0 0 {_LINE_WIDTH} 10" {_PICTURE}>'
+        f"{_draw_line(bar, ended_at, start, length)}</svg>"
+        f'<span class="visually-hidden">{format_period(bar.created_at, ended_at)}</span></td>'
+        f'<td><span class="badge {bar.status.tone}">{text}</span></td></tr>'
     )
 
 
-def _line(one: Span, ended_at: datetime, start: int, whole: int) -> str:
-    """The line of a job: thin while it waited, then thick."""
+def _draw_line(bar: TimelineBar, ended_at: datetime, start: int, length: int) -> str:
+    """The line of a job: thin while it was in the queue, then thick."""
 
-    def at(time: datetime) -> float:
-        return (micros(time) - start) / whole * _LINE
+    def position(time: datetime) -> float:
+        return (to_microseconds(time) - start) / length * _LINE_WIDTH
 
-    created, ended = at(one.created_at), at(ended_at)
-    began = min(ended, max(created, at(one.began_at))) if one.began_at else created
-    waited = f'<rect class="wait" x="{created:.1f}" y="4" width="{began - created:.1f}" height="2"/>'
-    left, wide = min(began, _LINE - _SHORTEST), max(_SHORTEST, ended - began)
-    worked = f'<rect class="{one.mark.tone}" x="{left:.1f}" y="0" width="{wide:.1f}" height="10"/>'
-    only_waits = not one.is_over and began == ended > created
-    return (waited if began > created else "") + ("" if only_waits else worked)
+    created, ended = position(bar.created_at), position(ended_at)
+    started = min(ended, max(created, position(bar.started_at))) if bar.started_at else created
+    queued = f'<rect class="wait" x="{created:.1f}" y="4" width="{started - created:.1f}" height="2"/>'
+    x, width = min(started, _LINE_WIDTH - _MIN_LINE), max(_MIN_LINE, ended - started)
+    running = f'<rect class="{bar.status.tone}" x="{x:.1f}" y="0" width="{width:.1f}" height="10"/>'
+    is_still_queued = not bar.is_over and started == ended > created
+    return (queued if started > created else "") + ("" if is_still_queued else running)
+
+
+# Both.
+
+
+def _render_note(note: str) -> str:
+    return f" {escape_html(note)}." if note else ""
+
+
+def _render_axis(start: int, end: int, *, milliseconds: bool) -> str:
+    ticks = [start + (end - start) * index // _TICKS for index in range(_TICKS + 1)]
+    items = "".join(f"<li>{_format_tick(tick, start, end, milliseconds=milliseconds)}</li>" for tick in ticks)
+    return f'<ol class="axis" aria-hidden="true">{items}</ol>'
+
+
+def _format_tick(tick: int, start: int, end: int, *, milliseconds: bool) -> str:
+    date, time = format_time(from_microseconds(tick)).split(" ")
+    if end - start >= _DATES_ONLY:
+        return date
+    if start // DAY != end // DAY:
+        return f"{date[5:]} {time[:5]}"
+    return f"{time}{_format_milliseconds(tick) if milliseconds else ''}"
+
+
+def _format_milliseconds(microseconds: int) -> str:
+    return f".{microseconds // (SECOND // 1000) % 1000:03}"

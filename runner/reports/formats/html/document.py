@@ -1,4 +1,7 @@
-"""A page as one HTML document: nothing in it asks anybody for anything, and nothing but its own script runs in it."""
+"""A page as one HTML document: it loads nothing from elsewhere, and runs no script but its own.
+
+`page.html` has what all pages have in common. What the script needs is hidden without it.
+"""
 
 from __future__ import annotations
 
@@ -7,120 +10,88 @@ import hashlib
 from collections.abc import Iterator
 from datetime import datetime
 from importlib.resources import files
+from string import Template
 from urllib.parse import quote
 
 from runner.reports.formats.html import charts, tables
-from runner.reports.formats.html.formatting import stamp, text
-from runner.reports.formats.html.model import About, Fact, Figure, Mark, Page
-
-# A picture for the tab: without one, a browser asks the server of the page for it.
-_ICON = "data:image/svg+xml," + quote(
-    "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'><rect width='16' height='16' rx='4' fill='#1f5fd1'/>"
-    "<path d='M4 12V8M8 12V4M12 12V6' stroke='white' stroke-width='2.4' stroke-linecap='round'/></svg>"
-)
+from runner.reports.formats.html.formatting import escape_html, format_count, format_time
+from runner.reports.formats.html.model import Badge, Details, Fact, Page, Total
 
 
-def document(page: Page) -> str:
-    """The whole document, without the last line's end."""
-    return "\n".join(_lines(page))
-
-
-def _lines(page: Page) -> Iterator[str]:
-    style, columns, script = _asset("page.css"), tables.style(page.jobs), _asset("page.js")
-    yield '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
-    yield (
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        f"style-src {_hash(style)} {_hash(columns)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'\">"
+def render_document(page: Page) -> str:
+    """The whole document, without a final newline."""
+    style, column_style, script = _load("page.css"), tables.render_column_style(page.jobs), _load("page.js")
+    return Template(_load("page.html").rstrip()).substitute(
+        style=style,
+        style_hash=_hash(style),
+        column_style=column_style,
+        column_style_hash=_hash(column_style),
+        script=script,
+        script_hash=_hash(script),
+        patterns=_load("patterns.svg").rstrip(),
+        icon=f"data:image/svg+xml,{quote(_load('icon.svg').rstrip())}",
+        kind=escape_html(page.kind),
+        title=escape_html(page.title),
+        badges="".join(f" {_render_badge(badge)}" for badge in page.badges),
+        headline=escape_html(page.headline),
+        shares=charts.render_shares([(group.tone, group.count) for group in page.jobs.groups]),
+        totals="\n".join(map(_render_total, page.totals)),
+        notes="\n".join(_render_notes(page)),
+        charts="\n".join(line for chart in page.charts for line in charts.render_chart(chart)),
+        tables="\n".join(line for table in page.tables for line in tables.render_small_table(table)),
+        details="\n".join(line for details in page.details for line in _render_details(details, page)),
+        group_buttons="\n".join(tables.render_group_buttons(page.jobs)),
+        row_count=format_count(len(page.jobs.rows), "row", "rows"),
+        jobs="\n".join(tables.render_table(page.jobs, "jobs")),
+        generator=escape_html(page.generator),
     )
-    yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    yield '<meta name="color-scheme" content="light dark">'
-    yield '<meta name="referrer" content="no-referrer">'
-    yield '<meta name="robots" content="noindex">'
-    yield '<meta name="format-detection" content="telephone=no, date=no, address=no, email=no">'
-    yield f"<title>{text(page.title)} · {text(page.verdict)}</title>"
-    yield f'<link rel="icon" href="{_ICON}">'
-    yield f"<style>{style}</style>"
-    yield f"<style>{columns}</style>"
-    yield f"<script>{script}</script>"
-    yield "</head>\n<body>"
-    yield from _body(page)
-    yield "</body>\n</html>"
 
 
-def _body(page: Page) -> Iterator[str]:
-    yield '<a class="skip" href="#jobs">Skip to the table of jobs</a>'
-    yield charts.PATTERNS
-    yield f'<header><p class="subject">{text(page.subject)}</p>'
-    yield f"<h1>{text(page.title)}{''.join(f' {_mark(one)}' for one in page.marks)}</h1>"
-    yield f'<p class="verdict">{text(page.verdict)}</p></header>'
-    yield "<main>"
-    yield from _figures(page)
-    for chart in page.charts:
-        yield from charts.chart(chart)
-    for table in page.tables:
-        yield from tables.small(table)
-    yield from _abouts(page)
-    yield from tables.jobs(page.jobs)
-    yield "</main>"
-    yield f"<footer><p>Times are in UTC, costs in tokens. Made by {text(page.made_by)}.</p></footer>"
+def _render_total(total: Total) -> str:
+    look = f' class="badge {total.tone}"' if total.tone else ""
+    detail = f'<dd class="detail">{escape_html(total.detail)}</dd>' if total.detail else ""
+    return (
+        f'<div class="card"><dt{look}>{escape_html(total.title)}</dt><dd>{escape_html(total.value)}</dd>{detail}</div>'
+    )
 
 
-def _figures(page: Page) -> Iterator[str]:
-    yield '<section aria-label="Totals">'
-    yield charts.shares([(one.tone, one.count) for one in page.jobs.choices])
-    yield '<dl class="figures">'
-    for figure in page.figures:
-        yield _figure(figure)
-    yield "</dl>"
+def _render_notes(page: Page) -> Iterator[str]:
     if page.notes:
-        yield f'<ul class="notes">{"".join(f"<li>{text(note)}</li>" for note in page.notes)}</ul>'
-    yield "</section>"
+        yield f'<ul class="notes">{"".join(f"<li>{escape_html(note)}</li>" for note in page.notes)}</ul>'
 
 
-def _figure(figure: Figure) -> str:
-    look = f' class="mark {figure.tone}"' if figure.tone else ""
-    detail = f'<dd class="detail">{text(figure.detail)}</dd>' if figure.detail else ""
-    return f'<div class="card"><dt{look}>{text(figure.title)}</dt><dd>{text(figure.value)}</dd>{detail}</div>'
-
-
-def _abouts(page: Page) -> Iterator[str]:
-    """One that is alone lies open."""
-    several = len(page.abouts) > 1
-    for about in page.abouts:
-        if several:
-            yield f'<details class="card about"><summary><h2>{text(about.title)}</h2> {text(about.summary)}</summary>'
-            yield from _facts(about)
-            yield "</details>"
-        else:
-            yield f'<section class="card about"><h2>{text(about.title)}</h2>'
-            yield from _facts(about)
-            yield "</section>"
-
-
-def _facts(about: About) -> Iterator[str]:
+def _render_details(details: Details, page: Page) -> Iterator[str]:
+    """The facts about a run or manifest, folded if there are several."""
+    is_folded = len(page.details) > 1
+    title = f"<h2>{escape_html(details.title)}</h2>"
+    if is_folded:
+        yield f'<details class="card about"><summary>{title} {escape_html(details.summary)}</summary>'
+    else:
+        yield f'<section class="card about">{title}'
     yield '<dl class="facts">'
-    for fact in about.facts:
-        if fact[1] is not None:
-            yield f"<div><dt>{text(fact[0])}</dt><dd>{_fact(fact)}</dd></div>"
+    for name, fact in details.facts.items():
+        if fact is not None:
+            yield f"<div><dt>{escape_html(name)}</dt><dd>{_render_fact(fact)}</dd></div>"
     yield "</dl>"
+    yield "</details>" if is_folded else "</section>"
 
 
-def _fact(fact: Fact) -> str:
-    match fact[1]:
-        case Mark() as mark:
-            return _mark(mark)
-        case datetime() as time:
-            shown = stamp(time)
-            return f'<time datetime="{shown[:10]}T{shown[11:19]}Z">{shown}</time>'
-        case words:
-            return text(words or "")
+def _render_fact(fact: Fact) -> str:
+    match fact:
+        case Badge():
+            return _render_badge(fact)
+        case datetime():
+            time = format_time(fact)
+            return f'<time datetime="{time.replace(" ", "T")}Z">{time} UTC</time>'
+        case _:
+            return escape_html(fact or "")
 
 
-def _mark(mark: Mark) -> str:
-    return f'<span class="mark {mark.tone}">{text(mark.word)}</span>'
+def _render_badge(badge: Badge) -> str:
+    return f'<span class="badge {badge.tone}">{escape_html(badge.label)}</span>'
 
 
-def _asset(name: str) -> str:
+def _load(name: str) -> str:
     return (files("runner.reports.formats.html") / name).read_text(encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""What became of jobs at the API, as words with a tone and as a chart: of a run's record as of a look at them."""
+"""The statuses of jobs at the API as badges, groups, durations and a chart, for the pages of runs and of statuses."""
 
 from __future__ import annotations
 
@@ -6,65 +6,66 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from runner.reports.formats.html import time_buckets
-from runner.reports.formats.html.formatting import SECOND, length, micros, number
-from runner.reports.formats.html.model import Bars, Choice, Length, Mark, Series, Span, Spans, Tone
+from runner.reports.formats.html.formatting import format_duration, format_number, seconds_between
+from runner.reports.formats.html.model import Badge, BarChart, Duration, Group, Timeline, TimelineBar, Tone
 from runner.runs.job_status import JobStatus, StatusKind
 
-# The worst is first, and what is still going on last.
-_KINDS: Mapping[StatusKind, tuple[str, Tone]] = {
-    "failed": ("failed", "bad"),
-    "cancelled": ("cancelled", "idle"),
-    "unknown": ("unknown", "warn"),
-    "completed": ("completed", "good"),
-    "active": ("under way", "busy"),
+# The worst first, and active last, as `time_buckets` requires.
+_TONES: Mapping[StatusKind, Tone] = {
+    "failed": "bad",
+    "cancelled": "idle",
+    "unknown": "warn",
+    "completed": "good",
+    "active": "busy",
 }
-_PLACES = {kind: place for place, kind in enumerate(_KINDS)}
-_TITLE = "The jobs at the API"
-_NOT_BEGUN = ("", "0 %")  # of progress
+_INDEXES = {kind: index for index, kind in enumerate(_TONES)}
+_NOT_STARTED = ("", "0 %")  # as progress
 
 
-def place(job: JobStatus) -> int:
-    """The place of a job's choice among `choices`."""
-    return _PLACES[job.current_kind]
+def group_index(job: JobStatus) -> int:
+    """The index of a job's group in `count_groups`."""
+    return _INDEXES[job.current_kind]
 
 
-def choices(jobs: Sequence[JobStatus]) -> tuple[Choice, ...]:
-    """How many jobs there are of each kind, in the order of `place`."""
-    counts = Counter(one.current_kind for one in jobs)
-    return tuple(Choice(word, tone, counts[kind]) for kind, (word, tone) in _KINDS.items())
+def count_groups(jobs: Sequence[JobStatus]) -> tuple[Group, ...]:
+    """The number of jobs with each kind of status."""
+    counts = Counter(job.current_kind for job in jobs)
+    return tuple(Group(kind, tone, counts[kind]) for kind, tone in _TONES.items())
 
 
-def summary(jobs: Sequence[JobStatus]) -> str:
-    """How many jobs there are of each kind, in words."""
-    return ", ".join(f"{number(one.count)} {one.word}" for one in choices(jobs) if one.count)
+def describe_groups(jobs: Sequence[JobStatus]) -> str:
+    """The same as text, without those that are empty."""
+    return ", ".join(f"{format_number(group.count)} {group.label}" for group in count_groups(jobs) if group.count)
 
 
-def mark(job: JobStatus) -> Mark:
-    """A job's status in the API's own word."""
-    return Mark(job.current_status or "unknown", _KINDS[job.current_kind][1])
+def status_badge(job: JobStatus) -> Badge:
+    """A job's status in the API's words."""
+    return Badge(job.current_status or "unknown", _TONES[job.current_kind])
 
 
-def took(job: JobStatus) -> Length | None:
-    """From its creation to its end by the API's clock, in the API's own words where it has some."""
+def job_duration(job: JobStatus) -> Duration | None:
+    """From a job's creation to its end by the API's clock, or else as the API describes it."""
     if job.created_at is None or job.finished_at is None:
-        return Length(None, job.time_taken) if job.time_taken else None
-    seconds = max(0, micros(job.finished_at) - micros(job.created_at)) / SECOND
-    return Length(seconds, length(seconds))
+        return Duration(job.time_taken) if job.time_taken else None
+    seconds = max(0.0, seconds_between(job.created_at, job.finished_at))
+    return Duration(format_duration(seconds), seconds)
 
 
-def chart(jobs: Sequence[JobStatus]) -> Bars | Spans | None:
-    """The jobs over time, as far as it is known when each began."""
-    spans = [(span, _PLACES[job.kind] if span.is_over else len(_KINDS) - 1) for job in jobs if (span := _span(job))]
-    counts = Counter(end for _, end in spans)
-    series = [Series(word, tone, counts[end]) for end, (word, tone) in enumerate(_KINDS.values())]
-    note = time_buckets.left_out(len(jobs) - len(spans), "the API did not say when it was created")
-    return time_buckets.jobs(_TITLE, spans, series, note)
+def build_chart(jobs: Sequence[JobStatus]) -> BarChart | Timeline | None:
+    """The jobs over time, those whose creation time is known."""
+    active = len(_TONES) - 1
+    bars = [(bar, _INDEXES[job.kind] if bar.is_over else active) for job in jobs if (bar := _build_bar(job))]
+    counts = Counter(index for _, index in bars)
+    series = [Group(kind, tone, counts[index]) for index, (kind, tone) in enumerate(_TONES.items())]
+    note = time_buckets.note_hidden(len(jobs) - len(bars), "creation time unknown")
+    return time_buckets.chart_jobs("Jobs at the API", bars, series, note)
 
 
-def _span(job: JobStatus) -> Span | None:
-    """A job that is over without an end ended when it was seen, for all that is known."""
+def _build_bar(job: JobStatus) -> TimelineBar | None:
+    """A job that is over without a known end is drawn until it was last seen."""
     if job.created_at is None:
         return None
     ended_at = job.finished_at or job.seen_at or job.created_at
-    waits = job.started_at is None and not job.is_final and job.progress in _NOT_BEGUN
-    return Span(job.name, mark(job), job.created_at, ended_at if waits else job.started_at, ended_at, job.is_final)
+    is_queued = job.started_at is None and not job.is_final and job.progress in _NOT_STARTED
+    started_at = ended_at if is_queued else job.started_at
+    return TimelineBar(job.name, status_badge(job), job.created_at, started_at, ended_at, job.is_final)

@@ -1,96 +1,86 @@
-"""What a page of HTML is made of, whatever it is about: figures, charts, facts and tables, as frozen dataclasses."""
+"""The parts of an HTML page, whatever it reports on: totals, charts, details and tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-# What a word means for a person: each has a colour, and a sign or a pattern, so that it is never told by colour alone.
+# What a label means to a reader. Each tone has a color and a sign or a pattern: color alone carries no meaning.
 Tone = Literal["good", "bad", "warn", "off", "busy", "idle"]
-Kind = Literal["name", "choice", "mark", "id", "text", "message", "number", "time", "length", "labels"]
+CellKind = Literal["name", "group", "badge", "id", "text", "message", "number", "time", "duration", "labels"]
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """A word that stands out by its tone, and what else there is to say of it."""
+class Badge:
+    """A label highlighted by its tone, and remarks beside it."""
 
-    word: str
+    label: str
     tone: Tone
     remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Length:
-    """A length of time: in seconds, by which it is sorted, and in words."""
+class Duration:
+    """A length of time: as text, and in seconds to sort by where they are known."""
 
-    seconds: float | None
-    words: str
+    text: str
+    seconds: float | None = None
 
 
-Value = str | int | datetime | Mark | Length | Mapping[str, str] | None
+Value = str | int | datetime | Badge | Duration | Mapping[str, str] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table: its title, and what kind of values it has.
-
-    Of kind `name` there is one at most, and of kind `choice` too: the marks that a table's choices are of.
-    """
+    """A column of a table. At most one is of kind `name`, and one of kind `group`: the badges of the table's groups."""
 
     title: str
-    kind: Kind
+    kind: CellKind
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A row of a table: a value for each column, and the place of the choice that it belongs to."""
+class Group:
+    """Jobs that have something in common, and how many there are: rows that can be shown alone, a series of a chart."""
 
-    values: tuple[Value, ...]
-    choice: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A group of rows that may be shown alone, and how many there are."""
-
-    word: str
+    label: str
     tone: Tone
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class PageTable:
-    """A table. `caption` says what it lists, `grouped` what its choices are of (`outcome`)."""
+    """A table. `row_groups` has the index of each row's group; `group_title` says what the groups are (`outcome`)."""
 
     caption: str
     columns: tuple[Column, ...]
-    rows: Sequence[Row]
-    grouped: str = ""
-    choices: tuple[Choice, ...] = ()
+    rows: Sequence[tuple[Value, ...]]
+    groups: tuple[Group, ...] = ()
+    row_groups: Sequence[int] = ()
+    group_title: str = ""
 
 
-def table(
+def build_table(
     caption: str,
     columns: Mapping[Column, Sequence[Value]],
-    places: Sequence[int],
-    grouped: str,
-    choices: tuple[Choice, ...],
+    groups: tuple[Group, ...] = (),
+    row_groups: Sequence[int] = (),
+    group_title: str = "",
 ) -> PageTable:
-    """A table of columns, of which those are left out that have nothing in them. `places` has each row's choice."""
-    kept = {one: values for one, values in columns.items() if one.kind == "name" or any(_is_told(v) for v in values)}
-    rows = [Row(values, place) for values, place in zip(zip(*kept.values(), strict=True), places, strict=True)]
-    return PageTable(caption, tuple(kept), rows, grouped, choices)
-
-
-def _is_told(value: Value) -> bool:
-    return value == 0 or bool(value)
+    """Build a table from its columns, without those that are empty."""
+    shown = {
+        column: values
+        for column, values in columns.items()
+        if column.kind == "name" or any(value or value == 0 for value in values)
+    }
+    rows = list(zip(*shown.values(), strict=True))
+    return PageTable(caption, tuple(shown), rows, groups, row_groups, group_title)
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """A number at the top of the page, in words, with what it is of and what there is to say of it."""
+class Total:
+    """A number at the top of the page."""
 
     title: str
     value: str
@@ -99,79 +89,70 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
-    """One of the things that a chart counts."""
+class BarChart:
+    """Counts of each series over time: one tuple of counts per step.
 
-    word: str
-    tone: Tone
-    total: int
-
-
-@dataclass(frozen=True, slots=True)
-class Bars:
-    """Counts over time: from `start`, in steps of `step` microseconds, of each series.
-
-    Times are microseconds since 1970 in UTC, as a step's edge may lie in no year that Python has. `running`: the counts
-    are of what is so at the end of each step, and not of what happened in it.
+    `start` and `step` are in microseconds, `start` since 1970 in UTC: a step may begin in a year that `datetime` does
+    not have. `cumulative`: the counts are the state at the end of each step, not what happened in it.
     """
 
     title: str
     start: int
     step: int
-    series: tuple[Series, ...]
+    series: tuple[Group, ...]
     counts: tuple[tuple[int, ...], ...]
-    running: bool = False
+    cumulative: bool = False
     note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """A job over time, which may be still going on. `began_at` is when work on it began, where that is known.
+class TimelineBar:
+    """A job over time. `started_at` is when it left the queue, where that is known.
 
-    A job that still waits begins when it ends, for all that is known.
+    A job that still waits has not started by `ended_at`, which is then the time of the last look.
     """
 
     name: str
-    mark: Mark
+    status: Badge
     created_at: datetime
-    began_at: datetime | None
+    started_at: datetime | None
     ended_at: datetime
     is_over: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Spans:
-    """Jobs over time, one a line."""
+class Timeline:
+    """Jobs over time, one per line."""
 
     title: str
-    spans: tuple[Span, ...]
+    bars: tuple[TimelineBar, ...]
     note: str = ""
 
 
-Fact = tuple[str, str | Mark | datetime | None]
+Fact = str | Badge | datetime | None
 
 
 @dataclass(frozen=True, slots=True)
-class About:
-    """What is to be said of one run or manifest. A fact without a value is left out."""
+class Details:
+    """Facts about one run or manifest, by title. A fact that is None is left out."""
 
     title: str
     summary: str
-    facts: tuple[Fact, ...]
+    facts: Mapping[str, Fact]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """A page. `subject` says what kind of report it is; `verdict` is what it comes to, in a sentence."""
+    """A page. `kind` is the kind of report, `headline` its result in one sentence, `generator` the program."""
 
-    subject: str
+    kind: str
     title: str
-    marks: tuple[Mark, ...]
-    verdict: str
-    figures: tuple[Figure, ...]
-    abouts: tuple[About, ...]
-    jobs: PageTable
-    charts: tuple[Bars | Spans, ...] = ()
-    tables: tuple[PageTable, ...] = ()
+    badges: tuple[Badge, ...] = ()
+    headline: str
+    totals: tuple[Total, ...]
     notes: tuple[str, ...] = ()
-    made_by: str = field(kw_only=True)
+    charts: tuple[BarChart | Timeline, ...] = ()
+    tables: tuple[PageTable, ...] = ()
+    details: tuple[Details, ...]
+    jobs: PageTable
+    generator: str

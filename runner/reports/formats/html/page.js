@@ -1,34 +1,36 @@
 "use strict";
-// What the page can do beyond being read: the table of jobs is sorted, filtered, and turned page by page. All rows come
-// with the page; but for those that are shown they are kept out of the document, so that ten thousand are no burden.
+// Makes the table of jobs sortable, filterable and paged. All rows are in the file, but only those of the current page
+// are in the document, so that ten thousand jobs do not slow it down.
 document.documentElement.classList.add("js");
 document.addEventListener("DOMContentLoaded", () => {
   const table = document.querySelector("table.jobs");
   const body = table.tBodies[0];
   const heads = Array.from(table.tHead.rows[0].cells);
   const region = table.parentElement;
-  const filter = document.getElementById("filter");
-  const shown = document.getElementById("shown");
+  const filterInput = document.getElementById("filter");
+  const rowCount = document.getElementById("shown");
   const pager = document.querySelector(".pager");
-  const narrow = window.matchMedia("(max-width: 46rem)");
-  const buttons = Array.from(document.querySelectorAll(".choices button"));
-  const words = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
+  const pageLabel = document.getElementById("page");
+  const groupButtons = Array.from(document.querySelectorAll(".groups button"));
+  const narrowScreen = window.matchMedia("(max-width: 46rem)");
+  const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
 
-  const rows = Array.from(body.rows, (row, place) => ({ row, place, choice: row.dataset.choice, text: null, keys: [] }));
-  let found = rows; // those that the filter lets through, in the order of the sort
-  let order = rows; // all, in the order of the sort
+  const rows = Array.from(body.rows, (element, index) => ({
+    element, index, group: element.dataset.group, text: null, keys: [],
+  }));
+  let sortedRows = rows;
+  let shownRows = rows; // those that pass the filter, in order
   let page = 0;
-  let sorted = { column: -1, direction: "none" };
-  let printing = false;
+  let sort = { column: -1, direction: "none" };
+  let isPrinting = false;
 
-  const size = () => (narrow.matches ? 100 : 200);
-  const pages = () => Math.max(1, Math.ceil(found.length / size()));
-  const told = (count) => count.toLocaleString("en");
-  const pressed = (button) => button.getAttribute("aria-pressed") === "true";
-  const plural = (count) => (count === 1 ? "row" : "rows");
+  const pageSize = () => (narrowScreen.matches ? 100 : 200);
+  const pageCount = () => Math.max(1, Math.ceil(shownRows.length / pageSize()));
+  const format = (number) => number.toLocaleString("en");
+  const isPressed = (button) => button.getAttribute("aria-pressed") === "true";
 
-  // Some browsers forget that these are rows and cells where a style lays them out as cards.
-  const named = (row) => {
+  // Some browsers drop the roles of rows and cells that CSS lays out as cards.
+  const withRoles = (row) => {
     if (!row.hasAttribute("role")) {
       row.setAttribute("role", "row");
       for (const cell of row.cells) cell.setAttribute("role", cell.tagName === "TH" ? "rowheader" : "cell");
@@ -36,112 +38,111 @@ document.addEventListener("DOMContentLoaded", () => {
     return row;
   };
 
-  const show = () => {
-    page = Math.min(page, pages() - 1);
-    const first = page * size();
-    const part = printing ? found : found.slice(first, first + size());
-    body.replaceChildren(...part.map((one) => named(one.row)));
-    const all = found.length === rows.length;
-    shown.textContent = all
-      ? `${told(rows.length)} ${plural(rows.length)}`
-      : `${told(found.length)} of ${told(rows.length)} ${plural(rows.length)}`;
-    pager.hidden = pages() === 1;
-    document.getElementById("page").textContent =
-      `Page ${told(page + 1)} of ${told(pages())}: rows ${told(first + 1)} to ${told(first + part.length)}`;
+  const render = () => {
+    page = Math.min(page, pageCount() - 1);
+    const first = page * pageSize();
+    const visible = isPrinting ? shownRows : shownRows.slice(first, first + pageSize());
+    body.replaceChildren(...visible.map((row) => withRoles(row.element)));
+    const total = `${format(rows.length)} ${rows.length === 1 ? "row" : "rows"}`;
+    rowCount.textContent = shownRows.length === rows.length ? total : `${format(shownRows.length)} of ${total}`;
+    pager.hidden = pageCount() === 1;
+    pageLabel.textContent =
+      `Page ${format(page + 1)} of ${format(pageCount())}: rows ${format(first + 1)} to ${format(first + visible.length)}`;
     for (const button of pager.querySelectorAll("button")) {
-      const back = button.dataset.page === "first" || button.dataset.page === "previous";
-      button.setAttribute("aria-disabled", String(back ? page === 0 : page === pages() - 1));
+      const goesBack = ["first", "previous"].includes(button.dataset.page);
+      button.setAttribute("aria-disabled", String(goesBack ? page === 0 : page === pageCount() - 1));
     }
   };
 
-  const sift = () => {
-    const wanted = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const choices = new Set(buttons.filter(pressed).map((one) => one.dataset.choice));
-    if (wanted.length) {
-      for (const one of rows) {
-        one.text ??= Array.from(one.row.cells, (cell) => cell.textContent).join("\n").toLowerCase();
+  const applyFilter = () => {
+    const words = filterInput.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const groups = new Set(groupButtons.filter(isPressed).map((button) => button.dataset.group));
+    if (words.length) {
+      for (const row of rows) {
+        row.text ??= Array.from(row.element.cells, (cell) => cell.textContent).join("\n").toLowerCase();
       }
     }
-    found = order.filter(
-      (one) => (!choices.size || choices.has(one.choice)) && wanted.every((word) => one.text.includes(word)),
+    shownRows = sortedRows.filter(
+      (row) => (!groups.size || groups.has(row.group)) && words.every((word) => row.text.includes(word)),
     );
     page = 0;
     region.scrollTop = 0;
-    show();
+    render();
   };
 
-  // What a cell is sorted by: a number where its column has such, otherwise its text; null where it is empty.
-  const key = (one, column, kind) => {
-    if (kind === "choice") return Number(one.choice); // the worst is first
-    const cell = one.row.cells[column];
+  // The value that a row is sorted by; null if the cell is empty.
+  const sortKey = (row, column, kind) => {
+    if (kind === "group") return Number(row.group); // the worst first
+    const cell = row.element.cells[column];
     const text = cell.textContent;
     if (text === "") return null;
     if (kind === "number") return Number(text.replaceAll(",", ""));
-    if (kind === "length") return cell.dataset.value === undefined ? null : Number(cell.dataset.value);
+    if (kind === "duration") return cell.dataset.value === undefined ? null : Number(cell.dataset.value);
     return text;
   };
 
-  const compare = (kind) => {
-    const plain = ["choice", "number", "length", "time"].includes(kind);
-    return plain ? (a, b) => (a < b ? -1 : a > b ? 1 : 0) : words.compare;
+  const comparison = (kind) => {
+    const isPlain = ["group", "number", "duration", "time"].includes(kind);
+    return isPlain ? (a, b) => (a < b ? -1 : a > b ? 1 : 0) : collator.compare;
   };
 
-  const sort = (column) => {
-    const steps = { none: "ascending", ascending: "descending", descending: "none" };
-    sorted = { column, direction: steps[sorted.column === column ? sorted.direction : "none"] };
-    const kind = heads[column].dataset.kind;
-    const sign = sorted.direction === "descending" ? -1 : 1;
-    if (sorted.direction === "none") {
-      order = rows;
+  const sortBy = (column) => {
+    const next = { none: "ascending", ascending: "descending", descending: "none" };
+    sort = { column, direction: next[sort.column === column ? sort.direction : "none"] };
+    if (sort.direction === "none") {
+      sortedRows = rows;
     } else {
-      for (const one of rows) if (one.keys[column] === undefined) one.keys[column] = key(one, column, kind);
-      const by = compare(kind);
-      const whole = rows.filter((one) => one.keys[column] !== null);
-      whole.sort((a, b) => sign * by(a.keys[column], b.keys[column]) || a.place - b.place);
-      order = whole.concat(rows.filter((one) => one.keys[column] === null)); // what is empty is last, either way
+      const kind = heads[column].dataset.kind;
+      const compare = comparison(kind);
+      const sign = sort.direction === "descending" ? -1 : 1;
+      for (const row of rows) if (row.keys[column] === undefined) row.keys[column] = sortKey(row, column, kind);
+      const filled = rows.filter((row) => row.keys[column] !== null);
+      const empty = rows.filter((row) => row.keys[column] === null); // last in both directions
+      filled.sort((a, b) => sign * compare(a.keys[column], b.keys[column]) || a.index - b.index);
+      sortedRows = filled.concat(empty);
     }
-    for (const [place, head] of heads.entries()) {
-      if (place === column && sorted.direction !== "none") head.setAttribute("aria-sort", sorted.direction);
+    for (const [index, head] of heads.entries()) {
+      if (index === column && sort.direction !== "none") head.setAttribute("aria-sort", sort.direction);
       else head.removeAttribute("aria-sort");
     }
-    sift();
+    applyFilter();
   };
 
-  const turn = (to) => {
-    const last = pages() - 1;
-    const next = { first: 0, previous: page - 1, next: page + 1, last }[to];
+  const turnTo = (target) => {
+    const last = pageCount() - 1;
+    const next = { first: 0, previous: page - 1, next: page + 1, last }[target];
     if (next < 0 || next > last || next === page) return;
     page = next;
-    show();
+    render();
     region.scrollTop = 0;
-    if (narrow.matches) region.scrollIntoView();
+    if (narrowScreen.matches) region.scrollIntoView();
   };
 
   for (const [column, head] of heads.entries()) {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = head.textContent;
-    button.addEventListener("click", () => sort(column));
+    button.addEventListener("click", () => sortBy(column));
     head.setAttribute("role", "columnheader");
     head.replaceChildren(button);
   }
-  for (const button of buttons) {
+  for (const button of groupButtons) {
     button.addEventListener("click", () => {
-      button.setAttribute("aria-pressed", String(!pressed(button)));
-      sift();
+      button.setAttribute("aria-pressed", String(!isPressed(button)));
+      applyFilter();
     });
   }
   for (const button of pager.querySelectorAll("button")) {
-    button.addEventListener("click", () => turn(button.dataset.page));
+    button.addEventListener("click", () => turnTo(button.dataset.page));
   }
-  filter.addEventListener("input", sift);
-  narrow.addEventListener("change", show);
-  window.addEventListener("beforeprint", () => { printing = true; show(); });
-  window.addEventListener("afterprint", () => { printing = false; show(); });
+  filterInput.addEventListener("input", applyFilter);
+  narrowScreen.addEventListener("change", render);
+  window.addEventListener("beforeprint", () => { isPrinting = true; render(); });
+  window.addEventListener("afterprint", () => { isPrinting = false; render(); });
 
   table.setAttribute("role", "table");
-  for (const part of [table.tHead, body]) part.setAttribute("role", "rowgroup");
+  for (const section of [table.tHead, body]) section.setAttribute("role", "rowgroup");
   table.tHead.rows[0].setAttribute("role", "row");
   document.querySelector(".controls").hidden = false;
-  show();
+  render();
 });

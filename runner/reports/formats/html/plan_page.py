@@ -1,4 +1,4 @@
-"""The page of what runs would do with each job, why, and what that would cost."""
+"""The page of plans: what runs would do with each job and why, and what that would cost."""
 
 from __future__ import annotations
 
@@ -6,108 +6,112 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from runner.core.version import VERSION
 from runner.planning import periods
-from runner.planning.planned_jobs import Action, PlannedJob, Preview
-from runner.reports.formats.html.formatting import count, number
-from runner.reports.formats.html.model import About, Choice, Column, Figure, Mark, Page, PageTable, Tone, Value, table
+from runner.planning.planned_jobs import Action, Preview
+from runner.reports.formats.html.formatting import format_count, format_number
+from runner.reports.formats.html.model import (
+    Badge,
+    Column,
+    Details,
+    Group,
+    Page,
+    PageTable,
+    Tone,
+    Total,
+    Value,
+    build_table,
+)
 from runner.reports.style import Style
-from runner.reports.views.plan import plan_totals
+from runner.reports.views.plan import (
+    count_unknown_costs,
+    describe_reason,
+    has_known_run_key,
+    list_planned_jobs,
+    note_unknown_costs,
+    plan_totals,
+)
 
 _TONES: Mapping[Action, Tone] = {"submit": "busy", "look up": "warn", "nothing": "off"}
-_PLACES = {action: place for place, action in enumerate(_TONES)}
-_MOST_UNPRICED = 20
+_TITLES: Mapping[Action, str] = {"submit": "to submit", "look up": "to look up", "nothing": "nothing to do"}
+_INDEXES = {action: index for index, action in enumerate(_TONES)}
 
 
-def page(made: Sequence[Preview], style: Style) -> Page:
-    """Make the page."""
-    counts = {action: sum(one.count(action) for one in made) for action in _TONES}
+def build_plan_page(previews: Sequence[Preview], style: Style) -> Page:
+    """Build the page."""
+    groups = tuple(
+        Group(action, tone, sum(preview.count(action) for preview in previews)) for action, tone in _TONES.items()
+    )
+    title = previews[0].manifest.name if len(previews) == 1 else format_count(len(previews), "manifest", "manifests")
     return Page(
-        "Plan: nothing was sent",
-        made[0].manifest.name if len(made) == 1 else count(len(made), "manifest", "manifests"),
-        (),
-        _verdict(counts),
-        tuple(_figures(made, counts)),
-        tuple(_about(one) for one in made),
-        _jobs(made, counts, several=style.several_manifests or len(made) > 1),
-        notes=tuple(_notes(made)),
-        made_by=f"pixxel-runner {VERSION}",
+        kind="Plan",
+        title=title,
+        headline=_write_headline(groups),
+        totals=tuple(_list_totals(previews, groups)),
+        notes=tuple(_list_notes(previews)),
+        details=tuple(map(_build_details, previews)),
+        jobs=_build_jobs_table(previews, groups, names_manifests=style.several_manifests or len(previews) > 1),
+        generator=f"pixxel-runner {VERSION}",
     )
 
 
-def _verdict(counts: Mapping[Action, int]) -> str:
-    jobs = sum(counts.values())
-    if not jobs:
+def _write_headline(groups: Sequence[Group]) -> str:
+    count, submit = sum(group.count for group in groups), groups[_INDEXES["submit"]].count
+    if not count:
         return "There are no jobs."
-    if not counts["submit"]:
+    if not submit:
         return "A run would submit nothing."
-    return f"A run would submit {number(counts['submit'])} of {count(jobs, 'job', 'jobs')}."
+    return f"A run would submit {format_number(submit)} of {format_count(count, 'job', 'jobs')}."
 
 
-def _figures(made: Sequence[Preview], counts: Mapping[Action, int]) -> Iterator[Figure]:
-    for action, many in counts.items():
-        yield Figure(f"to {action}" if action != "nothing" else "nothing to do", number(many), "", _TONES[action])
-    if any(one.has_estimates for one in made):
-        unknown = sum(one.action == "submit" and one.estimate is None for made_of in made for one in made_of.jobs)
-        detail = f"and {count(unknown, 'job', 'jobs')} of unknown cost" if unknown else ""
-        yield Figure("estimate", number(sum(one.estimated_cost for one in made)), detail)
-    wrong = sum(bool(one.problem) for made_of in made for one in made_of.jobs)
-    if wrong:
-        yield Figure("problems", number(wrong), "found by --check", "bad")
+def _list_totals(previews: Sequence[Preview], groups: Sequence[Group]) -> Iterator[Total]:
+    for title, group in zip(_TITLES.values(), groups, strict=True):
+        yield Total(title, format_number(group.count), tone=group.tone)
+    if any(preview.has_estimates for preview in previews):
+        unknown = count_unknown_costs(previews)
+        detail = f"and {format_count(unknown, 'job', 'jobs')} of unknown cost" if unknown else ""
+        yield Total("estimate", format_number(sum(preview.estimated_cost for preview in previews)), detail)
+    problems = sum(bool(planned.problem) for _, planned in list_planned_jobs(previews))
+    if problems:
+        yield Total("problems", format_number(problems), "found by --check", "bad")
 
 
-def _notes(made: Sequence[Preview]) -> Iterator[str]:
-    for one in made:
-        if one.exceeds_limit:
-            yield f"{one.manifest.name}: a run would be refused, as its estimate is above max_cost"
-        unpriced = list((one.unknown_costs or {}).items())
-        for workflow_id, why in unpriced[:_MOST_UNPRICED]:
-            yield f"cost of workflow {workflow_id} not known: {why}"
-        if len(unpriced) > _MOST_UNPRICED:
-            yield f"and of {count(len(unpriced) - _MOST_UNPRICED, 'workflow', 'workflows')} more"
+def _list_notes(previews: Sequence[Preview]) -> Iterator[str]:
+    for preview in previews:
+        if preview.exceeds_limit:
+            yield f"{preview.manifest.name}: a run would be refused, as the estimate exceeds max_cost"
+        yield from note_unknown_costs(preview)
 
 
-def _jobs(made: Sequence[Preview], counts: Mapping[Action, int], *, several: bool) -> PageTable:
-    prospects = [one for forecast in made for one in forecast.jobs]
-    manifests = [forecast.manifest.name for forecast in made for _ in forecast.jobs]
+def _build_jobs_table(previews: Sequence[Preview], groups: tuple[Group, ...], *, names_manifests: bool) -> PageTable:
+    rows = list(list_planned_jobs(previews))
+    planned_jobs = [planned for _, planned in rows]
+    jobs = [planned.job for planned in planned_jobs]
     columns: dict[Column, Sequence[Value]] = {
-        Column("job", "name"): [one.job.name for one in prospects],
-        **({Column("manifest", "text"): manifests} if several else {}),
-        Column("would", "choice"): [Mark(one.action, _TONES[one.action]) for one in prospects],
-        Column("because", "message"): [_why(one) for one in prospects],
-        Column("estimate", "number"): [one.estimate for one in prospects],
-        Column("problem", "message"): [one.problem for one in prospects],
-        Column("job id", "id"): [one.job_id for one in prospects],
-        Column("labels", "labels"): [one.job.labels for one in prospects],
-        Column("workflow", "id"): [one.job.workflow_id for one in prospects],
-        Column("project", "id"): [one.job.project_id for one in prospects],
+        Column("job", "name"): [job.name for job in jobs],
+        **({Column("manifest", "text"): [name for name, _ in rows]} if names_manifests else {}),
+        Column("action", "group"): [Badge(planned.action, _TONES[planned.action]) for planned in planned_jobs],
+        Column("reason", "message"): list(map(describe_reason, planned_jobs)),
+        Column("estimate", "number"): [planned.estimate for planned in planned_jobs],
+        Column("problem", "message"): [planned.problem for planned in planned_jobs],
+        Column("labels", "labels"): [job.labels for job in jobs],
+        Column("workflow", "id"): [job.workflow_id for job in jobs],
+        Column("project", "id"): [job.project_id for job in jobs],
     }
-    choices = tuple(Choice(action, _TONES[action], many) for action, many in counts.items())
-    return table("Jobs", columns, [_PLACES[one.action] for one in prospects], "action", choices)
+    return build_table("Jobs", columns, groups, [_INDEXES[planned.action] for planned in planned_jobs], "action")
 
 
-def _why(one: PlannedJob) -> str:
-    if one.reason == "created":
-        return f"created by run {one.run_id}"
-    reason = one.reason.replace("_", " ")
-    return f"{reason}: {one.detail}" if one.detail else reason
-
-
-def _about(forecast: Preview) -> About:
-    manifest, limited = forecast.manifest, forecast.has_estimates and forecast.limit is not None
-    return About(
+def _build_details(preview: Preview) -> Details:
+    manifest = preview.manifest
+    is_limited = preview.has_estimates and preview.limit is not None
+    return Details(
         manifest.name,
-        plan_totals([forecast]),
-        (
-            (
-                "for",
-                periods.describe_run_key(forecast.run_key)
-                if any(one.run_id for one in forecast.jobs) or not forecast.run_key.startswith("run:")
-                else None,
-            ),
-            ("manifest", manifest.path),
-            ("sha256", manifest.sha256),
-            ("API", forecast.api),
-            ("max_cost", number(forecast.limit) if limited and forecast.limit is not None else None),
-            ("used", number(forecast.spent) if limited else None),
-            ("used after this", number(forecast.spent + forecast.estimated_cost) if limited else None),
-        ),
+        plan_totals([preview]),
+        {
+            "run key": periods.describe_run_key(preview.run_key) if has_known_run_key(preview) else None,
+            "manifest": manifest.path,
+            "manifest SHA-256": manifest.sha256,
+            "API": preview.api,
+            "max_cost": format_number(preview.limit or 0) if is_limited else None,
+            "spent": format_number(preview.spent) if is_limited else None,
+            "spent after this run": format_number(preview.spent + preview.estimated_cost) if is_limited else None,
+        },
     )

@@ -1,266 +1,211 @@
-"""The page of what was submitted: one record or several, and of jobs that were found final what became of them."""
+"""The page of one run or several: what was submitted, the outcomes, and the final status of jobs where it is known."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, assert_never
+from typing import Any
 
-from runner.core.models import Created, Entry, ErrorInfo, InDoubt, NotCreated, Outcome, Run, RunState, Skipped
+from runner.core.models import OutcomeName, Run, RunState, describe_outcome
 from runner.planning import periods
 from runner.reports.formats.html import job_status, time_buckets
-from runner.reports.formats.html.formatting import SECOND, count, length, micros, number, period
+from runner.reports.formats.html.formatting import (
+    format_count,
+    format_duration,
+    format_number,
+    format_period,
+    seconds_between,
+)
 from runner.reports.formats.html.model import (
-    About,
-    Bars,
-    Choice,
+    Badge,
+    BarChart,
     Column,
-    Figure,
-    Length,
-    Mark,
+    Details,
+    Group,
     Page,
     PageTable,
-    Row,
-    Series,
-    Spans,
+    Timeline,
     Tone,
+    Total,
     Value,
-    table,
+    build_table,
 )
 from runner.reports.style import Style
-from runner.reports.views.run import Word, run_totals
+from runner.reports.views.run import EntryView, list_entries, note_invalid_jobs, run_totals
 from runner.runs import summary
 from runner.runs.job_status import JobStatus
 from runner.runs.summary import RunSummary, Summary
 
-# Worst first.
-_TONES: Mapping[Word, Tone] = {"not created": "bad", "in doubt": "warn", "created": "good", "skipped": "off"}
-_PLACES = {word: place for place, word in enumerate(_TONES)}
-_STATES: Mapping[RunState, Tone] = {"completed": "good", "stopped": "bad", "interrupted": "warn"}
-_MOST_TROUBLES = 10
+# The worst first.
+_TONES: Mapping[OutcomeName, Tone] = {"not_created": "bad", "in_doubt": "warn", "created": "good", "skipped": "off"}
+_INDEXES = {outcome: index for index, outcome in enumerate(_TONES)}
+_STATE_TONES: Mapping[RunState, Tone] = {"completed": "good", "stopped": "bad", "interrupted": "warn"}
+_MAX_REASONS = 10
 
 
-@dataclass(frozen=True, slots=True)
-class _Told:
-    """What there is to say of an outcome. Many may have one `reason`; `more` is of this one alone."""
-
-    word: Word
-    reason: str = ""
-    more: str = ""
-    remarks: tuple[str, ...] = ()
-    job: JobStatus | None = None
-    estimate: int | None = None
-    sent_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """An entry of a manifest's record, with what there is to say of its outcome."""
-
-    manifest: str
-    entry: Entry
-    told: _Told
-
-
-def page(made: Sequence[RunSummary], style: Style) -> Page:
-    """Make the page: each record is gone through once."""
-    total = summary.combine(one.summary for one in made)
-    runs = [one.run for one in made]
-    alone = runs[0] if len(runs) == 1 else None
-    lines = [_line(one.run, entry) for one in made for entry in one.record.entries]
+def build_run_page(summaries: Sequence[RunSummary], style: Style) -> Page:
+    """Build the page. Each run's entries are read once."""
+    total = summary.combine(run.summary for run in summaries)
+    groups = tuple(Group(describe_outcome(outcome), tone, getattr(total, outcome)) for outcome, tone in _TONES.items())
+    runs = [run.run for run in summaries]
+    rows = list(list_entries(summaries))
+    views = [view for _, view in rows]
+    manifests = [name for name, _ in rows] if style.several_manifests or len(runs) > 1 else []
     return Page(
-        "Run report",
-        alone.manifest_name if alone else count(len(runs), "manifest", "manifests"),
-        (Mark(alone.state, _STATES[alone.state]),) if alone else (),
-        _verdict(total, len(lines)),
-        tuple(_figures(total, runs)),
-        tuple(_about(one) for one in made),
-        _jobs(lines, total, several=style.several_manifests or len(made) > 1),
-        tuple(_charts(lines, total)),
-        tuple(_tables(lines, total)),
-        tuple(_notes(made, lines)),
-        made_by=", ".join(dict.fromkeys(one.runner for one in runs)) or "pixxel-runner",
+        kind="Run report",
+        title=runs[0].manifest_name if len(runs) == 1 else format_count(len(runs), "manifest", "manifests"),
+        badges=(_state_badge(runs[0]),) if len(runs) == 1 else (),
+        headline=_write_headline(groups),
+        totals=tuple(_list_totals(total, groups, runs)),
+        notes=tuple(_list_notes(summaries, views)),
+        charts=tuple(_list_charts(views, groups)),
+        tables=tuple(_list_tables(views, total)),
+        details=tuple(map(_build_details, summaries)),
+        jobs=_build_jobs_table(views, groups, manifests),
+        generator=", ".join(dict.fromkeys(run.runner for run in runs)) or "pixxel-runner",
     )
 
 
-def _line(run: Run, entry: Entry) -> _Line:
-    return _Line(run.manifest_name, entry, _told(entry, entry.outcome))
-
-
-def _told(entry: Entry, outcome: Outcome) -> _Told:
-    match outcome:
-        case Created():
-            job = entry.job
-            found = JobStatus(job.name, job.workflow_id, job.project_id, outcome.job_id, outcome.body, outcome.seen_at)
-            remarks = tuple(_remarks(outcome, found))
-            return _Told("created", "", "", remarks, found, outcome.estimate, outcome.sent_at)
-        case NotCreated(error=error):
-            return _Told("not created", _reason(error), _request(error), sent_at=outcome.sent_at)
-        case InDoubt(error=error, candidates=candidates):
-            more = _request(error) + (f" · may be {', '.join(candidates)}" if candidates else "")
-            return _Told("in doubt", _reason(error), more, estimate=outcome.estimate, sent_at=outcome.sent_at)
-        case Skipped(reason=reason, detail=detail):
-            return _Told("skipped", detail if detail.startswith(f"{reason}: ") else f"{reason}: {detail}")
-        case _:
-            assert_never(outcome)
-
-
-def _reason(error: ErrorInfo) -> str:
-    return f"{error.kind}: {error.message}"
-
-
-def _request(error: ErrorInfo) -> str:
-    """What support would ask for."""
-    return f" · request {error.request_id}" if error.request_id else ""
-
-
-def _remarks(outcome: Created, found: JobStatus) -> Iterator[str]:
-    if outcome.recovered:
-        yield "recovered" if outcome.assigned else "recovered, not certain which"
-    if found.job and found.job.val_errors:
-        yield count(len(found.job.val_errors), "validation error", "validation errors")
-
-
-def _verdict(total: Summary, jobs: int) -> str:
-    rest = ", ".join(f"{number(many)} {word}" for word, many in _counts(total).items() if many and word != "created")
-    if not jobs:
+def _write_headline(groups: Sequence[Group]) -> str:
+    count = sum(group.count for group in groups)
+    created = groups[_INDEXES["created"]].count
+    if not count:
         return "There are no jobs."
-    if not rest:
-        return "The job was created." if jobs == 1 else f"All {number(jobs)} jobs were created."
-    return f"{number(total.created)} of {count(jobs, 'job', 'jobs')} created, {rest}."
+    if created == count:
+        return "The job was created." if count == 1 else f"All {format_number(count)} jobs were created."
+    others = [f"{format_number(group.count)} {group.label}" for group in groups if group.count and group.tone != "good"]
+    return f"{format_number(created)} of {format_count(count, 'job', 'jobs')} created, {', '.join(others)}."
 
 
-def _counts(total: Summary) -> dict[Word, int]:
-    return {
-        "not created": total.not_created,
-        "in doubt": total.in_doubt,
-        "created": total.created,
-        "skipped": total.skipped,
+def _list_totals(total: Summary, groups: Sequence[Group], runs: Sequence[Run]) -> Iterator[Total]:
+    earlier = f"{format_number(total.created_earlier)} by an earlier run" if total.created_earlier else ""
+    details: Mapping[OutcomeName, str] = {
+        "created": earlier,
+        "not_created": "",
+        "in_doubt": "may or may not exist" if total.in_doubt else "",
+        "skipped": "not sent" if total.skipped else "",
     }
-
-
-def _figures(total: Summary, runs: Sequence[Run]) -> Iterator[Figure]:
-    earlier = f"{number(total.created_earlier)} by an earlier run" if total.created_earlier else ""
-    yield Figure("created", number(total.created), earlier, "good")
-    yield Figure("not created", number(total.not_created), "certainly not created" if total.not_created else "", "bad")
-    yield Figure("in doubt", number(total.in_doubt), "may or may not exist" if total.in_doubt else "", "warn")
-    yield Figure("skipped", number(total.skipped), "not sent" if total.skipped else "", "off")
-    estimate = "" if total.estimate is None else f"estimate {number(total.estimate)}"
-    yield Figure("cost", number(total.cost), estimate)
+    for outcome, detail in details.items():
+        group = groups[_INDEXES[outcome]]
+        yield Total(group.label, format_number(group.count), detail, group.tone)
+    estimate = "" if total.estimate is None else f"estimate {format_number(total.estimate)}"
+    yield Total("cost", format_number(total.cost), estimate)
     if runs:
-        start, end = min(one.started_at for one in runs), max(one.finished_at for one in runs)
-        yield Figure("took", length((micros(end) - micros(start)) / SECOND), period(start, end))
+        start, end = min(run.started_at for run in runs), max(run.finished_at for run in runs)
+        yield Total("duration", format_duration(seconds_between(start, end)), format_period(start, end))
 
 
-def _charts(lines: Sequence[_Line], total: Summary) -> Iterator[Bars | Spans]:
-    sends = [(one.told.sent_at, _PLACES[one.told.word]) for one in lines if one.told.sent_at is not None]
-    series = [Series(word, _TONES[word], many) for word, many in _counts(total).items()]
-    unsent = time_buckets.left_out(len(lines) - len(sends), "nothing was sent")
-    sent = time_buckets.happenings("Submissions over time", sends, series, unsent)
-    if sent is not None:
-        yield sent
-    lived = job_status.chart(_seen(lines))
-    if lived is not None:
-        yield lived
+def _list_notes(summaries: Sequence[RunSummary], views: Sequence[EntryView]) -> Iterator[str]:
+    final = _list_final(views)
+    if final:
+        yield f"Final status at the API, where known: {job_status.describe_groups(final)}."
+    if note := note_invalid_jobs(summaries):
+        yield f"{note}."
 
 
-def _seen(lines: Sequence[_Line]) -> list[JobStatus]:
-    """The jobs that were found final at the API."""
-    created = (one.told.job for one in lines if one.told.job is not None)
-    return [job for job in created if job.seen_at is not None]
+def _list_final(views: Sequence[EntryView]) -> list[JobStatus]:
+    return [view.final_status for view in views if view.final_status is not None]
 
 
-def _tables(lines: Sequence[_Line], total: Summary) -> Iterator[PageTable]:
-    troubles = Counter((one.told.word, one.told.reason) for one in lines if one.told.word != "created")
-    if troubles:
-        shown = sorted(troubles.items(), key=lambda item: (_PLACES[item[0][0]], -item[1]))[:_MOST_TROUBLES]
-        rest = len(troubles) - len(shown)
-        more = f" (and for {count(rest, 'reason', 'reasons')} more)" if rest else ""
-        yield PageTable(
-            f"What was not created, and why{more}",
-            (Column("outcome", "mark"), Column("jobs", "number"), Column("why", "message")),
-            [Row((Mark(word, _TONES[word]), many, reason)) for (word, reason), many in shown],
+def _list_charts(views: Sequence[EntryView], groups: Sequence[Group]) -> Iterator[BarChart | Timeline]:
+    sends = [(view.sent_at, _INDEXES[view.outcome]) for view in views if view.sent_at is not None]
+    note = time_buckets.note_hidden(len(views) - len(sends), "not sent")
+    charts = (
+        time_buckets.chart_events("Submissions over time", sends, groups, note),
+        job_status.build_chart(_list_final(views)),
+    )
+    yield from (chart for chart in charts if chart is not None)
+
+
+def _list_tables(views: Sequence[EntryView], total: Summary) -> Iterator[PageTable]:
+    reasons = Counter((view.outcome, view.reason) for view in views if not view.created)
+    if reasons:
+        shown = sorted(reasons.items(), key=lambda item: (_INDEXES[item[0][0]], -item[1]))[:_MAX_REASONS]
+        of_all = f" ({len(shown)} of {format_number(len(reasons))})" if len(shown) < len(reasons) else ""
+        yield build_table(
+            f"Jobs not created, in doubt or skipped, by reason{of_all}",
+            {
+                Column("outcome", "badge"): [_outcome_badge(outcome) for (outcome, _), _ in shown],
+                Column("jobs", "number"): [count for _, count in shown],
+                Column("reason", "message"): [reason for (_, reason), _ in shown],
+            },
         )
     if len(total.projects) > 1:
-        priced = total.estimate is not None
-        yield PageTable(
+        yield build_table(
             "Projects",
-            (
-                Column("project", "id"),
-                Column("created", "number"),
-                Column("cost", "number"),
-                *((Column("estimate", "number"),) if priced else ()),
-            ),
-            [
-                Row((one.project_id, one.created, one.cost, *((one.estimate,) if priced else ())))
-                for one in total.projects
-            ],
+            {
+                Column("project", "id"): [project.project_id for project in total.projects],
+                Column("created", "number"): [project.created for project in total.projects],
+                Column("cost", "number"): [project.cost for project in total.projects],
+                Column("estimate", "number"): [project.estimate for project in total.projects],
+            },
         )
 
 
-def _notes(made: Sequence[RunSummary], lines: Sequence[_Line]) -> Iterator[str]:
-    seen = _seen(lines)
-    if seen:
-        yield f"What became of them at the API, as far as it was asked: {job_status.summary(seen)}."
-    invalid = sum(one.invalid_jobs for one in made)
-    if invalid:
-        yield f"{count(invalid, 'created job has', 'created jobs have')} validation errors: the results file has them."
-
-
-def _jobs(lines: Sequence[_Line], total: Summary, *, several: bool) -> PageTable:
-    """All jobs. What no job has gets no column."""
-    columns: dict[Column, list[Value]] = {
-        Column("job", "name"): [one.entry.job.name for one in lines],
-        **({Column("manifest", "text"): [one.manifest for one in lines]} if several else {}),
-        Column("outcome", "choice"): [Mark(one.told.word, _TONES[one.told.word], one.told.remarks) for one in lines],
-        Column("job id", "id"): [one.told.job.job_id if one.told.job else None for one in lines],
-        Column("status", "mark"): [_status(one.told) for one in lines],
-        Column("cost", "number"): [one.told.job.cost if one.told.job else None for one in lines],
-        Column("estimate", "number"): [one.told.estimate for one in lines],
-        Column("sent (UTC)", "time"): [one.told.sent_at for one in lines],
-        Column("took", "length"): [_took(one.told) for one in lines],
-        Column("message", "message"): [one.told.reason + one.told.more for one in lines],
-        Column("labels", "labels"): [one.entry.job.labels for one in lines],
-        Column("workflow", "id"): [one.entry.job.workflow_id for one in lines],
-        Column("project", "id"): [one.entry.job.project_id for one in lines],
+def _build_jobs_table(views: Sequence[EntryView], groups: tuple[Group, ...], manifests: Sequence[str]) -> PageTable:
+    jobs = [view.entry.job for view in views]
+    final = [view.final_status for view in views]
+    columns: dict[Column, Sequence[Value]] = {
+        Column("job", "name"): [job.name for job in jobs],
+        **({Column("manifest", "text"): manifests} if manifests else {}),
+        Column("outcome", "group"): [_outcome_badge(view.outcome, view.remarks) for view in views],
+        Column("job id", "id"): [view.job_id for view in views],
+        Column("status", "badge"): [job_status.status_badge(status) if status else None for status in final],
+        Column("cost", "number"): [view.cost for view in views],
+        Column("estimate", "number"): [view.estimate for view in views],
+        Column("sent (UTC)", "time"): [view.sent_at for view in views],
+        Column("duration", "duration"): [job_status.job_duration(status) if status else None for status in final],
+        Column("message", "message"): [_describe_message(view) for view in views],
+        Column("labels", "labels"): [job.labels for job in jobs],
+        Column("workflow", "id"): [job.workflow_id for job in jobs],
+        Column("project", "id"): [job.project_id for job in jobs],
     }
-    choices = tuple(Choice(word, _TONES[word], many) for word, many in _counts(total).items())
-    return table("Jobs", columns, [_PLACES[one.told.word] for one in lines], "outcome", choices)
+    return build_table("Jobs", columns, groups, [_INDEXES[view.outcome] for view in views], "outcome")
 
 
-def _status(told: _Told) -> Mark | None:
-    return job_status.mark(told.job) if told.job is not None and told.job.seen_at is not None else None
+def _outcome_badge(outcome: OutcomeName, remarks: tuple[str, ...] = ()) -> Badge:
+    return Badge(describe_outcome(outcome), _TONES[outcome], remarks)
 
 
-def _took(told: _Told) -> Length | None:
-    return job_status.took(told.job) if told.job is not None and told.job.seen_at is not None else None
+def _describe_message(view: EntryView) -> str:
+    """Why a job was not created or is in doubt, with what support would ask for."""
+    parts = [view.reason]
+    if view.error and view.error.request_id:
+        parts.append(f"request id {view.error.request_id}")
+    if view.error and view.candidates:
+        parts.append(f"candidates {', '.join(view.candidates)}")
+    return " · ".join(parts)
 
 
-def _about(made: RunSummary) -> About:
-    run = made.run
-    return About(
+def _build_details(run_summary: RunSummary) -> Details:
+    run = run_summary.run
+    return Details(
         run.manifest_name,
-        run_totals([made]),
-        (
-            ("state", Mark(run.state, _STATES[run.state])),
-            ("run", run.id),
-            ("for", periods.describe_run_key(run.key)),
-            ("manifest", run.manifest_path),
-            ("sha256", run.manifest_sha256),
-            ("git commit", run.git_commit),
-            ("API", run.base_url),
-            ("started", run.started_at),
-            ("finished", run.finished_at),
-            ("took", length((micros(run.finished_at) - micros(run.started_at)) / SECOND)),
-            ("settings", _settings(run.settings)),
-        ),
+        run_totals([run_summary]),
+        {
+            "state": _state_badge(run),
+            "run": run.id,
+            "run key": periods.describe_run_key(run.key),
+            "manifest": run.manifest_path,
+            "manifest SHA-256": run.manifest_sha256,
+            "git commit": run.git_commit,
+            "API": run.base_url,
+            "started": run.started_at,
+            "finished": run.finished_at,
+            "duration": format_duration(seconds_between(run.started_at, run.finished_at)),
+            "settings": _describe_settings(run.settings),
+        },
     )
 
 
-def _settings(settings: Mapping[str, Any]) -> str | None:
-    applied = {name: value for name, value in settings.items() if value not in (None, [], ())}
-    told = (f"{name} {one if isinstance(one, str) else json.dumps(one, default=str)}" for name, one in applied.items())
-    return ", ".join(told) or None
+def _state_badge(run: Run) -> Badge:
+    return Badge(run.state, _STATE_TONES[run.state])
+
+
+def _describe_settings(settings: Mapping[str, Any]) -> str | None:
+    given = {name: value for name, value in settings.items() if value not in (None, [], ())}
+    described = (
+        f"{name} {value if isinstance(value, str) else json.dumps(value, default=str)}" for name, value in given.items()
+    )
+    return ", ".join(described) or None

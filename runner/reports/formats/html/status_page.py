@@ -1,102 +1,109 @@
-"""The page of what became of jobs at the API: a look at the jobs of one run or several."""
+"""The page of the jobs of one run or several at the API."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from runner.core.models import OutcomeName, describe_outcome
+from runner.core.models import OutcomeName
 from runner.core.version import VERSION
 from runner.reports.formats.html import job_status
-from runner.reports.formats.html.formatting import SECOND, count, length, micros, number, period
-from runner.reports.formats.html.model import About, Column, Figure, Page, PageTable, Value, table
+from runner.reports.formats.html.formatting import (
+    format_count,
+    format_duration,
+    format_number,
+    format_period,
+    seconds_between,
+)
+from runner.reports.formats.html.model import Column, Details, Group, Page, PageTable, Total, Value, build_table
 from runner.reports.style import Style
-from runner.reports.views.status import StatusReport, trouble
-from runner.runs.job_status import JobStatus, summarize_statuses
+from runner.reports.views.status import StatusReport, describe_errors, describe_without_job, list_jobs, total_cost
+from runner.runs.job_status import JobStatus, StatusKind, summarize_statuses
 
-_ALWAYS = ("failed", "completed")  # what is told even if there is none
+_ALWAYS_SHOWN: tuple[StatusKind, ...] = ("failed", "completed")  # even if there are none
 
 
-def page(made: Sequence[StatusReport], style: Style) -> Page:
-    """Make the page."""
-    jobs = [one for standing in made for one in standing.jobs]
-    chart = job_status.chart(jobs)
+def build_status_page(reports: Sequence[StatusReport], style: Style) -> Page:
+    """Build the page."""
+    rows = list(list_jobs(reports))
+    jobs = [job for _, job in rows]
+    manifests = [name for name, _ in rows] if style.several_manifests or len(reports) > 1 else []
+    groups = job_status.count_groups(jobs)
+    chart = job_status.build_chart(jobs)
     return Page(
-        "What became of the jobs",
-        made[0].manifest if len(made) == 1 else count(len(made), "run", "runs"),
-        (),
-        _verdict(jobs),
-        tuple(_figures(made, jobs)),
-        tuple(_about(one) for one in made),
-        _jobs(made, jobs, several=style.several_manifests or len(made) > 1),
-        () if chart is None else (chart,),
-        notes=tuple(_notes(made)),
-        made_by=f"pixxel-runner {VERSION}",
+        kind="Job status",
+        title=reports[0].manifest if len(reports) == 1 else format_count(len(reports), "run", "runs"),
+        headline=_write_headline(jobs),
+        totals=tuple(_list_totals(reports, jobs, groups)),
+        notes=tuple(_list_notes(reports)),
+        charts=() if chart is None else (chart,),
+        details=tuple(map(_build_details, reports)),
+        jobs=_build_jobs_table(jobs, groups, manifests),
+        generator=f"pixxel-runner {VERSION}",
     )
 
 
-def _verdict(jobs: Sequence[JobStatus]) -> str:
+def _write_headline(jobs: Sequence[JobStatus]) -> str:
     if not jobs:
         return "There are no jobs at the API."
-    completed = sum(one.current_kind == "completed" for one in jobs)
-    if completed == len(jobs):
-        return "The job has completed." if len(jobs) == 1 else f"All {number(len(jobs))} jobs have completed."
-    rest = [one for one in jobs if one.current_kind != "completed"]
-    return f"{number(completed)} of {count(len(jobs), 'job', 'jobs')} completed, {job_status.summary(rest)}."
+    others = [job for job in jobs if job.current_kind != "completed"]
+    if not others:
+        return "The job has completed." if len(jobs) == 1 else f"All {format_number(len(jobs))} jobs have completed."
+    completed = format_number(len(jobs) - len(others))
+    return f"{completed} of {format_count(len(jobs), 'job', 'jobs')} completed, {job_status.describe_groups(others)}."
 
 
-def _figures(made: Sequence[StatusReport], jobs: Sequence[JobStatus]) -> Iterator[Figure]:
-    for choice in job_status.choices(jobs):
-        if choice.count or choice.word in _ALWAYS:
-            yield Figure(choice.word, number(choice.count), "", choice.tone)
-    yield Figure("cost", number(sum(max(0, one.cost or 0) for one in jobs)))
-    began = [one.created_at for one in jobs if one.created_at]
-    ended = [one.finished_at for one in jobs if one.finished_at]
-    if began and ended and max(ended) >= min(began):
-        seconds = (micros(max(ended)) - micros(min(began))) / SECOND
-        yield Figure("first to last", length(seconds), period(min(began), max(ended)))
-    without = sum(many for one in made for many in one.without_job.values())
-    if without:
-        yield Figure("without a job", number(without), "nothing to follow", "off")
+def _list_totals(
+    reports: Sequence[StatusReport], jobs: Sequence[JobStatus], groups: Sequence[Group]
+) -> Iterator[Total]:
+    for group in groups:
+        if group.count or group.label in _ALWAYS_SHOWN:
+            yield Total(group.label, format_number(group.count), tone=group.tone)
+    yield Total("cost", format_number(total_cost(jobs)))
+    created = [job.created_at for job in jobs if job.created_at]
+    finished = [job.finished_at for job in jobs if job.finished_at]
+    if created and finished and max(finished) >= min(created):
+        start, end = min(created), max(finished)
+        yield Total("duration", format_duration(seconds_between(start, end)), format_period(start, end))
+    without_job = sum(count for report in reports for count in report.without_job.values())
+    if without_job:
+        yield Total("not tracked", format_number(without_job), "no known job", "off")
 
 
-def _notes(made: Sequence[StatusReport]) -> Iterator[str]:
-    others: Counter[OutcomeName] = Counter()
-    for one in made:
-        others.update(one.without_job)
-    if others:
-        words = ", ".join(f"{number(many)} {describe_outcome(word)}" for word, many in others.items())
-        yield f"Without a job to follow: {words}. The report of the run has them."
+def _list_notes(reports: Sequence[StatusReport]) -> Iterator[str]:
+    without_job: Counter[OutcomeName] = Counter()
+    for report in reports:
+        without_job.update(report.without_job)
+    if without_job:
+        yield describe_without_job(without_job)
 
 
-def _jobs(made: Sequence[StatusReport], jobs: Sequence[JobStatus], *, several: bool) -> PageTable:
-    manifests = [one.manifest for one in made for _ in one.jobs]
+def _build_jobs_table(jobs: Sequence[JobStatus], groups: tuple[Group, ...], manifests: Sequence[str]) -> PageTable:
     columns: dict[Column, Sequence[Value]] = {
-        Column("job", "name"): [one.name for one in jobs],
-        **({Column("manifest", "text"): manifests} if several else {}),
-        Column("status", "choice"): [job_status.mark(one) for one in jobs],
-        Column("progress", "text"): [one.progress for one in jobs],
-        Column("job id", "id"): [one.job_id for one in jobs],
-        Column("cost", "number"): [one.cost for one in jobs],
-        Column("took", "length"): [job_status.took(one) for one in jobs],
-        Column("created (UTC)", "time"): [one.created_at for one in jobs],
-        Column("finished (UTC)", "time"): [one.finished_at for one in jobs],
-        Column("message", "message"): [trouble(one) for one in jobs],
-        Column("workflow", "id"): [one.workflow_id for one in jobs],
-        Column("project", "id"): [one.project_id for one in jobs],
+        Column("job", "name"): [job.name for job in jobs],
+        **({Column("manifest", "text"): manifests} if manifests else {}),
+        Column("status", "group"): list(map(job_status.status_badge, jobs)),
+        Column("progress", "text"): [job.progress for job in jobs],
+        Column("job id", "id"): [job.job_id for job in jobs],
+        Column("cost", "number"): [job.cost for job in jobs],
+        Column("duration", "duration"): list(map(job_status.job_duration, jobs)),
+        Column("created (UTC)", "time"): [job.created_at for job in jobs],
+        Column("finished (UTC)", "time"): [job.finished_at for job in jobs],
+        Column("message", "message"): list(map(describe_errors, jobs)),
+        Column("workflow", "id"): [job.workflow_id for job in jobs],
+        Column("project", "id"): [job.project_id for job in jobs],
     }
-    return table("Jobs", columns, [job_status.place(one) for one in jobs], "status", job_status.choices(jobs))
+    return build_table("Jobs", columns, groups, list(map(job_status.group_index, jobs)), "status")
 
 
-def _about(standing: StatusReport) -> About:
-    seen = [one.seen_at for one in standing.jobs if one.seen_at]
-    return About(
-        standing.manifest,
-        summarize_statuses(standing.jobs),
-        (
-            ("run", standing.run_id),
-            ("manifest", standing.manifest_path or None),
-            ("API", standing.api),
-            ("last seen", max(seen, default=None)),
-        ),
+def _build_details(report: StatusReport) -> Details:
+    return Details(
+        report.manifest,
+        summarize_statuses(report.jobs),
+        {
+            "run": report.run_id,
+            "manifest": report.manifest_path or None,
+            "API": report.api,
+            "last seen": max((job.seen_at for job in report.jobs if job.seen_at), default=None),
+        },
     )

@@ -19,9 +19,8 @@ from runner.core.models import Entry, Skipped
 from runner.reports.formats import github
 from runner.reports.formats.github import Annotation
 from runner.reports.style import Style
+from runner.reports.views.run import IN_DOUBT_ADVICE
 from runner.runs.summary import RunSummary, summarize
-
-ADVICE = "It may or may not exist, and is not sent again: pixxel-runner resolve looks it up, and so does the next run"
 
 _COMMAND = re.compile(r"::(error|warning|notice) ((?:[a-z]+=[^:,]*)(?:,[a-z]+=[^:,]*)*)::(.+)")
 
@@ -64,21 +63,21 @@ def test_a_record() -> None:
     )
     assert runs(summarize(made)) == [
         (
-            f"::error file=jobs/nightly.yaml,line=7,title=e%3A in doubt::timeout: no answer came. {ADVICE}. "
-            "It may be: j-8, j-9"
+            f"::error file=jobs/nightly.yaml,line=7,title=e%3A in doubt::timeout: no answer came. {IN_DOUBT_ADVICE}. "
+            "Candidates: j-8, j-9"
         ),
         (
             "::error file=jobs/nightly.yaml,line=6,title=b%2Cc%3Ad%25%3A not created::rejected: 100%25 no\\nsuch "
             "(request id q-1)"
         ),
         (
-            "::warning file=jobs/nightly.yaml,line=10,title=h and 1 job more%3A not sent::stopped: not found, "
+            "::warning file=jobs/nightly.yaml,line=10,title=h and 1 more job%3A not sent::stopped: not found, "
             "10 times in a row"
         ),
         "::warning file=jobs/nightly.yaml,line=12,title=j%3A not sent::interrupted: by a signal",
         (
-            "::warning file=jobs/nightly.yaml,line=5,title=a%3A 2 validation errors::created as j-1 all the same. "
-            'The first: {"m": "cloudy"}'
+            "::warning file=jobs/nightly.yaml,line=5,title=a%3A 2 validation errors::created as j-1 with validation "
+            'errors; first: {"m": "cloudy"}'
         ),
         "::notice title=nightly%3A stopped::8 jobs: 1 created, 1 not created, 1 in doubt, 5 skipped · cost 0",
     ]
@@ -121,11 +120,11 @@ def test_a_plan() -> None:
     )
     assert lines(github.render_plans([made], Style())) == [
         "::error file=nightly.yaml,line=4,title=a%3A cannot be submitted::HTTP 404 Not Found",
-        "::error file=nightly.yaml,title=nightly%3A above max_cost::the estimate 0, after 2 spent, is above max_cost 1",
-        f"::warning file=nightly.yaml,line=5,title=b%3A in doubt::no answer in time. {ADVICE}",
+        "::error file=nightly.yaml,title=nightly%3A exceeds max_cost::estimated cost 0 plus 2 spent exceeds max_cost 1",
+        f"::warning file=nightly.yaml,line=5,title=b%3A in doubt::no answer in time. {IN_DOUBT_ADVICE}",
         (
-            "::warning file=nightly.yaml,title=nightly%3A cost not known::the cost of 2 workflows is not known, "
-            "the first: w-1: HTTP 500"
+            "::warning file=nightly.yaml,title=nightly%3A unknown cost::2 workflows have no known cost; "
+            "first: w-1: HTTP 500"
         ),
         (
             "::notice title=nightly%3A plan::3 jobs: 1 to submit, 1 to look up, 1 with nothing to do · estimate 0 "
@@ -146,16 +145,13 @@ def test_jobs_at_the_api() -> None:
     )
     assert lines(github.render_statuses([made], Style())) == [
         "::error file=nightly.yaml,line=6,title=b%3A failed::job j-b: Analyse: no imagery",
-        "::error file=nightly.yaml,title=d%3A not known::job j-d: HTTP 404 Not Found",
-        (
-            "::error file=nightly.yaml,title=e%3A odd::job j-e: it has ended, with a status that this program does not "
-            "know"
-        ),
-        "::error file=nightly.yaml,title=nightly%3A 2 jobs not created::run run-2: pixxel-runner show says why",
-        f"::error file=nightly.yaml,title=nightly%3A 1 job in doubt::run run-2: {ADVICE}",
+        "::error file=nightly.yaml,title=d%3A status unknown::job j-d: HTTP 404 Not Found",
+        ("::error file=nightly.yaml,title=e%3A odd::job j-e: it ended with an unrecognized status"),
+        "::error file=nightly.yaml,title=nightly%3A 2 jobs not created::run run-2: pixxel-runner show has the reasons",
+        f"::error file=nightly.yaml,title=nightly%3A 1 job in doubt::run run-2: {IN_DOUBT_ADVICE}",
         (
             "::notice title=nightly%3A status::5 jobs: 1 completed, 1 failed, 1 running, 1 status unknown, 1 odd · "
-            "cost 0; without a job to follow: 2 not created, 1 in doubt, 3 skipped (pixxel-runner show has them)"
+            "cost 0; not tracked: 2 not created, 1 in doubt, 3 skipped (see pixxel-runner show)"
         ),
     ]
 
@@ -183,7 +179,7 @@ def test_what_github_would_not_show_is_said_in_the_last_one(count: int, shown: i
         assert last == (
             "error",
             {"title": f"{count - 9} more errors"},
-            f"GitHub shows 10 of a kind for a step. The other reports and the results file have all {count}",
+            f"GitHub shows at most 10 per step; other reports list all {count}",
         )
 
 
@@ -264,40 +260,38 @@ def table(rows: int) -> str:
 
 def test_a_summary_that_fits_is_left_alone() -> None:
     assert github.truncate_summary(table(3)) == table(3)
-    whole = "x" * (github.SUMMARY_LIMIT - 1)
+    whole = "x" * (github.MAX_SUMMARY - 1)
     assert github.truncate_summary(whole) == whole
-    assert github.truncate_summary(whole + "x").startswith(
-        "1 line is left out"
-    )  # with its end it would be a byte too long
+    assert github.truncate_summary(whole + "x").startswith("1 line omitted")  # with its end it would be a byte too long
 
 
 def test_a_summary_that_is_too_long_loses_rows_and_not_the_totals() -> None:
     text = github.truncate_summary(table(150_000))
-    assert github.SUMMARY_LIMIT - 20 < len(text.encode()) + 1 <= github.SUMMARY_LIMIT
+    assert github.MAX_SUMMARY - 20 < len(text.encode()) + 1 <= github.MAX_SUMMARY
     head, notes, rest = text.rsplit("\n\n", 2)
     kept = head.split("\n")
     assert kept == ["| job | of |", "| --- | --- |", *[ROW] * (len(kept) - 2)]
     assert notes == NOTES
     assert rest == (
-        f"{150_000 + 2 - len(kept)} lines are left out, as GitHub takes 1 MiB of a step: see the report itself"
+        f"{150_000 + 2 - len(kept)} lines omitted, as GitHub shows at most 1 MiB per step; see the full report"
     )
 
 
 def test_what_the_step_has_written_already_counts() -> None:
-    taken = github.SUMMARY_LIMIT - 1000
+    taken = github.MAX_SUMMARY - 1000
     assert github.truncate_summary(table(3), taken) == table(3)
     cut = github.truncate_summary("\n".join(["x" * 49] * 30), taken)
     assert 950 < len(cut) + 1 <= 1000
-    assert re.fullmatch(r"(x{49}\n)+\n1\d lines are left out, .+", cut)
+    assert re.fullmatch(r"(x{49}\n)+\n1\d lines omitted, .+", cut)
 
 
 def test_one_line_that_is_too_long_is_left_out() -> None:
-    assert github.truncate_summary("x" * 2**21).startswith("1 line is left out")
+    assert github.truncate_summary("x" * 2**21).startswith("1 line omitted")
 
 
 @given(st.text(max_size=400), st.integers(0, 300))
 def test_no_summary_is_above_the_limit(text: str, room: int) -> None:
-    cut = github.truncate_summary(text, github.SUMMARY_LIMIT - 200 - room)
+    cut = github.truncate_summary(text, github.MAX_SUMMARY - 200 - room)
     assert len(cut.encode()) + 1 <= 200 + room
     if cut != text:
-        assert "left out, as GitHub takes" in cut.split("\n")[-1]
+        assert "omitted, as GitHub shows" in cut.split("\n")[-1]

@@ -21,6 +21,7 @@ from support.report_data import job_status, status_report, status_reports, summa
 from runner.core.models import Created, Entry, InDoubt, NotCreated, Skipped
 from runner.reports.formats import junit
 from runner.reports.style import Style
+from runner.reports.views.run import IN_DOUBT_ADVICE
 from runner.runs.summary import RunSummary, summarize
 
 _SCHEMA = Path(__file__).parents[3] / "cases" / "junit" / "junit-10.xsd"
@@ -123,7 +124,7 @@ def test_a_record() -> None:
         "project: p-1\n"
         "run: run-2\n"
         "sent: 2026-10-20T01:00:03.120Z\n"
-        "it may or may not exist: pixxel-runner resolve looks it up, and so does the next run\n"
+        f"{IN_DOUBT_ADVICE}\n"
         "candidates: j-8, j-9</error></testcase>\n"
         '    <testcase name="d" classname="nightly" time="0.000"><skipped message="disabled: enabled: false"/>'
         "</testcase>\n"
@@ -242,11 +243,11 @@ def test_jobs_at_the_api() -> None:
         ("c", ("failure", "cancelled")),
         ("d", ("skipped", "running, 45 %")),
         ("e", ("error", "HTTP 404 Not Found")),
-        ("f", ("error", "odd: a status that this program does not know")),
+        ("f", ("error", "unrecognized status: odd")),
         ("g", ("skipped", "odd")),
-        ("without a job to follow: not created", ("failure", "2 jobs not created: pixxel-runner show has them")),
-        ("without a job to follow: in doubt", ("error", "1 job in doubt: pixxel-runner show has them")),
-        ("without a job to follow: skipped", ("skipped", "3 jobs skipped: pixxel-runner show has them")),
+        ("jobs not created", ("failure", "2 jobs not created; see pixxel-runner show")),
+        ("jobs in doubt", ("error", "1 job in doubt; see pixxel-runner show")),
+        ("jobs skipped", ("skipped", "3 jobs skipped; see pixxel-runner show")),
     ]
     assert suite[2][0].text.startswith("nightly.yaml:6: failed\nAnalyse: no imagery\njob: j-b\n")
 

@@ -10,7 +10,7 @@ from support.records import created, entry, in_doubt, not_created, record, recor
 
 from runner.core.models import RunRecord, Skipped
 from runner.reports import RUN_FORMATS, Style
-from runner.reports.formats.markdown import escaped
+from runner.reports.formats.markdown import escape_markdown
 from runner.runs.summary import summarize
 
 _CELL_END = re.compile(r"(?<!\\)(?:\\\\)*\|")
@@ -36,7 +36,7 @@ def test_a_table() -> None:
         "| e | w-e | p-1 | skipped | disabled: enabled: false |  |  |\n"
         "\n"
         "4 jobs: 1 created, 1 not created, 1 in doubt, 1 skipped · cost 12\n"
-        "1 created job has validation errors: see the results file"
+        "1 created job has validation errors; see the results file"
     )
 
 
@@ -65,7 +65,7 @@ def test_of_very_many_jobs_those_are_listed_that_were_not_created() -> None:
     ],
 )
 def test_text_is_shown_as_it_is(text: str, source: str) -> None:
-    assert escaped(text) == source
+    assert escape_markdown(text) == source
 
 
 @given(records)
@@ -78,4 +78,4 @@ def test_each_job_is_a_line_of_as_many_cells(made: RunRecord) -> None:
 
 @given(texts)
 def test_no_html_is_left(text: str) -> None:
-    assert not set("<>") & set(escaped(text))
+    assert not set("<>") & set(escape_markdown(text))

@@ -58,7 +58,7 @@ def test_a_table() -> None:
         "field-f  w-field-f  p-1      skipped                       disabled: enabled: false in the manifest\n"
         "\n"
         "6 jobs: 3 created (1 by an earlier run), 1 not created, 1 in doubt, 1 skipped · cost 120\n"
-        "1 created job has validation errors: see the results file"
+        "1 created job has validation errors; see the results file"
     )
 
 
@@ -74,8 +74,8 @@ def test_a_table_on_an_ordinary_terminal_cuts_the_widest_columns() -> None:
         "field-f  w-field-f  skipped           disabled: enabled: false in the man…\n"
         "\n"
         "6 jobs: 3 created (1 by an earlier run), 1 not created, 1 in doubt, 1 skipped · cost 120\n"
-        "1 created job has validation errors: see the results file\n"
-        "not shown on a terminal this narrow: project, sent (UTC)"
+        "1 created job has validation errors; see the results file\n"
+        "columns that do not fit the terminal: project, sent (UTC)"
     )
 
 
@@ -95,7 +95,7 @@ def test_a_table_on_a_narrow_terminal_leaves_columns_out_and_says_so() -> None:
         "field-f  skipped      disabled: enabled…\n"
         "\n"
         "3 jobs: 0 created, 1 not created, 1 in doubt, 1 skipped · cost 0\n"
-        "not shown on a terminal this narrow: workflow, project, cost, sent (UTC)"
+        "columns that do not fit the terminal: workflow, project, cost, sent (UTC)"
     )
 
 
@@ -129,7 +129,7 @@ def test_an_id_is_never_read_as_a_number(job_id: str) -> None:
     ("outcome", "words"),
     [
         (replace(created("j"), recovered=True), "created, recovered"),
-        (replace(created("j"), recovered=True, assigned=False), "created, recovered, not certain which"),
+        (replace(created("j"), recovered=True, assigned=False), "created, recovered, job id uncertain"),
         (created("j", val_errors=[{"field": "aoi"}]), "created, 1 validation error"),
         (created("j", val_errors=[]), "created"),
         (created("j", val_errors="odd"), "created"),
@@ -164,7 +164,7 @@ def test_of_more_only_those_are_listed_that_were_not_created() -> None:
     made = many(1000, entry("bad", not_created()))
     [line] = body(made)
     assert line.startswith("bad ")
-    assert table(made).endswith("\ncreated jobs are not listed, as there are very many: --all lists every job")
+    assert table(made).endswith("\ncreated jobs are not listed; use --all to list every job")
 
 
 def test_of_more_all_are_listed_where_that_is_asked_for() -> None:
@@ -182,7 +182,7 @@ def test_of_more_that_were_not_created_all_are_listed() -> None:
 def test_of_more_that_were_all_created_there_are_the_totals() -> None:
     assert table(many(1001)) == (
         "1001 jobs: 1001 created, 0 not created, 0 in doubt, 0 skipped · cost 0\n"
-        "created jobs are not listed, as there are very many: --all lists every job"
+        "created jobs are not listed; use --all to list every job"
     )
 
 

@@ -59,21 +59,21 @@ EVERY_KIND = (
 
 def test_a_table_has_words_for_every_kind_of_job() -> None:
     assert shown(forecast(*EVERY_KIND, spent=30, limit=100, has_estimates=True)).split("\n") == [
-        "job  workflow  project  would    because                                                      estimate",
+        "job  workflow  project  action   reason                                                       estimate",
         "---  --------  -------  -------  -----------------------------------------------------------  --------",
         "a    w-1       p-1      submit   new                                                                12",
         "b    w-1       p-1      submit   not created before: HTTP 404 Not Found: no such workflow           12",
-        "c    w-1       p-1      submit   one more of its pair: bought 1 time so far                         12",
+        "c    w-1       p-1      submit   one more of this pair: bought 1 time so far                        12",
         "d    w-1       p-1      nothing  created as job-1 by 20261020T010000Z-aaaaaa",
         "e    w-1       p-1      look up  in doubt: no answer in time",
         "f    w-1       p-1      look up  in doubt: it is being sent, or its run was killed meanwhile",
         "g    w-1       p-1      nothing  disabled: enabled: false in the manifest",
         "h    w-1       p-1      nothing  not selected: its name matches no --only",
-        "d    w-1       p-1      submit   one more: asked for with --again                                   12",
+        "d    w-1       p-1      submit   once more: asked for with --again                                  12",
         "",
         "9 jobs: 4 to submit, 2 to look up, 3 with nothing to do · estimate 48",
         "for the day 2026-10-20",
-        "max_cost 100: 30 used, 78 after this",
+        "max_cost 100: 30 spent, 78 after this run",
     ]
 
 
@@ -84,7 +84,7 @@ def test_every_reason_has_its_words() -> None:
 
 def test_columns_without_anything_in_them_are_left_out() -> None:
     titles = shown(forecast(PlannedJob(job("a"), "submit", "new"))).split("\n")[0].split()
-    assert titles == ["job", "workflow", "project", "would", "because"]
+    assert titles == ["job", "workflow", "project", "action", "reason"]
     made = forecast(PlannedJob(job("a"), "submit", "new", estimate=0, problem="HTTP 404 Not Found"))
     assert shown(made).split("\n")[0].split()[-2:] == ["estimate", "problem"]
 
@@ -114,8 +114,8 @@ def test_unknown_costs_are_counted_and_explained_as_far_as_anybody_reads() -> No
     assert "24 jobs: 24 to submit, 0 to look up, 0 with nothing to do · estimate 7 and 23 of unknown cost" in lines
     told = [line for line in lines if "not known" in line]
     assert told[0] == "cost of workflow w-0 not known: HTTP 500 Internal Server Error"
-    assert len(told) == 20
-    assert "and of 3 workflows more: --format json lists them" in lines
+    assert len(told) == 21
+    assert "cost of 3 more workflows not known; use --format json to list them" in lines
     assert json.loads(shown(made, "json"))["unpriced"] == unpriced
 
 
@@ -128,7 +128,7 @@ def test_of_very_many_jobs_those_are_listed_that_something_would_be_done_with() 
     )
     lines = shown(made).split("\n")
     assert [line.split()[0] for line in lines[2:5]] == ["new", "doubt", "odd"]
-    assert lines[-1] == "jobs with nothing to do are not listed, as there are very many: --all lists every job"
+    assert lines[-1] == "jobs with nothing to do are not listed; use --all to list every job"
     assert len(shown(made, list_all=True).split("\n")) == 2 + 1003 + 3
     assert len(shown(forecast(*made.jobs[:1000])).split("\n")) == 2 + 1000 + 3
 
@@ -136,14 +136,14 @@ def test_of_very_many_jobs_those_are_listed_that_something_would_be_done_with() 
 def test_no_jobs_at_all() -> None:
     for name in ("table", "markdown"):
         assert shown(forecast(), name).split("\n")[0] == "0 jobs: 0 to submit, 0 to look up, 0 with nothing to do"
-    assert shown(forecast(), "csv") == ",".join(FIELDS)
+    assert shown(forecast(), "csv") == ",".join(("manifest", *FIELDS))
 
 
 def test_a_narrow_terminal_keeps_the_job_and_what_would_be_done() -> None:
     lines = shown(forecast(*EVERY_KIND, has_estimates=True), width=30).split("\n")
-    assert lines[0].split()[:2] == ["job", "would"]
+    assert lines[0].split()[:2] == ["job", "action"]
     assert max(map(len, lines[:11])) <= 30
-    assert lines[-1].startswith("not shown on a terminal this narrow: workflow, project")
+    assert lines[-1].startswith("columns that do not fit the terminal: workflow, project")
 
 
 def test_colours_say_what_would_be_done() -> None:
@@ -162,7 +162,7 @@ def test_markdown() -> None:
         PlannedJob(job("a|b", "w_1"), "submit", "new", estimate=3, problem="<b>gone</b>"), has_estimates=True
     )
     assert shown(made, "markdown") == (
-        "| job | workflow | project | would | because | estimate | problem |\n"
+        "| job | workflow | project | action | reason | estimate | problem |\n"
         "| --- | --- | --- | --- | --- | ---: | --- |\n"
         "| a\\|b | w\\_1 | p-1 | submit | new | 3 | &lt;b&gt;gone&lt;/b&gt; |\n"
         "\n"
@@ -282,7 +282,7 @@ def test_csv_reads_back_and_has_no_formula_in_it(made: Preview) -> None:
     read = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
     assert text.count("\n") == len(made.jobs)
     for row, one in zip(read, made.jobs, strict=True):
-        assert tuple(row) == FIELDS
+        assert tuple(row) == ("manifest", *FIELDS)
         assert None not in row.values()
         assert (row["action"], row["reason"]) == (one.action, one.reason)
         assert row["estimate"] == ("" if one.estimate is None else str(one.estimate))

@@ -65,7 +65,7 @@ def test_a_table() -> None:
         "名前  j-名前  w-名前    p-1      unknown                                                HTTP 404 Not Found\n"
         "\n"
         "4 jobs: 1 completed, 1 failed, 1 running, 1 status unknown · cost 15\n"
-        "without a job to follow: 1 not created, 2 skipped (pixxel-runner show has them)"
+        "not tracked: 1 not created, 2 skipped (see pixxel-runner show)"
     )
 
 
@@ -83,7 +83,7 @@ def test_a_table_on_an_ordinary_terminal() -> None:
         "名前  j-名前  unknown                    HTTP 404 Not Found\n"
         "\n"
         "4 jobs: 1 completed, 1 failed, 1 running, 1 status unknown · cost 15\n"
-        "not shown on a terminal this narrow: workflow, project, time taken, finished (UTC)"
+        "columns that do not fit the terminal: workflow, project, time taken, finished (UTC)"
     )
 
 
@@ -193,9 +193,7 @@ def test_a_thousand_jobs_are_all_listed() -> None:
 def test_of_more_only_those_are_listed_that_are_not_completed() -> None:
     made = many(1000, *FOUR[1:])
     assert [line.split()[0] for line in body(made)] == ["b", "c", "名前"]
-    assert text("table", made).endswith(
-        "\ncompleted jobs are not listed, as there are very many: --all lists every job"
-    )
+    assert text("table", made).endswith("\ncompleted jobs are not listed; use --all to list every job")
     assert len(body(made, every=True)) == 1003
     assert "--all" not in text("table", made, every=True)
 

@@ -34,10 +34,10 @@ from tinyhtml5.parser import HTMLParser  # type: ignore[import-untyped] # it has
 
 from runner.core.models import Created, Entry, InDoubt, Job, Manifest, Outcome, OutcomeName, RunRecord, Skipped
 from runner.planning.planned_jobs import PlannedJob, Preview
-from runner.reports.formats import html
+from runner.reports import PLAN_FORMATS, RUN_FORMATS, STATUS_FORMATS
 from runner.reports.formats.html import time_buckets
-from runner.reports.formats.html.formatting import length
-from runner.reports.formats.html.model import Bars, Mark, Series, Span, Spans
+from runner.reports.formats.html.formatting import format_duration
+from runner.reports.formats.html.model import Badge, BarChart, Group, Timeline, TimelineBar
 from runner.reports.style import Style
 from runner.reports.views.status import StatusReport
 from runner.runs.job_status import JobStatus
@@ -79,7 +79,7 @@ class Document:
         """The totals, each with what is said of it."""
         return {
             "".join(one[0].itertext()): " / ".join("".join(part.itertext()) for part in one[1:])
-            for one in self.all(".//dl[@class='figures']/div")
+            for one in self.all(".//dl[@class='totals']/div")
         }
 
     @property
@@ -95,7 +95,7 @@ class Document:
 
 
 def of(*entries: Entry, **run: Any) -> Document:
-    return Document(html.render_runs([summarize(record(*entries, **run))], Style()))
+    return Document(RUN_FORMATS["html"]([summarize(record(*entries, **run))], Style()))
 
 
 def at(outcome: Any, seconds: float) -> Any:
@@ -130,20 +130,20 @@ FOUR = (
 def test_totals_cost_and_duration() -> None:
     page = of(*FOUR)
     assert page.said("./body/header/h1") == ["nightly completed"]
-    assert page.said(".//p[@class='verdict']") == ["1 of 4 jobs created, 1 not created, 1 in doubt, 1 skipped."]
+    assert page.said(".//p[@class='headline']") == ["1 of 4 jobs created, 1 not created, 1 in doubt, 1 skipped."]
     assert page.figures == {
         "created": "1",
-        "not created": "1 / certainly not created",
+        "not created": "1",
         "in doubt": "1 / may or may not exist",
         "skipped": "1 / not sent",
         "cost": "1,200 / estimate 1,300",
-        "took": "2 min 00 s / 2026-10-20 01:00:00 to 01:02:00 UTC",
+        "duration": "2 min 00 s / 2026-10-20 01:00:00 to 01:02:00 UTC",
     }
 
 
 def test_all_created() -> None:
     page = of(entry("a", created("j-1")), entry("b", created("j-2"), run_id="run-1"))
-    assert page.said(".//p[@class='verdict']") == ["All 2 jobs were created."]
+    assert page.said(".//p[@class='headline']") == ["All 2 jobs were created."]
     assert page.figures["created"] == "2 / 1 by an earlier run"
 
 
@@ -151,14 +151,14 @@ def test_which_run_it_was() -> None:
     assert of(*FOUR, git_commit="c0ffee").facts == {
         "state": "completed",
         "run": "run-2",
-        "for": "the day 2026-10-20",
+        "run key": "the day 2026-10-20",
         "manifest": "nightly.yaml",
-        "sha256": "ab" * 32,
+        "manifest SHA-256": "ab" * 32,
         "git commit": "c0ffee",
         "API": "https://api.pixxel.space",
         "started": "2026-10-20 01:00:00 UTC",
         "finished": "2026-10-20 01:02:00 UTC",
-        "took": "2 min 00 s",
+        "duration": "2 min 00 s",
         "settings": "concurrency 8",
     }
 
@@ -188,8 +188,8 @@ def test_every_job_is_in_the_table() -> None:
                 "project": "p-1",
             }
             for name, outcome, sent, message in (
-                ("b", "not created", "01:00:03", "rejected: no such workflow · request req-7"),
-                ("c", "in doubt", "01:00:03", "timeout: no answer came · may be j-8, j-9"),
+                ("b", "not created", "01:00:03", "rejected: no such workflow · request id req-7"),
+                ("c", "in doubt", "01:00:03", "timeout: no answer came · candidates j-8, j-9"),
                 ("d", "skipped", "", "disabled: enabled: false in the manifest"),
             )
         ),
@@ -198,7 +198,7 @@ def test_every_job_is_in_the_table() -> None:
 
 def test_remarks_stand_beside_the_outcome() -> None:
     unsure = replace(created("j-1", val_errors=[1, 2]), recovered=True, assigned=False)
-    assert of(entry("a", unsure)).rows[0]["outcome"] == "created recovered, not certain which 2 validation errors"
+    assert of(entry("a", unsure)).rows[0]["outcome"] == "created recovered, job id uncertain 2 validation errors"
 
 
 def test_what_no_job_has_gets_no_column() -> None:
@@ -213,10 +213,10 @@ def test_what_no_job_has_gets_no_column() -> None:
 
 
 def test_very_many_jobs_are_all_there() -> None:
-    text = html.render_runs(
+    text = RUN_FORMATS["html"](
         [summarize(record(*(entry(f"n{number}", created(f"j-{number}")) for number in range(3000))))], Style()
     )
-    assert text.count("<tr data-choice=") == 3000
+    assert text.count("<tr data-group=") == 3000
     assert len(text) < 1_000_000
 
 
@@ -225,7 +225,7 @@ def test_reasons_are_counted_without_what_differs() -> None:
         *(entry(f"b{number}", not_created(request_id=f"req-{number}")) for number in range(3)),
         *(entry(f"c{number}", not_created("unreachable", f"reason {number}")) for number in range(12)),
     )
-    table = ".//section[h2='What was not created, and why (and for 3 reasons more)']"
+    table = ".//section[h2='Jobs not created, in doubt or skipped, by reason (10 of 13)']"
     assert page.said(f"{table}//tbody/tr[1]/td") == ["not created", "3", "rejected: no such workflow"]
     assert len(page.all(f"{table}//tbody/tr")) == 10
 
@@ -241,28 +241,32 @@ def test_several_manifests() -> None:
     later = summarize(
         record(entry("a", not_created()), manifest_name="coast", finished_at=RUN.finished_at + timedelta(hours=1))
     )
-    page = Document(html.render_runs([summarize(record(*FOUR)), later], Style()))
+    page = Document(RUN_FORMATS["html"]([summarize(record(*FOUR)), later], Style()))
     assert page.said("./body/header/h1") == ["2 manifests"]
     assert [row["manifest"] for row in page.rows] == ["nightly"] * 4 + ["coast"]
-    assert page.figures["not created"] == "2 / certainly not created"
-    assert page.figures["took"].startswith("1 h 02 min")
+    assert page.figures["not created"] == "2"
+    assert page.figures["duration"].startswith("1 h 02 min")
     assert [text.split(": ")[0] for text in page.said(".//main/details/summary")] == ["nightly 4 jobs", "coast 1 job"]
 
 
 def test_one_of_several_is_named_in_the_table() -> None:
-    page = Document(html.render_runs([summarize(record(*FOUR))], Style(several_manifests=True)))
+    page = Document(RUN_FORMATS["html"]([summarize(record(*FOUR))], Style(several_manifests=True)))
     assert page.rows[0]["manifest"] == "nightly"
 
 
 def test_a_record_without_jobs() -> None:
     page = of()
-    assert page.said(".//p[@class='verdict']") == ["There are no jobs."]
+    assert page.said(".//p[@class='headline']") == ["There are no jobs."]
     assert not page.errors
     assert not page.all(".//figure")
 
 
 def test_nothing_at_all() -> None:
-    for text in (html.render_runs([], Style()), html.render_plans([], Style()), html.render_statuses([], Style())):
+    for text in (
+        RUN_FORMATS["html"]([], Style()),
+        PLAN_FORMATS["html"]([], Style()),
+        STATUS_FORMATS["html"]([], Style()),
+    ):
         page = Document(text)
         assert not page.errors
         assert page.rows == []
@@ -277,9 +281,7 @@ def test_submissions_over_time() -> None:
         entry("b", at(not_created(), 2)),
         entry("c", SKIPPED),
     )
-    assert page.said(".//figcaption/p") == [
-        "Each bar is 50 ms; the highest is 2. 1 job is not shown: nothing was sent."
-    ]
+    assert page.said(".//figcaption/p") == ["One bar is 50 ms; the peak is 2. 1 job is not shown: not sent."]
     assert page.said(".//ul[@class='legend']/li") == ["not created 1", "created 3"]
     assert page.figures_of("Submissions over time") == [
         ["2026-10-20 01:00:03.100", "0", "1"],
@@ -291,12 +293,12 @@ def test_submissions_over_time() -> None:
 
 @given(st.lists(st.tuples(times, st.integers(0, 2)), min_size=1, max_size=50))
 def test_steps_are_few_and_hold_every_send(points: list[tuple[datetime, int]]) -> None:
-    series = [Series(word, "good", 0) for word in "abc"]
-    made = time_buckets.happenings("t", points, series)
+    series = [Group(word, "good", 0) for word in "abc"]
+    made = time_buckets.chart_events("t", points, series)
     assert made is not None
     assert len(made.counts) <= 60
     assert sum(map(sum, made.counts)) == len(points)
-    assert [one.word for one in made.series] == [
+    assert [one.label for one in made.series] == [
         word for place, word in enumerate("abc") if place in {p for _, p in points}
     ]
 
@@ -320,15 +322,13 @@ def test_jobs_that_were_found_final_have_a_timeline_and_a_status() -> None:
         final("b", "2026-10-20T01:00:00Z", "2026-10-20T01:01:40Z", status="failed"),
         entry("c", created("j-c", status="pending", created_at="2026-10-20T01:00:00Z")),
     )
-    assert [(row["status"], row["took"]) for row in page.rows] == [
+    assert [(row["status"], row["duration"]) for row in page.rows] == [
         ("completed", "1 min 00 s"),
         ("failed", "1 min 40 s"),
         ("", ""),
     ]
-    assert page.said(".//ul[@class='notes']/li") == [
-        "What became of them at the API, as far as it was asked: 1 failed, 1 completed."
-    ]
-    lines = page.all(".//table[@class='spans']/tbody/tr")
+    assert page.said(".//ul[@class='notes']/li") == ["Final status at the API, where known: 1 failed, 1 completed."]
+    lines = page.all(".//table[@class='timeline']/tbody/tr")
     assert ["".join(one.itertext()) for one in lines] == [
         "b2026-10-20 01:00:00 to 01:01:40 UTC1 min 40 s, failed",
         "a2026-10-20 01:00:10 to 01:01:10 UTC1 min 00 s, completed",
@@ -348,38 +348,38 @@ def test_work_began_with_the_first_task_and_a_time_that_is_not_set_is_none() -> 
 @pytest.mark.parametrize(("progress", "drawn"), [("0", ["wait"]), ("5", ["busy"]), (None, ["wait"])])
 def test_a_job_that_has_not_begun_only_waits(progress: str | None, drawn: list[str]) -> None:
     job = sighting("a", status="running", progress=progress, created_at="2026-10-20T01:00:00Z")
-    page = Document(html.render_statuses([standing(job)], Style()))
-    assert [one.attrib["class"] for one in page.all(".//table[@class='spans']//rect")] == drawn
+    page = Document(STATUS_FORMATS["html"]([standing(job)], Style()))
+    assert [one.attrib["class"] for one in page.all(".//table[@class='timeline']//rect")] == drawn
 
 
-def span(name: str, start: float, end: float, *, is_over: bool = True) -> Span:
-    mark = Mark("completed" if is_over else "running", "good")
-    return Span(name, mark, SENT + timedelta(seconds=start), None, SENT + timedelta(seconds=end), is_over)
+def span(name: str, start: float, end: float, *, is_over: bool = True) -> TimelineBar:
+    mark = Badge("completed" if is_over else "running", "good")
+    return TimelineBar(name, mark, SENT + timedelta(seconds=start), None, SENT + timedelta(seconds=end), is_over)
 
 
-SERIES = (Series("completed", "good", 0), Series("under way", "busy", 0))
+SERIES = (Group("completed", "good", 0), Group("active", "busy", 0))
 
 
 def test_many_jobs_are_counted_by_how_far_they_were() -> None:
     spans = [(span(f"{number}", number, number + 100), 0) for number in range(50)]
-    made = time_buckets.jobs("t", [*spans, (span("on", 10, 149, is_over=False), 1)], SERIES)
-    assert isinstance(made, Bars)
-    assert made.running
+    made = time_buckets.chart_jobs("t", [*spans, (span("on", 10, 149, is_over=False), 1)], SERIES)
+    assert isinstance(made, BarChart)
+    assert made.cumulative
     assert made.counts[0] == (0, 2)
     assert made.counts[-1] == (50, 1)
     assert max(map(sum, made.counts)) == 51
 
 
 def test_few_jobs_have_a_line_each_in_the_order_in_which_they_began() -> None:
-    made = time_buckets.jobs("t", [(span("b", 5, 6), 0), (span("a", 1, 9), 0)], SERIES)
-    assert isinstance(made, Spans)
-    assert [one.name for one in made.spans] == ["a", "b"]
+    made = time_buckets.chart_jobs("t", [(span("b", 5, 6), 0), (span("a", 1, 9), 0)], SERIES)
+    assert isinstance(made, Timeline)
+    assert [one.name for one in made.bars] == ["a", "b"]
 
 
 def test_a_job_that_ended_before_it_began_does_no_harm() -> None:
     page = of(final("a", "2026-10-20T01:01:00Z", "2026-10-20T01:00:00Z"))
     assert not page.errors
-    assert page.rows[0]["took"] == "0 ms"
+    assert page.rows[0]["duration"] == "0 ms"
 
 
 @pytest.mark.parametrize(
@@ -399,7 +399,7 @@ def test_a_job_that_ended_before_it_began_does_no_harm() -> None:
     ],
 )
 def test_lengths_of_time(seconds: float, said: str) -> None:
-    assert length(seconds) == said
+    assert format_duration(seconds) == said
 
 
 # Plans and statuses.
@@ -408,7 +408,7 @@ def test_lengths_of_time(seconds: float, said: str) -> None:
 def test_a_plan() -> None:
     job = Job("a", "w-1", "p-1", {"team": "agri"})
     page = Document(
-        html.render_plans(
+        PLAN_FORMATS["html"](
             [
                 forecast(
                     PlannedJob(
@@ -425,7 +425,7 @@ def test_a_plan() -> None:
             Style(),
         )
     )
-    assert page.said(".//p[@class='verdict']") == ["A run would submit 2 of 3 jobs."]
+    assert page.said(".//p[@class='headline']") == ["A run would submit 2 of 3 jobs."]
     assert page.figures == {
         "to submit": "2",
         "to look up": "0",
@@ -434,37 +434,36 @@ def test_a_plan() -> None:
         "problems": "1 / found by --check",
     }
     assert page.said(".//ul[@class='notes']/li") == [
-        "nightly: a run would be refused, as its estimate is above max_cost",
+        "nightly: a run would be refused, as the estimate exceeds max_cost",
         "cost of workflow w-2 not known: HTTP 403",
     ]
     assert page.facts == {
-        "for": "the day 2026-10-20",
+        "run key": "the day 2026-10-20",
         "manifest": "nightly.yaml",
-        "sha256": "ab" * 32,
+        "manifest SHA-256": "ab" * 32,
         "API": API,
         "max_cost": "500",
-        "used": "10",
-        "used after this": "1,210",
+        "spent": "10",
+        "spent after this run": "1,210",
     }
     assert page.rows[0] == {
         "job": "a",
-        "would": "submit",
-        "because": "not created before: HTTP 404",
+        "action": "submit",
+        "reason": "not created before: HTTP 404",
         "estimate": "1,200",
         "problem": "not there",
-        "job id": "",
         "labels": "team: agri",
         "workflow": "w-1",
         "project": "p-1",
     }
-    assert page.rows[1]["because"] == "created by run run-1"
+    assert page.rows[1]["reason"] == "created as j-1 by run-1"
 
 
 def test_a_run_that_is_yet_to_be_named_is_not_named() -> None:
     page = Document(
-        html.render_plans([forecast(PlannedJob(Job("a", "w", "p"), "submit", "new"), key="run:20261020T")], Style())
+        PLAN_FORMATS["html"]([forecast(PlannedJob(Job("a", "w", "p"), "submit", "new"), key="run:20261020T")], Style())
     )
-    assert "for" not in page.facts
+    assert "run key" not in page.facts
 
 
 def test_statuses() -> None:
@@ -480,24 +479,24 @@ def test_statuses() -> None:
         sighting("b", status="failed", cost=3, tasks=[{"name": "Analyse", "err_msg": "no imagery"}]),
         sighting("c", "HTTP 503", status="running", created_at="2026-10-20T01:10:00Z"),
     )
-    page = Document(html.render_statuses([standing(*jobs, skipped=2)], Style()))
-    assert page.said(".//p[@class='verdict']") == ["1 of 3 jobs completed, 1 failed, 1 unknown."]
+    page = Document(STATUS_FORMATS["html"]([standing(*jobs, skipped=2)], Style()))
+    assert page.said(".//p[@class='headline']") == ["1 of 3 jobs completed, 1 failed, 1 unknown."]
     assert page.figures == {
         "failed": "1",
         "completed": "1",
         "unknown": "1",
         "cost": "1,203",
-        "first to last": "30 min 00 s / 2026-10-20 01:00:00 to 01:30:00 UTC",
-        "without a job": "2 / nothing to follow",
+        "duration": "30 min 00 s / 2026-10-20 01:00:00 to 01:30:00 UTC",
+        "not tracked": "2 / no known job",
     }
     assert page.facts == {"run": "run-1", "API": API, "last seen": "2026-10-20 02:00:00 UTC"}
     assert page.said(".//figcaption/p") == [
         (
-            "2026-10-20 01:00:00 to 02:00:00 UTC. A line is thin while its job waited, as far as that is told. "
-            "1 job is not shown: the API did not say when it was created."
+            "2026-10-20 01:00:00 to 02:00:00 UTC. A thin line is time in the queue, where known. "
+            "1 job is not shown: creation time unknown."
         )
     ]
-    assert page.said(".//table[@class='spans']/tbody/tr/td[2]") == [
+    assert page.said(".//table[@class='timeline']/tbody/tr/td[2]") == [
         "30 min 00 s, completed",
         "50 min 00 s so far, unknown",
     ]
@@ -556,10 +555,10 @@ def seen(made: RunRecord) -> RunRecord:
 
 texts = st.one_of(
     st.lists(records | records.map(seen), max_size=2).map(
-        lambda made: html.render_runs([summarize(one) for one in made], Style())
+        lambda made: RUN_FORMATS["html"]([summarize(one) for one in made], Style())
     ),
-    st.lists(forecasts, max_size=2).map(lambda made: html.render_plans(made, Style())),
-    st.lists(standings, max_size=2).map(lambda made: html.render_statuses(made, Style())),
+    st.lists(forecasts, max_size=2).map(lambda made: PLAN_FORMATS["html"](made, Style())),
+    st.lists(standings, max_size=2).map(lambda made: STATUS_FORMATS["html"](made, Style())),
 )
 
 ALLOWED = {
@@ -606,9 +605,9 @@ def test_whatever_names_hold_stays_text_and_asks_for_nothing(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        html.render_runs([summarize(record(*FOUR))], Style()),
-        html.render_plans([forecast()], Style()),
-        html.render_statuses([standing()], Style()),
+        RUN_FORMATS["html"]([summarize(record(*FOUR))], Style()),
+        PLAN_FORMATS["html"]([forecast()], Style()),
+        STATUS_FORMATS["html"]([standing()], Style()),
     ],
     ids=["run", "plan", "status"],
 )
@@ -633,7 +632,7 @@ def hashed(text: str) -> str:
 def test_the_same_makes_the_same() -> None:
     def text() -> str:
         ended = final("e", "2026-10-20T01:00:10Z", "2026-10-20T01:01:10Z")
-        return html.render_runs([summarize(record(*FOUR, ended))], Style())
+        return RUN_FORMATS["html"]([summarize(record(*FOUR, ended))], Style())
 
     assert text() == text()
     assert not text().endswith("\n")
