@@ -47,9 +47,9 @@ def run_seeds(
                 seed_directory = directory / f"{kind}-{seed}"
                 seed_directory.mkdir()
                 if kind == "crash":
-                    CrashScenario(seed, seed_directory, zygote, tally, measured).play()
+                    CrashScenario(seed, seed_directory, zygote, tally, measured).run()
                 else:
-                    MixedScenario(seed, seed_directory, zygote, tally, measured).play()
+                    MixedScenario(seed, seed_directory, zygote, tally, measured).run()
                 shutil.rmtree(seed_directory)
             tally.seeds += 1
     return tally

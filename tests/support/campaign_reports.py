@@ -1,4 +1,4 @@
-"""Whether what a run told is one story: its exit code, stdout, results files and reports against each other."""
+"""Checks that the exit code, output, results files and reports of a run agree with each other and the ledger."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _TOTALS = re.compile(
     re.MULTILINE,
 )
 _METRIC = re.compile(r'^pixxel_runner_run_jobs\{manifest="(\w+)",.*outcome="(\w+)"\} (\d+)$', re.MULTILINE)
-_INTENDED_SKIPS = ("disabled", "not_selected")  # why a job is not sent in a run that did all that it was to do
+_INTENDED_SKIPS = ("disabled", "not_selected")  # skip reasons of jobs that a successful run does not send
 
 Counts = Counter[str]
 
 
 @dataclass(frozen=True)
 class RunOutput:
-    """What one run told: `ran` are its lines in the ledger, one for each manifest that it came to."""
+    """The output of a command: `runs` are its runs in the ledger, one for each manifest that it started."""
 
-    folder: Path
+    directory: Path
     code: int
     out: str
     err: str
@@ -41,16 +41,16 @@ class RunOutput:
 
     @property
     def totals(self) -> Mapping[str, Counts]:
-        """The counts on stdout, by manifest; those of all of them together under an empty name.
+        """The counts on stdout by manifest, with the total of several manifests under an empty name.
 
-        On stderr where the jobs can't be listed, as the ledger can't be read any more.
+        They are on stderr if the jobs cannot be listed because the ledger is no longer readable.
         """
-        found = list(_TOTALS.finditer(self.out)) or list(_TOTALS.finditer(self.err))
-        return {one["manifest"] or "": _counts(one.groupdict()) for one in found}
+        matches = list(_TOTALS.finditer(self.out)) or list(_TOTALS.finditer(self.err))
+        return {match["manifest"] or "": _counts(match.groupdict()) for match in matches}
 
     def results(self, run: RunLine) -> dict[str, Any] | None:
-        """A manifest's results file as this run wrote it; None when it did not."""
-        path = self.folder / f"{run.manifest}.results.json"
+        """The results file that this run wrote; None if it did not write one."""
+        path = self.directory / f"{run.manifest}.results.json"
         if not path.exists():
             return None
         found = check_results(path)
@@ -58,117 +58,129 @@ class RunOutput:
 
     @property
     def reports_ledger_error(self) -> bool:
-        """Whether the record could not be written, as the run itself says."""
-        return any(words in self.err for words in ("not saved to the ledger", "cannot be used", "cannot be written"))
+        """Whether the run reported that it could not write to the ledger."""
+        return any(
+            message in self.err for message in ("not saved to the ledger", "cannot be used", "cannot be written")
+        )
 
 
-def check(told: RunOutput, listed: Mapping[str, Sequence[str]], held: LedgerContents, before: LedgerContents) -> None:
-    """Fail unless everything that was told agrees.
+def check(
+    output: RunOutput, listed: Mapping[str, Sequence[str]], contents: LedgerContents, before: LedgerContents
+) -> None:
+    """Fail unless all outputs agree.
 
     Args:
-        told: what the run told.
-        listed: the names of each manifest's jobs, in order.
-        held: what the ledger holds now.
-        before: what it held before the run.
+        output: the output of the run.
+        listed: the job names of each manifest, in order.
+        contents: the current contents of the ledger.
+        before: its contents before the run.
     """
-    totals = told.totals
+    totals = output.totals
     if not totals:
-        assert told.code != 0, "all is well, and nothing was told"
+        assert output.code != 0, "the run succeeded without a summary"
         return
-    every = {run.manifest: told.results(run) for run in told.runs}
-    written = {name: results for name, results in every.items() if results is not None}
-    for run in told.runs:
-        results = every[run.manifest]
+    all_results = {run.manifest: output.results(run) for run in output.runs}
+    written = {name: results for name, results in all_results.items() if results is not None}
+    for run in output.runs:
+        results = all_results[run.manifest]
         if results is None:
-            sent = any(row.run_id == run.id for row in held.rows)
+            sent = any(row.run_id == run.id for row in contents.rows)
             word = "was run, but its results are unknown" if sent else "not run"
-            said = any(words in told.err for words in ("results: not written", f"{run.manifest}.yaml: {word}"))
-            assert said, f"no results file of {run.manifest}, and nothing is said of it"
-            assert told.code not in (0, 1), told.code
+            reported = any(
+                message in output.err for message in ("results: not written", f"{run.manifest}.yaml: {word}")
+            )
+            assert reported, f"no results file of {run.manifest}, and no message about it"
+            assert output.code not in (0, 1), output.code
         else:
             check_document(results, listed[run.manifest])
-            _check_against_ledger(results, run, held, lenient=told.reports_ledger_error)
-            if len(told.runs) > 1 and set(totals) != {""}:  # where stdout can't be made, all together are counted
+            _check_against_ledger(results, run, contents, lenient=output.reports_ledger_error)
+            if len(output.runs) > 1 and set(totals) != {""}:  # without stdout, only the total is printed
                 assert totals[run.manifest] == _summary(results), f"stdout says {totals[run.manifest]}"
-    if len(written) == len(told.runs):
+    if len(written) == len(output.runs):
         together = sum((_summary(results) for results in written.values()), Counter())
         assert +totals[""] == +together, f"stdout says {totals['']}, the results files {together}"
-        _check_code(told, written)
-    for name in told.reports:
-        _check_report(told, name, written)
-    _check_no_submission_lost(held, before)
+        _check_code(output, written)
+    for name in output.reports:
+        _check_report(output, name, written)
+    _check_no_submission_lost(contents, before)
 
 
 def check_document(results: Mapping[str, Any], listed: Sequence[str]) -> None:
-    """Fail unless each job of the manifest is told of once, and in its order."""
-    parts = [[one["name"] for one in results[part]] for part in ("created", "errors", "skipped")]
+    """Fail unless the results file lists each job of the manifest once, in the manifest's order."""
+    parts = [[item["name"] for item in results[part]] for part in ("created", "errors", "skipped")]
     names = [name for part in parts for name in part]
-    assert Counter(names) == Counter(listed), f"the results file tells of {sorted(names)}"
+    assert Counter(names) == Counter(listed), f"the results file lists {sorted(names)}"
     for part in parts:
         assert part == [name for name in listed if name in part], f"not in the manifest's order: {part}"
 
 
-def _check_against_ledger(results: Mapping[str, Any], run: RunLine, held: LedgerContents, *, lenient: bool) -> None:
-    rows = [row for row in held.rows if (row.manifest, row.run_key) == (run.manifest, run.run_key)]
+def _check_against_ledger(results: Mapping[str, Any], run: RunLine, contents: LedgerContents, *, lenient: bool) -> None:
+    rows = [row for row in contents.rows if (row.manifest, row.run_key) == (run.manifest, run.run_key)]
     on_record = Counter(row.job_id for row in rows if row.job_id is not None)
-    told = Counter(one["job"]["id"] for one in results["created"])
-    doubts = Counter(_pair(one) for one in results["errors"] if one["outcome"] == "in_doubt")
-    failures = Counter(_pair(one) for one in results["errors"] if one["outcome"] == "not_created")
-    if lenient:  # what could not be recorded is told all the same; the ledger has it as on its way, never as failed
-        open_ = Counter(row.pair for row in rows if row.is_in_doubt)
-        assert not on_record - told, "a job that is on record is not told of"
-        unrecorded = Counter(_pair(one) for one in results["created"] if one["job"]["id"] not in on_record)
-        assert not unrecorded - open_, "a job that is told of is neither on record nor open"
+    listed = Counter(item["job"]["id"] for item in results["created"])
+    doubts = Counter(_pair(item) for item in results["errors"] if item["outcome"] == "in_doubt")
+    failures = Counter(_pair(item) for item in results["errors"] if item["outcome"] == "not_created")
+    if (
+        lenient
+    ):  # results that were not saved are printed anyway; the ledger has them as `sending`, never as not created
+        in_doubt = Counter(row.pair for row in rows if row.is_in_doubt)
+        assert not on_record - listed, "the results file lacks a job of the ledger"
+        unrecorded = Counter(_pair(item) for item in results["created"] if item["job"]["id"] not in on_record)
+        assert not unrecorded - in_doubt, "a listed job is neither in the ledger nor in doubt"
         return
-    assert told == on_record, f"the results file has {told}, the ledger {on_record}"
-    assert doubts == Counter(row.pair for row in rows if row.is_in_doubt), f"the results file has the doubts {doubts}"
-    assert failures == Counter(row.pair for row in rows if row.state == "not_created"), f"and the failures {failures}"
-    assert not [row for row in rows if row.state == "sending"], "an intent was left"
+    assert listed == on_record, f"the results file has {listed}, the ledger {on_record}"
+    assert doubts == Counter(row.pair for row in rows if row.is_in_doubt), (
+        f"jobs in doubt in the results file: {doubts}"
+    )
+    assert failures == Counter(row.pair for row in rows if row.state == "not_created"), (
+        f"jobs not created in the results file: {failures}"
+    )
+    assert not [row for row in rows if row.state == "sending"], "a submission is still in state `sending`"
 
 
-def _check_code(told: RunOutput, written: Mapping[str, Mapping[str, Any]]) -> None:
+def _check_code(output: RunOutput, written: Mapping[str, Mapping[str, Any]]) -> None:
     count = sum((_summary(results) for results in written.values()), Counter())
-    reasons = {one["reason"] for results in written.values() for one in results["skipped"]} - {*_INTENDED_SKIPS}
-    interrupted = told.code in (130, 143)
+    reasons = {item["reason"] for results in written.values() for item in results["skipped"]} - {*_INTENDED_SKIPS}
+    interrupted = output.code in (130, 143)
     if count["in_doubt"]:
-        assert told.code == 3 or interrupted, f"{told.code}, and {count['in_doubt']} in doubt"
+        assert output.code == 3 or interrupted, f"{output.code}, and {count['in_doubt']} in doubt"
     elif count["not_created"] or reasons:
-        assert told.code in (1, 4) or interrupted, (
-            f"{told.code}, and {count['not_created']} not created, {reasons} skipped"
+        assert output.code in (1, 4) or interrupted, (
+            f"{output.code}, and {count['not_created']} not created, {reasons} skipped"
         )
-    if told.code == 0:
-        assert not told.reports_ledger_error, "all is well, and the record was not written"
-    assert told.code != 3 or count["in_doubt"], "nothing is in doubt"
+    if output.code == 0:
+        assert not output.reports_ledger_error, "the run succeeded although the ledger was not written"
+    assert output.code != 3 or count["in_doubt"], "nothing is in doubt"
 
 
-def _check_report(told: RunOutput, name: str, written: Mapping[str, Mapping[str, Any]]) -> None:
-    path = told.folder / f"report.{name}"
+def _check_report(output: RunOutput, name: str, written: Mapping[str, Mapping[str, Any]]) -> None:
+    path = output.directory / f"report.{name}"
     if not path.exists():
-        why = (f"{path.name} cannot be written", "cannot be used")  # the file, or the ledger that it is made from
-        assert any(words in told.err for words in why), f"no report {name}, and nothing is said of it"
+        why = (f"{path.name} cannot be written", "cannot be used")  # the file, or the ledger that it needs
+        assert any(message in output.err for message in why), f"no {name} report, and no message about it"
         return
-    if len(written) < len(told.runs):
+    if len(written) < len(output.runs):
         return
     expected = sum((_summary(results) for results in written.values()), Counter())
     text = path.read_text(encoding="utf-8")
     if name == "markdown":
-        found = {one["manifest"] or "": _counts(one.groupdict()) for one in _TOTALS.finditer(text)}[""]
+        found = {item["manifest"] or "": _counts(item.groupdict()) for item in _TOTALS.finditer(text)}[""]
     elif name == "prometheus":
         found = _read_prometheus(text, set(written))
     else:
         found = _READERS[name](text)
-    assert +found == +expected, f"the report {name} says {found}, the results files {expected}"
+    assert +found == +expected, f"the {name} report has {found}, the results files {expected}"
     if name == "json":
         document = json.loads(text)
-        assert document.get("runs", [document]) == list(written.values()), "the report json differs"
+        assert document.get("runs", [document]) == list(written.values()), "the JSON report differs"
 
 
-def _check_no_submission_lost(held: LedgerContents, before: LedgerContents) -> None:
-    """What was created stays so, and no submission vanishes."""
-    assert len(held.rows) >= len(before.rows)
-    for old, new in zip(before.rows, held.rows, strict=False):
+def _check_no_submission_lost(contents: LedgerContents, before: LedgerContents) -> None:
+    """Fail if a created job changed or a submission disappeared."""
+    assert len(contents.rows) >= len(before.rows)
+    for old, new in zip(before.rows, contents.rows, strict=False):
         assert (old.manifest, old.run_key, old.pair) == (new.manifest, new.run_key, new.pair)
-        assert old.job_id in (None, new.job_id), f"it was {old}, and is {new}"
+        assert old.job_id in (None, new.job_id), f"it was {old}, now {new}"
 
 
 def _read_csv(text: str) -> Counts:
@@ -177,12 +189,12 @@ def _read_csv(text: str) -> Counts:
 
 def _read_json(text: str) -> Counts:
     document = json.loads(text)
-    return sum((_summary(one) for one in document.get("runs", [document])), Counter())
+    return sum((_summary(item) for item in document.get("runs", [document])), Counter())
 
 
 def _read_junit(text: str) -> Counts:
     counts: Counts = Counter()
-    for case in ET.fromstring(text).iter("testcase"):  # noqa: S314 - our own
+    for case in ET.fromstring(text).iter("testcase"):  # noqa: S314 - our own output
         results = {child.tag for child in case} & {"failure", "error", "skipped"}
         word = {"failure": "not_created", "error": "in_doubt", "skipped": "skipped"}
         counts[word[results.pop()] if results else "created"] += 1
@@ -190,7 +202,7 @@ def _read_junit(text: str) -> Counts:
 
 
 def _read_prometheus(text: str, ran: Collection[str]) -> Counts:
-    """Of a manifest that was not run the metrics hold what its last run came to, so that no series ends."""
+    """Count the outcomes of the manifests that ran; the metrics of others repeat their last run."""
     counts: Counts = Counter()
     for manifest, outcome, count in _METRIC.findall(text):
         counts[outcome] += int(count) if manifest in ran else 0
@@ -200,8 +212,8 @@ def _read_prometheus(text: str, ran: Collection[str]) -> Counts:
 _READERS = {"csv": _read_csv, "json": _read_json, "junit": _read_junit}
 
 
-def _pair(one: Mapping[str, Any]) -> tuple[str, str]:
-    return (one["workflow_id"], one["project_id"])
+def _pair(item: Mapping[str, Any]) -> tuple[str, str]:
+    return (item["workflow_id"], item["project_id"])
 
 
 def _summary(results: Mapping[str, Any]) -> Counts:
