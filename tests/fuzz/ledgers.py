@@ -1,7 +1,7 @@
-"""What may be said of a ledger that is not as it was left: each command works with it, or says why it does not.
+"""Fuzzes damaged ledgers: each command works with the ledger, or reports what is wrong.
 
-An example is a list of edits, eight bytes each: of the file's bytes (flipped, cut off, a page of
-other bytes or of another page) or, in its first byte, of the values in its rows, which SQLite itself does not judge.
+An example is a list of edits of eight bytes each. They change the file's bytes (flip, truncate, overwrite a page) or,
+if the first byte says so, the values of its rows, which SQLite itself does not validate.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from runner.ledger.store import Ledger
 
 MAX_LENGTH = 256
 PAGE = 4096
-_STEP = 8  # bytes of an edit
-_SECONDS = 3.0  # of the processor, for all the commands together
+_STEP = 8  # bytes per edit
+_SECONDS = 3.0  # CPU time of all commands together
 
-# Each column that the program reads; what identifies a row stays, or another row would be edited than is meant.
+# Each column that the program reads, without primary keys, so that later edits find their rows.
 COLUMNS = (
     *(("manifests", column) for column in ("api", "name", "path")),
     *(("snapshots", column) for column in ("sha256", "jobs")),
@@ -67,7 +67,7 @@ VALUES: tuple[object, ...] = (
 
 @dataclass(frozen=True)
 class BaseLedger:
-    """A folder with a manifest that was rehearsed, and its ledger as it was left."""
+    """A directory with a manifest and the ledger of its sandbox runs."""
 
     folder: Path
     ledger: bytes
@@ -98,7 +98,7 @@ def seeds() -> Iterator[bytes]:
 
 @cache
 def base_ledger() -> BaseLedger:
-    """One of each thing that a ledger holds, made once in a process."""
+    """A ledger with at least one row of each kind, built once per process."""
     shell = Shell(Path(tempfile.mkdtemp(prefix="fuzz-")))
     atexit.register(shutil.rmtree, shell.directory, ignore_errors=True)
     shell.write("nightly.yaml", "version: 1\njobs:\n" + "".join(
@@ -132,7 +132,7 @@ def base_ledger() -> BaseLedger:
 
 
 def damage_bytes(whole: bytes, data: bytes) -> bytes:
-    """The ledger's bytes with the edits made."""
+    """Apply the edits to the bytes of a ledger."""
     found = bytearray(whole)
     for edit in _edits(data):
         at = int.from_bytes(edit[1:4], "big") % max(1, len(found))
@@ -152,14 +152,14 @@ def damage_bytes(whole: bytes, data: bytes) -> bytes:
 
 
 def damage_values(path: Path, data: bytes) -> None:
-    """Change values of a ledger's rows, as no rule of its tables forbids."""
+    """Apply the edits to the values of a ledger's rows."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for edit in _edits(data):
             table, column = COLUMNS[edit[1] % len(COLUMNS)]
             value = VALUES[edit[3] % len(VALUES)]
             where = "1" if edit[2] == 0 else f"rowid = {edit[2]}"
             with suppress(sqlite3.Error, UnicodeError):
-                connection.execute(f"UPDATE {table} SET {column} = ? WHERE {where}", (value,))  # noqa: S608 - our own words
+                connection.execute(f"UPDATE {table} SET {column} = ? WHERE {where}", (value,))  # noqa: S608 - names from COLUMNS
 
 
 def _edits(data: bytes) -> Sequence[bytes]:
@@ -167,7 +167,7 @@ def _edits(data: bytes) -> Sequence[bytes]:
 
 
 def check(data: bytes, commands: Sequence[tuple[str, ...]] = COMMANDS) -> None:
-    """No command ends in a traceback or takes long. What an earlier one wrote, the next one reads."""
+    """Fail if a command crashes or exceeds the time limit. Each command reads what earlier ones wrote."""
     start = base_ledger()
     shell = Shell(start.folder)
     home = start.folder / ".pixxel-runner" / "sandbox"
@@ -179,8 +179,8 @@ def check(data: bytes, commands: Sequence[tuple[str, ...]] = COMMANDS) -> None:
         damage_values(path, data)
     else:
         path.write_bytes(damage_bytes(start.ledger, data))
-    began = time.process_time()
+    started = time.process_time()
     for command in commands:
         done = shell.call(*command)
         assert done.code in (0, 1, 2, 3, 4), (command, done)
-    check_time(began, _SECONDS)
+    check_time(started, _SECONDS)

@@ -1,4 +1,4 @@
-"""What may be said of any bytes as a manifest: it is one, or its problems are told, soon, and within bounds."""
+"""Fuzzes the manifest loader: any bytes are a valid manifest or give problems, within the time limit."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def seeds() -> Iterator[bytes]:
 
 
 def check(data: bytes) -> None:
-    began = time.process_time()
+    started = time.process_time()
     checked = loader.check(data, "jobs.yaml")
-    check_time(began)
+    check_time(started)
     assert (checked.manifest is None) == bool(checked.problems)
     for problem in (*checked.problems, *checked.warnings):
         assert problem_format.format_line(problem).isprintable(), problem

@@ -1,6 +1,6 @@
-"""What may be said of any bytes as the API's answers: they are read, or they are doubt; nobody breaks on them.
+"""Fuzzes response handling: any bytes are a response or an ambiguous outcome, and no code that reads them fails.
 
-An example is how the bytes arrive (the first byte: the request's method, and where they are cut) and the bytes.
+The first byte of an example sets the request's method and where the rest, the response, is split into pieces.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _chunked(body: bytes, *lines: bytes) -> bytes:
 
 
 class FakeSocket:
-    """A socket from which pieces come; after them the other side has closed."""
+    """A socket that returns the given pieces, then end of file."""
 
     def __init__(self, pieces: list[bytes]) -> None:
         self._pieces = [piece for piece in pieces if piece]
@@ -94,7 +94,7 @@ class FakeSocket:
 
 @dataclass(frozen=True)
 class FixedApi:
-    """An API that answers the same to every question."""
+    """An API that gives the same result for every read."""
 
     result: ExchangeResult
     bearer: bool = False
@@ -113,58 +113,58 @@ class FixedApi:
 
 
 class DirectFetcher:
-    """Asks each question once."""
+    """Makes each call once."""
 
     def fetch_all(self, calls: Any, _time_limit: float | None = None) -> list[ExchangeResult]:
         return [call(Exchange(1.0)) for call in calls]
 
 
 def check(data: bytes) -> None:
-    began = time.process_time()
-    how, came = (data[0] if data else 0), data[1:]
-    happening = _read_exchange(came, _METHODS[how & 1], how >> 1)
-    _check_submission(happening)
-    _check_reads(happening)
-    _check_body(came)
-    check_time(began)
+    started = time.process_time()
+    mode, received = (data[0] if data else 0), data[1:]
+    result = _read_exchange(received, _METHODS[mode & 1], mode >> 1)
+    _check_submission(result)
+    _check_reads(result)
+    _check_body(received)
+    check_time(started)
 
 
-def _read_exchange(came: bytes, method: str, cuts: int) -> ExchangeResult:
-    at = [0, *sorted((len(came) * part // 8) for part in range(1, 8) if cuts >> (part - 1) & 1), len(came)]
+def _read_exchange(received: bytes, method: str, cuts: int) -> ExchangeResult:
+    at = [0, *sorted((len(received) * part // 8) for part in range(1, 8) if cuts >> (part - 1) & 1), len(received)]
     exchange = Exchange(1.0)
     exchange.written_at = 0.0
     try:
-        response, _ = transport.read_response(FakeSocket([came[start:end] for start, end in pairwise(at)]), method)
-    except Exception as error:  # noqa: BLE001 - as `Reader._send` has it
+        response, _ = transport.read_response(FakeSocket([received[start:end] for start, end in pairwise(at)]), method)
+    except Exception as error:  # noqa: BLE001 - as the API client does
         return _explain_failure(error, exchange)
     assert len(response.body) <= transport.MAX_BODY_SIZE
     return Response(response.status, response.headers, response.body, SENT + timedelta(seconds=5))
 
 
 def _explain_failure(error: Exception, exchange: Exchange) -> NoResponse:
-    """What came of an answer that is none. One that nobody foresaw would be `broken`."""
-    silence = api.explain_failure(error, exchange)
-    assert silence.cause in ("closed", "truncated", "garbage", "too_large"), (silence, error)
-    return silence
+    """The failure of an unreadable response; fails the example if its cause is unexpected (`broken`)."""
+    failure = api.explain_failure(error, exchange)
+    assert failure.cause in ("closed", "truncated", "garbage", "too_large"), (failure, error)
+    return failure
 
 
-def _check_submission(happening: ExchangeResult) -> None:
-    made = verdict.classify(happening, lambda job_id: job_id == "j-2")
-    if isinstance(made, Throttled):
-        assert made.retry_after is None or made.retry_after >= 0
-    elif isinstance(made, Accepted):
-        assert made.job_id
-        assert isinstance(happening, Response)
-        assert made.body == happening.body
-        _check_results_file(Created(made.job_id, made.body, 1, SENT))
+def _check_submission(result: ExchangeResult) -> None:
+    decision = verdict.classify(result, lambda job_id: job_id == "j-2")
+    if isinstance(decision, Throttled):
+        assert decision.retry_after is None or decision.retry_after >= 0
+    elif isinstance(decision, Accepted):
+        assert decision.job_id
+        assert isinstance(result, Response)
+        assert decision.body == result.body
+        _check_results_file(Created(decision.job_id, decision.body, 1, SENT))
     else:
-        assert not isinstance(made, NotSent)  # a byte was written
-        kind = InDoubt if isinstance(made, verdict.Ambiguous) else NotCreated
-        _check_results_file(kind(made.error, 1, SENT))
+        assert not isinstance(decision, NotSent)  # a byte was written
+        kind = InDoubt if isinstance(decision, verdict.Ambiguous) else NotCreated
+        _check_results_file(kind(decision.error, 1, SENT))
 
 
 def _check_results_file(outcome: Outcome) -> None:
-    """The record is JSON in ASCII, whatever is in the answer."""
+    """Fail unless the results file is ASCII JSON, whatever the response contains."""
     record = RunRecord(_RUN, (Entry(Job("a", "w", "p"), outcome, "r-1"),))
     text = "".join(results_file.serialize(summary.summarize(record)))
     assert text.isascii()
@@ -175,29 +175,29 @@ def _refuse(constant: str) -> None:
     raise AssertionError(constant)
 
 
-def _check_reads(happening: ExchangeResult) -> None:
-    hint_for(error_from_read(happening))
-    teller: Any = FixedApi(happening)
-    asker: Any = DirectFetcher()
-    fetch_estimates(asker, teller, ["w"], [("w", "p")])
-    listing = fetch_listing(teller, "w", 30.0, lambda: SENT)
+def _check_reads(result: ExchangeResult) -> None:
+    hint_for(error_from_read(result))
+    api_stub: Any = FixedApi(result)
+    fetcher: Any = DirectFetcher()
+    fetch_estimates(fetcher, api_stub, ["w"], [("w", "p")])
+    listing = fetch_listing(api_stub, "w", 30.0, lambda: SENT)
     if not isinstance(listing, str):
         findings = classify_doubts([1], [_DOUBT], [], listing, (), {}, SENT + timedelta(hours=1))
         assert [finding.doubt.id for finding in findings] == [1]
 
 
 def _check_body(body: bytes) -> None:
-    seen = JobStatus("a", "w", "p", "j-1", body)
-    assert seen.kind
-    for told in (seen.progress, seen.created_at, seen.started_at, seen.finished_at, seen.is_final):
-        assert told is None or isinstance(told, str | datetime | bool)
+    status = JobStatus("a", "w", "p", "j-1", body)
+    assert status.kind
+    for value in (status.progress, status.created_at, status.started_at, status.finished_at, status.is_final):
+        assert value is None or isinstance(value, str | datetime | bool)
     listed = parse_job_list(body)
     for job in listed.jobs if listed is not None else ():
         assert parse_job(update_job(body, job)) is not None
     if is_embeddable(body):
         json.loads(body.decode(), parse_constant=_refuse)
-    if isinstance(seen.job, JobObject):
-        _check_results_file(Created(seen.job.id, body, 1, SENT))
+    if isinstance(status.job, JobObject):
+        _check_results_file(Created(status.job.id, body, 1, SENT))
 
 
 _RUN = Run(

@@ -1,8 +1,8 @@
-"""Runs the fuzzers, each for a while and in a process of its own: `tox -e fuzz -- --seconds 240 manifests`.
+"""Runs the fuzzers, each in its own process: `tox -e fuzz -- --seconds 240 manifests`.
 
-It is coverage-guided (atheris), begins with the cases of the tests, and stops at the first find, which it writes to a
-file. `python -m fuzz.run --example FILE manifests` shows it again. What is found becomes an example of
-`tests/unit/**/test_fuzz_*.py`, which try the same checks on examples by chance.
+They are coverage-guided (atheris), start from the cases of the tests, and stop at the first failure, which they write
+to a file. `python -m fuzz.run --example FILE manifests` reproduces it. Failures become examples in
+`tests/unit/**/test_fuzz_*.py`, which run the same checks on random examples.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 NAMES = ("manifests", "responses", "ledgers")
-_MEMORY = 1536  # MiB that the process may have at once: the fuzzer's own maps take some hundreds
-_HANG = 10  # seconds of the wall clock; each check is stricter with the processor's time
+_MEMORY = 1536  # MiB of memory per process; the fuzzer's own tables take a few hundred
+_HANG = 10  # seconds of wall-clock time; each check has a stricter limit on CPU time
 
 
 def main() -> int:
@@ -35,10 +35,10 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m fuzz.run", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="which; all when none is named")
-    parser.add_argument("--seconds", type=int, default=60, help="for each of them")
-    parser.add_argument("--seed", type=int, default=1 + secrets.randbelow(2**31), help="what chance begins with")
-    parser.add_argument("--example", type=Path, help="try the bytes of a file, and nothing else")
+    parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="fuzzers to run (default: all)")
+    parser.add_argument("--seconds", type=int, default=60, help="duration of each fuzzer")
+    parser.add_argument("--seed", type=int, default=1 + secrets.randbelow(2**31), help="random seed")
+    parser.add_argument("--example", type=Path, help="check only the contents of this file")
     parser.add_argument("--inner", help=argparse.SUPPRESS)
     return parser.parse_args()
 

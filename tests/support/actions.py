@@ -1,8 +1,8 @@
-"""Runs a composite action as GitHub's runner does: its `if:`s, its scripts in bash, its files, and a cache.
+"""Runs a composite action as GitHub's runner does: `if:` conditions, bash scripts, file commands and a cache.
 
-Of the expression language there is what the action uses: contexts, string literals, `==`, `!=`, `&&`, `||`, `!`,
-brackets and the status functions. The rules are those of the runner: without a status function in its `if:` a step is
-skipped once one has failed, its `env:` wins over what surrounds it, and only its own process gets a signal.
+It supports the parts of the expression language that the action uses: contexts, string literals, `==`, `!=`, `&&`,
+`||`, `!`, brackets and the status functions. As on GitHub, a step whose `if:` has no status function is skipped after
+a failure, its `env:` overrides the outer environment, and only its own process gets a signal.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _STATUS = ("always", "success", "failure", "cancelled")
 
 
 class Expression:
-    """One `${{ expression }}`, evaluated over contexts given by dotted name; what a context has not is empty."""
+    """A `${{ expression }}`, evaluated with values by dotted name; missing values are empty."""
 
     def __init__(self, text: str, values: Mapping[str, str], *, failed: bool, cancelled: bool = False) -> None:
         self._tokens = list(self._split(text))
@@ -41,42 +41,42 @@ class Expression:
         at = 0
         while at < len(text.rstrip()):
             found = _TOKEN.match(text, at)
-            assert found is not None, f"what is this in an expression: {text[at:]!r}"
+            assert found is not None, f"unexpected text in an expression: {text[at:]!r}"
             at = found.end()
             yield found[0].strip()
 
     def value(self) -> str | bool:
-        result = self._either()
-        assert not self._tokens, f"left over in an expression: {self._tokens}"
+        result = self._parse_or()
+        assert not self._tokens, f"unparsed rest of an expression: {self._tokens}"
         return result
 
-    def _either(self) -> str | bool:
-        result = self._both()
+    def _parse_or(self) -> str | bool:
+        result = self._parse_and()
         while self._take("||"):
-            other = self._both()
+            other = self._parse_and()
             result = result or other
         return result
 
-    def _both(self) -> str | bool:
-        result = self._compared()
+    def _parse_and(self) -> str | bool:
+        result = self._parse_comparison()
         while self._take("&&"):
-            other = self._compared()
+            other = self._parse_comparison()
             result = other if result else result
         return result
 
-    def _compared(self) -> str | bool:
-        result = self._single()
+    def _parse_comparison(self) -> str | bool:
+        result = self._parse_operand()
         while self._tokens[:1] in (["=="], ["!="]):
             same = self._tokens.pop(0) == "=="
-            result = (str(result) == str(self._single())) is same
+            result = (str(result) == str(self._parse_operand())) is same
         return result
 
-    def _single(self) -> str | bool:
+    def _parse_operand(self) -> str | bool:
         token = self._tokens.pop(0)
         if token == "!":
-            return not self._single()
+            return not self._parse_operand()
         if token == "(":
-            result = self._either()
+            result = self._parse_or()
             assert self._take(")")
             return result
         if token.startswith("'"):
@@ -96,23 +96,23 @@ class Expression:
 
 @dataclass
 class Cache:
-    """What `actions/cache` keeps: folders under keys that are written once, newest last.
+    """A fake of `actions/cache`: directories under keys that are written once, newest last.
 
-    `taking`: whether it takes what is saved; saving only warns when it does not, as the real one.
+    `accepts`: whether a key can be saved; like the real cache, saving only warns if not.
     """
 
-    folder: Path
+    directory: Path
     accepts: Callable[[str], bool] = lambda _: True
     keys: list[str] = field(default_factory=list)
 
     def save(self, key: str, path: Path) -> None:
         if not self.accepts(key) or key in self.keys or not path.exists():
             return
-        shutil.copytree(path, self.folder / str(len(self.keys)))
+        shutil.copytree(path, self.directory / str(len(self.keys)))
         self.keys.append(key)
 
     def find(self, key: str, prefixes: list[str]) -> str | None:
-        """The key itself, else the newest that begins with it, else the newest of the first prefix that has one."""
+        """The key itself, else the newest key that starts with it, else the newest match of a prefix, in order."""
         if key in self.keys:
             return key
         for prefix in (key, *prefixes):
@@ -122,12 +122,12 @@ class Cache:
         return None
 
     def restore(self, key: str, path: Path) -> None:
-        shutil.copytree(self.folder / str(self.keys.index(key)), path, dirs_exist_ok=True)
+        shutil.copytree(self.directory / str(self.keys.index(key)), path, dirs_exist_ok=True)
 
 
 @dataclass(frozen=True)
 class ActionResult:
-    """A use of the action that has ended: how each step did (by id or name), its outputs, and all that was said."""
+    """The result of an action: the outcome of each step (by id or name), its outputs, and its log."""
 
     outcomes: Mapping[str, str]
     outputs: Mapping[str, str]
@@ -141,15 +141,15 @@ class ActionResult:
 
 @dataclass
 class Runner:
-    """A machine that works off an action: a workspace, a folder for temporary files, and a cache.
+    """A runner for an action: a workspace, a temporary directory, and a cache.
 
     Args:
-        action: the folder of the `action.yml`.
-        workspace: where the checkout is, and each script begins.
+        action: the directory of the `action.yml`.
+        workspace: the checkout, and the working directory of scripts.
         temporary: `RUNNER_TEMP`.
-        cache: what is kept from one use to the next.
-        instead: outputs of steps (by id) that are taken for done.
-        environment: the `env:` of the step that uses the action, and what else surrounds it.
+        cache: the cache shared by all uses.
+        step_outputs: outputs of steps (by id) that are not run.
+        environment: the environment of the step that uses the action.
     """
 
     action: Path
@@ -169,25 +169,25 @@ class Runner:
         ref: str = "refs/heads/main",
         watch: Callable[[str, subprocess.Popen[str]], str] = lambda _name, _process: "",
     ) -> ActionResult:
-        """Use the action once. `watch` gets each script's step and process while it runs; it returns what it read."""
+        """Run the action. `watch` gets the step and process of each running script; it returns the output it read."""
         self.uses += 1
         shutil.rmtree(self.temporary, ignore_errors=True)
         self.temporary.mkdir()
         action = yaml.safe_load((self.action / "action.yml").read_text(encoding="utf-8"))
-        one = _ActionRun(self, {"GITHUB_EVENT_NAME": event, "GITHUB_REF": ref}, watch)
-        one.values["github.event.repository.default_branch"] = "" if event == "schedule" else "main"
+        run = _ActionRun(self, {"GITHUB_EVENT_NAME": event, "GITHUB_REF": ref}, watch)
+        run.values["github.event.repository.default_branch"] = "" if event == "schedule" else "main"
         for name, given in action["inputs"].items():
             assert name in inputs or not given.get("required"), f"the input {name} is required"
-            one.values[f"inputs.{name}"] = inputs.get(name, given.get("default", ""))
+            run.values[f"inputs.{name}"] = inputs.get(name, given.get("default", ""))
         assert set(inputs) <= set(action["inputs"])
         for step in action["runs"]["steps"]:
-            one.step(step)
-        outputs = {name: one.filled(output["value"]) for name, output in action["outputs"].items()}
-        return ActionResult(one.outcomes, outputs, "".join(one.log), one.summary())
+            run.step(step)
+        outputs = {name: run.render(output["value"]) for name, output in action["outputs"].items()}
+        return ActionResult(run.outcomes, outputs, "".join(run.log), run.summary())
 
 
 class _ActionRun:
-    """One use of the action, while it goes."""
+    """The state of one use of the action."""
 
     def __init__(
         self, runner: Runner, given: Mapping[str, str], watch: Callable[[str, subprocess.Popen[str]], str]
@@ -213,7 +213,7 @@ class _ActionRun:
     def summary(self) -> str:
         return "".join(file.read_text(encoding="utf-8") for file in sorted(self._files.glob("*.summary")))
 
-    def filled(self, text: str) -> str:
+    def render(self, text: str) -> str:
         return re.sub(r"\$\{\{(.*?)\}\}", lambda found: str(self._expression(found[1]).value()), text)
 
     def _expression(self, text: str) -> Expression:
@@ -238,7 +238,7 @@ class _ActionRun:
         self.values |= {f"steps.{name}.outputs.{output}": value for output, value in outputs.items()}
 
     def _uses(self, step: Mapping[str, Any]) -> dict[str, str]:
-        given = {name: self.filled(str(value)) for name, value in step["with"].items()}
+        given = {name: self.render(str(value)) for name, value in step["with"].items()}
         path = self._runner.workspace / given["path"]
         cache = self._runner.cache
         if step["uses"].startswith("actions/cache/save@"):
@@ -272,7 +272,7 @@ class _ActionRun:
                 **self._given,
                 **{variable: str(file) for variable, file in files.items()},
                 **self._runner.environment,
-                **{variable: self.filled(str(value)) for variable, value in step.get("env", {}).items()},
+                **{variable: self.render(str(value)) for variable, value in step.get("env", {}).items()},
             },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -282,9 +282,7 @@ class _ActionRun:
             try:
                 self.log.append(self._watch(name, process))
                 assert process.stdout is not None
-                self.log.append(
-                    process.stdout.read()
-                )  # not communicate(): what `watch` has in its buffer is lost there
+                self.log.append(process.stdout.read())  # communicate() would lose what `watch` has buffered
                 process.wait(60)
             finally:
                 process.kill()
@@ -292,11 +290,11 @@ class _ActionRun:
         return dict(line.split("=", 1) for line in lines), process.returncode
 
 
-def run_script(lines: Sequence[str], folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
-    """The lines of a GitLab job as its runner gives them to a shell, one script: its exit code, and what it said."""
+def run_script(lines: Sequence[str], directory: Path, environment: Mapping[str, str]) -> tuple[int, str]:
+    """Run the lines of a GitLab job as one shell script, as its runner does. Returns the exit code and output."""
     with subprocess.Popen(
         [*_SHELL, "-c", "\n".join(lines)],
-        cwd=folder,
+        cwd=directory,
         env={**_inherited(), **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -304,10 +302,10 @@ def run_script(lines: Sequence[str], folder: Path, environment: Mapping[str, str
         encoding="utf-8",
     ) as process:
         try:
-            said = process.communicate(timeout=60)[0]
+            output = process.communicate(timeout=60)[0]
         finally:
             process.kill()
-    return process.returncode, said
+    return process.returncode, output
 
 
 def _inherited() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Runs the program as a person does: a process in a folder, with an environment that holds nothing else."""
+"""Runs the program as a user does: as a process, in a directory, with a clean environment."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from support import canary
 from runner.cli.main import main
 
 KEY = canary.KEY
-# It is about noon there, so that no day, week or month ends while a test runs.
+# A time zone in which it is about noon, so that no day, week or month ends during a test.
 ZONE = f"Etc/GMT{datetime.now(UTC).hour - 12:+d}"
 
 
 @dataclass(frozen=True)
 class CompletedCommand:
-    """A process that has ended."""
+    """The exit code and output of a finished process."""
 
     code: int
     out: str
@@ -36,7 +36,7 @@ class CompletedCommand:
 
 @dataclass
 class Shell:
-    """A folder, and the environment of a person who works there."""
+    """A working directory and an environment in which to run commands."""
 
     directory: Path
     environment: dict[str, str] = field(default_factory=dict)
@@ -52,12 +52,12 @@ class Shell:
         return target
 
     def manifest(self, *pairs: tuple[str, str, str], path: str = "nightly.yaml", once_per: str = "day") -> Path:
-        """Write a manifest of (name, workflow, project)."""
+        """Write a manifest of (name, workflow, project) jobs."""
         jobs = "".join(f"  - {{name: {name}, workflow_id: {w}, project_id: {p}}}\n" for name, w, p in pairs)
         return self.write(path, f"version: 1\nonce_per: {once_per}\ntimezone: {ZONE}\njobs:\n{jobs}")
 
     def use_api(self, base_url: str, key: str | None = KEY) -> None:
-        """Work with an API from now on; without a key with None."""
+        """Use this API from now on; without a key if `key` is None."""
         self.environment["PIXXEL_BASE_URL"] = base_url
         self.environment.pop("PIXXEL_API_KEY", None)
         if key is not None:
@@ -69,7 +69,7 @@ class Shell:
         return CompletedCommand(process.returncode, out or "", err or "")
 
     def call(self, *arguments: str) -> CompletedCommand:
-        """The command in this process, which is much quicker than one of its own: without a signal, or a terminal."""
+        """Run the command in this process: much faster than a new one, but without signals or a terminal."""
         out, err = io.StringIO(), io.StringIO()
         with (
             contextlib.chdir(self.directory),
@@ -84,7 +84,7 @@ class Shell:
 
     @contextmanager
     def start(self, *arguments: str | Path, **streams: Any) -> Iterator[subprocess.Popen[str]]:
-        """A process that is killed at the end, if it has not ended by then."""
+        """Start the command; the process is killed when the context ends."""
         kept = ("PATH", "HOME", "PYTHONPATH", "COVERAGE_PROCESS_CONFIG")
         inherited = {name: os.environ[name] for name in kept if name in os.environ}
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
@@ -107,12 +107,12 @@ def command(arguments: Sequence[str | Path]) -> list[str]:
 
 
 def set_noon_timezone(manifest: str) -> str:
-    """A manifest with ZONE as its time zone."""
+    """Replace the time zone of a manifest with ZONE."""
     text, replaced = re.subn(r"(?m)^timezone: [\w/]+", f"timezone: {ZONE}", manifest)
     assert replaced == 1
     return text
 
 
 def environment_without_coverage() -> dict[str, str]:
-    """The environment of a process that coverage stays out of: of what it imports, and of how it ends."""
+    """The environment for a process that is not measured by coverage."""
     return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_PROCESS_")}

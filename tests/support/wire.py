@@ -1,7 +1,7 @@
-"""A server that scripts each byte: what a network, a gateway or a server may do to one POST, done on purpose.
+"""A server with scripted bytes: whatever a network, a gateway or a server may do to a request.
 
-A `WireServer` records every request that it reads and every job that it makes, and then plays the next script on
-that connection. Its record, not the client's word, is what the tests believe.
+A `WireServer` records every request that it reads and every job that it creates, and plays the next script on that
+connection. Tests rely on its log, not on what the client reports.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from types import TracebackType
 from typing import ClassVar, Protocol, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-TIMEOUT = 30.0  # seconds that a test waits for something that is certain to happen
+TIMEOUT = 30.0  # seconds to wait for something that must happen
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it came. `at` is a monotonic time, `connection` counts from 1, header names are lower case."""
+    """A received request. `at` is a monotonic time, `connection` counts from 1, header names are lower case."""
 
     method: str
     target: str
@@ -44,7 +44,7 @@ class Request:
 
 
 class Script(Protocol):
-    """What the server does on a connection. `creates`: it makes the job; `early`: it leaves the request unread."""
+    """What the server does on a connection. `creates`: it creates the job; `early`: it leaves the request unread."""
 
     @property
     def creates(self) -> bool: ...
@@ -53,12 +53,12 @@ class Script(Protocol):
     def early(self) -> bool: ...
 
     def play(self, line: Connection) -> None:
-        """Do it; the connection goes on afterwards unless `line.end` was called."""
+        """Run the script; the connection stays open afterwards unless `line.end` was called."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """These bytes, in one piece."""
+    """Sends `data` at once."""
 
     data: bytes
     creates: bool = False
@@ -73,7 +73,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Truncated:
-    """These bytes, and then the end of the connection."""
+    """Sends `data`, then closes the connection."""
 
     data: bytes
     creates: bool = False
@@ -86,7 +86,7 @@ class Truncated:
 
 @dataclass(frozen=True)
 class Close:
-    """The end of the connection, in order and without a word."""
+    """Closes the connection cleanly without a response."""
 
     creates: bool = False
     early: bool = False
@@ -97,7 +97,7 @@ class Close:
 
 @dataclass(frozen=True)
 class Reset:
-    """A connection reset, before the request is read or after."""
+    """Resets the connection, before or after reading the request."""
 
     early: bool = False
     creates: bool = False
@@ -110,7 +110,7 @@ class Reset:
 
 @dataclass(frozen=True)
 class Stall:
-    """Silence until the test sets the event, and then the next script."""
+    """Sends nothing until the test sets the event, then plays the next script."""
 
     until: threading.Event
     then: Script | None = None
@@ -132,7 +132,7 @@ class Stall:
 
 @dataclass(frozen=True)
 class Drip:
-    """One byte of `data` every so many seconds, after the bytes of `head` at once."""
+    """Sends `head` at once, then one byte of `data` per interval."""
 
     head: bytes
     data: bytes
@@ -149,7 +149,7 @@ class Drip:
 
 @dataclass(frozen=True)
 class Endless:
-    """`head`, and then `piece` so many `times`, or until the client is gone. The server counts what it got rid of."""
+    """Sends `head`, then `chunk` repeatedly (`times`), or until the client disconnects. The server counts the bytes."""
 
     head: bytes
     chunk: bytes
@@ -169,7 +169,7 @@ class Endless:
 
 @dataclass(frozen=True)
 class Tunnel:
-    """What a proxy does after a CONNECT that it allows: bytes to and from a port on this machine."""
+    """Acts as a proxy after an accepted CONNECT: relays bytes to and from a local port."""
 
     port: int
     creates: ClassVar[bool] = False
@@ -196,11 +196,11 @@ def _pump(one: socket.socket, other: socket.socket) -> None:
 
 
 class ConnectionGoneError(Exception):
-    """The client is gone, or the server is being closed."""
+    """The client has disconnected, or the server is closing."""
 
 
 class Connection:
-    """One connection, as the scripts see it."""
+    """A connection, as scripts see it."""
 
     def __init__(self, sock: socket.socket, number: int, server: WireServer) -> None:
         self.sock = sock
@@ -236,7 +236,7 @@ class Connection:
         return Request(method, target, headers, at, self.number, body)
 
     def peek(self) -> None:
-        """Wait until a byte has come, and leave it unread."""
+        """Wait until a byte has arrived, and leave it unread."""
         select.select([self.sock], [], [], TIMEOUT)
 
     def send(self, data: bytes) -> None:
@@ -248,20 +248,20 @@ class Connection:
         self._server.count_sent(len(data))
 
     def wait_for(self, event: threading.Event) -> None:
-        """Wait for the event; the end of the server sets it."""
+        """Wait for the event, which closing the server also sets."""
         self._server.wait_for_event(event)
 
     def pause(self, seconds: float) -> None:
-        """Let time pass; raises LineGoneError when the server ends meanwhile."""
+        """Sleep; raises LineGoneError if the server closes meanwhile."""
         if self._server.closing.wait(seconds):
             raise ConnectionGoneError
 
     def tracked(self, sock: socket.socket) -> _TrackedSocket:
-        """Have the server's end cut this socket too."""
+        """Shut down this socket, too, when the server closes."""
         return _TrackedSocket(self._server, sock)
 
     def end(self) -> None:
-        """Close the connection in order."""
+        """Close the connection cleanly."""
         self.open = False
 
     def reset(self) -> None:
@@ -287,19 +287,19 @@ class _Log:
     requests: list[Request] = field(default_factory=list)
     created: list[Request] = field(default_factory=list)
     connections: int = 0
-    ended: int = 0  # connections that are closed again
-    untrusted: int = 0  # TLS handshakes that came to nothing
+    ended: int = 0  # closed connections
+    untrusted: int = 0  # failed TLS handshakes
     sent: int = 0
-    busy: int = 0  # requests that are read and not yet answered
+    busy: int = 0  # requests read but not yet responded to
     most_busy: int = 0
 
 
 class WireServer:
-    """A server on loopback. It plays `scripts` in turn and then `choose`, which sees each request.
+    """A server on loopback. It plays `scripts` in turn, then those that `choose` returns.
 
     Args:
         scripts: one for each request, or for each connection where a script is early.
-        choose: what to do when the scripts are used up; makes a job for each request when not given.
+        choose: returns the script of a request when `scripts` is exhausted; creates a job by default.
         tls: speak TLS with this context.
         greet: what to do on each connection before anything else, a TLS handshake too.
         family: `socket.AF_INET6` for `::1`.
@@ -337,23 +337,23 @@ class WireServer:
 
     @property
     def requests(self) -> list[Request]:
-        """What came, in the order of its coming."""
+        """The received requests, in order."""
         with self._changed:
             return list(self.log.requests)
 
     @property
     def created(self) -> list[Request]:
-        """The requests that made a job."""
+        """The requests that created a job."""
         with self._changed:
             return list(self.log.created)
 
     def wait_for(self, *, what: Callable[[_Log], bool]) -> None:
-        """Wait until the log is so; fail when it does not come to that."""
+        """Wait until the log satisfies `what`; fail after TIMEOUT."""
         with self._changed:
             assert self._changed.wait_for(lambda: what(self.log), TIMEOUT), self.log
 
     def wait_for_requests(self, count: int) -> None:
-        """Wait until so many requests have come."""
+        """Wait until `count` requests have been received."""
         self.wait_for(what=lambda log: len(log.requests) >= count)
 
     def __enter__(self) -> Self:
@@ -373,20 +373,20 @@ class WireServer:
             for sock in self._open_sockets:
                 with suppress(OSError):
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
-        for thread in self._threads:  # the first is the accepting one: it adds none once it has ended
+        for thread in self._threads:  # the first one accepts connections, and starts no threads after it ends
             thread.join(TIMEOUT)
             assert not thread.is_alive()
 
-    # For the lines.
+    # Used by connections.
 
     def count_sent(self, size: int) -> None:
-        """Count bytes that left."""
+        """Count sent bytes."""
         with self._changed:
             self.log.sent += size
             self._changed.notify_all()
 
     def wait_for_event(self, event: threading.Event) -> None:
-        """Wait for the event; the end of the server sets it."""
+        """Wait for the event, which closing the server also sets."""
         with self._changed:
             self._events.add(event)
             if self.closing.is_set():
@@ -394,7 +394,7 @@ class WireServer:
         event.wait()
 
     def track(self, sock: socket.socket) -> None:
-        """Cut this socket when the server ends."""
+        """Shut down this socket when the server closes."""
         with self._changed:
             self._open_sockets.add(sock)
             if self.closing.is_set():
@@ -406,7 +406,7 @@ class WireServer:
         with self._changed:
             self._open_sockets.discard(sock)
 
-    # Its threads.
+    # Threads.
 
     def _start(self, target: Callable[..., None], *args: object) -> None:
         thread = threading.Thread(target=target, args=args)
@@ -497,7 +497,7 @@ def reply(
     framing: str = "length",
     creates: bool = False,
 ) -> Reply:
-    """An answer as the API gives it. `framing`: by `length`, `chunked`, or by the `close` of the connection."""
+    """A response as from the API. `framing`: by `length`, `chunked`, or by the `close` of the connection."""
     lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers)]
     lines += {"length": [f"Content-Length: {len(body)}"], "chunked": ["Transfer-Encoding: chunked"], "close": []}[
         framing
@@ -507,28 +507,28 @@ def reply(
 
 
 def created(job_id: str, framing: str = "length") -> Reply:
-    """The answer to a POST that made a job."""
+    """The response to a POST that created a job."""
     body = json.dumps({"id": job_id, "status": "accepted"}).encode()
     return reply(200, body, [("Content-Type", "application/json")], framing=framing, creates=True)
 
 
 def chunked(*pieces: bytes, last: bytes = b"0\r\n\r\n") -> bytes:
-    """A body in chunks."""
+    """A body in chunked encoding."""
     return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces if piece) + last
 
 
 @contextmanager
 def refusing_port() -> Iterator[int]:
-    """A port on loopback that nobody else is given meanwhile: it refuses while no server of the test listens there."""
+    """Reserve a port on loopback, which refuses connections unless a server of the test listens on it."""
     with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # which a server sets, too: then both may have it
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do, so that both can bind it
         sock.bind(("127.0.0.1", 0))
         yield sock.getsockname()[1]
 
 
 @contextmanager
 def silent_port() -> Iterator[int]:
-    """A port whose queue of connections is full, so that connecting to it never ends."""
+    """A port with a full connection queue, so that connecting to it hangs."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, _fill(listener.getsockname()[1]):
         yield listener.getsockname()[1]
 
