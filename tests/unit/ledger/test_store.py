@@ -120,8 +120,8 @@ STEPS = (
 )
 
 
-def ends(what: str, orders: list[tuple[Path, int]]) -> list[int]:
-    """How each of some processes ended, in order: 0, 4 for LedgerError, -9 for the one that was killed."""
+def run_processes(what: str, orders: list[tuple[Path, int]]) -> list[int]:
+    """Run processes, and return how each ended: 0, 4 for LedgerError, -9 for a killed one."""
     done = subprocess.run(
         [sys.executable, "-P", "-c", SCRIPT],
         input=json.dumps([what, STEPS, [(str(path), kill) for path, kill in orders]]),
@@ -141,8 +141,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a ledger with something in every table and nothing in its log."""
+def filled_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a ledger with rows in every table and nothing in its log."""
     folder = tmp_path_factory.mktemp("filled")
     with ledger_history.open_ledger(folder / "ledger.db") as ledger:
         jobs = [job(f"job-{number}", f"w-{number % 5}", f"p-{number}", team="agri") for number in range(30)]
@@ -159,8 +159,8 @@ def beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-def use(path: Path) -> list[str]:
-    """Read and write what a run does; the names of the submissions that were there."""
+def use_ledger(path: Path) -> list[str]:
+    """Read and write what a run does. Return the names of the submissions that were there."""
     with Ledger(path) as ledger:
         standings = ledger.all_submissions()
         for run in ledger.runs():
@@ -175,23 +175,23 @@ def use(path: Path) -> list[str]:
     return [one.name for one in standings]
 
 
-def raw(path: Path, *statements: str) -> None:
-    """What another program does to the file."""
+def execute_raw(path: Path, *statements: str) -> None:
+    """Write to the file as another program would."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for statement in statements:
             connection.execute(statement).fetchall()
 
 
-# Made whole or not at all.
+# Creation.
 
 
-def test_whenever_the_maker_is_killed_there_is_a_whole_ledger_or_none(tmp_path: Path) -> None:
+def test_a_creator_killed_at_any_point_leaves_a_complete_ledger_or_none(tmp_path: Path) -> None:
     orders = []
     for number in range(1, 66):
         folder = tmp_path / str(number)
         folder.mkdir()
         orders.append((folder / "ledger.db", number))
-    told = ends("use", orders)
+    told = run_processes("use", orders)
     kills = told.count(KILLED)
     assert told == [KILLED] * kills + [0] * (len(told) - kills)
     assert 40 < kills < len(told)  # every point was met, up to the end
@@ -208,22 +208,22 @@ def test_whenever_the_maker_is_killed_there_is_a_whole_ledger_or_none(tmp_path: 
             assert [one.job_id for one in ledger.all_submissions()] == ["j-1"]
 
 
-def test_of_many_processes_that_make_it_at_once_one_does(tmp_path: Path) -> None:
+def test_of_concurrent_creating_processes_one_succeeds(tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.db" for number in range(4)]
-    told = ends("make", [(path, 0) for path in paths for _ in range(4)])
+    told = run_processes("make", [(path, 0) for path in paths for _ in range(4)])
     for number, path in enumerate(paths):
         assert sorted(told[4 * number : 4 * number + 4]) == [0, 4, 4, 4]
-        assert use(path) == []
+        assert use_ledger(path) == []
     assert sorted(tmp_path.iterdir()) == paths
 
 
-def test_many_processes_that_begin_at_once_all_have_it(tmp_path: Path) -> None:
+def test_concurrent_processes_all_open_the_new_ledger(tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.db" for number in range(4)]
-    assert ends("use", [(path, 0) for path in paths for _ in range(4)]) == [0] * 16
+    assert run_processes("use", [(path, 0) for path in paths for _ in range(4)]) == [0] * 16
     assert sorted(tmp_path.iterdir()) == paths
 
 
-def test_at_no_moment_may_anyone_else_read_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_files_are_private_at_every_moment(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the umask allows."""
     seen: set[tuple[str, int]] = set()
 
@@ -250,8 +250,8 @@ def test_at_no_moment_may_anyone_else_read_it(path: Path, monkeypatch: pytest.Mo
     assert seen == {("", 0o600), ("wal", 0o600), ("shm", 0o600)}
 
 
-def test_a_new_one_is_not_made_beside_the_log_of_one_that_is_lost(path: Path) -> None:
-    """The log may hold the only word of jobs that were created; a new ledger would take it for its own, or drop it."""
+def test_no_ledger_is_created_beside_the_log_of_a_missing_one(path: Path) -> None:
+    """The log may hold the only trace of created jobs; a new ledger would adopt or delete it."""
     with ledger_history.open_ledger(path) as ledger:
         send(ledger, start_run(ledger, "r-1", [A]), A, created("j-1"))
         log = beside(path, LOG).read_bytes()
@@ -265,19 +265,19 @@ def test_a_new_one_is_not_made_beside_the_log_of_one_that_is_lost(path: Path) ->
 
 
 @pytest.mark.parametrize("action", [Ledger, connect.create_if_missing])
-def test_a_path_that_no_file_can_have_is_told_in_words(tmp_path: Path, action: Callable[[Path], object]) -> None:
+def test_an_impossible_path_raises_ledger_error(tmp_path: Path, action: Callable[[Path], object]) -> None:
     for path in (tmp_path / ("x" * 300), tmp_path / "no" / "such" / "folder", Path("/dev/null/ledger.db")):
         with pytest.raises(LedgerError):
             action(path)
 
 
-# What is not a ledger, or not one of today.
+# Files that are not ledgers of this version.
 
 
 @pytest.mark.parametrize("mode", ["delete", "wal"])
 @pytest.mark.parametrize("version", [0, 1, 2])
-def test_another_program_s_database_is_left_as_it_is(path: Path, mode: str, version: int) -> None:
-    raw(path, f"PRAGMA journal_mode = {mode}", "CREATE TABLE runs (a)", f"PRAGMA user_version = {version}")
+def test_another_programs_database_is_refused_and_unchanged(path: Path, mode: str, version: int) -> None:
+    execute_raw(path, f"PRAGMA journal_mode = {mode}", "CREATE TABLE runs (a)", f"PRAGMA user_version = {version}")
     before = path.read_bytes()
     for action in (Ledger, ledger_history.open_ledger):
         with pytest.raises(LedgerError, match="is not a ledger"):
@@ -285,7 +285,7 @@ def test_another_program_s_database_is_left_as_it_is(path: Path, mode: str, vers
     assert path.read_bytes() == before
 
 
-def test_a_newer_one_is_left_as_it_is_with_what_is_in_its_log(path: Path) -> None:
+def test_a_newer_ledger_and_its_log_are_refused_and_unchanged(path: Path) -> None:
     connect.create_ledger(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:  # its run goes on
         connection.execute("CREATE TABLE of_tomorrow (a)")
@@ -298,23 +298,23 @@ def test_a_newer_one_is_left_as_it_is_with_what_is_in_its_log(path: Path) -> Non
 
 
 @pytest.mark.parametrize("version", [-1, 0])
-def test_a_version_that_its_tables_are_not_of_is_refused(filled: Path, path: Path, version: int) -> None:
-    shutil.copyfile(filled / "ledger.db", path)
-    raw(path, f"PRAGMA user_version = {version}")
+def test_a_version_that_does_not_match_the_schema_is_refused(filled_directory: Path, path: Path, version: int) -> None:
+    shutil.copyfile(filled_directory / "ledger.db", path)
+    execute_raw(path, f"PRAGMA user_version = {version}")
     with pytest.raises(LedgerError):
         Ledger(path)
-    raw(path, "PRAGMA user_version = 1")
-    assert len(use(path)) == 30
+    execute_raw(path, "PRAGMA user_version = 1")
+    assert len(use_ledger(path)) == 30
 
 
-# Files and folders that do not let themselves be written.
+# Unwritable files and directories.
 
 
-def test_one_that_cannot_be_written_stops_everything_first(
-    filled: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_unwritable_ledger_stops_the_run_before_it_sends(
+    filled_directory: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As SQLite meets it where a file is read-only, whoever runs the tests. It may be read."""
-    shutil.copyfile(filled / "ledger.db", path)
+    shutil.copyfile(filled_directory / "ledger.db", path)
     real = sqlite3.connect
 
     def read_only(target: str | Path, **kwargs: Any) -> sqlite3.Connection:
@@ -329,29 +329,29 @@ def test_one_that_cannot_be_written_stops_everything_first(
         with pytest.raises(LedgerError) as told:
             start_run(ledger, "r-2", [A])
         assert "writable" in told.value.hint
-    assert path.read_bytes() == (filled / "ledger.db").read_bytes()
+    assert path.read_bytes() == (filled_directory / "ledger.db").read_bytes()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only to root")
 @pytest.mark.parametrize("what", ["file", "folder"])
-def test_a_read_only_one_is_told_in_words(filled: Path, path: Path, what: str) -> None:
-    shutil.copyfile(filled / "ledger.db", path)
+def test_a_read_only_ledger_raises_ledger_error(filled_directory: Path, path: Path, what: str) -> None:
+    shutil.copyfile(filled_directory / "ledger.db", path)
     locked = path if what == "file" else path.parent
     mode = locked.stat().st_mode
     locked.chmod(mode & ~0o222)
     try:
         with pytest.raises(LedgerError) as told:
-            use(path)
+            use_ledger(path)
     finally:
         locked.chmod(mode)
     assert "writable" in told.value.hint
 
 
-# Cuts and flips.
+# Damage.
 
 
-def test_of_a_log_that_is_cut_or_flipped_what_was_committed_before_stays(tmp_path: Path) -> None:
-    """As after a power cut on a disk that lies: a beginning of the past, never something else."""
+def test_a_damaged_log_loses_only_the_latest_commits(tmp_path: Path) -> None:
+    """As after a power cut on a disk that lies about syncs: the earlier commits remain, and nothing else."""
     path = tmp_path / "past" / "ledger.db"
     path.parent.mkdir()
     ledger = ledger_history.open_ledger(path)
@@ -377,20 +377,20 @@ def test_of_a_log_that_is_cut_or_flipped_what_was_committed_before_stays(tmp_pat
     assert len({number for _, number in kept}) > 4
 
 
-def test_one_that_is_cut_off_anywhere_is_refused_and_not_touched(filled: Path, path: Path) -> None:
-    whole = (filled / "ledger.db").read_bytes()
+def test_a_truncated_ledger_is_refused_and_unchanged(filled_directory: Path, path: Path) -> None:
+    whole = (filled_directory / "ledger.db").read_bytes()
     chance = random.Random(2)  # noqa: S311 - likewise
     for end in (*range(0, len(whole), 4096), *(chance.randrange(len(whole)) for _ in range(30)), len(whole) - 1):
         path.write_bytes(whole[:end])
         with pytest.raises(LedgerError):
-            use(path)
+            use_ledger(path)
         assert path.read_bytes() == whole[:end]
         assert [one.name for one in path.parent.iterdir()] == ["ledger.db"]
 
 
 @pytest.mark.parametrize("part", ["header", "anywhere"])
-def test_whatever_byte_is_flipped_it_works_or_is_refused_in_words(filled: Path, path: Path, part: str) -> None:
-    whole = (filled / "ledger.db").read_bytes()
+def test_any_flipped_bit_is_harmless_or_raises_ledger_error(filled_directory: Path, path: Path, part: str) -> None:
+    whole = (filled_directory / "ledger.db").read_bytes()
     chance = random.Random(3)  # noqa: S311 - likewise
     places = range(100) if part == "header" else [chance.randrange(len(whole)) for _ in range(150)]
     for place in places:
@@ -398,7 +398,7 @@ def test_whatever_byte_is_flipped_it_works_or_is_refused_in_words(filled: Path, 
         flipped[place] ^= 1 << chance.randrange(8)
         path.write_bytes(flipped)
         try:
-            use(path)
+            use_ledger(path)
         except LedgerError as error:
             words = error.message
         else:
@@ -408,14 +408,14 @@ def test_whatever_byte_is_flipped_it_works_or_is_refused_in_words(filled: Path, 
             beside(path, suffix).unlink(missing_ok=True)
 
 
-def deciding(path: Path, *, read_only: bool) -> list[Any]:
-    """What of a ledger decides what is sent, and what is looked up and how."""
+def read_decisive(path: Path, *, read_only: bool) -> list[Any]:
+    """Read what decides which jobs are sent, and which are looked up and how."""
     with Ledger(path, read_only=read_only) as ledger:
         runs = [(*astuple(run)[:6], run.started_at, ledger.manifest_jobs(run)) for run in ledger.runs()]
-        return [*runs, *map(bought, ledger.all_submissions())]
+        return [*runs, *map(decisive_columns, ledger.all_submissions())]
 
 
-def bought(one: SubmissionRow) -> Any:
+def decisive_columns(one: SubmissionRow) -> Any:
     times = (one.claimed_at, one.ended_at, one.timeout) if one.state in ("sending", "in_doubt") else ()
     return (one.api, one.manifest, one.run_key, *one.pair, one.ordinal, one.again, one.state, one.job_id, *times)
 
@@ -430,7 +430,7 @@ def test_no_flipped_bit_changes_what_would_be_sent(path: Path, read_only: bool) 
             send(ledger, run, one, outcome)
         found = ledger.query("SELECT rootpage FROM sqlite_master WHERE name IN ('runs', 'submissions')")
         [(size,)] = ledger.query("PRAGMA page_size")
-    right = deciding(path, read_only=read_only)
+    right = read_decisive(path, read_only=read_only)
     whole = path.read_bytes()
     chance = random.Random(4)  # noqa: S311 - likewise
     held = 0
@@ -439,7 +439,7 @@ def test_no_flipped_bit_changes_what_would_be_sent(path: Path, read_only: bool) 
         flipped[place] ^= 1 << chance.randrange(8)
         path.write_bytes(flipped)
         with suppress(LedgerError):
-            assert deciding(path, read_only=read_only) == right, place
+            assert read_decisive(path, read_only=read_only) == right, place
             held += 1
         for suffix in (LOG, SHARED):
             beside(path, suffix).unlink(missing_ok=True)
@@ -467,18 +467,18 @@ def test_no_flipped_bit_changes_what_would_be_sent(path: Path, read_only: bool) 
         "UPDATE responses SET body = 7",
     ],
 )
-def test_a_value_that_is_none_of_ours_is_refused_in_words(filled: Path, path: Path, statement: str) -> None:
-    """SQLite's own look through a file sees pages and not meanings."""
-    shutil.copyfile(filled / "ledger.db", path)
-    raw(path, statement)
+def test_an_invalid_value_raises_ledger_error(filled_directory: Path, path: Path, statement: str) -> None:
+    """SQLite's own check knows pages, but not what values mean."""
+    shutil.copyfile(filled_directory / "ledger.db", path)
+    execute_raw(path, statement)
     with pytest.raises(LedgerError):
-        use(path)
+        use_ledger(path)
 
 
-def test_a_thorough_check_finds_what_a_large_one_is_not_searched_for_at_first(
-    filled: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+def test_check_integrity_reads_a_ledger_too_large_to_check_on_opening(
+    filled_directory: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    damaged = bytearray((filled / "ledger.db").read_bytes())
+    damaged = bytearray((filled_directory / "ledger.db").read_bytes())
     damaged[-4096:-4080] = b"\xff" * 16
     path.write_bytes(damaged)
     with pytest.raises(LedgerError):
@@ -494,7 +494,7 @@ def test_a_thorough_check_finds_what_a_large_one_is_not_searched_for_at_first(
 STRANGE = "\ud800-\udfff\x00\n é"
 
 
-def test_a_created_job_is_kept_as_the_bytes_that_came(path: Path) -> None:
+def test_a_response_is_saved_as_the_bytes_that_came(path: Path) -> None:
     bodies = [
         json.dumps({"id": STRANGE, "created_by": STRANGE, "val_errors": [STRANGE]}).encode(),
         b'{"id": "j", "cost": ' + b"9" * 30 + b', "result": "\xff\xfe"}',
@@ -521,8 +521,8 @@ def test_a_created_job_is_kept_as_the_bytes_that_came(path: Path) -> None:
         assert ledger.creators("r-1") == {STRANGE}
 
 
-def test_a_doubt_can_be_settled_with_any_job_id_in_its_detail(path: Path) -> None:
-    """A look-up writes the id that the server chose into the detail."""
+def test_a_decision_can_have_any_job_id_in_its_detail(path: Path) -> None:
+    """A lookup writes the id that the server chose into the detail."""
     with ledger_history.open_ledger(path) as ledger:
         number = send(ledger, start_run(ledger, "r-1", [A]), A, in_doubt(STRANGE))
         ledger.resolve([Decision(number, Created(STRANGE, b"", 1, THEN), None, "me", THEN, "recovered", STRANGE)])
@@ -530,7 +530,7 @@ def test_a_doubt_can_be_settled_with_any_job_id_in_its_detail(path: Path) -> Non
         assert [detail for *_, detail in ledger_history.decisions(ledger, number)] == [STRANGE]
 
 
-def test_a_run_can_end_with_any_words_of_the_server(path: Path) -> None:
+def test_a_run_can_finish_with_any_message_of_the_server(path: Path) -> None:
     """Of a 401 the API's own message says why the run was stopped."""
     with ledger_history.open_ledger(path) as ledger:
         run = start_run(ledger, "r-1", [A], end=None)
@@ -540,7 +540,7 @@ def test_a_run_can_end_with_any_words_of_the_server(path: Path) -> None:
         assert (run.state, run.detail) == ("stopped", f"HTTP 401 Unauthorized: {STRANGE}")
 
 
-def test_a_manifest_may_lie_at_any_path(path: Path) -> None:
+def test_a_manifest_can_have_any_path(path: Path) -> None:
     r"""A file's name is bytes: `caf\xe9.yaml` of an old disk is no UTF-8."""
     with ledger_history.open_ledger(path) as ledger:
         start_run(ledger, "r-1", [A], path="/home/caf\udce9.yaml")
@@ -551,7 +551,7 @@ def test_a_manifest_may_lie_at_any_path(path: Path) -> None:
 # Versions.
 
 
-def of_tomorrow(monkeypatch: pytest.MonkeyPatch, *steps: tuple[str, ...]) -> None:
+def add_migrations(monkeypatch: pytest.MonkeyPatch, *steps: tuple[str, ...]) -> None:
     monkeypatch.setattr(schema, "MIGRATIONS", (*VERSIONS, *steps))
 
 
@@ -561,22 +561,22 @@ def hosts(path: Path) -> list[str]:
         return [name for (name,) in ledger.query("SELECT name FROM hosts ORDER BY rowid")]
 
 
-def test_each_step_is_taken_once_whether_one_by_one_or_all_at_once(
+def test_each_migration_runs_once_alone_or_with_others(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect.create_ledger(path)
     for steps in (STEPS[:1], STEPS, STEPS):
-        of_tomorrow(monkeypatch, *steps)
+        add_migrations(monkeypatch, *steps)
         assert hosts(path) == ["second", "third"][: len(steps)]
-    raw(tmp_path / "nought.db", f"PRAGMA application_id = {schema.APPLICATION_ID}")
+    execute_raw(tmp_path / "nought.db", f"PRAGMA application_id = {schema.APPLICATION_ID}")
     assert hosts(tmp_path / "nought.db") == ["second", "third"]
     connect.create_ledger(tmp_path / "new.db")
     assert hosts(tmp_path / "new.db") == ["second", "third"]
 
 
-def test_a_step_that_fails_takes_those_before_it_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    raw(path, f"PRAGMA application_id = {schema.APPLICATION_ID}")
-    of_tomorrow(monkeypatch, *STEPS, ("CREATE TABLE more (a)", "INSERT INTO nowhere VALUES (1)"))
+def test_a_failed_migration_rolls_back_the_earlier_ones(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    execute_raw(path, f"PRAGMA application_id = {schema.APPLICATION_ID}")
+    add_migrations(monkeypatch, *STEPS, ("CREATE TABLE more (a)", "INSERT INTO nowhere VALUES (1)"))
     with pytest.raises(LedgerError):
         Ledger(path)
     with closing(sqlite3.connect(path)) as connection:
@@ -584,16 +584,16 @@ def test_a_step_that_fails_takes_those_before_it_back(path: Path, monkeypatch: p
         assert connection.execute("PRAGMA user_version").fetchone() == (0,)
 
 
-def test_whenever_the_upgrade_is_killed_it_is_done_whole_or_not_at_all(
-    filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_migration_killed_at_any_point_is_complete_or_undone(
+    filled_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     orders = []
     for number in range(1, 46):
         folder = tmp_path / str(number)
         folder.mkdir()
-        shutil.copyfile(filled / "ledger.db", folder / "ledger.db")
+        shutil.copyfile(filled_directory / "ledger.db", folder / "ledger.db")
         orders.append((folder / "ledger.db", number))
-    told = ends("upgrade", orders)
+    told = run_processes("upgrade", orders)
     assert 10 < told.count(KILLED) < len(told)
     found = set()
     for path, _ in orders:
@@ -603,23 +603,25 @@ def test_whenever_the_upgrade_is_killed_it_is_done_whole_or_not_at_all(
         assert (version, tables) in ((1, 0), (3, 1))
         found.add(version)
     assert found == {1, 3}
-    of_tomorrow(monkeypatch, *STEPS)
+    add_migrations(monkeypatch, *STEPS)
     for path, _ in orders:
         assert hosts(path) == ["second", "third"]
-        assert len(use(path)) == 30
+        assert len(use_ledger(path)) == 30
 
 
-def test_of_many_that_bring_it_up_at_once_one_does(filled: Path, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copyfile(filled / "ledger.db", path)
-    assert ends("upgrade", [(path, 0)] * 6) == [0] * 6
-    of_tomorrow(monkeypatch, *STEPS)
+def test_of_concurrent_migrations_one_succeeds(
+    filled_directory: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copyfile(filled_directory / "ledger.db", path)
+    assert run_processes("upgrade", [(path, 0)] * 6) == [0] * 6
+    add_migrations(monkeypatch, *STEPS)
     assert hosts(path) == ["second", "third"]
 
 
 # The log.
 
 
-def test_opening_and_closing_fold_the_log_into_the_file(path: Path) -> None:
+def test_opening_and_closing_checkpoint_the_log(path: Path) -> None:
     ledger = ledger_history.open_ledger(path)
     send(ledger, start_run(ledger, "r-1", [A, B]), A, created("j-1"))
     assert beside(path, LOG).stat().st_size > 0
@@ -632,10 +634,10 @@ def test_opening_and_closing_fold_the_log_into_the_file(path: Path) -> None:
     assert not beside(path, LOG).exists()
     alone = path.with_name("alone.db")
     shutil.copyfile(path, alone)  # the file alone has it all
-    assert sorted(use(alone)) == ["a", "b"]
+    assert sorted(use_ledger(alone)) == ["a", "b"]
 
 
-def test_a_reader_that_stays_keeps_nobody_from_writing_or_closing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_read_blocks_neither_writes_nor_closing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connect, "_BUSY_TIMEOUT", 0.05)
     with ledger_history.open_ledger(path) as ledger:
         send(ledger, start_run(ledger, "r-1", [A, B]), A, created("j-1"))
@@ -645,22 +647,22 @@ def test_a_reader_that_stays_keeps_nobody_from_writing_or_closing(path: Path, mo
             with Ledger(path) as second:
                 send(second, next(second.runs()), B, created("j-2"))
             assert reader.execute("SELECT count(*) FROM submissions").fetchone() == (1,)
-    assert sorted(use(path)) == ["a", "b"]
+    assert sorted(use_ledger(path)) == ["a", "b"]
 
 
-# Others who hold it.
+# Other programs that lock it.
 
 
 @pytest.fixture
 def held(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection of another process, which is in the middle of a commit."""
+    """A connection of another process that is in the middle of a commit."""
     connect.create_ledger(path)
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield other
 
 
-def test_one_that_stays_busy_is_told_in_words(
+def test_a_locked_ledger_raises_ledger_error(
     path: Path, held: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connect, "_BUSY_TIMEOUT", 0.05)
@@ -678,9 +680,9 @@ def test_one_that_stays_busy_is_told_in_words(
         assert [one.job_id for one in ledger.all_submissions()] == ["j-1"]
 
 
-def test_one_that_is_busy_for_a_moment_is_waited_for(path: Path, held: sqlite3.Connection) -> None:
+def test_a_briefly_locked_ledger_is_waited_for(path: Path, held: sqlite3.Connection) -> None:
     found: list[str] = []
-    thread = threading.Thread(target=lambda: found.extend(use(path)))
+    thread = threading.Thread(target=lambda: found.extend(use_ledger(path)))
     thread.start()
     thread.join(0.2)
     assert thread.is_alive()
@@ -691,7 +693,7 @@ def test_one_that_is_busy_for_a_moment_is_waited_for(path: Path, held: sqlite3.C
         assert [one.job_id for one in ledger.all_submissions()] == ["j-used"]
 
 
-def test_two_that_write_in_turns_do_not_lose_each_other_s(path: Path) -> None:
+def test_two_writers_lose_nothing_of_each_other(path: Path) -> None:
     """Two manifests' runs in two threads, each with its own connection."""
     connect.create_ledger(path)
     numbers = count()
@@ -717,15 +719,15 @@ def test_two_that_write_in_turns_do_not_lose_each_other_s(path: Path) -> None:
         ledger.check_integrity()
 
 
-# Several at once in one process, and others beside it.
+# Several connections at once.
 
 ANOTHER = (
     "import sys; from pathlib import Path; from runner.ledger.store import Ledger; Ledger(Path(sys.argv[1])).close()"
 )
 
 
-def test_another_of_this_process_that_closes_lets_go_of_no_lock(path: Path) -> None:
-    """POSIX ends all locks of a process on a file when any descriptor of it is closed; the log would be deleted."""
+def test_closing_another_connection_of_this_process_releases_no_lock(path: Path) -> None:
+    """POSIX releases all locks of a process on a file when any descriptor of it is closed; the log would be deleted."""
     with ledger_history.open_ledger(path) as ledger:
         run = start_run(ledger, "r-1", [A, B])
         send(ledger, run, A, created("j-1"))
@@ -741,7 +743,7 @@ def test_another_of_this_process_that_closes_lets_go_of_no_lock(path: Path) -> N
 
 
 @pytest.mark.parametrize("by", ["deleted", "replaced"])
-def test_a_log_that_goes_while_it_is_in_use_stops_everything(path: Path, by: str) -> None:
+def test_a_log_deleted_or_replaced_while_in_use_stops_the_run(path: Path, by: str) -> None:
     with ledger_history.open_ledger(path) as ledger:
         run = start_run(ledger, "r-1", [A, B])
         send(ledger, run, A, created("j-1"))
@@ -756,7 +758,7 @@ def test_a_log_that_goes_while_it_is_in_use_stops_everything(path: Path, by: str
 
 
 @pytest.mark.parametrize("pages", [28, 36, 42])
-def test_on_a_disk_that_is_nearly_full_there_is_a_whole_ledger_or_none(tmp_path: Path, pages: int) -> None:
+def test_a_nearly_full_disk_gets_a_complete_ledger_or_none(tmp_path: Path, pages: int) -> None:
     with disks.mounted(tmp_path / "disk") as disk:
         path = disk.root / "ledger.db"
         disk.fill(but=pages * disks.PAGE)
@@ -767,10 +769,10 @@ def test_on_a_disk_that_is_nearly_full_there_is_a_whole_ledger_or_none(tmp_path:
         connect.create_ledger(path)
 
 
-# One file by two names.
+# One file with two names.
 
 
-def test_a_second_name_is_refused_and_a_symbolic_link_is_not(path: Path, tmp_path: Path) -> None:
+def test_a_hard_link_is_refused_and_a_symbolic_link_is_not(path: Path, tmp_path: Path) -> None:
     connect.create_ledger(path)
     (tmp_path / "link").symlink_to(path)
     Ledger(tmp_path / "link").close()
@@ -784,7 +786,7 @@ def test_a_second_name_is_refused_and_a_symbolic_link_is_not(path: Path, tmp_pat
     Ledger(path).close()
 
 
-def test_a_ledger_that_is_mounted_as_a_file_is_refused(path: Path, tmp_path: Path) -> None:
+def test_a_ledger_mounted_as_a_file_is_refused(path: Path, tmp_path: Path) -> None:
     connect.create_ledger(path)
     mounted = tmp_path / "with a space.db"
     mounted.touch()
