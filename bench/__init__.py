@@ -1,1 +1,1 @@
-"""The benchmark: what pixxel-runner costs, against what a person would use instead. `python -m bench --help`."""
+"""The benchmark of pixxel-runner against common alternatives: `python -m bench --help`."""

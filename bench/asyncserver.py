@@ -1,7 +1,7 @@
-"""A small HTTP server on loopback, run as a program: answers each POST with a job that has a new id, after a delay.
+"""A small HTTP server on loopback, run as a program: it responds to each POST with a new job, after a delay.
 
-It takes what the programs of this benchmark send, requests without a body, and says what it saw: `GET /bench/status`
-tells, `GET /bench/restart` begins anew.
+It accepts requests without a body, as sent by the programs of the benchmark. `GET /bench/status` returns its counts,
+`GET /bench/restart` resets them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _END = b"\r\n\r\n"
 
 
 class _Service:
-    """Answers requests, and counts them."""
+    """Responds to requests and counts them."""
 
     def __init__(self, before: bytes, after: bytes, delay: float) -> None:
         self._loop = asyncio.get_running_loop()
@@ -33,35 +33,35 @@ class _Service:
         self._first = self._last = self._held = 0.0  # seconds of the loop's clock
 
     def take(self, request: bytes, transport: asyncio.Transport) -> None:
-        """Answer one request, given without the empty line that ends it."""
+        """Respond to a request, given without its final empty line."""
         if request.startswith(b"POST /v0/workflows/"):
             now = self._loop.time()
             self._first = self._first or now
             if self._delay:
-                self._loop.call_at(now + self._delay, self._answer, transport, now)
+                self._loop.call_at(now + self._delay, self._respond, transport, now)
             else:
-                self._answer(transport, now)
+                self._respond(transport, now)
         elif request.startswith(b"GET /bench/"):
             if request.startswith(b"GET /bench/restart "):
                 self._restart()
-            body = json.dumps(self._tally()).encode()
+            body = json.dumps(self._counts()).encode()
             transport.write(_head("200 OK", len(body)) + body)
         else:
             transport.write(_head("400 Bad Request", 0))
             transport.close()
 
-    def _answer(self, transport: asyncio.Transport, came: float) -> None:
+    def _respond(self, transport: asyncio.Transport, received_at: float) -> None:
         self._made += 1
         self._posts += 1
         transport.write(b"%b%b%016x%b" % (self._before, self._prefix, self._made, self._after))
         self._last = self._loop.time()
-        self._held += self._last - came
+        self._held += self._last - received_at
 
     def _restart(self) -> None:
         self._posts = 0
         self._first = self._last = self._held = 0.0
 
-    def _tally(self) -> dict[str, float]:
+    def _counts(self) -> dict[str, float]:
         return {
             "posts": self._posts,
             "span": self._last - self._first,
@@ -70,17 +70,17 @@ class _Service:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection: cuts what comes into requests."""
+    """A connection: splits the received data into requests."""
 
     def __init__(self, service: _Service) -> None:
         self._service = service
-        self._rest = b""
+        self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        *requests, self._rest = (self._rest + data).split(_END)
+        *requests, self._buffer = (self._buffer + data).split(_END)
         for request in requests:
             self._service.take(request, self._transport)
 
@@ -99,16 +99,16 @@ async def _serve(before: bytes, after: bytes, delay: float) -> None:
 
 
 def main() -> None:
-    """Print the port, and serve until the process is ended."""
+    """Print the port, and serve until the process is terminated."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("before", type=Path, help="file with what stands before the id")
-    parser.add_argument("after", type=Path, help="file with what stands after it")
+    parser.add_argument("before", type=Path, help="file with the text before the id")
+    parser.add_argument("after", type=Path, help="file with the text after it")
     parser.add_argument("--delay", type=float, default=0.0, metavar="SECONDS")
-    given = parser.parse_args()
-    # epoll counts in milliseconds and rounds up, which would make 51 ms of 50; select counts in microseconds.
-    selector = selectors.SelectSelector() if given.delay else selectors.DefaultSelector()
+    options = parser.parse_args()
+    # epoll rounds timeouts up to milliseconds, so that 50 ms become 51 ms; select has microseconds.
+    selector = selectors.SelectSelector() if options.delay else selectors.DefaultSelector()
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
-        runner.run(_serve(given.before.read_bytes(), given.after.read_bytes(), given.delay))
+        runner.run(_serve(options.before.read_bytes(), options.after.read_bytes(), options.delay))
 
 
 if __name__ == "__main__":

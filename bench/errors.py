@@ -1,7 +1,7 @@
-"""What ends the benchmark: a figure that could not be had honestly is not made up."""
+"""The error that ends the benchmark."""
 
 from __future__ import annotations
 
 
 class BenchError(Exception):
-    """A program failed, did less than it was asked, or can't be run here. The message is for a person."""
+    """A program failed, did not send all jobs, or cannot be run here. The message is for the user."""

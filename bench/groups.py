@@ -1,4 +1,4 @@
-"""What is measured together, in turns: for each group, what it needs, and each program's turn by its name."""
+"""The groups of programs that are measured in turns, with their setup."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CONCURRENCIES = (16, 64)
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Programs that take turns. `open` prepares them; `turns` says how many each has; `warm` gives each one before."""
+    """Programs that take turns. `open` sets them up, `turns` is the number of turns, `warm` adds a warm-up turn."""
 
     open: Callable[[Kit], AbstractContextManager[Turns]]
     turns: Callable[[Sizes], int]
@@ -32,9 +32,9 @@ class Group:
 
 @contextmanager
 def _throughput(kit: Kit) -> Iterator[Turns]:
-    """Many jobs to a fast server, by whoever can."""
-    with kit.temporary_directory() as folder, kit.server() as server:
-        work = Workload.prepare(kit, server, folder, kit.sizes.jobs)
+    """Send many jobs to a fast server, with every program that can."""
+    with kit.temporary_directory() as directory, kit.server() as server:
+        work = Workload.prepare(kit, server, directory, kit.sizes.jobs)
         yield {
             "run": work.fresh_run,
             "urllib3": work.urllib3,
@@ -46,9 +46,9 @@ def _throughput(kit: Kit) -> Iterator[Turns]:
 
 @contextmanager
 def _delayed(kit: Kit) -> Iterator[Turns]:
-    """Jobs to a slow server, many at a time."""
-    with kit.temporary_directory() as folder, kit.slow_server() as server:
-        work = Workload.prepare(kit, server, folder, kit.sizes.delayed)
+    """Send jobs to a slow server, many at a time."""
+    with kit.temporary_directory() as directory, kit.slow_server() as server:
+        work = Workload.prepare(kit, server, directory, kit.sizes.delayed)
         turns: dict[str, Callable[[], Sample]] = {}
         for concurrency in _CONCURRENCIES:
             turns[f"run {concurrency}"] = partial(_delayed_run, work, concurrency)
@@ -57,31 +57,31 @@ def _delayed(kit: Kit) -> Iterator[Turns]:
 
 
 def _ideal(sizes: Sizes, concurrency: int) -> Sample:
-    """What a sender that costs nothing would take."""
+    """The duration of an ideal sender without overhead."""
     return Sample(sizes.delayed * sizes.delay / concurrency, jobs=sizes.delayed)
 
 
 def _delayed_run(work: Workload, concurrency: int) -> Sample:
-    """A run as the server sees it, from the first request to the last answer; and again, with nothing to send."""
-    with work.kit.temporary_directory() as folder:
-        place = work.kit.location(folder, work.server)
-        (folder / work.manifest.name).write_bytes(work.manifest.read_bytes())
+    """Measure a run on the server, from first request to last response, and a second run with nothing to send."""
+    with work.kit.temporary_directory() as directory:
+        location = work.kit.location(directory, work.server)
+        (directory / work.manifest.name).write_bytes(work.manifest.read_bytes())
         flag = f"--concurrency={concurrency}"
-        whole = work.run(place, work.jobs, flag)
-        seen = work.server.counts()
-        nothing = work.run(place, 0, flag)
-    more = {"whole": whole.seconds, "nothing": nothing.seconds, "held": seen.held}
-    return replace(whole, seconds=seen.span, more=more)
+        whole = work.run(location, work.jobs, flag)
+        counts = work.server.counts()
+        nothing = work.run(location, 0, flag)
+    more = {"whole": whole.seconds, "nothing": nothing.seconds, "held": counts.held}
+    return replace(whole, seconds=counts.span, more=more)
 
 
 @contextmanager
 def _validation(kit: Kit) -> Iterator[Turns]:
-    """Manifests against their schema."""
-    with kit.temporary_directory() as one, kit.temporary_directory() as other, kit.server() as server:
-        work = Workload.prepare(kit, server, one, kit.sizes.jobs)
-        many = Workload.prepare(kit, server, other, kit.sizes.many)
+    """Validate manifests against the schema."""
+    with kit.temporary_directory() as first, kit.temporary_directory() as second, kit.server() as server:
+        work = Workload.prepare(kit, server, first, kit.sizes.jobs)
+        many = Workload.prepare(kit, server, second, kit.sizes.many)
         run([kit.runner, "schema"], work.location)
-        schema = work.location.output.rename(one / "manifest.schema.json")
+        schema = work.location.output.rename(first / "manifest.schema.json")
         command = [program("check-jsonschema"), "--schemafile", schema.name, work.manifest.name]
         yield {
             "validate": work.validate,
@@ -92,19 +92,19 @@ def _validation(kit: Kit) -> Iterator[Turns]:
 
 @contextmanager
 def _growth(kit: Kit) -> Iterator[Turns]:
-    """Whole runs of two sizes."""
-    with kit.temporary_directory() as one, kit.temporary_directory() as other, kit.server() as server:
+    """Run manifests of two sizes."""
+    with kit.temporary_directory() as first, kit.temporary_directory() as second, kit.server() as server:
         yield {
-            "run": Workload.prepare(kit, server, one, kit.sizes.jobs).fresh_run,
-            "run many": Workload.prepare(kit, server, other, kit.sizes.many).fresh_run,
+            "run": Workload.prepare(kit, server, first, kit.sizes.jobs).fresh_run,
+            "run many": Workload.prepare(kit, server, second, kit.sizes.many).fresh_run,
         }
 
 
 @contextmanager
 def _repeated(kit: Kit) -> Iterator[Turns]:
-    """What is all done, and what has one new job."""
-    with kit.temporary_directory() as folder, kit.server() as server:
-        work = Workload.prepare(kit, server, folder, kit.sizes.many)
+    """Run and plan a manifest that is complete, or has one new job."""
+    with kit.temporary_directory() as directory, kit.server() as server:
+        work = Workload.prepare(kit, server, directory, kit.sizes.many)
         work.run(work.location, work.jobs)
         turns = {"again": lambda: work.run(work.location, 0), "validate": work.validate}
         if kit.has("plan"):
@@ -113,7 +113,7 @@ def _repeated(kit: Kit) -> Iterator[Turns]:
 
 
 def _plan_one_new_job(work: Workload) -> Sample:
-    """`pixxel-runner plan` with one job more than the ledger has; `--exit-code` shows that it saw it."""
+    """`pixxel-runner plan` with one new job; `--exit-code` shows that it found it."""
     manifests.write_manifest(work.manifest, work.jobs + 1)
     try:
         return run([work.kit.runner, "plan", work.manifest.name, "--exit-code"], work.location, code=1)
@@ -123,10 +123,10 @@ def _plan_one_new_job(work: Workload) -> Sample:
 
 @contextmanager
 def _startup(kit: Kit) -> Iterator[Turns]:
-    """What a command costs that has nothing much to do."""
-    with kit.temporary_directory() as folder:
-        place = kit.location(folder)
-        (folder / "example.yaml").write_bytes((Path(__file__).parent.parent / "jobs.example.yaml").read_bytes())
+    """Measure the startup of commands that have little to do."""
+    with kit.temporary_directory() as directory:
+        location = kit.location(directory)
+        (directory / "example.yaml").write_bytes((Path(__file__).parent.parent / "jobs.example.yaml").read_bytes())
         commands = {
             "--version": [kit.runner, "--version"],
             "--help": [kit.runner, "--help"],
@@ -134,15 +134,15 @@ def _startup(kit: Kit) -> Iterator[Turns]:
             "validate": [kit.runner, "validate", "example.yaml"],
             "import three": [sys.executable, "-c", "import click, yaml, jsonschema"],
         }
-        yield {name: partial(run, command, place) for name, command in commands.items()}
+        yield {name: partial(run, command, location) for name, command in commands.items()}
 
 
 @contextmanager
 def _large_responses(kit: Kit) -> Iterator[Turns]:
-    """A run whose answers are large."""
+    """Run a manifest with large responses."""
     kit.require_space(kit.sizes.large, kit.sizes.many)
-    with kit.temporary_directory() as folder, kit.server(kit.sizes.large) as server:
-        yield {"run": Workload.prepare(kit, server, folder, kit.sizes.many).fresh_run}
+    with kit.temporary_directory() as directory, kit.server(kit.sizes.large) as server:
+        yield {"run": Workload.prepare(kit, server, directory, kit.sizes.many).fresh_run}
 
 
 GROUPS: Mapping[str, Group] = MappingProxyType(

@@ -1,4 +1,4 @@
-"""What every measurement needs: the sizes, a folder for each that is gone afterwards, the servers, the programs."""
+"""What every measurement needs: sizes, temporary directories, servers, and programs."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from bench.sizes import Sizes
 
 KEY = "bench-key"
 _BASELINES = Path(__file__).with_name("baselines")
-_SPACE_FACTOR = 4  # times: the ledger, its log and the results file each hold every answer
+_SPACE_FACTOR = 4  # the ledger, its log and the results file each hold every response
 
 
 @dataclass(frozen=True, slots=True)
 class Kit:
     """The benchmark's tools.
 
-    `root` is the folder for temporary ones; `nginx` its path, None to use our own server; `load` is how many programs
-    the machine was busy with before the first turn.
+    `root` is the parent of temporary directories; `nginx` its path, or None to use the bundled server; `load` is the
+    load average before the first turn.
     """
 
     sizes: Sizes
@@ -38,78 +38,78 @@ class Kit:
 
     @property
     def runner(self) -> str:
-        """The path of the command that is measured: the one installed beside this Python."""
+        """The path of the measured command, which is installed next to this Python."""
         return program("pixxel-runner")
 
     @contextmanager
     def temporary_directory(self) -> Iterator[Path]:
-        """A fresh folder, removed with all that is in it."""
+        """A temporary directory, removed afterwards."""
         with tempfile.TemporaryDirectory(prefix="pixxel-bench-", dir=self.root) as path:
             yield Path(path)
 
     @contextmanager
     def server(self, size: int = 0) -> Iterator[Server]:
-        """A fast server, whose answers have `size` bytes, or as many as a plain one has."""
-        with self.temporary_directory() as folder:
+        """A fast server whose responses have `size` bytes, or the usual size if that is larger."""
+        with self.temporary_directory() as directory:
             if self.nginx is None:
-                with servers.run_asyncio(job_response(size), folder) as server:
+                with servers.run_asyncio(job_response(size), directory) as server:
                     yield server
             else:
-                with servers.run_nginx(self.nginx, job_response(size), folder) as server:
+                with servers.run_nginx(self.nginx, job_response(size), directory) as server:
                     yield server
 
     @contextmanager
     def slow_server(self) -> Iterator[Server]:
-        """A server that keeps each request for a while. It is always our own."""
+        """A server that delays each response. It is always the bundled one."""
         with (
-            self.temporary_directory() as folder,
-            servers.run_asyncio(job_response(), folder, self.sizes.delay) as server,
+            self.temporary_directory() as directory,
+            servers.run_asyncio(job_response(), directory, self.sizes.delay) as server,
         ):
             yield server
 
-    def location(self, folder: Path, server: Server | None = None) -> Location:
-        """A folder to run a program in, in an environment of nothing but what is needed."""
+    def location(self, directory: Path, server: Server | None = None) -> Location:
+        """A directory and a minimal environment to run a program in."""
         environment = {
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
-            "HOME": str(folder),
+            "HOME": str(directory),
             "LANG": "C.UTF-8",
         }
         if server is not None:
             environment |= {"PIXXEL_API_KEY": KEY, "PIXXEL_BASE_URL": server.url}
-        return Location(folder, environment)
+        return Location(directory, environment)
 
     def has(self, command: str) -> bool:
         """Whether pixxel-runner has a command."""
-        with self.temporary_directory() as folder:
-            return succeeds([self.runner, command, "--help"], self.location(folder))
+        with self.temporary_directory() as directory:
+            return succeeds([self.runner, command, "--help"], self.location(directory))
 
     def warm_up(self) -> None:
-        """Have every Python program compiled and in memory before the first turn."""
-        with self.temporary_directory() as folder:
-            place = self.location(folder)
+        """Run every Python program once, so that it is compiled and cached before the first turn."""
+        with self.temporary_directory() as directory:
+            location = self.location(directory)
             for command in ("run", "validate"):
-                run([self.runner, command, "--help"], place)
-            run([sys.executable, "-c", "import click, jsonschema, requests, urllib3, yaml"], place)
-            run([program("check-jsonschema"), "--version"], place)
+                run([self.runner, command, "--help"], location)
+            run([sys.executable, "-c", "import click, jsonschema, requests, urllib3, yaml"], location)
+            run([program("check-jsonschema"), "--version"], location)
 
     def require_space(self, size: int, jobs: int) -> None:
-        """Raise BenchError when the disk has no room for so many answers of a size."""
+        """Raise BenchError if the disk has no space for `jobs` responses of `size` bytes."""
         needed, free = _SPACE_FACTOR * size * jobs, shutil.disk_usage(self.root).free
         if free < needed:
             raise BenchError(
-                f"{needed / 2**30:.1f} GiB of disk are needed for temporary files; {free / 2**30:.1f} free"
+                f"{needed / 2**30:.1f} GiB of disk space needed for temporary files; {free / 2**30:.1f} free"
             )
 
 
 def baseline(name: str) -> list[str]:
-    """The start of the command of a script in `baselines`."""
+    """The start of the command line of a script in `baselines`."""
     return [sys.executable, "-P", str(_BASELINES / f"{name}.py")]
 
 
 def program(name: str) -> str:
-    """The path of a program: beside this Python, else on the path. Raises BenchError."""
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if found is None:
+    """The path of a program: next to this Python, else in PATH. Raises BenchError."""
+    local = Path(sys.executable).parent / name
+    path = str(local) if local.exists() else shutil.which(name)
+    if path is None:
         raise BenchError(f"{name} is not installed")
-    return found
+    return path

@@ -1,4 +1,4 @@
-"""What the figures were measured on: the machine, in words that name neither it nor its paths, and the versions."""
+"""Describes the machine and the versions of the programs, without host names or paths."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _VERSION = re.compile(r"[0-9]+(?:\.[0-9]+)+")
 
 
 def describe(kit: Kit) -> list[tuple[str, str]]:
-    """The facts, each with its name."""
+    """The facts as (name, value) pairs."""
     return [
         ("processor", f"{_processor()}, {_cores()} cores"),
         ("load before", f"{kit.load:.2f}"),
@@ -36,22 +36,22 @@ def describe(kit: Kit) -> list[tuple[str, str]]:
 
 
 def server_name(kit: Kit) -> str:
-    """Which server takes the jobs, with its version."""
-    return "asyncio, the benchmark's own" if kit.nginx is None else f"nginx {_version([kit.nginx, '-v'])}"
+    """The name and version of the server that receives the jobs."""
+    return "asyncio, bundled with the benchmark" if kit.nginx is None else f"nginx {_version([kit.nginx, '-v'])}"
 
 
 def _cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux may hold a program to some of them
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux may restrict a process to some cores
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _processor() -> str:
     try:
-        told = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        output = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
-        told = ""
-    found = re.search(r"^model name\s*: *(.+)$", told, re.MULTILINE)
-    return found[1] if found else platform.machine()
+        output = ""
+    match = re.search(r"^model name\s*: *(.+)$", output, re.MULTILINE)
+    return match[1] if match else platform.machine()
 
 
 def _system() -> str:
@@ -62,18 +62,18 @@ def _system() -> str:
 
 
 def _file_system(path: Path) -> str:
-    """The type of the file system at a path: on one in memory, syncing costs nothing."""
+    """The type of the file system at a path."""
     try:
         mounts = [line.split() for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()]
     except OSError:
         return "unknown"
     real = path.resolve()
-    holding = [(mount, kind) for _, mount, kind, *_ in mounts if real.is_relative_to(mount)]
-    kind = max(holding, key=lambda one: len(one[0]))[1]
+    candidates = [(mount, kind) for _, mount, kind, *_ in mounts if real.is_relative_to(mount)]
+    kind = max(candidates, key=lambda candidate: len(candidate[0]))[1]
     return f"{kind} (in memory: syncing costs nothing)" if kind in ("tmpfs", "ramfs") else kind
 
 
 def _version(command: list[str]) -> str:
-    told = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = _VERSION.search(told.stdout + told.stderr)
-    return found[0] if found else "unknown"
+    output = subprocess.run(command, capture_output=True, text=True, check=False)
+    match = _VERSION.search(output.stdout + output.stderr)
+    return match[0] if match else "unknown"

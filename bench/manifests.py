@@ -1,4 +1,4 @@
-"""The work itself, as each program wants it: a manifest, a list of URLs, a configuration for curl."""
+"""Writes the jobs in the format of each program: a manifest, a list of URLs, a configuration for curl."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PROJECTS = 20
 
 
 def write_manifest(path: Path, jobs: int) -> None:
-    """Write a manifest of so many jobs. It is written line by line: see the note on `ru_maxrss`."""
+    """Write a manifest. It is written line by line, to keep this process small: see `ru_maxrss` in processes.py."""
     with path.open("w", encoding="ascii") as file:
         file.write("version: 1\nname: bench\nonce_per: forever\njobs:\n")
         for number, (workflow, project) in enumerate(_pairs(jobs)):
@@ -19,13 +19,13 @@ def write_manifest(path: Path, jobs: int) -> None:
 
 
 def write_urls(path: Path, jobs: int, base: str) -> None:
-    """Write the URL of each job on a line of its own."""
+    """Write the URL of each job, one per line."""
     with path.open("w", encoding="ascii") as file:
         file.writelines(f"{url}\n" for url in _urls(jobs, base))
 
 
 def write_curl_config(path: Path, jobs: int, base: str, key: str) -> None:
-    """Write what `curl --config` reads for the same work."""
+    """Write the same requests for `curl --config`."""
     with path.open("w", encoding="ascii") as file:
         file.write(f'request = "POST"\nheader = "Authorization: {key}"\n')
         file.writelines(f'url = "{url}"\n' for url in _urls(jobs, base))
@@ -36,7 +36,7 @@ def _urls(jobs: int, base: str) -> Iterator[str]:
 
 
 def _pairs(jobs: int) -> Iterator[tuple[str, str]]:
-    """Pairs that differ, the same ones each time."""
+    """Distinct pairs, the same ones each time."""
     projects = [str(uuid.uuid5(_SPACE, f"project {number}")) for number in range(_PROJECTS)]
     for number in range(jobs):
         yield str(uuid.UUID(int=_SPACE.int + 2**40 * number)), projects[number % _PROJECTS]

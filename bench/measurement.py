@@ -1,4 +1,4 @@
-"""The turns: each group is prepared, its programs are run A B C A B C …, and its rows are made of that."""
+"""Runs the programs of each group in turns (A B C A B C …), and computes the rows."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from bench.processes import Sample
 from bench.rows import Row, RowResult, summarize_row
 
 
-def measure(kit: Kit, rows: Sequence[Row], say: Callable[[str], None]) -> list[RowResult]:
-    """Measure what some rows need, and nothing else. Raises BenchError when a program fails."""
+def measure(kit: Kit, rows: Sequence[Row], log: Callable[[str], None]) -> list[RowResult]:
+    """Measure the given rows only. Raises BenchError if a program fails."""
     kit.warm_up()
     outcomes: dict[str, RowResult] = {}
     for name, group in GROUPS.items():
-        wanted = [row for row in rows if row.group == name]
-        if not wanted:
+        group_rows = [row for row in rows if row.group == name]
+        if not group_rows:
             continue
-        programs = {program for row in wanted for program in row.programs}
-        with group.open(kit) as every:
-            turns = {program: turn for program, turn in every.items() if program in programs}
-            samples = _take_turns(name, turns, group.turns(kit.sizes), say, warm=group.warm)
-        outcomes |= {row.name: summarize_row(row, samples) for row in wanted}
+        programs = {program for row in group_rows for program in row.programs}
+        with group.open(kit) as all_turns:
+            turns = {program: turn for program, turn in all_turns.items() if program in programs}
+            samples = _take_turns(name, turns, group.turns(kit.sizes), log, warm=group.warm)
+        outcomes |= {row.name: summarize_row(row, samples) for row in group_rows}
     return [outcomes[row.name] for row in rows]
 
 
 def _take_turns(
-    group: str, turns: Turns, count: int, say: Callable[[str], None], *, warm: bool
+    group: str, turns: Turns, count: int, log: Callable[[str], None], *, warm: bool
 ) -> dict[str, list[Sample]]:
     if warm:
         for turn in turns.values():
@@ -36,8 +36,8 @@ def _take_turns(
     samples: dict[str, list[Sample]] = {name: [] for name in turns}
     for number in range(1, count + 1):
         for name, turn in turns.items():
-            os.sync()  # what the one before has left to be written is not to be this one's burden
+            os.sync()  # so that a turn does not pay for the writes of the previous one
             sample = turn()
             samples[name].append(sample)
-            say(f"{group} {number}/{count}: {name}: {sample.seconds:.2f} s")
+            log(f"{group} {number}/{count}: {name}: {sample.seconds:.2f} s")
     return samples

@@ -1,4 +1,4 @@
-"""Programs as children: run to their end and measured. One that fails ends the benchmark."""
+"""Runs programs as child processes and measures them. A failure ends the benchmark."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pathlib import Path
 
 from bench.errors import BenchError
 
-_TIMEOUT = 3600.0  # seconds: a program that hangs is a program that failed
-_TAIL = 2_000  # characters of what a program that failed had to say
+_TIMEOUT = 3600.0  # seconds, after which a program has failed
+_TAIL = 2_000  # characters of a failed program's output to show
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one turn of a program took.
+    """The measurements of one turn of a program.
 
-    `cpu` is user and system time in seconds, of its own children too; `peak` is the most memory in bytes that it, or
-    one of its children, held; `jobs` is how many it sent. `more` holds further figures by name, in seconds.
+    `cpu` is user and system time in seconds, including child processes; `peak` is the peak memory in bytes of the
+    program or one of its children; `jobs` is the number of jobs sent. `more` has further figures in seconds, by name.
     """
 
     seconds: float
@@ -35,36 +35,36 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where a program runs: its folder, and all of its environment."""
+    """Where a program runs: its working directory, and its whole environment."""
 
     directory: Path
     environment: Mapping[str, str]
 
     @property
     def output(self) -> Path:
-        """What the last program here wrote to stdout."""
+        """The stdout of the last program."""
         return self.directory / "stdout.txt"
 
     @property
     def errors(self) -> Path:
-        """What it wrote to stderr."""
+        """The stderr of the last program."""
         return self.directory / "stderr.txt"
 
 
 def run(
     command: Sequence[str], place: Location, *, stdin_path: Path | None = None, jobs: int = 0, code: int = 0
 ) -> Sample:
-    """Run a program to its end.
+    """Run a program until it exits.
 
     Args:
         command: the program's path and its arguments.
-        place: where.
+        place: where to run it.
         stdin_path: file to read as standard input; empty input if None.
-        jobs: how many jobs it is to send, for the sample.
+        jobs: the number of jobs it should send, for the sample.
         code: the exit code that means success.
 
     Raises:
-        BenchError: it ended with another exit code, or did not end.
+        BenchError: it exited with another code, or timed out.
     """
     with (
         (stdin_path or Path(os.devnull)).open("rb") as stdin,
@@ -78,18 +78,18 @@ def run(
         sample = _reap(process, started, jobs)
         status = process.returncode
     if status != code:
-        said = (
+        output_tails = (
             place.output.read_text("utf-8", "replace")[-_TAIL:],
             place.errors.read_text("utf-8", "replace")[-_TAIL:],
         )
         raise BenchError(
-            f"{_format_command(command)} ended with {status} and not with {code}:\n{''.join(said).strip()}"
+            f"{_format_command(command)} exited with code {status} instead of {code}:\n{''.join(output_tails).strip()}"
         )
     return sample
 
 
 def succeeds(command: Sequence[str], place: Location) -> bool:
-    """Whether a program ends with 0."""
+    """Whether a program exits with code 0."""
     try:
         run(command, place)
     except BenchError:
@@ -98,7 +98,7 @@ def succeeds(command: Sequence[str], place: Location) -> bool:
 
 
 def _reap(process: subprocess.Popen[bytes], started: float, jobs: int) -> Sample:
-    """Wait for the end, and see what was used, which `Popen.wait` does not tell."""
+    """Wait for a process and return its resource usage, which `Popen.wait` does not."""
     limit = threading.Timer(_TIMEOUT, os.kill, (process.pid, signal.SIGKILL))
     limit.daemon = True
     limit.start()
@@ -111,7 +111,7 @@ def _reap(process: subprocess.Popen[bytes], started: float, jobs: int) -> Sample
         if process.returncode is None:
             process.kill()
             process.wait()
-    # ru_maxrss also counts this process as it was when it forked: it is kept small, below any Python program's.
+    # ru_maxrss includes this process as it was at the fork, so it is kept smaller than any Python program.
     unit = 1 if sys.platform == "darwin" else 1024
     return Sample(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit, jobs)
 

@@ -1,4 +1,4 @@
-"""The table and `RESULTS.md`. What a person has written below the mark in that file stays."""
+"""The table and `RESULTS.md`. The hand-written text below the mark in that file is kept."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ MARK = "<!-- What stands below is written by hand, and kept. -->"
 _ABOUT = """\
 # What pixxel-runner costs
 
-Measured on {date} by `python -m bench`, in one run, in which the programs that are compared took turns.
+Measured on {date} by `python -m bench`, in one run in which the compared programs took turns.
 
-Jobs go to a server on loopback: {server}; its answers have {size} bytes.
-In the rows with a delay they go to the benchmark's own server, in Python.
-`run` is the whole command, from its start to its end, with a fresh ledger and its results.
-A ratio is that of the medians; in brackets are the least and the largest of a single turn.
+Jobs go to a server on loopback: {server}; its responses have {size} bytes.
+In rows with a delay they go to the bundled Python server.
+`run` is the whole command from start to exit, with a new ledger and its results file.
+Ratios compare the medians; the range by turns is in brackets.
 """
-_TITLES = ("row", "measure", "median (min–max)", "against", "median (min–max)", "ratio (by turns)", "target", "met")
+_HEADERS = ("row", "measure", "median (min–max)", "against", "median (min–max)", "ratio (by turns)", "target", "met")
 
 
 def table(outcomes: Iterable[RowResult], sizes: Sizes) -> str:
-    """The rows as a table of Markdown, in columns."""
-    lines = [_TITLES, *(_cells(one, sizes) for one in outcomes)]
+    """The rows as an aligned Markdown table."""
+    lines = [_HEADERS, *(_cells(result, sizes) for result in outcomes)]
     widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
     rule = tuple("-" * width for width in widths)
     return "\n".join(
@@ -39,8 +39,8 @@ def table(outcomes: Iterable[RowResult], sizes: Sizes) -> str:
 
 
 def document(outcomes: Sequence[RowResult], kit: Kit, *, tiny: bool) -> str:
-    """What `RESULTS.md` has to say."""
-    remarks = [f"- {one.row.name}: {one.remark}." for one in outcomes if one.remark]
+    """The text of `RESULTS.md`."""
+    remarks = [f"- {result.row.name}: {result.remark}." for result in outcomes if result.remark]
     facts = [f"- {name}: {fact}" for name, fact in machine.describe(kit)]
     warning = ["**Tiny sizes: these figures mean nothing.**", ""] if tiny else []
     about = _ABOUT.format(
@@ -50,23 +50,23 @@ def document(outcomes: Sequence[RowResult], kit: Kit, *, tiny: bool) -> str:
 
 
 def write(text: str, path: Path) -> None:
-    """Write the document to a file; what stands there from the mark on is kept."""
+    """Write the document to a file, keeping its text from the mark on."""
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     _, mark, kept = before.partition(MARK)
     path.write_text(text + (f"\n{mark}{kept}" if mark else f"\n{MARK}\n"), encoding="utf-8")
 
 
-def _cells(one: RowResult, sizes: Sizes) -> tuple[str, ...]:
-    measure, against = one.row.describe(sizes)
+def _cells(result: RowResult, sizes: Sizes) -> tuple[str, ...]:
+    measure, against = result.row.describe(sizes)
     return (
-        one.row.name,
+        result.row.name,
         measure,
-        _figure(one.ours, one.row.quantity),
+        _figure(result.ours, result.row.quantity),
         against,
-        _figure(one.theirs, one.row.quantity),
-        _ratio(one.ratio),
-        _target(one.row.target, one.row.quantity),
-        _verdict(one),
+        _figure(result.theirs, result.row.quantity),
+        _ratio(result.ratio),
+        _target(result.row.target, result.row.quantity),
+        _verdict(result),
     )
 
 
@@ -84,7 +84,7 @@ def _ratio(ratio: Figure | None) -> str:
 
 
 def _digits(value: float) -> str:
-    return f"{value:.3f}" if value < 1 else f"{value:.2f}"  # so that 0.966 is not taken for the 0.97 aimed at
+    return f"{value:.3f}" if value < 1 else f"{value:.2f}"  # so that 0.966 does not read as a target of 0.97
 
 
 def _target(target: Target | None, quantity: Quantity) -> str:
@@ -94,10 +94,10 @@ def _target(target: Target | None, quantity: Quantity) -> str:
     return f"{'at least' if target.least else 'at most'} {bound}"
 
 
-def _verdict(one: RowResult) -> str:
-    if one.ours is None:
+def _verdict(result: RowResult) -> str:
+    if result.ours is None:
         return "not there"
-    return {None: "", True: "yes", False: "no"}[one.met]
+    return {None: "", True: "yes", False: "no"}[result.met]
 
 
 def _width(text: str) -> int:

@@ -1,6 +1,6 @@
-"""The job object that the servers answer each POST with: the members that the API's description gives, a new id each.
+"""The response to each POST: a job object with the members that the API documents, and a new id each time.
 
-An answer is kept as what stands before the id and what stands after it.
+A response is stored as the text before the id and the text after it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _ID = "\0"
 
 @dataclass(frozen=True, slots=True)
 class ResponseTemplate:
-    """A body in two parts, with the id between them; ASCII. `padding` is the part of `after` that makes it large."""
+    """An ASCII body in two parts, around the id. `padding` is the part of `after` that makes the body large."""
 
     before: str
     after: str
@@ -23,12 +23,12 @@ class ResponseTemplate:
 
     @property
     def size(self) -> int:
-        """Bytes of a body, with an id of 32 characters."""
+        """The size of a body in bytes, with an id of 32 characters."""
         return len(self.before) + 32 + len(self.after)
 
 
 def job_response(size: int = 0) -> ResponseTemplate:
-    """A job as the API tells of it when it has just been accepted; padded to some `size` in bytes."""
+    """A job that has just been accepted, as the API returns it; padded to `size` bytes."""
     job = {
         "created_by": _USER,
         "workflow_id": "9f2a4c1e-7b60-4d35-8a1f-2c9be05d7713",
@@ -47,5 +47,5 @@ def job_response(size: int = 0) -> ResponseTemplate:
     }
     text = json.dumps(job, separators=(",", ":"))
     before, after = text.split(json.dumps(_ID)[1:-1])
-    logs = "A" * max(0, size - len(before) - len(after) - 32)  # base64, as the API has it there
+    logs = "A" * max(0, size - len(before) - len(after) - 32)  # base64, as in the API
     return ResponseTemplate(before, after.replace('"info_logs":""', f'"info_logs":"{logs}"'), logs)

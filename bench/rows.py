@@ -1,4 +1,4 @@
-"""The rows of the benchmark's table: what is measured against what, as which quantity, and what is aimed at."""
+"""The rows of the benchmark's table: measured programs, quantities and targets."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Self
 from bench.processes import Sample
 from bench.sizes import Sizes
 
-Samples = Mapping[str, Sequence[Sample]]  # of one group: each program's, by its name, in turns
+Samples = Mapping[str, Sequence[Sample]]  # of one group, by program, in turns
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """What is read off a sample, its unit, and the digits after the point. Values below 1 are told in `small` units."""
+    """A value of a sample, its unit, and its decimal places. Values below 1 are shown in `small` units."""
 
     of: Callable[[Sample], float]
     unit: str
@@ -23,11 +23,11 @@ class Quantity:
     small: str = ""  # a thousandth of the unit
 
     def format(self, value: float) -> str:
-        """A value in words."""
+        """Format a value with its unit."""
         return f"{self._number(value, value)} {self._unit(value)}"
 
     def format_range(self, low: float, high: float, middle: float) -> str:
-        """From the least to the most, in the unit in which the middle is told."""
+        """Format a range, in the unit of the median."""
         return f"{self._number(low, middle)}–{self._number(high, middle)}"
 
     def _unit(self, like: float) -> str:
@@ -48,22 +48,22 @@ MEMORY = Quantity(lambda sample: sample.peak / 2**20, "MiB")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is aimed at: a bound of the ratio, or of the quantity itself where that is `absolute`."""
+    """A bound on the ratio, or on the quantity itself if `absolute`."""
 
     bound: float
     least: bool = False
     absolute: bool = False
 
     def met(self, value: float) -> bool:
-        """Whether a value keeps the bound."""
+        """Whether a value meets the bound."""
         return value >= self.bound if self.least else value <= self.bound
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row. `ours` and `theirs` are programs of the group; `faster` turns the ratio of times around.
+    """A row. `ours` and `theirs` are programs of the group; `faster` inverts the ratio of times.
 
-    `measure` and `against` may name sizes in braces; `remark` says more, from the samples of our program.
+    `measure` and `against` may contain sizes in braces; `remark` makes a note from the samples of `ours`.
     """
 
     name: str
@@ -79,18 +79,18 @@ class Row:
 
     @property
     def programs(self) -> set[str]:
-        """The names of the programs that have to be run for it."""
+        """The names of the programs that the row needs."""
         return {self.ours} | ({self.theirs} if self.theirs else set())
 
     def describe(self, sizes: Sizes) -> tuple[str, str]:
-        """What is measured, and against what."""
+        """The texts of `measure` and `against`, with sizes filled in."""
         values = {name: getattr(sizes, name) for name in Sizes.__slots__}
         return self.measure.format(**values), self.against.format(**values)
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A median, and the least and the most."""
+    """A median with minimum and maximum."""
 
     median: float
     low: float
@@ -98,16 +98,16 @@ class Figure:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Self:
-        """Of some values, of which there is at least one."""
+        """Compute the figure of one or more values."""
         listed = list(values)
         return cls(median(listed), min(listed), max(listed))
 
 
 @dataclass(frozen=True, slots=True)
 class RowResult:
-    """What came of a row: the figures, the ratio of the medians with that of each turn as its spread, the verdict.
+    """The result of a row: its figures, the ratio of the medians with its range by turns, and the verdict.
 
-    `ours` is None where the program has no such command; `met` is None where nothing is aimed at.
+    `ours` is None if the program lacks the command; `met` is None without a target.
     """
 
     row: Row
@@ -119,7 +119,7 @@ class RowResult:
 
 
 def summarize_row(row: Row, samples: Samples) -> RowResult:
-    """Make a row of what its group measured."""
+    """Compute a row's result from the samples of its group."""
     if row.ours not in samples:
         return RowResult(row, None)
     mine = [row.quantity.of(sample) for sample in samples[row.ours]]
@@ -145,7 +145,7 @@ def _about_waiting(samples: Sequence[Sample]) -> str:
     whole, nothing = (median(sample.more[name] for sample in samples) for name in ("whole", "nothing"))
     held = mean(sample.more["held"] for sample in samples) * 1000
     return (
-        f"seen by the server, from the first request to the last answer; the whole command takes {whole:.2f} s, and "
+        f"measured by the server, first request to last response; the whole command takes {whole:.2f} s, and "
         f"with nothing to send {nothing:.2f} s; the server held a request for {held:.1f} ms on average"
     )
 
@@ -215,7 +215,7 @@ ROWS = (
         TIME, "validate", "import three", Target(1.5),
     ),
     Row(
-        "large", "storing", "`run`, {many:,} jobs, answers of {large:,} bytes: peak memory", "stated",
+        "large", "storing", "`run`, {many:,} jobs, responses of {large:,} bytes: peak memory", "stated",
         MEMORY, "run", None, None, remark=_about_storing,
     ),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The server that everything is sent to, on loopback: nginx where the system has one, else the one that we bring."""
+"""The server that receives the jobs, on loopback: nginx if installed, else the bundled asyncio server."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from typing import Protocol
 from bench.errors import BenchError
 from bench.responses import ResponseTemplate
 
-_TIMEOUT = 10.0  # seconds for a server to come up, and to end
+_TIMEOUT = 10.0  # seconds for a server to start or stop
 _ASYNCIO_SERVER = Path(__file__).with_name("asyncserver.py")
-_CHUNK_SIZE = 4_000  # characters: nginx takes words of up to 4,096 in its configuration
+_CHUNK_SIZE = 4_000  # characters: nginx limits strings in its configuration to 4,096
 
 _CONFIGURATION = """\
 daemon off;
 master_process off;
-pid {folder}/pid;
-error_log {folder}/error.log warn;
+pid {directory}/pid;
+error_log {directory}/error.log warn;
 events {{ worker_connections 1024; }}
 http {{
     access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
     keepalive_requests 1000000000;
     keepalive_timeout 600s;
     server {{
@@ -54,9 +54,9 @@ http {{
 
 @dataclass(frozen=True, slots=True)
 class ServerCounts:
-    """What a server saw: requests; and where it tells, the seconds from the first one's coming to the last answer.
+    """The counts of a server: requests; if known, the seconds from the first request to the last response.
 
-    `held` is how many seconds it kept a request, on average.
+    `held` is the average time in seconds that it held a request.
     """
 
     posts: int
@@ -65,84 +65,84 @@ class ServerCounts:
 
 
 class Server(Protocol):
-    """A server that runs."""
+    """A running server."""
 
     @property
     def url(self) -> str:
         """Its origin."""
 
     def reset_counts(self) -> None:
-        """Begin to count anew."""
+        """Reset the counts."""
 
     def counts(self) -> ServerCounts:
-        """What it saw since then."""
+        """The counts since the last reset."""
 
 
 def nginx() -> str | None:
-    """The path of an nginx that can count its requests; None when the system has none."""
+    """The path of an nginx with request counts; None if there is none."""
     path = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if path is None:
         return None
-    told = subprocess.run([path, "-V"], capture_output=True, text=True, check=False).stderr
-    return path if "http_stub_status_module" in told else None
+    output = subprocess.run([path, "-V"], capture_output=True, text=True, check=False).stderr
+    return path if "http_stub_status_module" in output else None
 
 
 @contextmanager
-def run_nginx(path: str, answer: ResponseTemplate, folder: Path) -> Iterator[Server]:
-    """Run nginx meanwhile, with all that it writes in a folder of its own."""
+def run_nginx(path: str, template: ResponseTemplate, directory: Path) -> Iterator[Server]:
+    """Run nginx, with all its files in `directory`."""
     port = _free_port()
-    configuration = folder / "nginx.conf"
-    configuration.write_text(_nginx_configuration(answer, folder, port), encoding="ascii")
-    command = [path, "-p", str(folder), "-c", str(configuration)]
-    with (folder / "talk").open("wb") as talk, subprocess.Popen(command, stdout=talk, stderr=talk) as process:
+    configuration = directory / "nginx.conf"
+    configuration.write_text(_nginx_configuration(template, directory, port), encoding="ascii")
+    command = [path, "-p", str(directory), "-c", str(configuration)]
+    with (directory / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
             server = _Nginx(port)
-            _wait_for(server, process, folder / "talk")
+            _wait_for(server, process, directory / "log")
             yield server
         finally:
-            _end(process)
+            _stop(process)
 
 
 @contextmanager
-def run_asyncio(answer: ResponseTemplate, folder: Path, delay: float = 0.0) -> Iterator[Server]:
-    """Run the server that we bring meanwhile. It answers after so many seconds."""
-    before, after = folder / "before", folder / "after"
-    before.write_text(answer.before, encoding="ascii")
-    after.write_text(answer.after, encoding="ascii")
+def run_asyncio(template: ResponseTemplate, directory: Path, delay: float = 0.0) -> Iterator[Server]:
+    """Run the bundled server, which responds after `delay` seconds."""
+    before, after = directory / "before", directory / "after"
+    before.write_text(template.before, encoding="ascii")
+    after.write_text(template.after, encoding="ascii")
     command = [sys.executable, "-P", str(_ASYNCIO_SERVER), str(before), str(after), "--delay", str(delay)]
     with (
-        (folder / "talk").open("wb") as talk,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=talk, text=True) as process,
+        (directory / "log").open("wb") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
     ):
         try:
             port = process.stdout.readline() if process.stdout else ""
             if not port:
-                raise BenchError(f"the asyncio server did not start: {(folder / 'talk').read_text()}")
+                raise BenchError(f"the asyncio server did not start: {(directory / 'log').read_text()}")
             server = _Asyncio(int(port))
-            _wait_for(server, process, folder / "talk")
+            _wait_for(server, process, directory / "log")
             yield server
         finally:
-            _end(process)
+            _stop(process)
 
 
 class _Nginx:
     def __init__(self, port: int) -> None:
         self._port = port
-        self._seen = 0
+        self._baseline = 0
         self.url = f"http://127.0.0.1:{port}"
 
     def reset_counts(self) -> None:
-        self._seen = self._requests()
+        self._baseline = self._requests()
 
     def counts(self) -> ServerCounts:
-        return ServerCounts(self._requests() - self._seen - 1)  # this look is one of them
+        return ServerCounts(self._requests() - self._baseline - 1)  # without this status request
 
     def _requests(self) -> int:
-        told = _get(self._port, "/bench/status").decode()
-        found = re.search(r"^ *[0-9]+ +[0-9]+ +([0-9]+) *$", told, re.MULTILINE)  # accepts, handled, requests
-        if found is None:
-            raise BenchError(f"nginx's status can't be read: {told}")
-        return int(found[1])
+        output = _get(self._port, "/bench/status").decode()
+        match = re.search(r"^ *[0-9]+ +[0-9]+ +([0-9]+) *$", output, re.MULTILINE)  # accepts, handled, requests
+        if match is None:
+            raise BenchError(f"cannot parse the status of nginx: {output}")
+        return int(match[1])
 
 
 class _Asyncio:
@@ -157,15 +157,15 @@ class _Asyncio:
         return ServerCounts(**json.loads(_get(self._port, "/bench/status")))
 
 
-def _nginx_configuration(answer: ResponseTemplate, folder: Path, port: int) -> str:
-    whole, rest = divmod(len(answer.padding), _CHUNK_SIZE)
-    after = answer.after.replace(answer.padding, "$piece" * whole + "$rest") if answer.padding else answer.after
+def _nginx_configuration(template: ResponseTemplate, directory: Path, port: int) -> str:
+    whole, rest = divmod(len(template.padding), _CHUNK_SIZE)
+    after = template.after.replace(template.padding, "$piece" * whole + "$rest") if template.padding else template.after
     return _CONFIGURATION.format(
-        folder=folder,
+        directory=directory,
         port=port,
-        piece=answer.padding[:_CHUNK_SIZE],
-        rest=answer.padding[:rest],
-        before=answer.before,
+        piece=template.padding[:_CHUNK_SIZE],
+        rest=template.padding[:rest],
+        before=template.before,
         after=after,
     )
 
@@ -185,20 +185,20 @@ def _get(port: int, path: str) -> bytes:
         connection.close()
 
 
-def _wait_for(server: Server, process: subprocess.Popen[bytes] | subprocess.Popen[str], talk: Path) -> None:
+def _wait_for(server: Server, process: subprocess.Popen[bytes] | subprocess.Popen[str], log: Path) -> None:
     until = time.monotonic() + _TIMEOUT
     while True:
         try:
             server.reset_counts()
         except OSError:
             if process.poll() is not None or time.monotonic() > until:
-                raise BenchError(f"the server did not start: {talk.read_text()}") from None
+                raise BenchError(f"the server did not start: {log.read_text()}") from None
             time.sleep(0.02)
         else:
             return
 
 
-def _end(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
+def _stop(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
     process.terminate()
     try:
         process.wait(_TIMEOUT)

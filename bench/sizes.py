@@ -1,4 +1,4 @@
-"""How much is measured: the sizes that results are of, and tiny ones that only show that the benchmark works."""
+"""The sizes of the measurements, and tiny ones to check only that the benchmark works."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How many jobs, how slow a server, how large an answer, and how often each program has its turn.
+    """Numbers of jobs, the delay of the slow server, the size of responses, and the turns per program.
 
-    `jobs` and `many` are the two sizes of a manifest, `delayed` the jobs sent to a server that takes `delay` seconds,
-    `large` the bytes of a large answer. A program has `turns` turns; `turns_of_many` where one takes a minute, and
-    `turns_of_start` where one takes a tenth of a second.
+    `jobs` and `many` are the two sizes of a manifest, `delayed` the number of jobs for a server that takes `delay`
+    seconds, `large` the size of a large response in bytes. A program has `turns` turns, `turns_of_many` if a turn
+    takes a minute, and `turns_of_start` if it takes a tenth of a second.
     """
 
     jobs: int

@@ -1,1 +1,1 @@
-"""What a person would write instead: scripts that send, and do nothing else. Each is run as a program of its own."""
+"""Baseline scripts that only send the requests. Each runs as its own program."""

@@ -1,4 +1,4 @@
-"""The requests library in threads, one session each: POSTs each URL and looks at the status. Nothing else is done."""
+"""The requests library with threads, one session each: POSTs each URL and checks the status, nothing else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TIMEOUT = 30.0  # seconds
 
 
 def main(key: str, urls: str, threads: str) -> int:
-    """Send all; the exit code says whether each was answered with 200."""
+    """Send all requests. The exit code is 0 if every response has status 200."""
     targets = Path(urls).read_text(encoding="ascii").split()
     count = int(threads)
 
