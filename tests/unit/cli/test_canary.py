@@ -1,4 +1,4 @@
-"""The search for the key finds it: a test that leaked it would fail."""
+"""The search for leaked keys finds them: a test that leaks one fails."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.canary import KEY, KEYS
 
 
 @pytest.mark.parametrize(
-    "made",
+    "encode",
     [
         str.encode,
         lambda key: f"Authorization: {key}\r\n".encode(),
@@ -28,24 +28,24 @@ from support.canary import KEY, KEYS
         lambda key: b64encode(f"k:{key}, k".encode()),
     ],
 )
-def test_it_is_found_in_each_disguise(made: Callable[[str], bytes]) -> None:
-    assert canary.find_key(b"x" * 9 + made(KEY) + b"y") == KEY
+def test_an_encoded_key_is_found(encode: Callable[[str], bytes]) -> None:
+    assert canary.find_key(b"x" * 9 + encode(KEY) + b"y") == KEY
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_every_key_of_a_test_is_known(key: str) -> None:
+def test_every_key_of_the_tests_is_found(key: str) -> None:
     assert canary.find_key(f"Authorization: {key}") == key
 
 
 def leaks(tmp_path: Path) -> list[str]:
-    """The leaks in a folder, which is then made clean: this test would fail for them like any other."""
+    """The leaks in a directory, which is emptied: otherwise they would make this test fail, as any other."""
     found = [Path(path.removeprefix("the name ")).name for path in canary.find_leaks(tmp_path)]
     for path in tmp_path.iterdir():
         path.unlink()
     return found
 
 
-def test_it_is_found_in_files_and_their_names(tmp_path: Path) -> None:
+def test_a_key_in_a_file_or_its_name_is_found(tmp_path: Path) -> None:
     (tmp_path / "log").write_text(f"sent {KEY}", encoding="ascii")
     (tmp_path / KEY).touch()
     (tmp_path / "clean").write_text("nothing", encoding="ascii")
@@ -62,7 +62,7 @@ def test_it_is_found_in_files_and_their_names(tmp_path: Path) -> None:
     ],
     ids=["row", "deleted-row", "compressed"],
 )
-def test_it_is_found_in_a_ledger(tmp_path: Path, statements: list[tuple[str, object]]) -> None:
+def test_a_key_in_a_ledger_is_found(tmp_path: Path, statements: list[tuple[str, object]]) -> None:
     with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as connection:
         connection.execute("PRAGMA secure_delete = OFF")
         connection.execute("CREATE TABLE t (v)")
@@ -72,13 +72,13 @@ def test_it_is_found_in_a_ledger(tmp_path: Path, statements: list[tuple[str, obj
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_it_is_found_in_what_a_process_prints(stream: str) -> None:
+def test_a_key_in_the_output_of_a_process_is_found(stream: str) -> None:
     code = f"import sys; sys.{stream}.write('canary-' + '{KEY.removeprefix('canary-')}')"
     with pytest.raises(AssertionError, match="a key is in what was"):
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-def test_it_is_found_in_arguments_and_in_the_environment_of_git() -> None:
+def test_a_key_in_arguments_or_in_the_environment_of_git_is_found() -> None:
     with pytest.raises(AssertionError, match="in the arguments"):
         subprocess.run([sys.executable, "-c", "", "--key", KEY], check=True)
     with pytest.raises(AssertionError, match="git is told a key"):
