@@ -1,1 +1,1 @@
-"""The command line: the only package that prints or exits. One file a command."""
+"""The command line: the only package that prints or exits. Each command is a module of `commands`."""

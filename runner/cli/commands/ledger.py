@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,9 +107,9 @@ def _format_sections(ledger: Ledger) -> Iterator[str]:
     manifests = _read_manifests(ledger)
     yield f"{ledger.path}: intact, version {schema.latest_version()}, {_format_size(ledger.path.stat().st_size)}"
     yield _format_manifests(manifests) if manifests else "no submissions yet"
-    yield from _format_list("in doubt", [_describe_doubt(row) for row in ledger.unresolved()])
-    yield from _format_list("unfinished", [line for one in manifests for line in _describe_unfinished(ledger, one)])
-    yield from _format_list("locked", [line for one in manifests for line in _describe_lock(ledger, one)])
+    yield from _format_list("in doubt", map(_describe_doubt, ledger.unresolved()))
+    yield from _format_list("unfinished", [_describe_unfinished(ledger, manifest) for manifest in manifests])
+    yield from _format_list("locked", [_describe_lock(ledger, manifest) for manifest in manifests])
 
 
 def _read_manifests(ledger: Ledger) -> list[_Manifest]:
@@ -146,10 +146,12 @@ def _format_size(size: int) -> str:
     return f"{size / 1024:,.0f} KiB" if size < 2**20 else f"{size / 2**20:,.1f} MiB"
 
 
-def _format_list(title: str, lines: Sequence[str]) -> Iterator[str]:
-    if lines:
-        more = [f"and {len(lines) - _MAX_LISTED} more"] if len(lines) > _MAX_LISTED else []
-        yield "\n".join([f"{title}:", *(f"  {line}" for line in [*lines[:_MAX_LISTED], *more])])
+def _format_list(title: str, lines: Iterable[str | None]) -> Iterator[str]:
+    """A section with the lines that are not empty, if there are any."""
+    found = list(filter(None, lines))
+    if found:
+        more = [f"and {len(found) - _MAX_LISTED} more"] if len(found) > _MAX_LISTED else []
+        yield "\n".join([f"{title}:", *(f"  {line}" for line in [*found[:_MAX_LISTED], *more])])
 
 
 def _describe_doubt(row: SubmissionRow) -> str:
@@ -159,23 +161,23 @@ def _describe_doubt(row: SubmissionRow) -> str:
     return escape_unprintable(f"{subject}: sent {row.claimed_at:%Y-%m-%d %H:%M:%S} UTC, {reason}")
 
 
-def _describe_unfinished(ledger: Ledger, manifest: _Manifest) -> Iterator[str]:
+def _describe_unfinished(ledger: Ledger, manifest: _Manifest) -> str | None:
     """How many jobs of a manifest's last run are missing, counting all runs that share its run key."""
     if not manifest.runs:
-        return
+        return None
     last, holder = ledger_access.refresh_run(ledger, manifest.runs[0])
     jobs = [job for job in ledger.manifest_jobs(last) if plan.skip_reason(job, last.settings.get("only", ())) is None]
     submissions = plan.match_submissions(jobs, ledger.submissions(last.api, last.manifest, last.run_key)).by_name
     missing = sum(job.name not in submissions or not submissions[job.name].consumes_slot for job in jobs)
-    if missing and holder is None:
-        state = "interrupted" if last.state == "running" else last.state
-        yield f"{manifest}, run {last.id} ({state}): {missing} of {len(jobs)} jobs not created"
+    if not missing or holder is not None:
+        return None
+    state = "interrupted" if last.state == "running" else last.state
+    return f"{manifest}, run {last.id} ({state}): {missing} of {len(jobs)} jobs not created"
 
 
-def _describe_lock(ledger: Ledger, manifest: _Manifest) -> Iterator[str]:
+def _describe_lock(ledger: Ledger, manifest: _Manifest) -> str | None:
     holder = lock.describe_holder(ledger.path, manifest.api, manifest.name)
-    if holder is not None:
-        yield f"{manifest}: {escape_unprintable(holder)}"
+    return None if holder is None else f"{manifest}: {escape_unprintable(holder)}"
 
 
 # export
