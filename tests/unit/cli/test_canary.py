@@ -74,12 +74,12 @@ def test_a_key_in_a_ledger_is_found(tmp_path: Path, statements: list[tuple[str, 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_a_key_in_the_output_of_a_process_is_found(stream: str) -> None:
     code = f"import sys; sys.{stream}.write('canary-' + '{KEY.removeprefix('canary-')}')"
-    with pytest.raises(AssertionError, match="a key is in what was"):
+    with pytest.raises(AssertionError, match=f"{stream} contains a key"):
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def test_a_key_in_arguments_or_in_the_environment_of_git_is_found() -> None:
-    with pytest.raises(AssertionError, match="in the arguments"):
+    with pytest.raises(AssertionError, match=r"the arguments of .* contain a key"):
         subprocess.run([sys.executable, "-c", "", "--key", KEY], check=True)
-    with pytest.raises(AssertionError, match="git is told a key"):
+    with pytest.raises(AssertionError, match="the environment of git contains a key"):
         subprocess.run(["git", "--version"], check=True, env={"PIXXEL_API_KEY": KEY})  # noqa: S607 - git, wherever it is
