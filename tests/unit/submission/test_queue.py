@@ -1,4 +1,4 @@
-"""What is still to be sent, in which order, and the same trouble in a row."""
+"""The order in which jobs are sent, and streaks of the same failure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AT = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 TRIED = NotCreated(ErrorInfo("unreachable", "no connection"), 1, AT)
 
 
-def test_fresh_jobs_go_in_their_order_until_none_is_left() -> None:
+def test_new_jobs_are_popped_in_order() -> None:
     queue = SubmissionQueue([A, B])
     assert queue
     assert queue.next_due(5.0) == 5.0
@@ -24,7 +24,7 @@ def test_fresh_jobs_go_in_their_order_until_none_is_left() -> None:
     assert queue.count_waiting(5.0) == 0
 
 
-def test_a_retry_waits_for_its_time_and_then_goes_before_fresh_jobs() -> None:
+def test_a_due_retry_is_popped_before_new_jobs() -> None:
     queue = SubmissionQueue([A])
     queue.add_retry(QueuedJob(20.0, 2, C, TRIED))
     queue.add_retry(QueuedJob(10.0, 3, B, TRIED))
@@ -38,7 +38,7 @@ def test_a_retry_waits_for_its_time_and_then_goes_before_fresh_jobs() -> None:
     assert not queue
 
 
-def test_of_retries_that_are_due_the_earliest_goes_first_and_equal_ones_do_not_clash() -> None:
+def test_retries_are_popped_by_due_time_and_ties_are_allowed() -> None:
     queue = SubmissionQueue([])
     for due, submission in ((3.0, A), (1.0, B), (1.0, C)):
         queue.add_retry(QueuedJob(due, 2, submission, TRIED))
@@ -47,7 +47,7 @@ def test_of_retries_that_are_due_the_earliest_goes_first_and_equal_ones_do_not_c
     assert {submission.job.name for submission in taken[:2]} == {"b", "c"}
 
 
-def test_a_job_put_back_goes_next_with_the_same_attempt() -> None:
+def test_a_job_put_back_is_next_with_the_same_attempt() -> None:
     queue = SubmissionQueue([A, B])
     first = queue.pop(0.0)
     queue.put_back(first)
@@ -57,7 +57,7 @@ def test_a_job_put_back_goes_next_with_the_same_attempt() -> None:
     assert queue.pop(0.0).submission == B
 
 
-def test_fresh_jobs_can_be_left_out_of_what_is_due() -> None:
+def test_next_due_can_exclude_new_jobs() -> None:
     queue = SubmissionQueue([A])
     assert queue.next_due(5.0, include_new=False) is None
     queue.add_retry(QueuedJob(20.0, 2, C, TRIED))
@@ -65,23 +65,23 @@ def test_fresh_jobs_can_be_left_out_of_what_is_due() -> None:
     assert queue.next_due(5.0) == 5.0
 
 
-def test_emptying_tells_the_outcome_so_far_of_what_was_tried() -> None:
+def test_drain_returns_all_jobs_with_their_earlier_outcomes() -> None:
     queue = SubmissionQueue([A, B])
     queue.put_back(queue.pop(0.0))
     queue.add_retry(QueuedJob(10.0, 2, C, TRIED))
-    left = sorted(queue.drain(), key=lambda waiting: waiting.submission.ordinal)
-    assert [(waiting.submission, waiting.outcome) for waiting in left] == [(A, None), (B, None), (C, TRIED)]
+    jobs = sorted(queue.drain(), key=lambda waiting: waiting.submission.ordinal)
+    assert [(waiting.submission, waiting.outcome) for waiting in jobs] == [(A, None), (B, None), (C, TRIED)]
     assert not queue
     assert queue.drain() == []
 
 
 def failed(kind: str, status: int | None = None) -> NotCreated:
-    return NotCreated(ErrorInfo(kind, "words", status), 1, AT)
+    return NotCreated(ErrorInfo(kind, "message", status), 1, AT)
 
 
 UNREACHABLE, FORBIDDEN, NOT_FOUND = failed("unreachable"), failed("forbidden", 403), failed("rejected", 404)
-REJECTED, IN_DOUBT = failed("rejected", 422), InDoubt(ErrorInfo("timeout", "words"), 1, AT)
-CREATED, SKIPPED = Created("job-1", b"{}", 1, AT), Skipped("stopped", "words")
+REJECTED, IN_DOUBT = failed("rejected", 422), InDoubt(ErrorInfo("timeout", "message"), 1, AT)
+CREATED, SKIPPED = Created("job-1", b"{}", 1, AT), Skipped("stopped", "message")
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,12 @@ CREATED, SKIPPED = Created("job-1", b"{}", 1, AT), Skipped("stopped", "words")
         (3, [UNREACHABLE] * 4, [False, False, True, True]),
         (2, [FORBIDDEN] * 2, [False, True]),
         (2, [NOT_FOUND] * 2, [False, True]),
-        (2, [IN_DOUBT, InDoubt(ErrorInfo("server_error", "words", 502), 1, AT)], [False, True]),  # doubt is doubt
-        (2, [REJECTED] * 3, [False] * 3),  # each manifest's own fault, and it costs nothing
+        (
+            2,
+            [IN_DOUBT, InDoubt(ErrorInfo("server_error", "message", 502), 1, AT)],
+            [False, True],
+        ),  # whatever the reason
+        (2, [REJECTED] * 3, [False] * 3),  # the fault of the manifest, which costs nothing
         (2, [CREATED, SKIPPED] * 2, [False] * 4),
         (2, [UNREACHABLE, FORBIDDEN, NOT_FOUND, IN_DOUBT], [False] * 4),
         (2, [UNREACHABLE, CREATED, UNREACHABLE, UNREACHABLE], [False, False, False, True]),
@@ -100,14 +104,14 @@ CREATED, SKIPPED = Created("job-1", b"{}", 1, AT), Skipped("stopped", "words")
         (0, [UNREACHABLE] * 50, [False] * 50),  # never
     ],
 )
-def test_only_the_same_trouble_in_a_row_counts(limit: int, outcomes: list[Outcome], reached: list[bool]) -> None:
-    trouble = FailureStreak(limit)
-    assert [trouble.add(outcome) for outcome in outcomes] == reached
+def test_only_the_same_failure_in_a_row_counts(limit: int, outcomes: list[Outcome], reached: list[bool]) -> None:
+    streak = FailureStreak(limit)
+    assert [streak.add(outcome) for outcome in outcomes] == reached
 
 
-def test_the_trouble_has_a_name_and_a_count() -> None:
-    trouble = FailureStreak(9)
-    named: list[tuple[Outcome, tuple[str, int]]] = [
+def test_a_streak_has_a_kind_and_a_count() -> None:
+    streak = FailureStreak(9)
+    expected: list[tuple[Outcome, tuple[str, int]]] = [
         (UNREACHABLE, ("unreachable", 1)),
         (FORBIDDEN, ("forbidden", 1)),
         (NOT_FOUND, ("not found", 1)),
@@ -115,6 +119,6 @@ def test_the_trouble_has_a_name_and_a_count() -> None:
         (IN_DOUBT, ("in doubt", 2)),
         (CREATED, ("", 0)),
     ]
-    for outcome, name in named:
-        trouble.add(outcome)
-        assert (trouble.kind, trouble.count) == name
+    for outcome, kind_and_count in expected:
+        streak.add(outcome)
+        assert (streak.kind, streak.count) == kind_and_count
