@@ -1,4 +1,4 @@
-"""The record of a run key, made from the ledger's present truth: what results files and reports are made of."""
+"""The record of a run key, from the current state of the ledger: results files and reports are made from it."""
 
 from __future__ import annotations
 
@@ -25,50 +25,46 @@ from runner.core.models import (
 from runner.ledger.rows import RecordedOutcome, RunRow, SubmissionRow
 from runner.ledger.store import Ledger
 from runner.ledger.writes import LARGEST_COST
-from runner.planning import plan
+from runner.planning.plan import Match, match_submissions, skip_reason
 
-_BATCH = 100  # answers that are read at once: of some kilobytes each, and 8 MiB at most
+_BATCH = 100  # job objects that are read at once: some kilobytes each, 8 MiB at most
 
 KILLED = ErrorInfo("interrupted", "the process ended while it was being sent; the job may have been created")
 
 
 def load_record(
-    ledger: Ledger, run: RunRow, unrecorded: Sequence[RecordedOutcome] = (), unreleased: Sequence[Submission] = ()
+    ledger: Ledger, run: RunRow, unsaved: Sequence[RecordedOutcome] = (), unreleased: Sequence[Submission] = ()
 ) -> RunRecord:
-    """The record of a run's key, with the manifest's jobs as they were in that run.
+    """Load the record of a run's key, with the manifest's jobs as they were in that run.
 
-    A run that never ended is told as interrupted: call this for one that has ended, or whose process is gone.
-    `unrecorded` are outcomes that are known and could not be written to the ledger; `unreleased` are claimed in it, and
-    certainly were not sent.
+    A run without an end is reported as interrupted: call this for one that has ended, or whose process is gone.
+    `unsaved` are outcomes that could not be saved to the ledger; `unreleased` are claims that were certainly not sent.
     """
     jobs = ledger.manifest_jobs(run)
-    matched = plan.match_submissions(jobs, ledger.submissions(run.api, run.manifest, run.run_key))
-    return build_record(ledger, run, jobs, matched, unrecorded, unreleased)
+    match = match_submissions(jobs, ledger.submissions(run.api, run.manifest, run.run_key))
+    return build_record(ledger, run, jobs, match, unsaved, unreleased)
 
 
 def build_record(
     ledger: Ledger,
     run: RunRow,
     jobs: Sequence[Job],
-    matched: plan.Match,
-    unrecorded: Sequence[RecordedOutcome] = (),
+    match: Match,
+    unsaved: Sequence[RecordedOutcome] = (),
     unreleased: Sequence[Submission] = (),
 ) -> RunRecord:
-    """The same of jobs and submissions that are at hand, and are those of the ledger now.
-
-    `unreleased` are claimed in the ledger, and certainly were not sent.
-    """
-    known: dict[str, Outcome] = {one.submission.job.name: one.outcome for one in unrecorded}
-    known |= {one.job.name: Skipped(run.reason or "stopped", run.detail) for one in unreleased}
-    entries = LedgerEntries(ledger, run, jobs, matched, known)
-    return RunRecord(_about(run), entries, entries.outline)
+    """Build the record like `load_record`, from jobs and their current submissions in the ledger."""
+    outcomes: dict[str, Outcome] = {saved.submission.job.name: saved.outcome for saved in unsaved}
+    outcomes |= {claim.job.name: Skipped(run.reason or "stopped", run.detail) for claim in unreleased}
+    entries = LedgerEntries(ledger, run, jobs, match, outcomes)
+    return RunRecord(_describe_run(run), entries, entries.outline)
 
 
 @dataclass(frozen=True, slots=True)
 class LazyEntries:
-    """The entries of a record whose ledger is opened each time through: of very many records none is held open.
+    """The entries of a record whose ledger is opened for each iteration, so that many records hold none open.
 
-    Going through raises RefusedError when the ledger cannot be read any more.
+    Iterating raises RefusedError if the ledger cannot be read any more.
     """
 
     ledger: Path
@@ -87,72 +83,75 @@ class LazyEntries:
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntries:
-    """The entries of a record. Each time through, the answers' bodies are read anew: they are not held in memory."""
+    """The entries of a record. Each iteration reads the job objects again: they are not kept in memory.
+
+    `unsaved` are outcomes by job name that the ledger does not have.
+    """
 
     ledger: Ledger
     run: RunRow
     jobs: Sequence[Job]
-    matched: plan.Match
-    unrecorded: Mapping[str, Outcome]
+    match: Match
+    unsaved: Mapping[str, Outcome]
 
     def __len__(self) -> int:
-        return len(self.jobs) + len(self.matched.unlisted)
+        return len(self.jobs) + len(self.match.unlisted)
 
     def __iter__(self) -> Iterator[Entry]:
-        lines = self._lines()
-        while batch := list(islice(lines, _BATCH)):
-            told = self.ledger.job_objects([one.id for _, one in batch if one is not None and one.state == "created"])
-            for job, standing in batch:
-                yield self._entry(job, standing, told)
+        pairs = self._pairs()
+        while batch := list(islice(pairs, _BATCH)):
+            ids = [row.id for _, row in batch if row is not None and row.state == "created"]
+            bodies = self.ledger.job_objects(ids)
+            for job, row in batch:
+                yield self._entry(job, row, bodies)
 
     def outline(self) -> Iterator[Entry | CostEntry]:
-        """The same without reading an answer, but for a cost that is too large for the ledger's own column."""
-        for job, one in self._lines():
-            if one is None or one.state != "created" or job.name in self.unrecorded:
-                yield self._entry(job, one, {})
-            elif one.cost is not None and abs(one.cost) >= LARGEST_COST:
-                yield self._entry(job, one, self.ledger.job_objects([one.id]))
+        """Yield the same without reading job objects, except for costs that exceed the ledger's column."""
+        for job, row in self._pairs():
+            if row is None or row.state != "created" or job.name in self.unsaved:
+                yield self._entry(job, row, {})
+            elif row.cost is not None and abs(row.cost) >= LARGEST_COST:
+                yield self._entry(job, row, self.ledger.job_objects([row.id]))
             else:
-                yield CostEntry(job.project_id, one.run_id, max(0, one.cost or 0), one.val_errors, one.estimate)
+                yield CostEntry(job.project_id, row.run_id, max(0, row.cost or 0), row.val_errors, row.estimate)
 
-    def _entry(
-        self, job: Job, standing: SubmissionRow | None, told: Mapping[int, tuple[bytes, datetime | None]]
-    ) -> Entry:
-        if job.name in self.unrecorded:
-            return Entry(job, self.unrecorded[job.name], self.run.id)
-        if standing is None or standing.state == "released":
-            return Entry(job, _not_sent(job, self.run), self.run.id)
-        return Entry(job, to_outcome(standing, *told.get(standing.id, (b"", None))), standing.run_id)
+    def _entry(self, job: Job, row: SubmissionRow | None, bodies: Mapping[int, tuple[bytes, datetime | None]]) -> Entry:
+        if job.name in self.unsaved:
+            return Entry(job, self.unsaved[job.name], self.run.id)
+        if row is None or row.state == "released":
+            return Entry(job, _skipped(job, self.run), self.run.id)
+        return Entry(job, to_outcome(row, *bodies.get(row.id, (b"", None))), row.run_id)
 
-    def _lines(self) -> Iterator[tuple[Job, SubmissionRow | None]]:
+    def _pairs(self) -> Iterator[tuple[Job, SubmissionRow | None]]:
+        """Yield each job with its submission, then the submissions without an entry."""
         for job in self.jobs:
-            yield job, self.matched.by_name.get(job.name)
-        for standing in self.matched.unlisted:
-            yield Job(standing.name, standing.workflow_id, standing.project_id, standing.labels), standing
+            yield job, self.match.by_name.get(job.name)
+        for row in self.match.unlisted:
+            yield Job(row.name, row.workflow_id, row.project_id, row.labels), row
 
 
-def to_outcome(standing: SubmissionRow, body: bytes, seen_at: datetime | None = None) -> Outcome:
-    """What became of a submission. `body` is its job's object: of `seen_at` if that is given, else the answer's."""
-    if standing.job_id is not None:
+def to_outcome(submission: SubmissionRow, body: bytes, seen_at: datetime | None = None) -> Outcome:
+    """Return the outcome of a submission. `body` is its job object: as of `seen_at` if given, else of the response."""
+    if submission.job_id is not None:
         return Created(
-            standing.job_id,
+            submission.job_id,
             body,
-            standing.attempts,
-            standing.claimed_at,
-            standing.recovered,
-            standing.assigned,
-            standing.candidates,
-            standing.estimate,
+            submission.attempts,
+            submission.claimed_at,
+            submission.recovered,
+            submission.assigned,
+            submission.candidates,
+            submission.estimate,
             seen_at,
         )
-    error = standing.error or KILLED
-    if standing.state == "not_created":
-        return NotCreated(error, standing.attempts, standing.claimed_at)
-    return InDoubt(error, standing.attempts, standing.claimed_at, standing.candidates, standing.estimate)
+    error = submission.error or KILLED
+    if submission.state == "not_created":
+        return NotCreated(error, submission.attempts, submission.claimed_at)
+    return InDoubt(error, submission.attempts, submission.claimed_at, submission.candidates, submission.estimate)
 
 
-def _not_sent(job: Job, run: RunRow) -> Skipped:
-    reason = plan.skip_reason(job, run.settings.get("only", ()))
+def _skipped(job: Job, run: RunRow) -> Skipped:
+    reason = skip_reason(job, run.settings.get("only", ()))
     if reason is not None:
         return reason
     return Skipped(
@@ -161,7 +160,7 @@ def _not_sent(job: Job, run: RunRow) -> Skipped:
     )
 
 
-def _about(run: RunRow) -> Run:
+def _describe_run(run: RunRow) -> Run:
     return Run(
         id=run.id,
         key=run.run_key,
