@@ -40,11 +40,11 @@ def test_a_table() -> None:
     )
 
 
-def test_a_record_without_jobs_is_the_totals_alone() -> None:
+def test_a_record_without_jobs_has_only_totals() -> None:
     assert markdown(record()) == "0 jobs: 0 created, 0 not created, 0 in doubt, 0 skipped · cost 0"
 
 
-def test_of_very_many_jobs_those_are_listed_that_were_not_created() -> None:
+def test_a_long_table_lists_only_jobs_that_were_not_created() -> None:
     made = record(*(entry(f"{i}", created(f"{i}")) for i in range(1000)), entry("bad", not_created()))
     assert len(markdown(made).split("\n")) == 2 + 1 + 1 + 2
 

@@ -99,7 +99,7 @@ def test_a_table_on_a_narrow_terminal_leaves_columns_out_and_says_so() -> None:
     )
 
 
-def test_a_table_on_a_terminal_that_is_too_narrow_for_any_is_still_a_table() -> None:
+def test_a_terminal_too_narrow_for_any_table_still_gets_one() -> None:
     assert table(record(*NOT_CREATED[:2]), 5).split("\n")[:4] == [
         "job      outcome",
         "-------  --------",
@@ -108,7 +108,7 @@ def test_a_table_on_a_terminal_that_is_too_narrow_for_any_is_still_a_table() -> 
     ]
 
 
-def test_a_record_without_jobs_is_the_totals_alone() -> None:
+def test_a_record_without_jobs_has_only_totals() -> None:
     assert table(record()) == "0 jobs: 0 created, 0 not created, 0 in doubt, 0 skipped · cost 0"
 
 
@@ -135,7 +135,7 @@ def test_an_id_is_never_read_as_a_number(job_id: str) -> None:
         (created("j", val_errors="odd"), "created"),
     ],
 )
-def test_what_there_is_to_say_of_a_created_job(outcome: Created, words: str) -> None:
+def test_remarks_on_a_created_job(outcome: Created, words: str) -> None:
     [line] = body(record(entry("a", outcome)))
     assert f"  {words}  j  " in line
 
@@ -160,26 +160,26 @@ def test_a_thousand_jobs_are_all_listed() -> None:
     assert len(body(many(1000))) == 1000
 
 
-def test_of_more_only_those_are_listed_that_were_not_created() -> None:
+def test_a_long_table_lists_only_jobs_that_were_not_created() -> None:
     made = many(1000, entry("bad", not_created()))
     [line] = body(made)
     assert line.startswith("bad ")
     assert table(made).endswith("\ncreated jobs are not listed; use --all to list every job")
 
 
-def test_of_more_all_are_listed_where_that_is_asked_for() -> None:
+def test_a_long_table_lists_all_jobs_on_request() -> None:
     made = many(1000, entry("bad", not_created()))
     assert len(body(made, every=True)) == 1001
     assert "--all" not in table(made, every=True)
 
 
-def test_of_more_that_were_not_created_all_are_listed() -> None:
+def test_a_long_table_lists_every_job_that_was_not_created() -> None:
     made = record(*(entry(f"j{i}", not_created()) for i in range(1001)))
     assert len(body(made)) == 1001
     assert "--all" not in table(made)
 
 
-def test_of_more_that_were_all_created_there_are_the_totals() -> None:
+def test_a_long_table_of_created_jobs_has_only_totals() -> None:
     assert table(many(1001)) == (
         "1001 jobs: 1001 created, 0 not created, 0 in doubt, 0 skipped · cost 0\n"
         "created jobs are not listed; use --all to list every job"

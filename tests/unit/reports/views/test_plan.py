@@ -1,4 +1,4 @@
-"""Reports of a forecast: literal ones, and that whatever names and the API hold stays text in each format."""
+"""Reports of a plan: literal ones, and that text from names and the API stays text in every format."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def job(name: str, workflow: str = "w-1", project: str = "p-1", **given: str) ->
     return Job(name, workflow, project, given)
 
 
-def forecast(*prospects: PlannedJob, key: str = DAY, **values: Any) -> Preview:
+def preview(*prospects: PlannedJob, key: str = DAY, **values: Any) -> Preview:
     manifest = Manifest("nightly", "nightly.yaml", "ab" * 32, tuple(one.job for one in prospects))
     return Preview(manifest, API, key, prospects, **values)
 
@@ -57,8 +57,8 @@ EVERY_KIND = (
 # The table.
 
 
-def test_a_table_has_words_for_every_kind_of_job() -> None:
-    assert shown(forecast(*EVERY_KIND, spent=30, limit=100, has_estimates=True)).split("\n") == [
+def test_a_table_describes_every_kind_of_job() -> None:
+    assert shown(preview(*EVERY_KIND, spent=30, limit=100, has_estimates=True)).split("\n") == [
         "job  workflow  project  action   reason                                                       estimate",
         "---  --------  -------  -------  -----------------------------------------------------------  --------",
         "a    w-1       p-1      submit   new                                                                12",
@@ -77,34 +77,34 @@ def test_a_table_has_words_for_every_kind_of_job() -> None:
     ]
 
 
-def test_every_reason_has_its_words() -> None:
+def test_the_example_has_every_reason_and_action() -> None:
     assert {one.reason for one in EVERY_KIND} == set(get_args(Reason))
     assert {one.action for one in EVERY_KIND} == set(get_args(Action))
 
 
-def test_columns_without_anything_in_them_are_left_out() -> None:
-    titles = shown(forecast(PlannedJob(job("a"), "submit", "new"))).split("\n")[0].split()
+def test_empty_columns_are_left_out() -> None:
+    titles = shown(preview(PlannedJob(job("a"), "submit", "new"))).split("\n")[0].split()
     assert titles == ["job", "workflow", "project", "action", "reason"]
-    made = forecast(PlannedJob(job("a"), "submit", "new", estimate=0, problem="HTTP 404 Not Found"))
+    made = preview(PlannedJob(job("a"), "submit", "new", estimate=0, problem="HTTP 404 Not Found"))
     assert shown(made).split("\n")[0].split()[-2:] == ["estimate", "problem"]
 
 
-def test_what_was_not_asked_for_is_not_said() -> None:
-    text = shown(forecast(PlannedJob(job("a"), "submit", "new"), limit=100))
+def test_costs_that_were_not_requested_are_not_shown() -> None:
+    text = shown(preview(PlannedJob(job("a"), "submit", "new"), limit=100))
     assert "estimate" not in text
     assert "max_cost" not in text
 
 
-def test_a_run_that_would_have_its_own_key_is_not_named() -> None:
-    assert "for the run" not in shown(forecast(PlannedJob(job("a"), "submit", "new"), key="run:next"))
+def test_the_key_of_a_run_that_has_not_started_is_not_shown() -> None:
+    assert "for the run" not in shown(preview(PlannedJob(job("a"), "submit", "new"), key="run:next"))
     assert f"for the run {RUN}" in shown(
-        forecast(PlannedJob(job("a"), "nothing", "created", "", RUN, "job-1"), key=f"run:{RUN}")
+        preview(PlannedJob(job("a"), "nothing", "created", "", RUN, "job-1"), key=f"run:{RUN}")
     )
 
 
-def test_unknown_costs_are_counted_and_explained_as_far_as_anybody_reads() -> None:
+def test_unknown_costs_are_counted_and_explained_up_to_a_limit() -> None:
     unpriced = {f"w-{number}": "HTTP 500 Internal Server Error" for number in range(23)}
-    made = forecast(
+    made = preview(
         PlannedJob(job("a"), "submit", "new", estimate=7),
         *(PlannedJob(job(f"j{one}", one), "submit", "new") for one in unpriced),
         has_estimates=True,
@@ -119,8 +119,8 @@ def test_unknown_costs_are_counted_and_explained_as_far_as_anybody_reads() -> No
     assert json.loads(shown(made, "json"))["unpriced"] == unpriced
 
 
-def test_of_very_many_jobs_those_are_listed_that_something_would_be_done_with() -> None:
-    made = forecast(
+def test_a_long_table_lists_only_jobs_with_something_to_do() -> None:
+    made = preview(
         *(PlannedJob(job(f"j{number}"), "nothing", "created", "", RUN, "x") for number in range(1000)),
         PlannedJob(job("new"), "submit", "new"),
         PlannedJob(job("doubt"), "look up", "in_doubt"),
@@ -130,35 +130,35 @@ def test_of_very_many_jobs_those_are_listed_that_something_would_be_done_with() 
     assert [line.split()[0] for line in lines[2:5]] == ["new", "doubt", "odd"]
     assert lines[-1] == "jobs with nothing to do are not listed; use --all to list every job"
     assert len(shown(made, list_all=True).split("\n")) == 2 + 1003 + 3
-    assert len(shown(forecast(*made.jobs[:1000])).split("\n")) == 2 + 1000 + 3
+    assert len(shown(preview(*made.jobs[:1000])).split("\n")) == 2 + 1000 + 3
 
 
 def test_no_jobs_at_all() -> None:
     for name in ("table", "markdown"):
-        assert shown(forecast(), name).split("\n")[0] == "0 jobs: 0 to submit, 0 to look up, 0 with nothing to do"
-    assert shown(forecast(), "csv") == ",".join(("manifest", *FIELDS))
+        assert shown(preview(), name).split("\n")[0] == "0 jobs: 0 to submit, 0 to look up, 0 with nothing to do"
+    assert shown(preview(), "csv") == ",".join(("manifest", *FIELDS))
 
 
-def test_a_narrow_terminal_keeps_the_job_and_what_would_be_done() -> None:
-    lines = shown(forecast(*EVERY_KIND, has_estimates=True), width=30).split("\n")
+def test_a_narrow_terminal_keeps_the_job_and_the_action() -> None:
+    lines = shown(preview(*EVERY_KIND, has_estimates=True), width=30).split("\n")
     assert lines[0].split()[:2] == ["job", "action"]
     assert max(map(len, lines[:11])) <= 30
     assert lines[-1].startswith("columns that do not fit the terminal: workflow, project")
 
 
-def test_colours_say_what_would_be_done() -> None:
-    text = shown(forecast(*EVERY_KIND), color=True)
+def test_colors_depend_on_the_action() -> None:
+    text = shown(preview(*EVERY_KIND), color=True)
     assert text.count("\x1b[32msubmit\x1b[0m") == 4
     assert text.count("\x1b[36mnothing\x1b[0m") == 3
     assert text.count("\x1b[33mlook up\x1b[0m") == 2
-    assert _ESCAPE.sub("", text) == shown(forecast(*EVERY_KIND))
+    assert _ESCAPE.sub("", text) == shown(preview(*EVERY_KIND))
 
 
 # Markdown, CSV, JSON.
 
 
 def test_markdown() -> None:
-    made = forecast(
+    made = preview(
         PlannedJob(job("a|b", "w_1"), "submit", "new", estimate=3, problem="<b>gone</b>"), has_estimates=True
     )
     assert shown(made, "markdown") == (
@@ -172,7 +172,7 @@ def test_markdown() -> None:
 
 
 def test_csv() -> None:
-    made = forecast(
+    made = preview(
         PlannedJob(job("a", team="agri"), "submit", "new", estimate=3),
         PlannedJob(job("=b"), "nothing", "created", "", RUN, "1e5"),
     )
@@ -184,7 +184,7 @@ def test_csv() -> None:
 
 
 def test_json() -> None:
-    made = forecast(
+    made = preview(
         PlannedJob(job("a", team="agri"), "submit", "new", estimate=3, problem="gone"),
         PlannedJob(job("b"), "look up", "in_doubt", "no answer", RUN),
         spent=5,
@@ -229,14 +229,14 @@ def test_json() -> None:
     }
 
 
-def test_json_of_what_was_not_asked_for_has_nulls() -> None:
-    document = json.loads(shown(forecast(PlannedJob(job("a"), "submit", "new"), key="run:next"), "json"))
+def test_json_has_null_for_what_was_not_requested() -> None:
+    document = json.loads(shown(preview(PlannedJob(job("a"), "submit", "new"), key="run:next"), "json"))
     assert (document["run_key"], document["summary"]["estimate"], document["summary"]["max_cost"]) == (None,) * 3
 
 
 # Anything at all.
 
-prospects = st.builds(
+planned_jobs = st.builds(
     PlannedJob,
     st.builds(Job, words, words, words, labels),
     st.sampled_from(get_args(Action)),
@@ -247,18 +247,18 @@ prospects = st.builds(
     st.none() | st.integers(0, 2**53),
     texts,
 )
-forecasts = st.builds(
-    lambda listed, key, unpriced, spent: forecast(
+previews = st.builds(
+    lambda listed, key, unpriced, spent: preview(
         *listed, key=key, unknown_costs=unpriced, spent=spent, has_estimates=True
     ),
-    st.lists(prospects, max_size=4),
+    st.lists(planned_jobs, max_size=4),
     st.one_of(st.just(DAY), texts),
     st.none() | st.dictionaries(words, texts, max_size=2),
     st.integers(0, 2**60),
 )
 
 
-@given(forecasts, st.sampled_from([name for name in PLAN_FORMATS if name != "csv"]), st.sampled_from([None, 20, 100]))
+@given(previews, st.sampled_from([name for name in PLAN_FORMATS if name != "csv"]), st.sampled_from([None, 20, 100]))
 def test_no_format_lets_anything_act_on_a_terminal_or_a_log(made: Preview, name: str, width: int | None) -> None:
     text = shown(made, name, width=width)
     assert all(one.isprintable() or unicodedata.category(one) == "Zs" for one in text.replace("\n", ""))
@@ -267,7 +267,7 @@ def test_no_format_lets_anything_act_on_a_terminal_or_a_log(made: Preview, name:
     assert name == "github" or not [line for line in text.split("\n") if line.lstrip().startswith("::")]
 
 
-@given(forecasts)
+@given(previews)
 def test_json_reads_back_as_it_was(made: Preview) -> None:
     document = loads_strictly(shown(made, "json"))
     assert [(one["name"], one["job_id"], one["estimate"], one["labels"]) for one in document["jobs"]] == [
@@ -276,7 +276,7 @@ def test_json_reads_back_as_it_was(made: Preview) -> None:
     assert document["unpriced"] == (made.unknown_costs or {})
 
 
-@given(forecasts)
+@given(previews)
 def test_csv_reads_back_and_has_no_formula_in_it(made: Preview) -> None:
     text = shown(made, "csv")
     read = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
@@ -290,7 +290,7 @@ def test_csv_reads_back_and_has_no_formula_in_it(made: Preview) -> None:
         assert not [cell for cell in row.values() if cell[:1] in ("=", "+", "-", "@", "\t", "\r")]
 
 
-@given(forecasts)
+@given(previews)
 def test_each_job_is_a_line_of_markdown_with_as_many_cells(made: Preview) -> None:
     lines = shown(made, "markdown").split("\n")
     rows = lines[: lines.index("")] if made.jobs else []
@@ -300,4 +300,4 @@ def test_each_job_is_a_line_of_markdown_with_as_many_cells(made: Preview) -> Non
 
 @pytest.mark.parametrize("name", PLAN_FORMATS)
 def test_a_report_has_no_line_break_at_its_end(name: str) -> None:
-    assert not shown(forecast(*EVERY_KIND), name).endswith(("\n", "\r"))
+    assert not shown(preview(*EVERY_KIND), name).endswith(("\n", "\r"))

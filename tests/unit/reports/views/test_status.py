@@ -38,7 +38,7 @@ FOUR = (
 )
 
 
-def standing(*jobs: JobStatus, **others: int) -> StatusReport:
+def status_report(*jobs: JobStatus, **others: int) -> StatusReport:
     return StatusReport("run-1", "nightly", API, jobs, cast("dict[OutcomeName, int]", others))
 
 
@@ -56,7 +56,7 @@ def body(made: StatusReport, width: int | None = None, *, every: bool = False) -
 
 
 def test_a_table() -> None:
-    assert text("table", standing(*FOUR, not_created=1, skipped=2)) == (
+    assert text("table", status_report(*FOUR, not_created=1, skipped=2)) == (
         "job   job id  workflow  project  status     progress  cost  time taken  finished (UTC)  errors\n"
         "----  ------  --------  -------  ---------  --------  ----  ----------  --------------  -------------------\n"
         "a     j-a     w-a       p-1      completed  100 %       12  5s          01:00:00\n"
@@ -70,11 +70,11 @@ def test_a_table() -> None:
 
 
 def test_a_table_without_errors_has_no_column_for_them() -> None:
-    assert text("table", standing(FOUR[0])).split("\n")[0].endswith("  finished (UTC)")
+    assert text("table", status_report(FOUR[0])).split("\n")[0].endswith("  finished (UTC)")
 
 
 def test_a_table_on_an_ordinary_terminal() -> None:
-    assert text("table", standing(*FOUR), 60) == (
+    assert text("table", status_report(*FOUR), 60) == (
         "job   job id  status     progress  cost  errors\n"
         "----  ------  ---------  --------  ----  -------------------\n"
         "a     j-a     completed  100 %       12\n"
@@ -88,11 +88,11 @@ def test_a_table_on_an_ordinary_terminal() -> None:
 
 
 def test_a_table_on_a_narrow_terminal_keeps_job_and_status() -> None:
-    assert body(standing(*FOUR), 20) == ["a     completed", "b     failed", "c     running", "名前  unknown"]
+    assert body(status_report(*FOUR), 20) == ["a     completed", "b     failed", "c     running", "名前  unknown"]
 
 
 def test_markdown() -> None:
-    assert text("markdown", standing(*FOUR[:2])) == (
+    assert text("markdown", status_report(*FOUR[:2])) == (
         "| job | job id | workflow | project | status | progress | cost | time taken | finished (UTC) | errors |\n"
         "| --- | --- | --- | --- | --- | --- | ---: | --- | --- | --- |\n"
         "| a | j-a | w-a | p-1 | completed | 100 % | 12 | 5s | 01:00:00 |  |\n"
@@ -103,7 +103,7 @@ def test_markdown() -> None:
 
 
 def test_csv() -> None:
-    assert text("csv", standing(*FOUR)) == (
+    assert text("csv", status_report(*FOUR)) == (
         "manifest,name,workflow_id,project_id,job_id,status,final,progress,cost,time_taken,finished_at,errors,seen_at,"
         "problem\r\n"
         "nightly,a,w-a,p-1,j-a,completed,true,100 %,12,5s,2026-10-20T01:00:00.000Z,,2026-10-20T02:00:00.500Z,\r\n"
@@ -114,7 +114,7 @@ def test_csv() -> None:
 
 
 def test_json() -> None:
-    made = json.loads(text("json", standing(*FOUR)))
+    made = json.loads(text("json", status_report(*FOUR)))
     assert (made["version"], made["run"]) == (1, {"id": "run-1", "manifest": "nightly", "base_url": API})
     assert made["summary"] == {"statuses": {"completed": 1, "failed": 1, "running": 1, "unknown": 1}, "cost": 15}
     assert made["jobs"][0] == {
@@ -136,10 +136,10 @@ def test_json() -> None:
     assert made["jobs"][3]["problem"] == "HTTP 404 Not Found"
 
 
-def test_a_job_of_which_nothing_is_known() -> None:
+def test_a_job_without_a_known_status() -> None:
     unseen = JobStatus("a", "w", "p", "j", b"")
-    assert body(standing(unseen)) == ["a    j       w         p        unknown"]
-    made = json.loads(text("json", standing(unseen)))
+    assert body(status_report(unseen)) == ["a    j       w         p        unknown"]
+    made = json.loads(text("json", status_report(unseen)))
     assert made["summary"] == {"statuses": {"unknown": 1}, "cost": 0}
     assert [name for name, value in made["jobs"][0].items() if value is not None] == [
         "name",
@@ -151,14 +151,14 @@ def test_a_job_of_which_nothing_is_known() -> None:
     ]
 
 
-def test_without_jobs_there_are_the_totals_alone() -> None:
-    assert text("table", standing()) == text("markdown", standing()) == "0 jobs · cost 0"
-    assert text("csv", standing()).startswith("manifest,name,workflow_id,")
-    assert json.loads(text("json", standing()))["jobs"] == []
+def test_without_jobs_there_are_only_totals() -> None:
+    assert text("table", status_report()) == text("markdown", status_report()) == "0 jobs · cost 0"
+    assert text("csv", status_report()).startswith("manifest,name,workflow_id,")
+    assert json.loads(text("json", status_report()))["jobs"] == []
 
 
 def test_ends_on_several_days_have_their_dates() -> None:
-    made = standing(*(job(f"{day}", status="done", finished_at=f"2026-10-{day}T01:00:00Z") for day in (20, 21)))
+    made = status_report(*(job(f"{day}", status="done", finished_at=f"2026-10-{day}T01:00:00Z") for day in (20, 21)))
     assert [line[-19:] for line in body(made)] == ["2026-10-20 01:00:00", "2026-10-21 01:00:00"]
 
 
@@ -166,8 +166,8 @@ def test_ends_on_several_days_have_their_dates() -> None:
     ("status", "color"),
     [("completed", 32), ("failed", 31), ("cancelled", 31), ("running", 36), ("weird", 33)],
 )
-def test_colors_are_the_status_s_and_change_nothing_else(status: str, color: int) -> None:
-    made = standing(job("a", status=status))
+def test_colors_depend_on_the_status_and_change_nothing_else(status: str, color: int) -> None:
+    made = status_report(job("a", status=status))
     colored = text("table", made, color=True)
     assert f"\x1b[{color}m{status}\x1b[0m" in colored
     assert click.unstyle(colored) == text("table", made)
@@ -175,7 +175,7 @@ def test_colors_are_the_status_s_and_change_nothing_else(status: str, color: int
 
 @pytest.mark.parametrize("job_id", ["1e5", "007", "0x10", "nan", "-1", "12345678901234567890"])
 def test_an_id_is_never_read_as_a_number(job_id: str) -> None:
-    [line] = body(standing(replace(FOUR[2], job_id=job_id)))
+    [line] = body(status_report(replace(FOUR[2], job_id=job_id)))
     assert line.split()[1] == job_id
 
 
@@ -183,14 +183,14 @@ def test_an_id_is_never_read_as_a_number(job_id: str) -> None:
 
 
 def many(count: int, *others: JobStatus) -> StatusReport:
-    return standing(*(job(f"j{number}", status="completed") for number in range(count)), *others)
+    return status_report(*(job(f"j{number}", status="completed") for number in range(count)), *others)
 
 
 def test_a_thousand_jobs_are_all_listed() -> None:
     assert len(body(many(999, FOUR[1]))) == 1000
 
 
-def test_of_more_only_those_are_listed_that_are_not_completed() -> None:
+def test_a_long_table_lists_only_jobs_that_are_not_completed() -> None:
     made = many(1000, *FOUR[1:])
     assert [line.split()[0] for line in body(made)] == ["b", "c", "名前"]
     assert text("table", made).endswith("\ncompleted jobs are not listed; use --all to list every job")
@@ -213,19 +213,19 @@ members = st.fixed_dictionaries(
         "tasks": st.lists(st.fixed_dictionaries({"name": words, "err_msg": words}), max_size=2),
     },
 )
-sightings = st.builds(
+job_statuses = st.builds(
     JobStatus,
     *[words] * 4,
     bodies | members.map(lambda one: json.dumps({**one, "id": "j"}).encode()),
     st.none() | times,
     problem=st.sampled_from(["", *HOSTILE]),
 )
-standings = st.builds(standing, *[sightings] * 2) | st.builds(standing, sightings)
+status_reports = st.builds(status_report, *[job_statuses] * 2) | st.builds(status_report, job_statuses)
 
 ACTED_ON = {*map(chr, range(32)), *map(chr, range(0x7F, 0xA0)), "\u202e", "\u2066", "\u2028", "\u200b", "\ufeff"}
 
 
-@given(standings, st.none() | st.integers(20, 200))
+@given(status_reports, st.none() | st.integers(20, 200))
 def test_no_table_holds_what_a_terminal_or_a_ci_log_acts_on(made: StatusReport, columns: int | None) -> None:
     for lines in (text("table", made, columns).split("\n"), text("markdown", made).split("\n")):
         assert not ACTED_ON & set("".join(lines))
@@ -236,7 +236,7 @@ def test_no_table_holds_what_a_terminal_or_a_ci_log_acts_on(made: StatusReport, 
     assert max(map(display_width, lines[: rows + 2])) <= (columns or 10**9)
 
 
-@given(standings)
+@given(status_reports)
 def test_csv_reads_back(made: StatusReport) -> None:
     written = text("csv", made)
     assert not ACTED_ON & set(written.replace("\r\n", ""))
@@ -248,7 +248,7 @@ def test_csv_reads_back(made: StatusReport) -> None:
         assert not [cell for cell in row.values() if cell[:1] in ("=", "@", "\t", "\r")]
 
 
-@given(standings)
+@given(status_reports)
 def test_json_reads_back_and_is_kept_as_it_came(made: StatusReport) -> None:
     written = text("json", made)
     assert not ACTED_ON & set(written.replace("\n", ""))

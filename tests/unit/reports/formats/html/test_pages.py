@@ -102,16 +102,16 @@ def at(outcome: Any, seconds: float) -> Any:
     return replace(outcome, sent_at=SENT + timedelta(seconds=seconds))
 
 
-def sighting(name: str, problem: str = "", **members: Any) -> JobStatus:
+def job_status(name: str, problem: str = "", **members: Any) -> JobStatus:
     body = json.dumps({"id": f"j-{name}", **members}).encode()
     return JobStatus(name, "w-1", "p-1", f"j-{name}", body, datetime(2026, 10, 20, 2, tzinfo=UTC), problem=problem)
 
 
-def standing(*jobs: JobStatus, **others: int) -> StatusReport:
+def status_report(*jobs: JobStatus, **others: int) -> StatusReport:
     return StatusReport("run-1", "nightly", API, jobs, cast("dict[OutcomeName, int]", others))
 
 
-def forecast(*prospects: PlannedJob, key: str = "day:2026-10-20", **values: Any) -> Preview:
+def preview(*prospects: PlannedJob, key: str = "day:2026-10-20", **values: Any) -> Preview:
     manifest = Manifest("nightly", "nightly.yaml", "ab" * 32, tuple(one.job for one in prospects))
     return Preview(manifest, API, key, prospects, **values)
 
@@ -340,15 +340,15 @@ def test_jobs_that_were_found_final_have_a_timeline_and_a_status() -> None:
 
 def test_work_began_with_the_first_task_and_a_time_that_is_not_set_is_none() -> None:
     tasks = ({"block_inf_start_time": time} for time in ("0001-01-01T00:00:00Z", "2026-10-20T01:00:40Z"))
-    assert sighting("a", tasks=[*tasks, 7]).started_at == datetime(2026, 10, 20, 1, 0, 40, tzinfo=UTC)
-    never = sighting("a", created_at="1970-01-01T00:00:00Z", finished_at="0001-01-01T00:00:00Z", tasks=7)
+    assert job_status("a", tasks=[*tasks, 7]).started_at == datetime(2026, 10, 20, 1, 0, 40, tzinfo=UTC)
+    never = job_status("a", created_at="1970-01-01T00:00:00Z", finished_at="0001-01-01T00:00:00Z", tasks=7)
     assert (never.created_at, never.started_at, never.finished_at) == (None, None, None)
 
 
 @pytest.mark.parametrize(("progress", "drawn"), [("0", ["wait"]), ("5", ["busy"]), (None, ["wait"])])
 def test_a_job_that_has_not_begun_only_waits(progress: str | None, drawn: list[str]) -> None:
-    job = sighting("a", status="running", progress=progress, created_at="2026-10-20T01:00:00Z")
-    page = Document(STATUS_FORMATS["html"]([standing(job)], Style()))
+    job = job_status("a", status="running", progress=progress, created_at="2026-10-20T01:00:00Z")
+    page = Document(STATUS_FORMATS["html"]([status_report(job)], Style()))
     assert [one.attrib["class"] for one in page.all(".//table[@class='timeline']//rect")] == drawn
 
 
@@ -410,7 +410,7 @@ def test_a_plan() -> None:
     page = Document(
         PLAN_FORMATS["html"](
             [
-                forecast(
+                preview(
                     PlannedJob(
                         job, "submit", "not_created_before", "HTTP 404", "run-1", estimate=1200, problem="not there"
                     ),
@@ -461,14 +461,14 @@ def test_a_plan() -> None:
 
 def test_a_run_that_is_yet_to_be_named_is_not_named() -> None:
     page = Document(
-        PLAN_FORMATS["html"]([forecast(PlannedJob(Job("a", "w", "p"), "submit", "new"), key="run:20261020T")], Style())
+        PLAN_FORMATS["html"]([preview(PlannedJob(Job("a", "w", "p"), "submit", "new"), key="run:20261020T")], Style())
     )
     assert "run key" not in page.facts
 
 
 def test_statuses() -> None:
     jobs = (
-        sighting(
+        job_status(
             "a",
             status="completed",
             progress="100",
@@ -476,10 +476,10 @@ def test_statuses() -> None:
             created_at="2026-10-20T01:00:00Z",
             finished_at="2026-10-20T01:30:00Z",
         ),
-        sighting("b", status="failed", cost=3, tasks=[{"name": "Analyse", "err_msg": "no imagery"}]),
-        sighting("c", "HTTP 503", status="running", created_at="2026-10-20T01:10:00Z"),
+        job_status("b", status="failed", cost=3, tasks=[{"name": "Analyse", "err_msg": "no imagery"}]),
+        job_status("c", "HTTP 503", status="running", created_at="2026-10-20T01:10:00Z"),
     )
-    page = Document(STATUS_FORMATS["html"]([standing(*jobs, skipped=2)], Style()))
+    page = Document(STATUS_FORMATS["html"]([status_report(*jobs, skipped=2)], Style()))
     assert page.said(".//p[@class='headline']") == ["1 of 3 jobs completed, 1 failed, 1 unknown."]
     assert page.figures == {
         "failed": "1",
@@ -519,14 +519,14 @@ members = st.fixed_dictionaries(
         "tasks": st.lists(st.fixed_dictionaries({"name": words, "err_msg": words}), max_size=2),
     },
 )
-sightings = st.builds(
+job_statuses = st.builds(
     JobStatus,
     *[words] * 4,
     bodies | members.map(lambda one: json.dumps({**one, "id": "j"}).encode()),
     st.none() | times,
 )
-standings = st.builds(StatusReport, words, words, words, st.lists(sightings, max_size=3).map(tuple))
-prospects = st.builds(
+status_reports = st.builds(StatusReport, words, words, words, st.lists(job_statuses, max_size=3).map(tuple))
+planned_jobs = st.builds(
     PlannedJob,
     st.builds(Job, words, words, words, labels),
     st.sampled_from(["submit", "nothing", "look up"]),
@@ -536,9 +536,9 @@ prospects = st.builds(
     st.none() | words,
     problem=words,
 )
-forecasts = st.builds(
-    lambda made, key, unpriced: forecast(*made, key=key, unknown_costs=unpriced, has_estimates=True, limit=1),
-    st.lists(prospects, max_size=3),
+previews = st.builds(
+    lambda made, key, unpriced: preview(*made, key=key, unknown_costs=unpriced, has_estimates=True, limit=1),
+    st.lists(planned_jobs, max_size=3),
     words,
     st.dictionaries(words, words, max_size=2),
 )
@@ -557,8 +557,8 @@ texts = st.one_of(
     st.lists(records | records.map(seen), max_size=2).map(
         lambda made: RUN_FORMATS["html"]([summarize(one) for one in made], Style())
     ),
-    st.lists(forecasts, max_size=2).map(lambda made: PLAN_FORMATS["html"](made, Style())),
-    st.lists(standings, max_size=2).map(lambda made: STATUS_FORMATS["html"](made, Style())),
+    st.lists(previews, max_size=2).map(lambda made: PLAN_FORMATS["html"](made, Style())),
+    st.lists(status_reports, max_size=2).map(lambda made: STATUS_FORMATS["html"](made, Style())),
 )
 
 ALLOWED = {
@@ -606,8 +606,8 @@ def test_whatever_names_hold_stays_text_and_asks_for_nothing(text: str) -> None:
     "text",
     [
         RUN_FORMATS["html"]([summarize(record(*FOUR))], Style()),
-        PLAN_FORMATS["html"]([forecast()], Style()),
-        STATUS_FORMATS["html"]([standing()], Style()),
+        PLAN_FORMATS["html"]([preview()], Style()),
+        STATUS_FORMATS["html"]([status_report()], Style()),
     ],
     ids=["run", "plan", "status"],
 )
