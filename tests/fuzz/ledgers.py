@@ -69,7 +69,7 @@ VALUES: tuple[object, ...] = (
 class BaseLedger:
     """A directory with a manifest and the ledger of its sandbox runs."""
 
-    folder: Path
+    directory: Path
     ledger: bytes
 
 
@@ -169,8 +169,8 @@ def _edits(data: bytes) -> Sequence[bytes]:
 def check(data: bytes, commands: Sequence[tuple[str, ...]] = COMMANDS) -> None:
     """Fail if a command crashes or exceeds the time limit. Each command reads what earlier ones wrote."""
     start = base_ledger()
-    shell = Shell(start.folder)
-    home = start.folder / ".pixxel-runner" / "sandbox"
+    shell = Shell(start.directory)
+    home = start.directory / ".pixxel-runner" / "sandbox"
     path = home / "ledger.db"
     shutil.rmtree(home)
     home.mkdir(mode=0o700)

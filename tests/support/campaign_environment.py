@@ -82,25 +82,25 @@ class CampaignEnvironment:
 
     def __init__(
         self,
-        folder: Path,
+        directory: Path,
         zygote: Zygote,
         count: int = 6,
         world: Backend | None = None,
         faults: Sequence[Fault] = (),
     ) -> None:
-        self.directory = folder
+        self.directory = directory
         self.pairs = pairs_of("apart", count)
         self.zygote = zygote
         self.skew = (NOON - datetime.now(UTC)).total_seconds()
         self.backend = world or Backend(clock=self.now)
         self.backend.add_pairs(self.pairs)
         self.server = CampaignServer(self.backend, faults)
-        self.ledger = folder / ".pixxel-runner" / "ledger.db"
+        self.ledger = directory / ".pixxel-runner" / "ledger.db"
         self.env = {"PIXXEL_API_KEY": KEY, "PIXXEL_RUNNER_CONCURRENCY": "2"}
         jobs = "".join(
             f"  - {{name: j{at}, workflow_id: {w}, project_id: {p}}}\n" for at, (w, p) in enumerate(self.pairs)
         )
-        (folder / "m.yaml").write_text(f"version: 1\nonce_per: forever\njobs:\n{jobs}", encoding="utf-8")
+        (directory / "m.yaml").write_text(f"version: 1\nonce_per: forever\njobs:\n{jobs}", encoding="utf-8")
 
     def now(self) -> datetime:
         """The current time of this environment."""

@@ -76,10 +76,10 @@ def read_ledger(ledger: Path) -> LedgerContents:
     """Read a ledger from a copy, so that the next run finds exactly what the last one left."""
     if not ledger.exists():
         return LedgerContents()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as directory:
         for path in files_of(ledger):
-            shutil.copy(path, folder)
-        with closing(sqlite3.connect(Path(folder) / ledger.name)) as copy:
+            shutil.copy(path, directory)
+        with closing(sqlite3.connect(Path(directory) / ledger.name)) as copy:
             [(status,)] = copy.execute("PRAGMA integrity_check").fetchall()
             assert status == "ok", status
             return LedgerContents(

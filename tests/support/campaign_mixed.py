@@ -115,8 +115,8 @@ class MixedScenario:
         selected = self.random.sample(kinds, self.random.choice((1, 2, 3, 6, len(kinds))))
         share = self.random.choice((0.1, 0.3, 0.6, 1.0))
         self.is_slow = bool(_TAKE_TIME & set(selected)) or self.random.random() < 0.2
-        asked = {fault.kind for fault in GET_FAULTS} - (set() if self.is_slow else _TAKE_TIME)
-        self.sampler = FaultSampler(self.seed, share, selected, asked, self.random.choice((0.0, 0.0, 0.2, 0.6)))
+        get_kinds = {fault.kind for fault in GET_FAULTS} - (set() if self.is_slow else _TAKE_TIME)
+        self.sampler = FaultSampler(self.seed, share, selected, get_kinds, self.random.choice((0.0, 0.0, 0.2, 0.6)))
         self.settle = _SETTLE if self.is_slow else self.random.choice((0, _SETTLE))
         self.stop_after = self.random.choice((0, 2, 10))
         self.concurrency = self.random.choice((1, 2, 3, 8))

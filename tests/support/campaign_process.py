@@ -45,7 +45,7 @@ class Zygote:
         self._process.wait()
         self._process.stdout.close()
 
-    def run(self, folder: Path, env: Mapping[str, str], arguments: Sequence[str], **how: Any) -> RunResult:
+    def run(self, directory: Path, env: Mapping[str, str], arguments: Sequence[str], **how: Any) -> RunResult:
         """Run the command in a directory, with stdout and stderr in files there.
 
         `how` holds `skew`, the offset of the clock in seconds; `events`, as in the zygote's `Event`; `after`, the
@@ -53,7 +53,7 @@ class Zygote:
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        order = {"cwd": str(folder), "env": dict(env), "argv": list(arguments), **how}
+        order = {"cwd": str(directory), "env": dict(env), "argv": list(arguments), **how}
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         response = json.loads(self._process.stdout.readline())

@@ -21,10 +21,10 @@ class Certificates:
     self_signed: ssl.SSLContext
 
 
-def make(folder: Path) -> Certificates:
+def make(directory: Path) -> Certificates:
     """Create a CA and its certificates."""
     ca, other_ca = trustme.CA(), trustme.CA()
-    bundle = folder / "ca.pem"
+    bundle = directory / "ca.pem"
     ca.cert_pem.write_to_path(bundle)
     yesterday = datetime.now(UTC) - timedelta(days=1)
     return Certificates(

@@ -43,7 +43,12 @@ def run_on_terminal(
 
 @contextmanager
 def open_terminal(
-    command: Sequence[str], folder: Path, env: Mapping[str, str], *, size: tuple[int, int] = (80, 24), out: Out = None
+    command: Sequence[str],
+    directory: Path,
+    env: Mapping[str, str],
+    *,
+    size: tuple[int, int] = (80, 24),
+    out: Out = None,
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Run a program, given by its path, on a terminal of `size` (columns, rows)."""
     user, terminal = pty.openpty()
@@ -51,7 +56,7 @@ def open_terminal(
     try:
         process = subprocess.Popen(
             [sys.executable, "-E", "-S", "-c", _IN_FOREGROUND, *command],
-            cwd=folder,
+            cwd=directory,
             env=env,
             stdin=terminal,
             stdout=terminal if out is None else out,

@@ -240,7 +240,7 @@ class Connection:
         select.select([self.sock], [], [], TIMEOUT)
 
     def send(self, data: bytes) -> None:
-        """Send all of it, or raise LineGoneError."""
+        """Send all of it, or raise ConnectionGoneError."""
         try:
             self.sock.sendall(data)
         except OSError:
@@ -252,7 +252,7 @@ class Connection:
         self._server.wait_for_event(event)
 
     def pause(self, seconds: float) -> None:
-        """Sleep; raises LineGoneError if the server closes meanwhile."""
+        """Sleep; raises ConnectionGoneError if the server closes meanwhile."""
         if self._server.closing.wait(seconds):
             raise ConnectionGoneError
 

@@ -253,11 +253,11 @@ def run_child(order: dict[str, Any], report: int) -> int:
     return code
 
 
-def _redirect(folder: str) -> None:
+def _redirect(directory: str) -> None:
     for number, path, flags in (
         (0, os.devnull, os.O_RDONLY),
-        (1, f"{folder}/stdout", os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
-        (2, f"{folder}/stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+        (1, f"{directory}/stdout", os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+        (2, f"{directory}/stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
     ):
         handle = os.open(path, flags, 0o600)
         os.dup2(handle, number)

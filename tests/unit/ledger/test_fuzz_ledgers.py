@@ -61,7 +61,7 @@ def test_words_of_sqlite_that_are_no_text_end_no_command_in_a_traceback() -> Non
 
 
 def test_a_submission_of_no_run_is_damage() -> None:
-    shell = Shell(ledgers.base_ledger().folder)
+    shell = Shell(ledgers.base_ledger().directory)
     ledgers.check(edit("submissions", "run_id", "x"), ())
     done = shell.call("ledger", "check", "--sandbox")
     assert (done.code, done.out) == (4, "")
@@ -69,7 +69,7 @@ def test_a_submission_of_no_run_is_damage() -> None:
 
 
 def test_the_whole_one_is_read_by_every_command() -> None:
-    shell = Shell(ledgers.base_ledger().folder)
+    shell = Shell(ledgers.base_ledger().directory)
     ledgers.check(b"", ())
     codes = {command[0]: shell.call(*command).code for command in _READERS}
     assert codes == {"ledger": 0, "runs": 0, "show": 0, "plan": 4}  # its last run is unfinished
