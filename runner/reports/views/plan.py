@@ -56,7 +56,7 @@ def describe_reason(planned: PlannedJob) -> str:
 
 
 _COLUMNS: Sequence[ColumnSpec[PlannedJob]] = (
-    ColumnSpec("job", lambda planned: planned.job.name, rank=0, min_width=8),
+    ColumnSpec("job", lambda planned: planned.job.name, rank=0, min_width=8, preferred_width=24),
     ColumnSpec("workflow", lambda planned: planned.job.workflow_id, rank=4),
     ColumnSpec("project", lambda planned: planned.job.project_id, rank=5),
     ColumnSpec(

@@ -145,7 +145,7 @@ def list_entries(summaries: Sequence[RunSummary], *, all_entries: bool = True) -
 
 
 _COLUMNS: Sequence[ColumnSpec[EntryView]] = (
-    ColumnSpec("job", lambda view: view.entry.job.name, rank=0, min_width=8),
+    ColumnSpec("job", lambda view: view.entry.job.name, rank=0, min_width=8, preferred_width=24),
     ColumnSpec("workflow", lambda view: view.entry.job.workflow_id, rank=5),
     ColumnSpec("project", lambda view: view.entry.job.project_id, rank=7),
     ColumnSpec(

@@ -71,7 +71,7 @@ def describe_errors(job: JobStatus) -> str:
 
 
 _COLUMNS: Sequence[ColumnSpec[JobStatus]] = (
-    ColumnSpec("job", lambda job: job.name, rank=0, min_width=8),
+    ColumnSpec("job", lambda job: job.name, rank=0, min_width=8, preferred_width=24),
     ColumnSpec("job id", lambda job: job.job_id, rank=3, kind="id"),
     ColumnSpec("workflow", lambda job: job.workflow_id, rank=6),
     ColumnSpec("project", lambda job: job.project_id, rank=7),

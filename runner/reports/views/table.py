@@ -24,7 +24,8 @@ class ColumnSpec(Generic[_T]):
     """A column of a table, and how to get its value from a row: a text, or, as `kind` says, a number or time or None.
 
     On a narrow terminal, columns of the highest `rank` are left out first, those of rank 0 never. With less than
-    `min_width` the column is of no use; 0 is the default of its kind. `optional`: left out if all its cells are empty.
+    `min_width` the column is of no use; 0 is the default of its kind. Up to `preferred_width`, columns of higher rank
+    are left out rather than this one truncated. `optional`: left out if all its cells are empty.
     """
 
     title: str
@@ -32,6 +33,7 @@ class ColumnSpec(Generic[_T]):
     rank: int
     kind: _Kind = "text"
     min_width: int = 0
+    preferred_width: int = 0
     optional: bool = False
     get_color: Callable[[_T], str] | None = None
 
@@ -108,7 +110,8 @@ def _build_column(spec: ColumnSpec[Any], values: Sequence[Any], colors: Sequence
             cells = tuple(map(escape_unprintable, values))
     width = max(map(display_width, (spec.title, *cells)))
     min_width = min(width, spec.min_width or _MIN_WIDTHS[spec.kind])
-    return Column(spec, cells, colors, width, min_width, min(width, _UUID_WIDTH) if spec.kind == "id" else min_width)
+    preferred_width = max(min_width, min(width, spec.preferred_width or (_UUID_WIDTH if spec.kind == "id" else 0)))
+    return Column(spec, cells, colors, width, min_width, preferred_width)
 
 
 def _format_times(values: Sequence[datetime | None]) -> tuple[str, ...]:
