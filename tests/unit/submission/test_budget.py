@@ -1,4 +1,4 @@
-"""What is spent, as arithmetic; and that no run, however it goes, sends a job that could take it past its limit."""
+"""The cost limit: what counts as spent, and that no run sends a job that could exceed the limit."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def submission(name: str, estimate: int | None = None) -> Submission:
     return Submission(Job(name, "w", name), 1, estimate=estimate)
 
 
-def made(cost: Any) -> Created:
+def created_job(cost: Any) -> Created:
     return ledger_history.created("j", json.dumps({"id": "j", "cost": cost}).encode())
 
 
@@ -67,22 +67,20 @@ def made(cost: Any) -> Created:
     ],
 )
 def test_a_job_counts_as_the_larger_of_estimate_and_cost(cost: Any, spent: int) -> None:
-    budget, one = Budget(100), submission("a", 10)
-    budget.reserve(one)
+    budget, job = Budget(100), submission("a", 10)
+    budget.reserve(job)
     assert budget.spent == 10
-    budget.settle(one, made(cost))
+    budget.settle(job, created_job(cost))
     assert budget.spent == spent
 
 
 @pytest.mark.parametrize(
     ("outcome", "spent"), [(ledger_history.in_doubt(), 10), (ledger_history.not_created(), 0), (None, 0)]
 )
-def test_a_job_in_doubt_counts_and_one_that_does_not_exist_does_not(
-    outcome: InDoubt | NotCreated | None, spent: int
-) -> None:
-    budget, one = Budget(100), submission("a", 10)
-    budget.reserve(one)
-    budget.settle(one, outcome)
+def test_a_job_in_doubt_counts_and_a_job_not_created_does_not(outcome: InDoubt | NotCreated | None, spent: int) -> None:
+    budget, job = Budget(100), submission("a", 10)
+    budget.reserve(job)
+    budget.settle(job, outcome)
     assert budget.spent == spent
 
 
@@ -99,221 +97,227 @@ def test_a_job_in_doubt_counts_and_one_that_does_not_exist_does_not(
         (None, 10**30, 10, True),
     ],
 )
-def test_a_job_that_comes_to_the_limit_fits(
+def test_a_job_that_reaches_the_limit_exactly_is_allowed(
     limit: int | None, spent: int, estimate: int | None, *, allowed: bool
 ) -> None:
     assert Budget(limit, spent).allows(submission("a", estimate)) is allowed
 
 
-def test_the_refusal_is_in_words() -> None:
+def test_the_refusal_states_the_estimate_and_what_is_spent() -> None:
     assert Budget(100, 95).describe_refusal(submission("a", 10)) == (
         "budget: 95 of 100 tokens are spent, and a is estimated at 10"
     )
 
 
 @given(bodies)
-def test_whatever_an_answer_holds_its_cost_is_one(body: bytes) -> None:
+def test_the_cost_of_any_response_is_within_bounds(body: bytes) -> None:
     assert 0 <= reported_cost(body) <= 2**53
 
 
-fates: st.SearchStrategy[Created | NotCreated | InDoubt | None] = st.one_of(
-    st.builds(made, st.one_of(st.integers(-20, 60), json_values)),
+any_outcome: st.SearchStrategy[Created | NotCreated | InDoubt | None] = st.one_of(
+    st.builds(created_job, st.one_of(st.integers(-20, 60), json_values)),
     st.sampled_from([ledger_history.not_created(), ledger_history.in_doubt(), None]),
 )
 
 
 @given(
-    jobs=st.lists(st.tuples(st.none() | st.integers(0, 40), fates), max_size=8),
+    jobs=st.lists(st.tuples(st.none() | st.integers(0, 40), any_outcome), max_size=8),
     steps=st.lists(st.integers(0, 7), max_size=24),
     before=st.integers(0, 50),
     limit=st.integers(0, 200),
 )
-def test_what_is_spent_is_the_sum_at_every_step(
+def test_spent_is_the_sum_at_every_step(
     jobs: list[tuple[int | None, Created | NotCreated | InDoubt | None]], steps: list[int], before: int, limit: int
 ) -> None:
-    """Jobs are taken and settled in any order; one that was certainly not created may be taken again."""
+    """Jobs are reserved and settled in any order; a job that was not created may be reserved again."""
     budget = Budget(limit, before)
-    flying: set[int] = set()
-    bought: dict[int, int] = {}
+    in_flight: set[int] = set()
+    costs: dict[int, int] = {}
     for step in steps:
-        if step >= len(jobs) or step in bought:
+        if step >= len(jobs) or step in costs:
             continue
         estimate, outcome = jobs[step]
-        one = submission(f"j{step}", estimate)
-        if step not in flying:
+        job = submission(f"j{step}", estimate)
+        if step not in in_flight:
             fits = budget.spent + (estimate or 0) <= limit
-            assert budget.allows(one) is fits
-            budget.reserve(one)
-            flying.add(step)
+            assert budget.allows(job) is fits
+            budget.reserve(job)
+            in_flight.add(step)
         else:
-            budget.settle(one, outcome)
-            flying.remove(step)
+            budget.settle(job, outcome)
+            in_flight.remove(step)
             if isinstance(outcome, Created):
-                bought[step] = max(estimate or 0, reported_cost(outcome.body))
+                costs[step] = max(estimate or 0, reported_cost(outcome.body))
             elif isinstance(outcome, InDoubt):
-                bought[step] = estimate or 0
-        assert budget.spent == before + sum(bought.values()) + sum(jobs[at][0] or 0 for at in flying)
+                costs[step] = estimate or 0
+        assert budget.spent == before + sum(costs.values()) + sum(jobs[number][0] or 0 for number in in_flight)
 
 
-# The engine: what comes back frees what it held.
+# The engine: a job that was not created frees what was reserved for it.
 
 
-class Told:
-    """A journal and an observer that keep what they are told."""
+class RecordingObserver:
+    """A journal and an observer that record outcomes."""
 
     def __init__(self) -> None:
         self.outcomes: dict[str, Outcome] = {}
         self.retried = threading.Event()
-        self.decided_one = threading.Event()
+        self.decided_any = threading.Event()
 
     def commit(
-        self, decided: Sequence[RecordedOutcome], released: Sequence[Submission], claimed: Sequence[Claim]
+        self, outcomes: Sequence[RecordedOutcome], released: Sequence[Submission], claims: Sequence[Claim]
     ) -> None: ...
 
-    def ids_in_use(self, job_ids: Collection[str]) -> set[str]:  # noqa: ARG002 - the protocol's
+    def ids_in_use(self, job_ids: Collection[str]) -> set[str]:  # noqa: ARG002 - required by the protocol
         return set()
 
     def decided(self, submission: Submission, outcome: Outcome) -> None:
         self.outcomes[submission.job.name] = outcome
-        self.decided_one.set()
+        self.decided_any.set()
 
     def retrying(self, submission: Submission, error: ErrorInfo, seconds: float) -> None:  # noqa: ARG002 - likewise
         self.retried.set()
 
     def pausing(self, error: ErrorInfo, seconds: float) -> None: ...
 
-    def stopping(self, why: str) -> None: ...
+    def stopping(self, detail: str) -> None: ...
 
 
-def send(url: str, sends: Sequence[Submission], limit: int, told: Told, **limits: Any) -> EngineResult:
-    settled = Limits(**{"concurrency": 4, "timeout": 10.0, "stop_after": 0, **limits})
-    with ApiClient(Endpoint(url, ApiKey("key")), settled.concurrency) as api:
-        return Engine(sends, api, told, settled, told, budget=Budget(limit), backoff=FAST).run()
+def run_engine(
+    url: str, submissions: Sequence[Submission], limit: int, observer: RecordingObserver, **limits: Any
+) -> EngineResult:
+    engine_limits = Limits(**{"concurrency": 4, "timeout": 10.0, "stop_after": 0, **limits})
+    with ApiClient(Endpoint(url, ApiKey("key")), engine_limits.concurrency) as api:
+        return Engine(submissions, api, observer, engine_limits, observer, budget=Budget(limit), backoff=FAST).run()
 
 
-def words(outcome: Outcome) -> str:
+def outcome_label(outcome: Outcome) -> str:
     match outcome:
         case Created():
             return "created"
         case NotCreated():
-            return "failed"
+            return "not created"
         case InDoubt():
             return "in doubt"
         case Skipped(reason=reason):
             return reason
 
 
-def test_what_was_throttled_is_not_counted_twice() -> None:
-    told = Told()
+def test_a_throttled_job_is_not_counted_twice() -> None:
+    observer = RecordingObserver()
     with WireServer(*[reply(429, headers=[("Retry-After", "0")])] * 3) as server:
-        assert send(server.url, [submission("a", 10)], 10, told).state == "completed"
-    assert {name: words(outcome) for name, outcome in told.outcomes.items()} == {"a": "created"}
+        assert run_engine(server.url, [submission("a", 10)], 10, observer).state == "completed"
+    assert {name: outcome_label(outcome) for name, outcome in observer.outcomes.items()} == {"a": "created"}
 
 
-def test_what_could_not_be_sent_is_not_counted_twice() -> None:
-    told, ends = Told(), list[EngineResult]()
+def test_an_unsent_job_is_not_counted_twice() -> None:
+    observer, results = RecordingObserver(), list[EngineResult]()
     with refusing_port() as port:
         url = f"http://127.0.0.1:{port}"
         thread = threading.Thread(
-            target=lambda: ends.append(send(url, [submission("a", 10)], 10, told, attempts=1000, concurrency=1))
+            target=lambda: results.append(
+                run_engine(url, [submission("a", 10)], 10, observer, attempts=1000, concurrency=1)
+            )
         )
         thread.start()
-        assert told.retried.wait(TIMEOUT)
+        assert observer.retried.wait(TIMEOUT)
         with WireServer(port=port) as server:
             server.wait_for_requests(1)
             thread.join(TIMEOUT)
-    assert ends == [EngineResult("completed")]
-    assert words(told.outcomes["a"]) == "created"
+    assert results == [EngineResult("completed")]
+    assert outcome_label(observer.outcomes["a"]) == "created"
 
 
-def test_a_job_waits_for_what_may_come_back_cheaper_and_is_sent_when_it_did() -> None:
+def test_a_job_waits_for_requests_in_flight_that_may_free_budget() -> None:
     gate = threading.Event()
 
     def choose(request: Request) -> Script:
         return Stall(gate, then=reply(422)) if request.project == "a" else created(request.project)
 
-    told, ends = Told(), list[EngineResult]()
+    observer, results = RecordingObserver(), list[EngineResult]()
     with WireServer(choose=choose) as server:
-        sends = [submission("a", 8), submission("b", 1), submission("c", 8)]
-        thread = threading.Thread(target=lambda: ends.append(send(server.url, sends, 10, told)))
+        submissions = [submission("a", 8), submission("b", 1), submission("c", 8)]
+        thread = threading.Thread(target=lambda: results.append(run_engine(server.url, submissions, 10, observer)))
         thread.start()
-        assert told.decided_one.wait(TIMEOUT)  # by then it has been considered to send c, or to stop
+        assert observer.decided_any.wait(TIMEOUT)  # by then the engine has considered sending c, or stopping
         gate.set()
         thread.join(TIMEOUT)
-    assert ends == [EngineResult("completed")]
-    assert {name: words(outcome) for name, outcome in told.outcomes.items()} == {
-        "a": "failed",
+    assert results == [EngineResult("completed")]
+    assert {name: outcome_label(outcome) for name, outcome in observer.outcomes.items()} == {
+        "a": "not created",
         "b": "created",
         "c": "created",
     }
     assert server.requests[2].project == "c"
 
 
-def test_a_cost_that_was_told_counts_before_the_next_job_goes() -> None:
-    """With one connection, the next request after an answer is one that was decided on after it."""
+def test_a_reported_cost_counts_before_the_next_job_is_sent() -> None:
+    """With one connection, each request is decided on after the previous response."""
 
     def choose(request: Request) -> Script:
         body = json.dumps({"id": request.project, "cost": 50 if request.project == "j6" else 1}).encode()
         return reply(200, body, creates=True)
 
-    told = Told()
+    observer = RecordingObserver()
     with WireServer(choose=choose) as server:
-        end = send(server.url, [submission(f"j{number}", 1) for number in range(40)], 45, told, concurrency=1)
-    assert (end.state, end.reason) == ("stopped", "budget")
+        result = run_engine(
+            server.url, [submission(f"j{number}", 1) for number in range(40)], 45, observer, concurrency=1
+        )
+    assert (result.state, result.reason) == ("stopped", "budget")
     assert [request.project for request in server.requests] == [f"j{number}" for number in range(7)]
-    assert end.detail == "budget: 56 of 45 tokens are spent, and j7 is estimated at 1"
+    assert result.detail == "budget: 56 of 45 tokens are spent, and j7 is estimated at 1"
 
 
-# Whole runs over a real ledger, against the server's own record.
+# Runs with a real ledger, checked against what the server saw.
 
-Fate = Literal["created", "rejected", "lost", "made and lost", "server error"]
+PostBehavior = Literal["created", "rejected", "lost", "created and lost", "server error"]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One job: what its workflow is estimated at (None: the API does not tell), what it costs, what becomes of it.
+    """One job: its estimate (None: the API has none), its cost, and how the API handles it.
 
-    It has a fate for each POST, and is created when they are used up.
+    There is a behavior for each POST; after the last, the job is created.
     """
 
     estimate: int | None
     cost: int
-    fates: tuple[Fate, ...]
+    behaviors: tuple[PostBehavior, ...]
 
     @property
-    def expected(self) -> int:
+    def estimated(self) -> int:
         return self.estimate or 0
 
     @property
-    def expense(self) -> int:
-        return max(self.expected, self.cost)
+    def charge(self) -> int:
+        return max(self.estimated, self.cost)
 
 
 @dataclass
-class Market:
-    """The API: its record says of each POST how much was spent by then, and it keeps what it knows of each job."""
+class Backend:
+    """The API. It tracks what each job may have cost, and checks the limit at each POST."""
 
     cases: dict[str, Case]
     limit: int | None = None
     concurrency: int = 1
     posts: list[str] = field(default_factory=list)
-    fate: dict[str, Fate] = field(default_factory=dict)  # of the last POST of each job
-    known: dict[str, int] = field(default_factory=dict)  # the expense of each job whose outcome the client has
-    flying: dict[str, int] = field(default_factory=dict)  # the estimate of each that it sends
-    spent_at: dict[str, int] = field(default_factory=dict)  # both together, when a job was claimed
-    overdrawn: list[str] = field(default_factory=list)
+    behaviors: dict[str, PostBehavior] = field(default_factory=dict)  # for the last POST of each job
+    recorded: dict[str, int] = field(default_factory=dict)  # the charge of each job whose outcome the client has saved
+    in_flight: dict[str, int] = field(default_factory=dict)  # the estimate of each job that is claimed
+    spent_at: dict[str, int] = field(default_factory=dict)  # the sum of both when the job was claimed
+    violations: list[str] = field(default_factory=list)
 
     def __call__(self, request: Request) -> Script:
         if request.method == "GET":
             estimate = self.cases[request.workflow].estimate
             return reply(404) if estimate is None else reply(200, b'{"estimated_cost": %d}' % estimate)
         name = request.workflow
-        self._look(name)
-        turn = self.posts.count(name)
+        self._check_limit(name)
+        attempt = self.posts.count(name)
         self.posts.append(name)
         case = self.cases[name]
-        self.fate[name] = case.fates[turn] if turn < len(case.fates) else "created"
-        match self.fate[name]:
+        self.behaviors[name] = case.behaviors[attempt] if attempt < len(case.behaviors) else "created"
+        match self.behaviors[name]:
             case "created":
                 body = json.dumps({"id": f"job-of-{name}", "cost": self.cases[name].cost}).encode()
                 return reply(200, body, creates=True)
@@ -321,59 +325,61 @@ class Market:
                 return reply(422)
             case "lost":
                 return Reset()
-            case "made and lost":
+            case "created and lost":
                 return Reset(creates=True)
             case "server error":
                 return reply(500, creates=True)
 
-    def needed(self) -> int:
-        """The least limit under which a run would begin: what is spent, and the estimates of what is to be sent."""
-        left = (case for name, case in self.cases.items() if self.fate.get(name, "rejected") == "rejected")
-        return self.spent() + sum(case.expected for case in left)
+    def minimum_limit(self) -> int:
+        """The lowest limit under which a run starts: what is spent, plus the estimates of the jobs to send."""
+        unsent = (case for name, case in self.cases.items() if self.behaviors.get(name, "rejected") == "rejected")
+        return self.spent() + sum(case.estimated for case in unsent)
 
-    def spent(self, *but: str) -> int:
-        """Σ max(estimate, cost) over what is created, and of what is in doubt the estimate; by the server's record."""
-        return sum(self._expense(name) for name in self.fate if name not in but)
+    def spent(self, *excluded: str) -> int:
+        """Sum max(estimate, cost) of each created job, and the estimate of each in doubt, as the server saw it."""
+        return sum(self._charge(name) for name in self.behaviors if name not in excluded)
 
-    def _expense(self, name: str) -> int:
-        match self.fate[name]:
+    def _charge(self, name: str) -> int:
+        match self.behaviors[name]:
             case "created":
-                return self.cases[name].expense
+                return self.cases[name].charge
             case "rejected":
                 return 0
-            case "lost" | "made and lost" | "server error":  # the cost of such a job is told to nobody
-                return self.cases[name].expected
+            case "lost" | "created and lost" | "server error":  # the client never learns the cost
+                return self.cases[name].estimated
 
-    def _look(self, name: str) -> None:
-        """See that a job which is POSTed fits: by what the client was told when it claimed it, and by what is here."""
+    def _check_limit(self, name: str) -> None:
+        """Check that a POSTed job is within the limit, as the client knew it at its claim and as the server does."""
         if self.limit is None:
             return
-        # The answers of as many as there are other connections may not have been read when this one was decided on.
-        over = sorted((one.expense - one.expected for at, one in self.cases.items() if at in self.fate), reverse=True)
-        here = self.spent(name) - sum(over[: self.concurrency - 1])
-        if max(self.spent_at[name], here) + self.cases[name].expected > self.limit:
-            self.overdrawn.append(f"{name}: {self.spent_at[name]} then and {here} now, limit {self.limit}")
+        # The client may not have read the responses on its other connections when it decided on this job.
+        overruns = sorted(
+            (case.charge - case.estimated for job, case in self.cases.items() if job in self.behaviors), reverse=True
+        )
+        spent_now = self.spent(name) - sum(overruns[: self.concurrency - 1])
+        if max(self.spent_at[name], spent_now) + self.cases[name].estimated > self.limit:
+            self.violations.append(f"{name}: {self.spent_at[name]} when claimed, {spent_now} now, limit {self.limit}")
 
-    # The client's record.
+    # What the client saved.
 
-    def note(
-        self, decided: Sequence[RecordedOutcome], released: Sequence[Submission], claimed: Sequence[Claim]
+    def observe_commit(
+        self, outcomes: Sequence[RecordedOutcome], released: Sequence[Submission], claims: Sequence[Claim]
     ) -> None:
-        for one in decided:
-            name = one.submission.job.name
-            self.known[name] = self._expense(name)
-            del self.flying[name]
-        for send in released:
-            del self.flying[send.job.name]
-        for claim in claimed:
+        for recorded in outcomes:
+            name = recorded.submission.job.name
+            self.recorded[name] = self._charge(name)
+            del self.in_flight[name]
+        for submission in released:
+            del self.in_flight[submission.job.name]
+        for claim in claims:
             name = claim.submission.job.name
-            self.known.pop(name, None)
-            self.spent_at[name] = sum(self.known.values()) + sum(self.flying.values())
-            self.flying[name] = self.cases[name].expected
+            self.recorded.pop(name, None)
+            self.spent_at[name] = sum(self.recorded.values()) + sum(self.in_flight.values())
+            self.in_flight[name] = self.cases[name].estimated
 
 
-class Nobody:
-    """A watcher and an interrupter to whom it is all the same."""
+class NullObserver:
+    """An observer of the run and of interrupts that does nothing."""
 
     def looked_up(self, findings: Sequence[Finding]) -> None: ...
 
@@ -387,7 +393,7 @@ class Nobody:
 
     def pausing(self, error: ErrorInfo, seconds: float) -> None: ...
 
-    def stopping(self, why: str) -> None: ...
+    def stopping(self, detail: str) -> None: ...
 
     def engine_started(self, engine: Engine) -> None: ...
 
@@ -395,19 +401,19 @@ class Nobody:
 
 
 @dataclass
-class Site:
-    """A ledger and an API, at which a manifest is run again and again."""
+class Harness:
+    """A ledger and an API, against which one manifest is run repeatedly."""
 
-    market: Market
+    backend: Backend
     ledger: Path
     url: str
 
     def run(
         self, limit: int | None, concurrency: int, *, allow_unknown: bool = True
     ) -> tuple[EngineResult | None, RunRecord | None]:
-        """Run, resuming what there is; None when it is refused."""
-        self.market.limit, self.market.concurrency = limit, concurrency
-        jobs = tuple(Job(name, name, "p") for name in self.market.cases)
+        """Run, and resume an unfinished run. Return None, None if the run is refused."""
+        self.backend.limit, self.backend.concurrency = limit, concurrency
+        jobs = tuple(Job(name, name, "p") for name in self.backend.cases)
         request = RunRequest(
             Manifest("nightly", "-", "0" * 64, jobs, once_per="run"),
             ledger_history.API,
@@ -417,61 +423,61 @@ class Site:
         )
         with (
             ApiClient(Endpoint(self.url, ApiKey("key")), concurrency) as api,
-            execution.open_execution(request, api, Nobody(), lambda _: True) as one,
+            execution.open_execution(request, api, NullObserver(), lambda _: True) as opened,
         ):
             try:
-                one.prepare()
+                opened.prepare()
             except RefusedError:
                 return None, None
-            end = one.submit(Nobody())
-            record = one.record()
-            return end, replace(record, entries=tuple(record.entries))
+            result = opened.submit(NullObserver())
+            record = opened.record()
+            return result, replace(record, entries=tuple(record.entries))
 
 
 @contextmanager
-def at_market(cases: Sequence[Case]) -> Iterator[Site]:
-    market = Market({f"j{number}": case for number, case in enumerate(cases)})
+def harness_for(cases: Sequence[Case]) -> Iterator[Harness]:
+    backend = Backend({f"j{number}": case for number, case in enumerate(cases)})
 
-    class Noting(RunJournal):
+    class ObservedJournal(RunJournal):
         def commit(
-            self, decided: Sequence[RecordedOutcome], released: Sequence[Submission], claimed: Sequence[Claim]
+            self, outcomes: Sequence[RecordedOutcome], released: Sequence[Submission], claims: Sequence[Claim]
         ) -> None:
-            super().commit(decided, released, claimed)
-            market.note(decided, released, claimed)
+            super().commit(outcomes, released, claims)
+            backend.observe_commit(outcomes, released, claims)
 
     with (
-        WireServer(choose=market) as server,
-        tempfile.TemporaryDirectory() as folder,
+        WireServer(choose=backend) as server,
+        tempfile.TemporaryDirectory() as directory,
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr(execution, "RunJournal", Noting)
-        create_ledger(Path(folder) / "ledger.db")
-        yield Site(market, Path(folder) / "ledger.db", server.url)
+        patch.setattr(execution, "RunJournal", ObservedJournal)
+        create_ledger(Path(directory) / "ledger.db")
+        yield Harness(backend, Path(directory) / "ledger.db", server.url)
 
 
-# Each list has the simplest first, which is what hypothesis draws most.
+# Each list starts with the simplest value: Hypothesis draws it most.
 cases = st.builds(
     Case,
     st.sampled_from([10, 1, 20, 0, 7, 13, None]),
     st.sampled_from([25, 0, 10, 60, 1, 12]),
     st.sampled_from(
-        [(), ("rejected",), ("lost",), ("rejected", "made and lost"), ("server error",), ("rejected",) * 3]
+        [(), ("rejected",), ("lost",), ("rejected", "created and lost"), ("server error",), ("rejected",) * 3]
     ),
 )
-limits = st.sampled_from([0, -5, 5, 15, 30, -1, 60])  # beyond what is needed
+limits = st.sampled_from([0, -5, 5, 15, 30, -1, 60])  # relative to the minimum limit
 
 
-def check_end(site: Site, end: EngineResult, record: RunRecord, limit: int | None) -> None:
-    """What holds when a run has ended: what was not sent was skipped for the budget, and would not have fitted."""
+def check_result(harness: Harness, result: EngineResult, record: RunRecord, limit: int | None) -> None:
+    """Check that jobs were skipped only for the budget, and that at least one would have exceeded the limit."""
     outcomes = {entry.job.name: entry.outcome for entry in record.entries}
     skipped = [name for name, outcome in outcomes.items() if isinstance(outcome, Skipped)]
-    assert {words(outcomes[name]) for name in skipped} <= {"budget"}
-    assert (end.state, end.reason) == (("stopped", "budget") if end.reason else ("completed", ""))
-    assert not (skipped and not end.reason)
-    if end.reason:
+    assert {outcome_label(outcomes[name]) for name in skipped} <= {"budget"}
+    assert (result.state, result.reason) == (("stopped", "budget") if result.reason else ("completed", ""))
+    assert not (skipped and not result.reason)
+    if result.reason:
         assert limit is not None
-        unsent = [name for name in site.market.cases if words(outcomes[name]) in ("budget", "failed")]
-        assert any(site.market.spent() + site.market.cases[name].expected > limit for name in unsent)
+        unsent = [name for name in harness.backend.cases if outcome_label(outcomes[name]) in ("budget", "not created")]
+        assert any(harness.backend.spent() + harness.backend.cases[name].estimated > limit for name in unsent)
 
 
 @settings(max_examples=40)
@@ -481,67 +487,67 @@ def check_end(site: Site, end: EngineResult, record: RunRecord, limit: int | Non
     others=st.lists(limits, min_size=1, max_size=2),
     concurrency=st.sampled_from([1, 4, 2, 16]),
 )
-def test_no_job_is_sent_that_could_pass_the_limit(
+def test_no_job_is_sent_that_could_exceed_the_limit(
     jobs: list[Case], first: int | None, others: list[int], concurrency: int
 ) -> None:
-    """Over runs that are resumed, with a limit near what is needed and without: one without asked for no estimates."""
-    with at_market(jobs) as site:
-        for beyond in (first, *others):
-            before, needed = len(site.market.posts), site.market.needed()
-            limit = None if beyond is None else max(0, needed + beyond)
-            end, record = site.run(limit, concurrency)
-            assert site.market.overdrawn == []
-            if end is None:
+    """Over resumed runs, with a limit near the minimum or none: a run without a limit requests no estimates."""
+    with harness_for(jobs) as harness:
+        for margin in (first, *others):
+            before, minimum_limit = len(harness.backend.posts), harness.backend.minimum_limit()
+            limit = None if margin is None else max(0, minimum_limit + margin)
+            result, record = harness.run(limit, concurrency)
+            assert harness.backend.violations == []
+            if result is None:
                 assert limit is not None
-                assert limit < needed
-                assert len(site.market.posts) == before
+                assert limit < minimum_limit
+                assert len(harness.backend.posts) == before
             else:
                 assert record is not None
-                check_end(site, end, record, limit)
-        assert len(site.market.posts) <= sum(len(case.fates) + 1 for case in jobs)
+                check_result(harness, result, record, limit)
+        assert len(harness.backend.posts) <= sum(len(case.behaviors) + 1 for case in jobs)
 
 
-CHEAP_AT_FIRST = [Case(10, 0, ())] * 6
-DEARER = [Case(10, 25, ())] * 8
+FREE_AT_CREATION = [Case(10, 0, ())] * 6
+OVERRUNNING_JOBS = [Case(10, 25, ())] * 8
 
 
 @pytest.mark.parametrize(("concurrency", "least", "most"), [(1, 4, 4), (3, 4, 5)])
-def test_costs_above_the_estimates_end_it_early(concurrency: int, least: int, most: int) -> None:
-    with at_market(DEARER) as site:
-        end, record = site.run(100, concurrency)
-    assert end is not None
+def test_costs_above_the_estimates_stop_the_run_early(concurrency: int, least: int, most: int) -> None:
+    with harness_for(OVERRUNNING_JOBS) as harness:
+        result, record = harness.run(100, concurrency)
+    assert result is not None
     assert record is not None
-    assert (end.state, end.reason) == ("stopped", "budget")
-    sent = len(site.market.posts)
+    assert (result.state, result.reason) == ("stopped", "budget")
+    sent = len(harness.backend.posts)
     assert least <= sent <= most
-    assert [words(entry.outcome) for entry in record.entries] == ["created"] * sent + ["budget"] * (8 - sent)
+    assert [outcome_label(entry.outcome) for entry in record.entries] == ["created"] * sent + ["budget"] * (8 - sent)
 
 
-def test_a_cost_of_nothing_at_creation_does_not_make_a_job_free() -> None:
-    with at_market(CHEAP_AT_FIRST) as site:
-        assert site.run(59, 4) == (None, None)
-        end, _ = site.run(60, 4)
-        assert end == EngineResult("completed")
-        assert site.run(60, 4)[0] == EngineResult("completed")  # and nothing is sent again
-    assert sorted(site.market.posts) == [f"j{number}" for number in range(6)]
+def test_a_job_with_no_cost_at_creation_counts_as_its_estimate() -> None:
+    with harness_for(FREE_AT_CREATION) as harness:
+        assert harness.run(59, 4) == (None, None)
+        result, _ = harness.run(60, 4)
+        assert result == EngineResult("completed")
+        assert harness.run(60, 4)[0] == EngineResult("completed")  # nothing is sent again
+    assert sorted(harness.backend.posts) == [f"j{number}" for number in range(6)]
 
 
-def bought_before(limit: int | None) -> Callable[[Site], None]:
-    """A first run, in which one was bought, one is in doubt, and one was refused."""
+def earlier_run(limit: int | None) -> Callable[[Harness], None]:
+    """A first run: one job is created, one is in doubt, and one is rejected."""
 
-    def run(site: Site) -> None:
-        end, _ = site.run(limit, 1)
-        assert end == EngineResult("completed")
+    def run(harness: Harness) -> None:
+        result, _ = harness.run(limit, 1)
+        assert result == EngineResult("completed")
 
     return run
 
 
-@pytest.mark.parametrize("first", [bought_before(None), bought_before(1000)], ids=["without", "with"])
+@pytest.mark.parametrize("first", [earlier_run(None), earlier_run(1000)], ids=["without", "with"])
 @pytest.mark.parametrize(("limit", "sent"), [(49, False), (50, True)])
-def test_what_earlier_runs_spent_counts(first: Callable[[Site], None], limit: int, *, sent: bool) -> None:
-    """Also when the first run had no limit, and so no estimates on record: they are asked for then."""
-    with at_market([Case(20, 0, ()), Case(10, 0, ("lost",)), Case(20, 0, ("rejected",))]) as site:
-        first(site)
-        end, _ = site.run(limit, 1)
-    assert (end is not None) is sent
-    assert site.market.posts == ["j0", "j1", "j2", *(["j2"] if sent else [])]
+def test_the_cost_of_earlier_runs_counts(first: Callable[[Harness], None], limit: int, *, sent: bool) -> None:
+    """Also when the first run had no limit and saved no estimates: they are requested later."""
+    with harness_for([Case(20, 0, ()), Case(10, 0, ("lost",)), Case(20, 0, ("rejected",))]) as harness:
+        first(harness)
+        result, _ = harness.run(limit, 1)
+    assert (result is not None) is sent
+    assert harness.backend.posts == ["j0", "j1", "j2", *(["j2"] if sent else [])]

@@ -1,4 +1,4 @@
-"""The table of what may be sent again, row by row, and what no server can do to it."""
+"""The verdict table, which decides what may be sent again: each row, and arbitrary responses."""
 
 from __future__ import annotations
 
@@ -20,105 +20,105 @@ NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 JOB = b'{"id": "job-1", "cost": 10}'
 
 
-def answer(status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Response:
+def response(status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Response:
     return Response(status, headers or {}, body, NOW)
 
 
-def silence(cause: Cause, *, written: bool) -> NoResponse:
-    return NoResponse(cause, written, "what happened")
+def no_response(cause: Cause, *, written: bool) -> NoResponse:
+    return NoResponse(cause, written, "the reason")
 
 
-def verdict_on(happening: ExchangeResult, held: frozenset[str] = frozenset(), *, bearer: bool = False) -> Verdict:
-    return classify(happening, held.__contains__, bearer=bearer)
+def verdict_on(result: ExchangeResult, ids_in_use: frozenset[str] = frozenset(), *, bearer: bool = False) -> Verdict:
+    return classify(result, ids_in_use.__contains__, bearer=bearer)
 
 
-def error_of(happening: ExchangeResult, *, bearer: bool = False) -> ErrorInfo:
-    verdict = verdict_on(happening, bearer=bearer)
+def error_of(result: ExchangeResult, *, bearer: bool = False) -> ErrorInfo:
+    verdict = verdict_on(result, bearer=bearer)
     assert not isinstance(verdict, Accepted)
     return verdict.error
 
 
-def in_short(verdict: Verdict) -> tuple[type[Verdict], str, bool]:
+def summarize(verdict: Verdict) -> tuple[type[Verdict], str, bool]:
     """The verdict, the kind of its error, and whether it stops the run."""
     kind = "" if isinstance(verdict, Accepted) else verdict.error.kind
     return type(verdict), kind, isinstance(verdict, Rejected | Ambiguous) and verdict.stop
 
 
 @pytest.mark.parametrize(
-    ("happening", "verdict", "kind", "stop"),
+    ("result", "verdict", "kind", "stop"),
     [
         # No byte of the request was written.
-        (silence("resolve", written=False), NotSent, "unreachable", False),
-        (silence("connect", written=False), NotSent, "unreachable", False),
-        (silence("timeout", written=False), NotSent, "unreachable", False),
-        (silence("tls", written=False), NotSent, "unreachable", False),
-        (silence("proxy", written=False), NotSent, "unreachable", False),
-        (silence("closed", written=False), NotSent, "unreachable", False),
-        (silence("interrupted", written=False), NotSent, "unreachable", False),
-        (silence("broken", written=False), NotSent, "unreachable", False),
-        (silence("certificate", written=False), Rejected, "untrusted", True),
+        (no_response("resolve", written=False), NotSent, "unreachable", False),
+        (no_response("connect", written=False), NotSent, "unreachable", False),
+        (no_response("timeout", written=False), NotSent, "unreachable", False),
+        (no_response("tls", written=False), NotSent, "unreachable", False),
+        (no_response("proxy", written=False), NotSent, "unreachable", False),
+        (no_response("closed", written=False), NotSent, "unreachable", False),
+        (no_response("interrupted", written=False), NotSent, "unreachable", False),
+        (no_response("broken", written=False), NotSent, "unreachable", False),
+        (no_response("certificate", written=False), Rejected, "untrusted", True),
         # A byte was written, and no complete response came.
-        (silence("closed", written=True), Ambiguous, "closed", False),
-        (silence("timeout", written=True), Ambiguous, "timeout", False),
-        (silence("truncated", written=True), Ambiguous, "truncated", False),
-        (silence("garbage", written=True), Ambiguous, "garbage", False),
-        (silence("too_large", written=True), Ambiguous, "too_large", False),
-        (silence("interrupted", written=True), Ambiguous, "interrupted", False),
-        (silence("broken", written=True), Ambiguous, "broken", False),
-        (silence("certificate", written=True), Ambiguous, "certificate", False),
-        (silence("tls", written=True), Ambiguous, "tls", False),
+        (no_response("closed", written=True), Ambiguous, "closed", False),
+        (no_response("timeout", written=True), Ambiguous, "timeout", False),
+        (no_response("truncated", written=True), Ambiguous, "truncated", False),
+        (no_response("garbage", written=True), Ambiguous, "garbage", False),
+        (no_response("too_large", written=True), Ambiguous, "too_large", False),
+        (no_response("interrupted", written=True), Ambiguous, "interrupted", False),
+        (no_response("broken", written=True), Ambiguous, "broken", False),
+        (no_response("certificate", written=True), Ambiguous, "certificate", False),
+        (no_response("tls", written=True), Ambiguous, "tls", False),
         # 2xx.
-        (answer(200, JOB), Accepted, "", False),
-        (answer(201, JOB), Accepted, "", False),
-        (answer(299, JOB), Accepted, "", False),
-        (answer(200), Ambiguous, "unreadable", False),
-        (answer(204), Ambiguous, "unreadable", False),
-        (answer(200, b"<html>welcome to the hotel</html>"), Ambiguous, "unreadable", False),
-        (answer(200, JOB[:-1]), Ambiguous, "unreadable", False),
-        (answer(200, b"[" + JOB + b"]"), Ambiguous, "unreadable", False),
-        (answer(200, b'{"job": {"id": "job-1"}}'), Ambiguous, "unreadable", False),
-        (answer(200, b'{"id": ""}'), Ambiguous, "unreadable", False),
-        (answer(200, b'{"id": 7}'), Ambiguous, "unreadable", False),
-        (answer(200, b'{"id": null}'), Ambiguous, "unreadable", False),
-        (answer(200, b'"id"'), Ambiguous, "unreadable", False),
-        (answer(200, b'{"error": {"message": "no"}}'), Ambiguous, "unreadable", False),
-        # 3xx, and what is no answer to a POST.
-        (answer(301, JOB), Rejected, "redirected", True),
-        (answer(302, JOB), Rejected, "redirected", True),
-        (answer(307, JOB), Rejected, "redirected", True),
-        (answer(308, JOB), Rejected, "redirected", True),
-        (answer(101, JOB), Ambiguous, "unexpected", True),
-        (answer(300, JOB), Ambiguous, "unexpected", True),
-        (answer(303, JOB), Ambiguous, "unexpected", True),
-        (answer(304, JOB), Ambiguous, "unexpected", True),
-        (answer(399, JOB), Ambiguous, "unexpected", True),
-        (answer(600, JOB), Ambiguous, "unexpected", True),
-        (answer(999, JOB), Ambiguous, "unexpected", True),
+        (response(200, JOB), Accepted, "", False),
+        (response(201, JOB), Accepted, "", False),
+        (response(299, JOB), Accepted, "", False),
+        (response(200), Ambiguous, "unreadable", False),
+        (response(204), Ambiguous, "unreadable", False),
+        (response(200, b"<html>welcome to the hotel</html>"), Ambiguous, "unreadable", False),
+        (response(200, JOB[:-1]), Ambiguous, "unreadable", False),
+        (response(200, b"[" + JOB + b"]"), Ambiguous, "unreadable", False),
+        (response(200, b'{"job": {"id": "job-1"}}'), Ambiguous, "unreadable", False),
+        (response(200, b'{"id": ""}'), Ambiguous, "unreadable", False),
+        (response(200, b'{"id": 7}'), Ambiguous, "unreadable", False),
+        (response(200, b'{"id": null}'), Ambiguous, "unreadable", False),
+        (response(200, b'"id"'), Ambiguous, "unreadable", False),
+        (response(200, b'{"error": {"message": "no"}}'), Ambiguous, "unreadable", False),
+        # 3xx, and statuses that do not answer a POST.
+        (response(301, JOB), Rejected, "redirected", True),
+        (response(302, JOB), Rejected, "redirected", True),
+        (response(307, JOB), Rejected, "redirected", True),
+        (response(308, JOB), Rejected, "redirected", True),
+        (response(101, JOB), Ambiguous, "unexpected", True),
+        (response(300, JOB), Ambiguous, "unexpected", True),
+        (response(303, JOB), Ambiguous, "unexpected", True),
+        (response(304, JOB), Ambiguous, "unexpected", True),
+        (response(399, JOB), Ambiguous, "unexpected", True),
+        (response(600, JOB), Ambiguous, "unexpected", True),
+        (response(999, JOB), Ambiguous, "unexpected", True),
         # 4xx.
-        (answer(400), Rejected, "rejected", False),
-        (answer(401), Rejected, "unauthorized", True),
-        (answer(403), Rejected, "forbidden", False),
-        (answer(404), Rejected, "rejected", False),
-        (answer(408), Ambiguous, "request_timeout", False),
-        (answer(409), Ambiguous, "conflict", False),
-        (answer(422), Rejected, "rejected", False),
-        (answer(425), Throttled, "throttled", False),
-        (answer(429), Throttled, "throttled", False),
-        (answer(451), Rejected, "rejected", False),
-        # 5xx, whatever they say of coming back.
-        (answer(500), Ambiguous, "server_error", False),
-        (answer(502, b"<html>"), Ambiguous, "server_error", False),
-        (answer(503, b"", {"retry-after": "1"}), Ambiguous, "server_error", False),
-        (answer(504, JOB), Ambiguous, "server_error", False),
-        (answer(599), Ambiguous, "server_error", False),
+        (response(400), Rejected, "rejected", False),
+        (response(401), Rejected, "unauthorized", True),
+        (response(403), Rejected, "forbidden", False),
+        (response(404), Rejected, "rejected", False),
+        (response(408), Ambiguous, "request_timeout", False),
+        (response(409), Ambiguous, "conflict", False),
+        (response(422), Rejected, "rejected", False),
+        (response(425), Throttled, "throttled", False),
+        (response(429), Throttled, "throttled", False),
+        (response(451), Rejected, "rejected", False),
+        # 5xx, with or without Retry-After.
+        (response(500), Ambiguous, "server_error", False),
+        (response(502, b"<html>"), Ambiguous, "server_error", False),
+        (response(503, b"", {"retry-after": "1"}), Ambiguous, "server_error", False),
+        (response(504, JOB), Ambiguous, "server_error", False),
+        (response(599), Ambiguous, "server_error", False),
     ],
 )
-def test_the_table(happening: ExchangeResult, verdict: type[Verdict], kind: str, stop: bool) -> None:
-    assert in_short(verdict_on(happening)) == (verdict, kind, stop)
+def test_each_result_has_its_verdict(result: ExchangeResult, verdict: type[Verdict], kind: str, stop: bool) -> None:
+    assert summarize(verdict_on(result)) == (verdict, kind, stop)
 
 
 @pytest.mark.parametrize("body", [JOB, b"", b'{"error": {"code": "c", "message": "m"}}'])
-def test_every_status_is_in_the_class_that_the_table_says(body: bytes) -> None:
+def test_every_status_has_its_verdict(body: bytes) -> None:
     success = (Accepted, "", False) if body == JOB else (Ambiguous, "unreadable", False)
     table: dict[int, tuple[type[Verdict], str, bool]] = {
         **dict.fromkeys(range(100, 200), (Ambiguous, "unexpected", True)),
@@ -134,7 +134,7 @@ def test_every_status_is_in_the_class_that_the_table_says(body: bytes) -> None:
         429: (Throttled, "throttled", False),
         **dict.fromkeys(range(500, 600), (Ambiguous, "server_error", False)),
     }
-    assert {status: in_short(verdict_on(answer(status, body))) for status in range(100, 600)} == table
+    assert {status: summarize(verdict_on(response(status, body))) for status in range(100, 600)} == table
 
 
 @pytest.mark.parametrize(
@@ -154,88 +154,88 @@ def test_every_status_is_in_the_class_that_the_table_says(body: bytes) -> None:
     ],
     ids=lambda body: repr(body[:40]),
 )
-def test_nothing_beside_the_id_loses_a_created_job(body: bytes) -> None:
-    assert verdict_on(answer(200, body)) == Accepted("job-1", body)
+def test_a_created_job_is_accepted_whatever_else_the_body_holds(body: bytes) -> None:
+    assert verdict_on(response(200, body)) == Accepted("job-1", body)
 
 
-def test_the_id_of_an_earlier_job_is_no_proof_of_a_new_one() -> None:
-    verdict = verdict_on(answer(200, JOB), frozenset({"job-1"}))
+def test_the_id_of_an_earlier_job_does_not_prove_a_new_one() -> None:
+    verdict = verdict_on(response(200, JOB), frozenset({"job-1"}))
     assert isinstance(verdict, Ambiguous)
     assert (verdict.error.kind, verdict.stop) == ("known_id", False)
     assert "job-1" in verdict.error.message
-    assert verdict_on(answer(200, JOB), frozenset({"job-2"})) == Accepted("job-1", JOB)
+    assert verdict_on(response(200, JOB), frozenset({"job-2"})) == Accepted("job-1", JOB)
 
 
 @pytest.mark.parametrize(
-    ("happening", "message"),
+    ("result", "message"),
     [
-        (silence("closed", written=True), "what happened; the job may have been created"),
-        (silence("connect", written=False), "what happened"),
-        (silence("certificate", written=False), "what happened"),
+        (no_response("closed", written=True), "the reason; the job may have been created"),
+        (no_response("connect", written=False), "the reason"),
+        (no_response("certificate", written=False), "the reason"),
         (
-            answer(307, b"", {"location": "https://elsewhere.example/v0"}),
+            response(307, b"", {"location": "https://elsewhere.example/v0"}),
             (
                 "HTTP 307 Temporary Redirect: the server redirects to https://elsewhere.example/v0; "
                 "redirects are not followed"
             ),
         ),
         (
-            answer(302),
+            response(302),
             "HTTP 302 Found: the server redirects to an unknown location; redirects are not followed",
         ),
         (
-            answer(404, b'{"error": {"code": "NOT_FOUND", "message": "no workflow", "details": {"id": ["w"]}}}'),
+            response(404, b'{"error": {"code": "NOT_FOUND", "message": "no workflow", "details": {"id": ["w"]}}}'),
             'HTTP 404 Not Found: NOT_FOUND: no workflow: {"id": ["w"]}',
         ),
-        (answer(400, b'{"error": {"message": "no inputs", "code": ""}}'), "HTTP 400 Bad Request: no inputs"),
-        (answer(400, b'{"error": "no inputs"}'), "HTTP 400 Bad Request: no inputs"),
-        (answer(400, b'{"error": null}'), "HTTP 400 Bad Request: the API rejected the request"),
-        (answer(400, b'{"error": [1, 2]}'), "HTTP 400 Bad Request: the API rejected the request"),
-        (answer(499, b"nginx"), "HTTP 499: the API rejected the request"),
+        (response(400, b'{"error": {"message": "no inputs", "code": ""}}'), "HTTP 400 Bad Request: no inputs"),
+        (response(400, b'{"error": "no inputs"}'), "HTTP 400 Bad Request: no inputs"),
+        (response(400, b'{"error": null}'), "HTTP 400 Bad Request: the API rejected the request"),
+        (response(400, b'{"error": [1, 2]}'), "HTTP 400 Bad Request: the API rejected the request"),
+        (response(499, b"nginx"), "HTTP 499: the API rejected the request"),
         (
-            answer(403, b'{"error": {"message": "not yours"}}'),
+            response(403, b'{"error": {"message": "not yours"}}'),
             "HTTP 403 Forbidden: not yours (the key may not run this workflow in this project)",
         ),
-        (answer(429), "HTTP 429 Too Many Requests: too many requests"),
+        (response(429), "HTTP 429 Too Many Requests: too many requests"),
         (
-            answer(502, b"<html>"),
+            response(502, b"<html>"),
             "HTTP 502 Bad Gateway: the server failed, possibly after it created the job",
         ),
     ],
 )
-def test_the_words(happening: ExchangeResult, message: str) -> None:
-    assert error_of(happening).message == message
+def test_error_messages(result: ExchangeResult, message: str) -> None:
+    assert error_of(result).message == message
 
 
-@pytest.mark.parametrize("body", [b"", b'{"error": {"message": "who?"}}'])
-def test_a_401_says_whether_the_key_has_the_prefix_that_the_api_does_not_want(body: bytes) -> None:
-    assert "it begins with 'Bearer '" in error_of(answer(401, body), bearer=True).message
-    assert "it has no 'Bearer ' prefix" in error_of(answer(401, body), bearer=False).message
+@pytest.mark.parametrize("body", [b"", b'{"error": {"message": "unknown key"}}'])
+def test_the_message_of_a_401_mentions_the_bearer_prefix(body: bytes) -> None:
+    assert "it begins with 'Bearer '" in error_of(response(401, body), bearer=True).message
+    assert "it has no 'Bearer ' prefix" in error_of(response(401, body), bearer=False).message
 
 
-def test_what_support_asks_for_is_kept_as_it_came() -> None:
+def test_details_for_support_are_saved_unchanged() -> None:
     body = b'{"error": {"code": "E7", "message": "\\u001b[31mno", "details": [1e400, {"a": null}]}, "more": 1}'
     headers = {"x-request-id": "r-1", "date": "yesterday", "retry-after": "soon", "set-cookie": "session"}
-    error = error_of(answer(503, body, headers))
+    error = error_of(response(503, body, headers))
     assert (error.http_status, error.request_id, error.date, error.retry_after) == (503, "r-1", "yesterday", "soon")
     assert error.api_error == {"code": "E7", "message": "\x1b[31mno", "details": [math.inf, {"a": None}]}
     assert error.body is None
 
 
 @pytest.mark.parametrize(
-    ("body", "kept"),
+    ("body", "saved"),
     [
         (b"", None),
         (b"<html>busy</html>", "<html>busy</html>"),
         (b'{"error": null}', '{"error": null}'),
         (b"x" * 2_001, "x" * 2_000),
         (b"\xff", "\udcff"),
-        # A cut within a character would leave half of it: a lone surrogate, which strict JSON readers refuse.
+        # Truncating inside a character would leave a lone surrogate, which strict JSON parsers reject.
         pytest.param(("x" + "é" * 1_500).encode(), "x" + "é" * 1_500, id="1,501 characters in 3,001 bytes"),
     ],
 )
-def test_the_start_of_an_answer_that_cannot_be_used_is_kept(body: bytes, kept: str | None) -> None:
-    assert ascii(error_of(answer(500, body)).body) == ascii(kept)  # a failure with a surrogate in it can't be reported
+def test_the_start_of_an_unusable_response_is_saved(body: bytes, saved: str | None) -> None:
+    assert ascii(error_of(response(500, body)).body) == ascii(saved)  # pytest cannot print a surrogate
 
 
 @pytest.mark.parametrize(
@@ -265,9 +265,9 @@ def test_the_start_of_an_answer_that_cannot_be_used_is_kept(body: bytes, kept: s
         ],
     ],
 )  # fmt: skip
-def test_retry_after_in_its_forms(value: str, seconds: float | None) -> None:
-    assert answer(429, b"", {"retry-after": value}).retry_after == seconds
-    verdict = verdict_on(answer(429, b"", {"retry-after": value}))
+def test_retry_after_is_parsed_in_every_format(value: str, seconds: float | None) -> None:
+    assert response(429, b"", {"retry-after": value}).retry_after == seconds
+    verdict = verdict_on(response(429, b"", {"retry-after": value}))
     assert isinstance(verdict, Throttled)
     assert verdict.retry_after == seconds
 
@@ -282,17 +282,17 @@ def test_retry_after_in_its_forms(value: str, seconds: float | None) -> None:
         ("", 3630.0),
     ],
 )
-def test_a_date_is_measured_by_the_servers_own_clock(date: str, seconds: float) -> None:
+def test_a_retry_after_date_is_relative_to_the_servers_clock(date: str, seconds: float) -> None:
     headers = {"date": date, "retry-after": "Mon, 04 May 2026 04:02:31 GMT"}
-    assert answer(425, b"", headers).retry_after == seconds
-    assert answer(425, b"", {**headers, "retry-after": "7"}).retry_after == 7.0
+    assert response(425, b"", headers).retry_after == seconds
+    assert response(425, b"", {**headers, "retry-after": "7"}).retry_after == 7.0
 
 
-def test_no_retry_after_is_none() -> None:
-    assert answer(429).retry_after is None
+def test_a_missing_retry_after_is_none() -> None:
+    assert response(429).retry_after is None
 
 
-# Named ones: to choose among all of Unicode, Hypothesis first makes tables for seconds.
+# A fixed list: for all of Unicode, Hypothesis spends seconds building tables first.
 _CHARACTERS = st.sampled_from([*map(chr, range(256)), "\u202e", "٣", "\ud800", "\U0001f6f0"])
 _text = st.text(_CHARACTERS, max_size=40)
 _json: st.SearchStrategy[Any] = st.recursive(
@@ -315,14 +315,14 @@ _values = _text | _dates
 _headers = st.dictionaries(st.sampled_from(["retry-after", "date", "location", "x-request-id"]), _values)
 
 
-@given(status=st.integers(100, 999), body=_bodies, headers=_headers, held=st.booleans(), bearer=st.booleans())
-def test_no_answer_breaks_the_table(
-    status: int, body: bytes, headers: dict[str, str], held: bool, bearer: bool
+@given(status=st.integers(100, 999), body=_bodies, headers=_headers, known=st.booleans(), bearer=st.booleans())
+def test_every_response_has_a_verdict(
+    status: int, body: bytes, headers: dict[str, str], known: bool, bearer: bool
 ) -> None:
-    verdict = classify(answer(status, body, headers), lambda _id: held, bearer=bearer)
+    verdict = classify(response(status, body, headers), lambda _id: known, bearer=bearer)
     if isinstance(verdict, Accepted):
         assert 200 <= status <= 299
-        assert not held
+        assert not known
         assert verdict.body == body
         assert verdict.job_id
     else:
@@ -334,13 +334,13 @@ def test_no_answer_breaks_the_table(
 
 @given(value=_values, date=_values)
 def test_any_retry_after_is_seconds_or_none(value: str, date: str) -> None:
-    seconds = answer(429, b"", {"retry-after": value, "date": date}).retry_after
+    seconds = response(429, b"", {"retry-after": value, "date": date}).retry_after
     assert seconds is None or 0 <= seconds < math.inf
 
 
 @pytest.mark.parametrize("levels", [*range(150, 1_010, 20), 3_000, 20_000])
 @pytest.mark.parametrize(("left", "right"), [(b"[", b"]"), (b'{"message": [', b"]}")])
-def test_no_depth_of_an_error_breaks_the_table(left: bytes, right: bytes, levels: int) -> None:
+def test_deeply_nested_errors_have_a_verdict(left: bytes, right: bytes, levels: int) -> None:
     deep = left * levels + b"1" + right * levels
-    assert error_of(answer(400, b'{"error": {"details": ' + deep + b"}}")).kind == "rejected"
-    assert error_of(answer(200, b'{"error": ' + deep + b"}")).kind == "unreadable"
+    assert error_of(response(400, b'{"error": {"details": ' + deep + b"}}")).kind == "rejected"
+    assert error_of(response(200, b'{"error": ' + deep + b"}")).kind == "unreadable"
