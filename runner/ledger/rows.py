@@ -22,6 +22,9 @@ StoredRunState = Literal["running", "completed", "stopped", "interrupted"]
 
 MAY_EXIST: frozenset[State] = frozenset(("created", "in_doubt", "sending"))
 
+# The error of a submission that was still being sent when its process ended.
+KILLED = ErrorInfo("interrupted", "the process ended while it was being sent; the job may have been created")
+
 _MAX_SECONDS = 1e9
 _YEARS = range(1970, 9000)  # datetimes outside could overflow in arithmetic
 

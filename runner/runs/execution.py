@@ -24,7 +24,7 @@ from runner.ledger import lock
 from runner.ledger.connect import create_if_missing, require_exists
 from runner.ledger.journal import RunJournal
 from runner.ledger.location import LedgerLocation, path_exists
-from runner.ledger.rows import RecordedOutcome, RunRow, SubmissionRow
+from runner.ledger.rows import KILLED, RecordedOutcome, RunRow, SubmissionRow
 from runner.ledger.store import Ledger
 from runner.planning import cost_limit, estimates, manifest_identity
 from runner.planning.estimates import EstimateResponse
@@ -104,7 +104,7 @@ class Execution:
         """
         request, manifest, options = self.request, self.request.manifest, self.request.options
         manifest_identity.check_identity(self.ledger, request.api, manifest, new=options.new)
-        self.ledger.mark_intents_in_doubt(request.api, manifest.name, record.KILLED)
+        self.ledger.mark_intents_in_doubt(request.api, manifest.name, KILLED)
         self._look_up(self._doubts())
         policy = UnfinishedPolicy.of(manifest, options)
         choice = choose_run_key(self.ledger, request.api, manifest, policy, self.run_id, self.started_at)

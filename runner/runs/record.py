@@ -12,7 +12,6 @@ from runner.core.models import (
     CostEntry,
     Created,
     Entry,
-    ErrorInfo,
     InDoubt,
     Job,
     NotCreated,
@@ -22,14 +21,12 @@ from runner.core.models import (
     Skipped,
     Submission,
 )
-from runner.ledger.rows import RecordedOutcome, RunRow, SubmissionRow
+from runner.ledger.rows import KILLED, RecordedOutcome, RunRow, SubmissionRow
 from runner.ledger.store import Ledger
 from runner.ledger.writes import LARGEST_COST
 from runner.planning.plan import Match, match_submissions, skip_reason
 
 _BATCH = 100  # job objects that are read at once: some kilobytes each, 8 MiB at most
-
-KILLED = ErrorInfo("interrupted", "the process ended while it was being sent; the job may have been created")
 
 
 def load_record(

@@ -18,10 +18,9 @@ from runner.core.suggestions import closest_matches
 from runner.core.text import escape_unprintable, pluralize
 from runner.ledger import lock
 from runner.ledger.lock import LockedError
-from runner.ledger.rows import Decision, SubmissionRow
+from runner.ledger.rows import KILLED, Decision, SubmissionRow
 from runner.ledger.store import Ledger
 from runner.planning import periods
-from runner.runs import record
 from runner.runs.listing import JobReader
 from runner.runs.matching import Finding, describe_doubt
 from runner.runs.reconcile import Reconciler
@@ -197,7 +196,7 @@ class Resolver:
     def _doubts(self, manifests: Collection[str]) -> list[SubmissionRow]:
         """Return the doubts of locked manifests. An intent without an outcome is in doubt: its process is gone."""
         for manifest in manifests:
-            self.ledger.mark_intents_in_doubt(self.scope.api, manifest, record.KILLED)
+            self.ledger.mark_intents_in_doubt(self.scope.api, manifest, KILLED)
         return [row for row in self.scope.unresolved(self.ledger) if row.manifest in manifests]
 
     def _pick(

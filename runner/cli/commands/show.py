@@ -15,7 +15,7 @@ from runner.cli.output import OutputOptions
 from runner.core.exit_codes import Exit
 from runner.core.models import Entries, Entry, ErrorInfo, InDoubt, RunRecord, Skipped
 from runner.core.text import escape_unprintable
-from runner.ledger.rows import RunRow
+from runner.ledger.rows import KILLED, RunRow
 from runner.ledger.store import Ledger
 from runner.planning import periods
 from runner.runs import record, results_file, summary
@@ -82,7 +82,7 @@ class _RunningEntries:
         for entry in self.entries:
             match entry.outcome:
                 # That very object stands for an intent without an outcome; real doubts have errors from the ledger.
-                case InDoubt(error=error, attempts=attempts, sent_at=sent_at) if error is record.KILLED:
+                case InDoubt(error=error, attempts=attempts, sent_at=sent_at) if error is KILLED:
                     sending = ErrorInfo("sending", "the request is in progress")
                     yield Entry(entry.job, InDoubt(sending, attempts, sent_at), entry.run_id)
                 case Skipped(reason="interrupted"):

@@ -24,7 +24,7 @@ from runner.core.models import (
     describe_outcome,
 )
 from runner.ledger.connect import create_ledger
-from runner.ledger.rows import Claim, RunRow
+from runner.ledger.rows import KILLED, Claim, RunRow
 from runner.ledger.store import Ledger
 from runner.planning import plan
 from runner.runs import record
@@ -88,7 +88,7 @@ def test_each_job_has_one_outcome_in_the_manifest_s_order(ledger: Ledger) -> Non
     by_name = {entry.job.name: entry.outcome for entry in entries}
     assert by_name["made"] == Created("job-1", b'{"id": "job-1",  "cost": 1e400}', 1, ledger_history.THEN)
     assert by_name["lost"] == InDoubt(ledger_history.TIMEOUT, 1, ledger_history.THEN, ("x", "y"))
-    assert by_name["sent"] == InDoubt(record.KILLED, 1, ledger_history.THEN)
+    assert by_name["sent"] == InDoubt(KILLED, 1, ledger_history.THEN)
 
 
 @pytest.mark.parametrize(
