@@ -171,7 +171,7 @@ def test_json_output(shell: Shell) -> None:
         [entry] = json.loads(shell("resolve", "--format", "json").out)
         [job] = backend.jobs(WORKFLOW)
         assert shell("resolve", "--format", "json").out == "[]\n"
-    assert entry.items() >= {"name": "field-a", "outcome": "created", "what": "found", "job_id": job.id}.items()
+    assert entry.items() >= {"name": "field-a", "outcome": "created", "action": "found", "job_id": job.id}.items()
 
 
 def test_text_from_the_server_is_escaped(shell: Shell) -> None:

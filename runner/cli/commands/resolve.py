@@ -270,7 +270,7 @@ def _to_json(finding: Finding, settle: timedelta) -> dict[str, Any]:
         "run_id": doubt.run_id,
         "key": doubt.run_key,
         "outcome": outcome_name(outcome),
-        "what": finding.reason,
+        "action": finding.reason,
         "job_id": outcome.job_id if isinstance(outcome, Created) else None,
         "assigned": outcome.assigned if isinstance(outcome, Created) else None,
         "candidates": [] if isinstance(outcome, NotCreated) else list(outcome.candidates),
