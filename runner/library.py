@@ -146,7 +146,7 @@ class NullObserver:
     def pausing(self, error: ErrorInfo, seconds: float) -> None:
         """The server asked for a pause: nothing is sent for so many seconds."""
 
-    def stopping(self, why: str) -> None:
+    def stopping(self, detail: str) -> None:
         """Nothing more is sent; requests in flight may finish."""
 
     def looked_up(self, findings: Sequence[Finding]) -> None:

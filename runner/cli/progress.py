@@ -81,9 +81,9 @@ class Progress:
         """Show that nothing is sent for so many seconds, as the server requested."""
         self._print(f"pausing for {seconds:.1f} s: {error.message}")
 
-    def stopping(self, why: str) -> None:
+    def stopping(self, detail: str) -> None:
         """Show that nothing more is sent, and requests in flight are waited for."""
-        self._print(f"stopping: {why}; waiting for requests in flight")
+        self._print(f"stopping: {detail}; waiting for requests in flight")
 
     def _print(self, text: str) -> None:
         if self._quiet:
