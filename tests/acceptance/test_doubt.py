@@ -1,4 +1,4 @@
-"""Jobs in doubt as a person meets them: answers that are lost, and what the run, and the next one, make of them."""
+"""Jobs in doubt: responses are lost, and the run or the next one looks the jobs up."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from runner.sandbox.backend import Backend
 from runner.sandbox.faults import Fault
 from runner.sandbox.server import Sandbox
 
-# The command, but for the seconds between its looks at the end of a run: half a minute is long for a test.
+# The command, with short delays between the lookups at the end of a run; by default they take half a minute.
 COMMAND = """
 import os, sys
 from runner.runs import execution
 from runner.cli.main import main
-execution._LOOKUP_DELAYS = tuple(map(float, os.environ.get("LOOKS", "0 0.1").split()))
+execution._LOOKUP_DELAYS = tuple(map(float, os.environ.get("LOOKUP_DELAYS", "0 0.1").split()))
 sys.exit(main())
 """
 
@@ -45,44 +45,44 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
 
 
 @pytest.fixture
-def world() -> Iterator[Backend]:
-    with Backend() as one:
-        one.add_pairs((workflow, project) for workflow in ("w-1", "w-2") for project in ("p-1", "p-2"))
-        yield one
+def backend() -> Iterator[Backend]:
+    with Backend() as backend:
+        backend.add_pairs((workflow, project) for workflow in ("w-1", "w-2") for project in ("p-1", "p-2"))
+        yield backend
 
 
 @contextmanager
-def sandbox(shell: Shell, world: Backend, fault: Literal["reset", "bad-gateway"]) -> Iterator[None]:
-    """A server that creates every job, and then loses the answer."""
-    with Sandbox(world, key=KEY, faults=[Fault(fault, 1.0)]) as server:
+def sandbox(shell: Shell, backend: Backend, fault: Literal["reset", "bad-gateway"]) -> Iterator[None]:
+    """A server that creates every job, and then loses the response."""
+    with Sandbox(backend, key=KEY, faults=[Fault(fault, 1.0)]) as server:
         shell.use_api(server.base_url)
         yield
 
 
 class Api:
-    """An API of which the test says what becomes of each POST, and which of the jobs are listed when."""
+    """An API with a script for each POST and for each request of the job list."""
 
     def __init__(self, **posts: Script) -> None:
-        self.posts = posts  # by project; a job is created and told for the others
+        self.posts = posts  # by project; for other projects, a job is created and returned
         self.jobs: list[dict[str, Any]] = []
-        self.lists: list[list[dict[str, Any]]] = []  # for each GET of the list in turn; then all jobs
-        self.told: Callable[[], None] = lambda: None  # what happens when the list is asked for
+        self.listings: list[list[dict[str, Any]]] = []  # one for each GET of the job list, in order; then all jobs
+        self.on_list: Callable[[], None] = lambda: None  # called when the job list is requested
 
     def __call__(self, request: Request) -> Script:
         if request.method == "POST":
             return self._post(request)
         if request.target.endswith("/jobs"):
-            self.told()
-            return reply(200, json.dumps({"jobs": self.lists.pop(0) if self.lists else self.jobs}).encode())
-        return reply(200, json.dumps(next(one for one in self.jobs if request.target.endswith(one["id"]))).encode())
+            self.on_list()
+            return reply(200, json.dumps({"jobs": self.listings.pop(0) if self.listings else self.jobs}).encode())
+        return reply(200, json.dumps(next(job for job in self.jobs if request.target.endswith(job["id"]))).encode())
 
     def _post(self, request: Request) -> Script:
         script = self.posts.get(request.project) or created(f"job-of-{request.project}")
         if script.creates:
-            self.make(f"job-of-{request.project}")
+            self.add_job(f"job-of-{request.project}")
         return script
 
-    def make(self, job_id: str) -> None:
+    def add_job(self, job_id: str) -> None:
         self.jobs.append({"id": job_id, "created_at": datetime.now(UTC).isoformat(), "created_by": "me"})
 
 
@@ -93,99 +93,105 @@ def serving(shell: Shell, api: Api) -> Iterator[WireServer]:
         yield server
 
 
-def sent(server: WireServer) -> list[str]:
+def sent_projects(server: WireServer) -> list[str]:
     return [request.project for request in server.requests if request.method == "POST"]
 
 
 def run(shell: Shell, *arguments: str, manifest: str = "nightly") -> tuple[CompletedCommand, dict[str, Any]]:
-    done = shell("run", f"{manifest}.yaml", *arguments)
-    assert "Traceback" not in done.err, done.err
-    assert done.code != 70, done.err
-    return done, check_results(shell.directory / f"{manifest}.results.json")
+    completed = shell("run", f"{manifest}.yaml", *arguments)
+    assert "Traceback" not in completed.err, completed.err
+    assert completed.code != 70, completed.err
+    return completed, check_results(shell.directory / f"{manifest}.results.json")
 
 
-def kinds(record: dict[str, Any]) -> dict[str, str]:
-    return {one["name"]: one.get("outcome", "created") for one in (*record["created"], *record["errors"])}
+def outcomes(results: dict[str, Any]) -> dict[str, str]:
+    """Each job in the results file: `created`, or the outcome of its error."""
+    return {job["name"]: job.get("outcome", "created") for job in (*results["created"], *results["errors"])}
 
 
-# What is found.
+# Jobs that are found
 
 
 @pytest.mark.parametrize("fault", ["reset", "bad-gateway"])
-def test_jobs_whose_answers_were_lost_are_found(
-    shell: Shell, world: Backend, fault: Literal["reset", "bad-gateway"]
+def test_jobs_whose_responses_were_lost_are_found(
+    shell: Shell, backend: Backend, fault: Literal["reset", "bad-gateway"]
 ) -> None:
     shell.manifest(*THREE)
-    with sandbox(shell, world, fault):
-        done, record = run(shell)
-        again, _ = run(shell)
-    assert (done.code, again.code, world.created) == (0, 0, 3)
-    ids = {job.id for workflow in ("w-1", "w-2") for job in world.jobs(workflow)}
-    assert {job["job"]["id"] for job in record["created"]} == ids
-    assert [(job["recovered"], job["assigned"]) for job in record["created"]] == [(True, True)] * 3
-    told = [line for line in done.err.splitlines() if ": was in doubt, now created: " in line]
-    assert {line.rpartition(" ")[2] for line in told} == ids
-    assert {line.partition(":")[0] for line in told} == {"field-a", "field-b", "field-c"}
+    with sandbox(shell, backend, fault):
+        completed, results = run(shell)
+        second, _ = run(shell)
+    assert (completed.code, second.code, backend.created) == (0, 0, 3)
+    ids = {job.id for workflow in ("w-1", "w-2") for job in backend.jobs(workflow)}
+    assert {job["job"]["id"] for job in results["created"]} == ids
+    assert [(job["recovered"], job["assigned"]) for job in results["created"]] == [(True, True)] * 3
+    recovered_lines = [line for line in completed.err.splitlines() if ": was in doubt, now created: " in line]
+    assert {line.rpartition(" ")[2] for line in recovered_lines} == ids
+    assert {line.partition(":")[0] for line in recovered_lines} == {"field-a", "field-b", "field-c"}
 
 
-def test_which_job_is_of_which_project_is_anyone_s_guess(shell: Shell, world: Backend) -> None:
+def test_jobs_of_different_projects_are_recovered_unassigned(shell: Shell, backend: Backend) -> None:
     shell.manifest(*TWO_PROJECTS)
-    with sandbox(shell, world, "reset"):
-        done, record = run(shell)
-    ids = {job.id for job in world.jobs("w-1")}
-    assert (done.code, world.created) == (0, 2)
-    assert {job["job"]["id"] for job in record["created"]} == ids
-    assert [(job["assigned"], set(job["candidates"])) for job in record["created"]] == [(False, ids)] * 2
+    with sandbox(shell, backend, "reset"):
+        completed, results = run(shell)
+    ids = {job.id for job in backend.jobs("w-1")}
+    assert (completed.code, backend.created) == (0, 2)
+    assert {job["job"]["id"] for job in results["created"]} == ids
+    assert [(job["assigned"], set(job["candidates"])) for job in results["created"]] == [(False, ids)] * 2
 
 
-def test_a_list_that_lags_is_looked_at_again(shell: Shell) -> None:
+def test_lookup_is_repeated_when_the_job_list_lags(shell: Shell) -> None:
     shell.manifest(*ONE)
     api = Api(**{"p-1": Reset(creates=True)})
-    api.lists = [[]]
+    api.listings = [[]]
     with serving(shell, api) as server:
-        done, record = run(shell)
-    assert (done.code, kinds(record), sent(server)) == (0, {"field-a": "created"}, ["p-1"])
+        completed, results = run(shell)
+    assert (completed.code, outcomes(results), sent_projects(server)) == (0, {"field-a": "created"}, ["p-1"])
 
 
-# What is not.
+# Jobs that are not found
 
 
-def test_a_colleague_s_job_may_be_the_one(shell: Shell, world: Backend) -> None:
+def test_job_stays_in_doubt_if_another_job_could_match(shell: Shell, backend: Backend) -> None:
     shell.manifest(*ONE)
-    world.create("w-1", "p-2")
-    with sandbox(shell, world, "reset"):
-        done, record = run(shell)
-        again, _ = run(shell)
-    assert (done.code, again.code, world.created) == (3, 3, 2)
-    [error] = record["errors"]
+    backend.create("w-1", "p-2")
+    with sandbox(shell, backend, "reset"):
+        completed, results = run(shell)
+        second, _ = run(shell)
+    assert (completed.code, second.code, backend.created) == (3, 3, 2)
+    [error] = results["errors"]
     assert (error["outcome"], error["kind"]) == ("in_doubt", "closed")
-    assert set(error["candidates"]) == {job.id for job in world.jobs("w-1")}
-    assert "1 job is in doubt" in done.err
+    assert set(error["candidates"]) == {job.id for job in backend.jobs("w-1")}
+    assert "1 job is in doubt" in completed.err
 
 
-def test_what_is_not_there_is_sent_again_only_when_it_is_settled(shell: Shell) -> None:
+def test_missing_job_is_resubmitted_only_after_the_settling_time(shell: Shell) -> None:
     shell.manifest(*ONE)
     api = Api(**{"p-1": Reset()})
     with serving(shell, api) as server:
         first, _ = run(shell)
-        second, record = run(shell)
-        assert (first.code, second.code, sent(server)) == (3, 3, ["p-1"])
-        assert kinds(record) == {"field-a": "in_doubt"}
+        second, results = run(shell)
+        assert (first.code, second.code, sent_projects(server)) == (3, 3, ["p-1"])
+        assert outcomes(results) == {"field-a": "in_doubt"}
         api.posts = {}
-        third, record = run(shell, "--settle", "0")
-    assert (third.code, sent(server), kinds(record)) == (0, ["p-1", "p-1"], {"field-a": "created"})
+        third, results = run(shell, "--settle", "0")
+    assert (third.code, sent_projects(server), outcomes(results)) == (0, ["p-1", "p-1"], {"field-a": "created"})
     assert "field-a: was in doubt, now not created: was in doubt (" in third.err
 
 
-def test_settle_0_believes_the_first_list(shell: Shell) -> None:
+def test_settle_0_trusts_the_first_job_list(shell: Shell) -> None:
     shell.manifest(*ONE)
     with serving(shell, Api(**{"p-1": Reset()})) as server:
-        done, record = run(shell, "--settle", "0")
-    [error] = record["errors"]
-    assert (done.code, error["outcome"], error["kind"], sent(server)) == (1, "not_created", "not_found", ["p-1"])
+        completed, results = run(shell, "--settle", "0")
+    [error] = results["errors"]
+    assert (completed.code, error["outcome"], error["kind"], sent_projects(server)) == (
+        1,
+        "not_created",
+        "not_found",
+        ["p-1"],
+    )
 
 
-def test_a_list_that_cannot_be_had_leaves_it_in_doubt(shell: Shell) -> None:
+def test_job_stays_in_doubt_if_the_job_list_is_unavailable(shell: Shell) -> None:
     shell.manifest(*ONE)
 
     def choose(request: Request) -> Script:
@@ -193,54 +199,54 @@ def test_a_list_that_cannot_be_had_leaves_it_in_doubt(shell: Shell) -> None:
 
     with WireServer(choose=choose) as server:
         shell.use_api(server.url)
-        done, record = run(shell, "--settle", "0", "--verbose")
-    assert (done.code, kinds(record), len(server.created)) == (3, {"field-a": "in_doubt"}, 1)
-    assert "field-a: still in doubt: the API's list of jobs could not be retrieved (HTTP 403)" in done.err
+        completed, results = run(shell, "--settle", "0", "--verbose")
+    assert (completed.code, outcomes(results), len(server.created)) == (3, {"field-a": "in_doubt"}, 1)
+    assert "field-a: still in doubt: the API's list of jobs could not be retrieved (HTTP 403)" in completed.err
 
 
-def test_a_list_that_names_a_job_twice_is_no_bug_of_ours(shell: Shell) -> None:
+def test_duplicate_job_in_the_job_list_is_not_an_internal_error(shell: Shell) -> None:
     shell.manifest(*THREE[:2])
     api = Api(**{"p-1": Reset()})
-    api.make("x")
+    api.add_job("x")
     api.jobs *= 2
     with serving(shell, api):
-        done, record = run(shell)
-    assert done.code == 3
-    assert sum(job["job"]["id"] == "x" for job in record["created"]) <= 1
+        completed, results = run(shell)
+    assert completed.code == 3
+    assert sum(job["job"]["id"] == "x" for job in results["created"]) <= 1
 
 
-# The next run, and the person.
+# Later runs and manual decisions
 
 
-def test_hold_leaves_it_to_the_person_and_the_next_run_looks(shell: Shell, world: Backend) -> None:
+def test_hold_skips_the_lookup_and_the_next_run_does_it(shell: Shell, backend: Backend) -> None:
     shell.manifest(*ONE)
-    with sandbox(shell, world, "reset"):
-        held, record = run(shell, "--hold")
-        assert (held.code, kinds(record), record["errors"][0]["candidates"]) == (3, {"field-a": "in_doubt"}, [])
+    with sandbox(shell, backend, "reset"):
+        held, results = run(shell, "--hold")
+        assert (held.code, outcomes(results), results["errors"][0]["candidates"]) == (3, {"field-a": "in_doubt"}, [])
         assert "looking up" not in held.err
-        done, record = run(shell)
-    assert (done.code, kinds(record), world.created) == (0, {"field-a": "created"}, 1)
-    [job] = world.jobs("w-1")
-    assert f"field-a: was in doubt, now created: {job.id}" in done.err
+        completed, results = run(shell)
+    assert (completed.code, outcomes(results), backend.created) == (0, {"field-a": "created"}, 1)
+    [job] = backend.jobs("w-1")
+    assert f"field-a: was in doubt, now created: {job.id}" in completed.err
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_a_run_under_another_key_looks_too_and_only_warns(shell: Shell, *, there: bool) -> None:
+@pytest.mark.parametrize("exists", [True, False])
+def test_run_with_another_run_key_looks_up_earlier_doubts_and_only_warns(shell: Shell, *, exists: bool) -> None:
     shell.manifest(*ONE, once_per="run")
-    api = Api(**{"p-1": Reset(creates=there)})
+    api = Api(**{"p-1": Reset(creates=exists)})
     with serving(shell, api) as server:
         assert run(shell, "--hold")[0].code == 3
         api.posts = {}
-        if there:
+        if exists:
             api.jobs[0]["id"] = "of-the-first"
-        done, record = run(shell, "--new")
-    assert (done.code, sent(server), kinds(record)) == (0, ["p-1", "p-1"], {"field-a": "created"})
-    assert ("field-a: was in doubt, now created: of-the-first" in done.err) is there
-    assert ("1 job is still in doubt from earlier runs" in done.err) is not there
+        completed, results = run(shell, "--new")
+    assert (completed.code, sent_projects(server), outcomes(results)) == (0, ["p-1", "p-1"], {"field-a": "created"})
+    assert ("field-a: was in doubt, now created: of-the-first" in completed.err) is exists
+    assert ("1 job is still in doubt from earlier runs" in completed.err) is not exists
 
 
-def test_two_manifests_that_send_in_one_workflow_at_once_take_their_own(shell: Shell) -> None:
-    shell.environment["LOOKS"] = " ".join(["0"] + ["0.05"] * 200)
+def test_concurrent_manifests_of_one_workflow_recover_their_own_jobs(shell: Shell) -> None:
+    shell.environment["LOOKUP_DELAYS"] = " ".join(["0"] + ["0.05"] * 200)
     shell.manifest(("mine", "w-1", "p-1"))
     shell.manifest(("theirs", "w-1", "p-2"), path="other.yaml")
     gate = threading.Event()
@@ -248,18 +254,18 @@ def test_two_manifests_that_send_in_one_workflow_at_once_take_their_own(shell: S
     api = Api(**posts)
     with serving(shell, api) as server, shell.start("run", "other.yaml") as other:
         server.wait_for_requests(1)
-        looks: list[int] = []
+        listings: list[int] = []
 
-        def told() -> None:
-            looks.append(1)
-            if len(looks) == 3:  # by then each of them has found two jobs, one of which is still to be told
+        def open_gate_at_third_listing() -> None:
+            listings.append(1)
+            if len(listings) == 3:  # each run has found two jobs by now, one of them still without a response
                 gate.set()
 
-        api.told = told
-        done, record = run(shell)
+        api.on_list = open_gate_at_third_listing
+        completed, results = run(shell)
         other.communicate(timeout=30)
-    assert (done.code, other.returncode) == (0, 0)
-    assert [job["job"]["id"] for job in record["created"]] == ["job-of-p-1"]
-    theirs = check_results(shell.directory / "other.results.json")
-    assert [job["job"]["id"] for job in theirs["created"]] == ["job-of-p-2"]
-    assert sorted(sent(server)) == ["p-1", "p-2"]
+    assert (completed.code, other.returncode) == (0, 0)
+    assert [job["job"]["id"] for job in results["created"]] == ["job-of-p-1"]
+    other_results = check_results(shell.directory / "other.results.json")
+    assert [job["job"]["id"] for job in other_results["created"]] == ["job-of-p-2"]
+    assert sorted(sent_projects(server)) == ["p-1", "p-2"]
