@@ -1,6 +1,6 @@
-"""Disks that are full or read-only, ledgers that are damaged or held: nothing is sent without a record, or forgotten.
+"""Full and read-only disks, damaged and locked ledgers: nothing is sent unrecorded, and no job is lost.
 
-What was created is read from the server's own record.
+Which jobs were created is read from the server.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from runner.ledger.errors import LedgerError
 from runner.ledger.schema import APPLICATION_ID
 from runner.ledger.store import Ledger
 
-# The command, but for the seconds that it waits for another program to let go of the ledger: thirty are many in a test.
-IMPATIENT = """
+# The command, with a short timeout for a locked ledger: the usual 30 seconds are too long for a test.
+SHORT_TIMEOUT_COMMAND = """
 import sys
 from runner.cli.main import main
 from runner.ledger import connect
@@ -45,22 +45,22 @@ sys.exit(main())
 
 JOBS = tuple((f"j{number}", f"w-{number}", f"p-{number}") for number in range(6))
 PROJECTS = [project for _, _, project in JOBS]
-ALL = {name: f"job-of-{project}" for name, _, project in JOBS}
-# No claims ahead of what is sent: a claim that is not sent and not released for want of space is a doubt for a while.
+JOB_IDS = {name: f"job-of-{project}" for name, _, project in JOBS}
+# Claims nothing ahead: an unsent claim that a full disk keeps from being released is in doubt until the next run.
 ONE_AT_A_TIME = {"PIXXEL_RUNNER_CONCURRENCY": "1", "PIXXEL_RUNNER_RATE": "1000/s"}
 FULL = "database or disk is full"
 
 
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
-    use(monkeypatch, "-m", "runner")
-    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # it writes files, where these tests let nobody do so
-    one = Shell(tmp_path, {"PIXXEL_RUNNER_CONCURRENCY": "2"})
-    one.manifest(*JOBS, once_per="forever")
-    return one
+    set_program(monkeypatch, "-m", "runner")
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # coverage writes files, which these tests prevent
+    shell = Shell(tmp_path, {"PIXXEL_RUNNER_CONCURRENCY": "2"})
+    shell.manifest(*JOBS, once_per="forever")
+    return shell
 
 
-def use(monkeypatch: pytest.MonkeyPatch, *program: str) -> None:
+def set_program(monkeypatch: pytest.MonkeyPatch, *program: str) -> None:
     def command(arguments: Sequence[str | Path]) -> list[str]:
         return [sys.executable, "-P", *program, *map(str, arguments)]
 
@@ -69,13 +69,13 @@ def use(monkeypatch: pytest.MonkeyPatch, *program: str) -> None:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    with disks.mounted(tmp_path / "disk") as one:
-        yield one
+    with disks.mounted(tmp_path / "disk") as disk:
+        yield disk
 
 
 @dataclass
 class Backend:
-    """Makes a job for each POST, unless its project has a script, and answers once the gate is open. It lists them."""
+    """An API that creates a job for each POST, unless its project has a script, and responds once the gate opens."""
 
     gate: threading.Event = field(default_factory=threading.Event)
     scripts: dict[str, Script] = field(default_factory=dict)
@@ -99,225 +99,225 @@ def backend() -> Backend:
 
 @pytest.fixture
 def server(shell: Shell, backend: Backend) -> Iterator[WireServer]:
-    with WireServer(choose=backend) as one:
-        shell.use_api(one.url)
-        yield one
+    with WireServer(choose=backend) as server:
+        shell.use_api(server.url)
+        yield server
 
 
-def sent(server: WireServer) -> list[str]:
+def posted_projects(server: WireServer) -> list[str]:
     return sorted(request.project for request in server.requests if request.method == "POST")
 
 
-def made(server: WireServer) -> list[str]:
+def created_projects(server: WireServer) -> list[str]:
     return sorted(request.project for request in server.created)
 
 
 def run(shell: Shell, *arguments: str | Path, **streams: Any) -> CompletedCommand:
-    return checked(shell("run", "nightly.yaml", *arguments, **streams))
+    return check_no_traceback(shell("run", "nightly.yaml", *arguments, **streams))
 
 
-def finished(process: subprocess.Popen[str]) -> CompletedCommand:
+def finish(process: subprocess.Popen[str]) -> CompletedCommand:
     out, err = process.communicate(timeout=3 * TIMEOUT)
-    return checked(CompletedCommand(process.returncode, out, err))
+    return check_no_traceback(CompletedCommand(process.returncode, out, err))
 
 
-def checked(done: CompletedCommand) -> CompletedCommand:
-    assert not any(word in done.err for word in ("Traceback", "bug:", "Exception")), done.err
-    return done
+def check_no_traceback(result: CompletedCommand) -> CompletedCommand:
+    assert not any(word in result.err for word in ("Traceback", "bug:", "Exception")), result.err
+    return result
 
 
-def on_record(path: Path) -> dict[str, str]:
-    """The jobs that the ledger knows as created, by name."""
+def recorded_jobs(path: Path) -> dict[str, str]:
+    """Return the ids of the created jobs in the ledger, by name."""
     with Ledger(path) as ledger:
-        return {one.name: str(one.job_id) for one in ledger.all_submissions() if one.state == "created"}
+        return {row.name: str(row.job_id) for row in ledger.all_submissions() if row.state == "created"}
 
 
-def check_it_ends_well(shell: Shell, server: WireServer, ledger: Path, *arguments: str | Path) -> None:
-    """The next run ends with each job created once, by the server's record, and all on record."""
-    done = run(shell, "--ledger", ledger, "--settle", "0", *arguments)
-    assert done.code == 0, done.err
-    assert sent(server) == made(server) == PROJECTS
-    assert on_record(ledger) == ALL
-    record = check_results(shell.directory / "nightly.results.json")
-    assert {job["name"]: job["job"]["id"] for job in record["created"]} == ALL
+def check_next_run_completes(shell: Shell, server: WireServer, ledger: Path, *arguments: str | Path) -> None:
+    """Check that the next run completes: the server created each job once, and the ledger has them all."""
+    result = run(shell, "--ledger", ledger, "--settle", "0", *arguments)
+    assert result.code == 0, result.err
+    assert posted_projects(server) == created_projects(server) == PROJECTS
+    assert recorded_jobs(ledger) == JOB_IDS
+    results = check_results(shell.directory / "nightly.results.json")
+    assert {job["name"]: job["job"]["id"] for job in results["created"]} == JOB_IDS
 
 
-def check_refusal(done: CompletedCommand, *words: str) -> None:
-    """One error, what to do about it below it, and nothing else."""
-    first, *hint = done.err.splitlines()
-    assert (done.code, done.out) == (4, "")
+def check_refusal(result: CompletedCommand, *texts: str) -> None:
+    """Check for one error, one line with its hint, and nothing else."""
+    first, *hint = result.err.splitlines()
+    assert (result.code, result.out) == (4, "")
     assert first.startswith("error: ")
-    assert len(hint) == 1, done.err
+    assert len(hint) == 1, result.err
     assert hint[0].startswith("  ")
     assert len(hint[0]) > len("  Do it.")
-    for word in words:
-        assert word in done.err
+    for text in texts:
+        assert text in result.err
 
 
-# Before anything is sent: the ledger is not as it should be.
+# An unusable ledger, before anything is sent.
 
 
-def truncated(ledger: Path) -> None:
+def truncate(ledger: Path) -> None:
     os.truncate(ledger, ledger.stat().st_size // 2 // PAGE * PAGE)
 
 
-def emptied(ledger: Path) -> None:
+def empty(ledger: Path) -> None:
     os.truncate(ledger, 0)
 
 
-def garbled(ledger: Path) -> None:
+def garble_header(ledger: Path) -> None:
     with ledger.open("r+b") as file:
         file.write(b"\xa5" * PAGE)
 
 
-def garbled_within(ledger: Path) -> None:
+def garble_pages(ledger: Path) -> None:
     with ledger.open("r+b") as file:
         file.seek(2 * PAGE)
         file.write(b"\xa5" * (ledger.stat().st_size - 2 * PAGE))
 
 
-def newer(ledger: Path) -> None:
+def set_newer_version(ledger: Path) -> None:
     with closing(sqlite3.connect(ledger)) as connection:
         connection.execute(f"PRAGMA user_version = {schema.latest_version() + 1}")
 
 
-def foreign(ledger: Path) -> None:
+def replace_with_foreign_database(ledger: Path) -> None:
     ledger.unlink()
     with closing(sqlite3.connect(ledger)) as connection:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID + 1}")
         connection.execute("CREATE TABLE submissions (id)")
 
 
-def text(ledger: Path) -> None:
+def replace_with_text(ledger: Path) -> None:
     ledger.write_text("version: 1\njobs: []\n" * 100, encoding="utf-8")
 
 
 DAMAGES: list[tuple[Callable[[Path], None], str, str]] = [
-    (truncated, "is damaged", "backup"),
-    (emptied, "is not a ledger", "backup"),
-    (garbled, "not a database", "backup"),
-    (garbled_within, "the ledger", "backup"),
-    (newer, "newer pixxel-runner", "Upgrade"),
-    (foreign, "is not a ledger", "--ledger"),
-    (text, "not a database", "backup"),
+    (truncate, "is damaged", "backup"),
+    (empty, "is not a ledger", "backup"),
+    (garble_header, "not a database", "backup"),
+    (garble_pages, "the ledger", "backup"),
+    (set_newer_version, "newer pixxel-runner", "Upgrade"),
+    (replace_with_foreign_database, "is not a ledger", "--ledger"),
+    (replace_with_text, "not a database", "backup"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("damage", "what", "advice", "named"),
+    ("damage", "message", "advice", "explicit"),
     [
-        *(pytest.param(*row, True, id=f"{row[0].__name__}-named") for row in DAMAGES),
-        *(pytest.param(*row, False, id=row[0].__name__) for row in DAMAGES if row[0] in (emptied, newer)),
+        *(pytest.param(*row, True, id=f"{row[0].__name__}-explicit") for row in DAMAGES),
+        *(pytest.param(*row, False, id=row[0].__name__) for row in DAMAGES if row[0] in (empty, set_newer_version)),
     ],
 )
-def test_a_ledger_that_is_not_whole_stops_the_run_before_it_sends(
-    shell: Shell, server: WireServer, damage: Callable[[Path], None], what: str, advice: str, named: bool
+def test_an_unusable_ledger_stops_the_run_before_it_sends(
+    shell: Shell, server: WireServer, damage: Callable[[Path], None], message: str, advice: str, explicit: bool
 ) -> None:
-    ledger = shell.directory / "kept.db" if named else shell.ledger
+    ledger = shell.directory / "jobs.db" if explicit else shell.ledger
     ledger.parent.mkdir(exist_ok=True)
     connect.create_ledger(ledger)
     damage(ledger)
     damaged = ledger.read_bytes()
-    check_refusal(run(shell, *(("--ledger", ledger) if named else ())), ledger.name, what, advice)
+    check_refusal(run(shell, *(("--ledger", ledger) if explicit else ())), ledger.name, message, advice)
     assert server.log.connections == 0
     assert ledger.read_bytes() == damaged
     assert not (shell.directory / "nightly.results.json").exists()
 
 
-def test_a_ledger_that_is_brought_back_from_a_backup_buys_nothing_again(
+def test_a_ledger_restored_from_a_backup_prevents_duplicates(
     shell: Shell, server: WireServer, backend: Backend
 ) -> None:
     backend.gate.set()
     assert run(shell).code == 0
     backup = shell.ledger.read_bytes()
     shell.manifest(*JOBS, ("more", "w-9", "p-9"), once_per="forever")
-    for damage in (emptied, truncated):
+    for damage in (empty, truncate):
         damage(shell.ledger)
         check_refusal(run(shell), "backup")
         shell.ledger.write_bytes(backup)
-    assert sent(server) == PROJECTS
+    assert posted_projects(server) == PROJECTS
     assert run(shell).code == 0
-    assert sent(server) == made(server) == [*PROJECTS, "p-9"]
+    assert posted_projects(server) == created_projects(server) == [*PROJECTS, "p-9"]
 
 
 @pytest.fixture
-def book(tmp_path: Path) -> Path:
+def large_ledger(tmp_path: Path) -> Path:
     """A ledger of many pages."""
     path = tmp_path / "ledger.db"
     jobs = [ledger_history.job(f"job-{number:03}", f"w-{number}", note="x" * 300) for number in range(30)]
     with ledger_history.open_ledger(path) as ledger:
-        begun = ledger_history.start_run(ledger, "run-1", jobs)
-        for one in jobs:
-            ledger_history.send(ledger, begun, one, ledger_history.created(f"id-of-{one.name}"))
+        run_record = ledger_history.start_run(ledger, "run-1", jobs)
+        for job in jobs:
+            ledger_history.send(ledger, run_record, job, ledger_history.created(f"id-of-{job.name}"))
     return path
 
 
-def test_a_ledger_cut_before_its_last_page_is_refused(book: Path) -> None:
-    check_cuts(book, [1, 99, 100, *range(0, book.stat().st_size - PAGE + 1, PAGE // 2)])
+def test_a_ledger_truncated_before_its_last_page_is_refused(large_ledger: Path) -> None:
+    check_truncations(large_ledger, [1, 99, 100, *range(0, large_ledger.stat().st_size - PAGE + 1, PAGE // 2)])
 
 
-def test_a_ledger_cut_within_its_last_page_is_refused(book: Path) -> None:
-    size = book.stat().st_size
-    check_cuts(book, range(size - PAGE, size, PAGE // 16))
+def test_a_ledger_truncated_within_its_last_page_is_refused(large_ledger: Path) -> None:
+    size = large_ledger.stat().st_size
+    check_truncations(large_ledger, range(size - PAGE, size, PAGE // 16))
 
 
-def check_cuts(book: Path, lengths: Iterable[int]) -> None:
-    whole = book.read_bytes()
+def check_truncations(large_ledger: Path, lengths: Iterable[int]) -> None:
+    content = large_ledger.read_bytes()
     for length in lengths:
-        book.write_bytes(whole[:length])
+        large_ledger.write_bytes(content[:length])
         with pytest.raises(LedgerError) as refusal:
-            Ledger(book)
+            Ledger(large_ledger)
         assert refusal.value.hint
 
 
-def test_a_ledger_with_a_page_lost_is_refused(book: Path) -> None:
-    whole = book.read_bytes()
-    for at in range(0, len(whole), PAGE):
+def test_a_ledger_with_a_lost_page_is_refused(large_ledger: Path) -> None:
+    content = large_ledger.read_bytes()
+    for offset in range(0, len(content), PAGE):
         for page in (b"\xa5" * PAGE, bytes(PAGE)):
-            book.write_bytes(whole[:at] + page + whole[at + PAGE :])
+            large_ledger.write_bytes(content[:offset] + page + content[offset + PAGE :])
             with pytest.raises(LedgerError) as refusal:
-                Ledger(book)
+                Ledger(large_ledger)
             assert refusal.value.hint
 
 
-@pytest.mark.parametrize("path", ["kept.db", "no/such/folder/kept.db"])
-def test_a_named_ledger_that_is_missing_is_not_made(shell: Shell, server: WireServer, path: str) -> None:
+@pytest.mark.parametrize("path", ["jobs.db", "no/such/directory/jobs.db"])
+def test_a_missing_explicit_ledger_is_not_created(shell: Shell, server: WireServer, path: str) -> None:
     check_refusal(run(shell, "--ledger", path), f"there is no ledger at {path}", f"pixxel-runner ledger init {path}")
     assert server.log.connections == 0
-    assert sorted(one.name for one in shell.directory.iterdir()) == ["nightly.yaml"]
+    assert sorted(entry.name for entry in shell.directory.iterdir()) == ["nightly.yaml"]
 
 
-def test_a_folder_is_no_ledger(shell: Shell, server: WireServer) -> None:
+def test_a_directory_is_refused_as_a_ledger(shell: Shell, server: WireServer) -> None:
     check_refusal(run(shell, "--ledger", "."), "the ledger . ")
     assert server.log.connections == 0
 
 
 @contextmanager
-def held(ledger: Path) -> Iterator[None]:
-    """Another program has the ledger to itself."""
+def locked(ledger: Path) -> Iterator[None]:
+    """Lock the ledger as another program does."""
     with closing(sqlite3.connect(ledger, isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
         yield
         connection.execute("ROLLBACK")
 
 
-def test_a_ledger_that_another_program_holds(
+def test_a_ledger_that_another_program_has_locked_is_refused(
     shell: Shell, server: WireServer, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend.gate.set()
-    use(monkeypatch, "-c", IMPATIENT)
-    ledger = shell.directory / "kept.db"
+    set_program(monkeypatch, "-c", SHORT_TIMEOUT_COMMAND)
+    ledger = shell.directory / "jobs.db"
     connect.create_ledger(ledger)
-    with held(ledger):
+    with locked(ledger):
         check_refusal(run(shell, "--ledger", ledger), "the ledger", "is locked", "Another program has it locked")
     assert server.log.connections == 0
-    check_it_ends_well(shell, server, ledger)
+    check_next_run_completes(shell, server, ledger)
 
 
-# Before anything is sent: the disk is not as it should be.
+# An unwritable disk, before anything is sent.
 
 
-def test_everything_on_a_full_disk(shell: Shell, server: WireServer, disk: Disk, backend: Backend) -> None:
+def test_a_run_on_a_full_disk_sends_nothing(shell: Shell, server: WireServer, disk: Disk, backend: Backend) -> None:
     backend.gate.set()
     shell.directory = disk.root
     shell.manifest(*JOBS, once_per="forever")
@@ -326,10 +326,10 @@ def test_everything_on_a_full_disk(shell: Shell, server: WireServer, disk: Disk,
     assert server.log.connections == 0
     disk.free()
     assert run(shell).code == 0
-    assert (made(server), on_record(shell.ledger)) == (PROJECTS, ALL)
+    assert (created_projects(server), recorded_jobs(shell.ledger)) == (PROJECTS, JOB_IDS)
 
 
-def test_a_first_manifest_on_a_full_disk_leaves_nothing_in_the_way_of_the_next(shell: Shell, disk: Disk) -> None:
+def test_init_on_a_full_disk_leaves_no_partial_manifest(shell: Shell, disk: Disk) -> None:
     shell.directory = disk.root
     disk.fill()
     before = sorted(disk.root.iterdir())
@@ -339,275 +339,289 @@ def test_a_first_manifest_on_a_full_disk_leaves_nothing_in_the_way_of_the_next(s
     assert shell.call("init", "new.yaml").code == 0
 
 
-def test_the_manifest_on_a_full_disk(shell: Shell, server: WireServer, disk: Disk, backend: Backend) -> None:
+def test_a_manifest_on_a_full_disk_sends_nothing(
+    shell: Shell, server: WireServer, disk: Disk, backend: Backend
+) -> None:
     backend.gate.set()
     manifest = shutil.move(shell.directory / "nightly.yaml", disk.root)
     disk.fill()
-    for _ in range(2):  # what the first leaves behind does not mislead the second
-        refused = checked(shell("run", manifest))
+    for _ in range(2):  # what the first run leaves behind does not affect the second
+        refused = check_no_traceback(shell("run", manifest))
         check_refusal(refused, ".pixxel-runner", "No space left")
     assert server.log.connections == 0
     disk.free()
-    assert checked(shell("run", manifest)).code == 0
-    assert made(server) == PROJECTS
-    assert on_record(disk.root / ".pixxel-runner" / "ledger.db") == ALL
+    assert check_no_traceback(shell("run", manifest)).code == 0
+    assert created_projects(server) == PROJECTS
+    assert recorded_jobs(disk.root / ".pixxel-runner" / "ledger.db") == JOB_IDS
 
 
-def test_a_ledger_on_a_full_disk(shell: Shell, server: WireServer, disk: Disk, backend: Backend) -> None:
+def test_a_ledger_on_a_full_disk_sends_nothing(shell: Shell, server: WireServer, disk: Disk, backend: Backend) -> None:
     backend.gate.set()
-    ledger = disk.root / "kept.db"
+    ledger = disk.root / "jobs.db"
     connect.create_ledger(ledger)
     disk.fill()
     check_refusal(run(shell, "--ledger", ledger))
     assert server.log.connections == 0
     disk.free()
-    check_it_ends_well(shell, server, ledger)
+    check_next_run_completes(shell, server, ledger)
 
 
 @pytest.mark.parametrize("pages", [9, 20, 26])
-def test_a_disk_that_fills_up_at_some_point(
+def test_a_disk_that_fills_up_during_a_run_loses_no_job(
     shell: Shell, server: WireServer, disk: Disk, backend: Backend, pages: int
 ) -> None:
     backend.gate.set()
-    ledger = disk.root / "kept.db"
+    ledger = disk.root / "jobs.db"
     connect.create_ledger(ledger)
     shell.environment |= ONE_AT_A_TIME
     disk.fill(but=pages * PAGE)
-    done = run(shell, "--ledger", ledger)
+    result = run(shell, "--ledger", ledger)
     disk.free()
-    check_what_is_told(server, done, on_record(ledger))
-    check_it_ends_well(shell, server, ledger)
+    check_created_jobs_are_reported(server, result, recorded_jobs(ledger))
+    check_next_run_completes(shell, server, ledger)
 
 
 @pytest.mark.parametrize("kilobytes", [0, 64, 72, 96])
-def test_a_limit_on_the_size_of_files(shell: Shell, server: WireServer, backend: Backend, kilobytes: int) -> None:
+def test_a_file_size_limit_loses_no_job(shell: Shell, server: WireServer, backend: Backend, kilobytes: int) -> None:
     backend.gate.set()
     shell.environment |= ONE_AT_A_TIME
     with disks.file_size_limited(kilobytes * 1024):
-        done = run(shell)
+        result = run(shell)
     if kilobytes == 0:
-        check_refusal(done, "nightly.results.json", "File too large", "ulimit -f")
-    check_what_is_told(server, done, on_record(shell.ledger) if shell.ledger.exists() else {})
+        check_refusal(result, "nightly.results.json", "File too large", "ulimit -f")
+    check_created_jobs_are_reported(server, result, recorded_jobs(shell.ledger) if shell.ledger.exists() else {})
     assert run(shell, "--settle", "0").code == 0
-    assert sent(server) == made(server) == PROJECTS
-    assert on_record(shell.ledger) == ALL
+    assert posted_projects(server) == created_projects(server) == PROJECTS
+    assert recorded_jobs(shell.ledger) == JOB_IDS
 
 
-def check_what_is_told(server: WireServer, done: CompletedCommand, known: dict[str, str]) -> None:
-    """Each job that the server made is on record, or told on stderr by name and id."""
-    told = {
+def check_created_jobs_are_reported(server: WireServer, result: CompletedCommand, recorded: dict[str, str]) -> None:
+    """Check that each job the server created is either in the ledger or on stderr, by name and id."""
+    reported = {
         name: job_id
-        for name, job_id in ALL.items()
-        if f"not saved to the ledger: {name}: created as {job_id}" in done.err
+        for name, job_id in JOB_IDS.items()
+        if f"not saved to the ledger: {name}: created as {job_id}" in result.err
     }
-    assert {*known.items(), *told.items()} == {(f"j{one[2:]}", f"job-of-{one}") for one in made(server)}
-    assert not known.keys() & told.keys()
-    if len(known) < len(ALL):
-        assert done.code in (3, 4)
-        assert "error: " in done.err
+    assert {*recorded.items(), *reported.items()} == {
+        (f"j{project[2:]}", f"job-of-{project}") for project in created_projects(server)
+    }
+    assert not recorded.keys() & reported.keys()
+    if len(recorded) < len(JOB_IDS):
+        assert result.code in (3, 4)
+        assert "error: " in result.err
 
 
-@pytest.mark.parametrize("place", ["everything", "ledger", "manifest"])
-def test_a_disk_that_is_read_only(shell: Shell, server: WireServer, disk: Disk, backend: Backend, place: str) -> None:
+@pytest.mark.parametrize("location", ["everything", "ledger", "manifest"])
+def test_a_read_only_disk_sends_nothing(
+    shell: Shell, server: WireServer, disk: Disk, backend: Backend, location: str
+) -> None:
     backend.gate.set()
-    ledger = disk.root / "kept.db"
+    ledger = disk.root / "jobs.db"
     connect.create_ledger(ledger)
     manifest = Path("nightly.yaml")
-    if place != "ledger":
+    if location != "ledger":
         manifest = Path(shutil.move(shell.directory / manifest, disk.root))
-    if place == "everything":
+    if location == "everything":
         shell.directory = disk.root
-    arguments = ("--ledger", ledger) if place == "ledger" else ()
+    arguments = ("--ledger", ledger) if location == "ledger" else ()
     with disk.read_only():
-        refused = checked(shell("run", manifest, *arguments))
-    what = {"everything": "Read-only file system", "ledger": "Read-only file system", "manifest": ".pixxel-runner"}
-    check_refusal(refused, what[place], "writ")
+        refused = check_no_traceback(shell("run", manifest, *arguments))
+    messages = {"everything": "Read-only file system", "ledger": "Read-only file system", "manifest": ".pixxel-runner"}
+    check_refusal(refused, messages[location], "writ")
     assert server.log.connections == 0
-    assert checked(shell("run", manifest, *arguments)).code == 0
-    assert made(server) == PROJECTS
+    assert check_no_traceback(shell("run", manifest, *arguments)).code == 0
+    assert created_projects(server) == PROJECTS
 
 
-# In mid-run.
+# During a run.
 
 
 @dataclass(frozen=True)
-class Place:
-    """A ledger, and how it comes to be unwritable for a process while its sends are in flight."""
+class FailingLedger:
+    """A ledger, and what makes it unwritable for a process while its requests are in flight."""
 
     ledger: Path
-    trouble: Callable[[int], AbstractContextManager[None]]
-    words: str
+    cause: Callable[[int], AbstractContextManager[None]]
+    message: str
 
 
 @pytest.fixture(params=["disk-full", "file-limit", "ledger-held"])
-def place(request: pytest.FixtureRequest, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Place:
-    ledger = shell.directory / "kept.db"
+def failing_ledger(request: pytest.FixtureRequest, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> FailingLedger:
+    ledger = shell.directory / "jobs.db"
     if request.param == "disk-full":
         disk: Disk = request.getfixturevalue("disk")
-        one = Place(disk.root / "kept.db", lambda _: disk.filled(), FULL)
+        failing = FailingLedger(disk.root / "jobs.db", lambda _: disk.filled(), FULL)
     elif request.param == "file-limit":
-        one = Place(ledger, disks.file_growth_blocked, "cannot be used")
+        failing = FailingLedger(ledger, disks.file_growth_blocked, "cannot be used")
     else:
-        use(monkeypatch, "-c", IMPATIENT)
-        one = Place(ledger, lambda _: held(ledger), "is locked")
-    connect.create_ledger(one.ledger)
-    return one
+        set_program(monkeypatch, "-c", SHORT_TIMEOUT_COMMAND)
+        failing = FailingLedger(ledger, lambda _: locked(ledger), "is locked")
+    connect.create_ledger(failing.ledger)
+    return failing
 
 
 @contextmanager
-def stalled(shell: Shell, server: WireServer, place: Place, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A run with two sends in flight, whose answers wait for the gate."""
-    with shell.start("run", "nightly.yaml", "--ledger", place.ledger, *arguments) as process:
+def start_stalled(
+    shell: Shell, server: WireServer, failing_ledger: FailingLedger, *arguments: str
+) -> Iterator[subprocess.Popen[str]]:
+    """Start a run that has two requests in flight, whose responses wait for the gate."""
+    with shell.start("run", "nightly.yaml", "--ledger", failing_ledger.ledger, *arguments) as process:
         server.wait_for_requests(2)
         yield process
 
 
-@pytest.mark.parametrize(("once_per", "on"), [("run", "--resume"), ("forever", "")])
-def test_a_record_that_ends_in_mid_run(
-    shell: Shell, server: WireServer, backend: Backend, place: Place, once_per: str, on: str
+@pytest.mark.parametrize(("once_per", "flag"), [("run", "--resume"), ("forever", "")])
+def test_a_ledger_that_fails_during_a_run_stops_it_and_loses_no_job(
+    shell: Shell, server: WireServer, backend: Backend, failing_ledger: FailingLedger, once_per: str, flag: str
 ) -> None:
     shell.manifest(*JOBS, once_per=once_per)
-    with stalled(shell, server, place) as process, place.trouble(process.pid):
+    with start_stalled(shell, server, failing_ledger) as process, failing_ledger.cause(process.pid):
         backend.gate.set()
-        done = finished(process)
-    assert done.code in (3, 4)
-    assert sent(server) == ["p-0", "p-1"]
-    assert place.words in done.err
+        result = finish(process)
+    assert result.code in (3, 4)
+    assert posted_projects(server) == ["p-0", "p-1"]
+    assert failing_ledger.message in result.err
     for name in ("j0", "j1"):
-        assert f"not saved to the ledger: {name}: created as {ALL[name]}" in done.err
-    assert "the ledger" in done.err
-    check_it_ends_well(shell, server, place.ledger, *([on] if on else []))
+        assert f"not saved to the ledger: {name}: created as {JOB_IDS[name]}" in result.err
+    assert "the ledger" in result.err
+    check_next_run_completes(shell, server, failing_ledger.ledger, *([flag] if flag else []))
 
 
-def test_what_is_known_is_not_told_as_doubt(shell: Shell, server: WireServer, backend: Backend, place: Place) -> None:
-    with stalled(shell, server, place) as process, place.trouble(process.pid):
+def test_known_outcomes_are_not_reported_as_in_doubt(
+    shell: Shell, server: WireServer, backend: Backend, failing_ledger: FailingLedger
+) -> None:
+    with start_stalled(shell, server, failing_ledger) as process, failing_ledger.cause(process.pid):
         backend.gate.set()
-        done = finished(process)
-    assert "may or may not" not in done.err
-    assert "the process ended" not in done.out
-    assert done.code == 4
-    assert done.err.count("error: ") == 1 + done.err.count("error: the results file")
+        result = finish(process)
+    assert "may or may not" not in result.err
+    assert "the process ended" not in result.out
+    assert result.code == 4
+    assert result.err.count("error: ") == 1 + result.err.count("error: the results file")
 
 
-def test_what_failed_or_is_in_doubt_and_not_on_record_is_told(
-    shell: Shell, server: WireServer, backend: Backend, place: Place
+def test_unsaved_outcomes_are_reported(
+    shell: Shell, server: WireServer, backend: Backend, failing_ledger: FailingLedger
 ) -> None:
     backend.scripts = {"p-0": reply(422), "p-1": Reset(creates=True)}
-    with stalled(shell, server, place) as process, place.trouble(process.pid):
+    with start_stalled(shell, server, failing_ledger) as process, failing_ledger.cause(process.pid):
         backend.gate.set()
-        done = finished(process)
-    assert (done.code, sent(server)) == (3, ["p-0", "p-1"])
-    assert "not saved to the ledger: j0: not created" in done.err
-    assert "not saved to the ledger: j1: in doubt" in done.err
+        result = finish(process)
+    assert (result.code, posted_projects(server)) == (3, ["p-0", "p-1"])
+    assert "not saved to the ledger: j0: not created" in result.err
+    assert "not saved to the ledger: j1: in doubt" in result.err
 
 
-def test_what_was_claimed_and_not_sent_and_is_not_on_record_is_told(
-    shell: Shell, server: WireServer, backend: Backend, place: Place
+def test_unreleased_claims_are_reported(
+    shell: Shell, server: WireServer, backend: Backend, failing_ledger: FailingLedger
 ) -> None:
-    """A quick server gets claims ahead; a signal takes them back, and then the disk has no room to say so."""
-    later = threading.Event()
+    """Jobs are claimed ahead for a fast server. A signal releases them, but the ledger cannot be written."""
+    second_gate = threading.Event()
     backend.gate.set()
-    backend.scripts = {"p-1": Stall(later, then=created("job-of-p-1"))}
+    backend.scripts = {"p-1": Stall(second_gate, then=created("job-of-p-1"))}
     shell.environment["PIXXEL_RUNNER_CONCURRENCY"] = "1"
-    with stalled(shell, server, place) as process, place.trouble(process.pid):
+    with start_stalled(shell, server, failing_ledger) as process, failing_ledger.cause(process.pid):
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
         assert any("stopping: interrupted" in line for line in process.stderr)
-        later.set()
-        done = finished(process)
-    assert (done.code, sent(server)) == (143, ["p-0", "p-1"])
-    assert f"not saved to the ledger: j1: created as {ALL['j1']}" in done.err
-    assert "not saved to the ledger: j2: not sent" in done.err
-    checked(shell("resolve", "nightly.yaml", "--ledger", place.ledger, "--absent", "j2", "--settle", "0"))
-    check_it_ends_well(shell, server, place.ledger)
+        second_gate.set()
+        result = finish(process)
+    assert (result.code, posted_projects(server)) == (143, ["p-0", "p-1"])
+    assert f"not saved to the ledger: j1: created as {JOB_IDS['j1']}" in result.err
+    assert "not saved to the ledger: j2: not sent" in result.err
+    check_no_traceback(
+        shell("resolve", "nightly.yaml", "--ledger", failing_ledger.ledger, "--absent", "j2", "--settle", "0")
+    )
+    check_next_run_completes(shell, server, failing_ledger.ledger)
 
 
-def test_a_record_that_can_be_written_again_has_what_came_back(
-    shell: Shell, server: WireServer, backend: Backend, place: Place
+def test_a_ledger_that_recovers_receives_the_pending_outcomes(
+    shell: Shell, server: WireServer, backend: Backend, failing_ledger: FailingLedger
 ) -> None:
-    later = threading.Event()
-    backend.scripts = {"p-1": Stall(later, then=created("job-of-p-1"))}
-    with stalled(shell, server, place) as process:
-        with place.trouble(process.pid):
+    second_gate = threading.Event()
+    backend.scripts = {"p-1": Stall(second_gate, then=created("job-of-p-1"))}
+    with start_stalled(shell, server, failing_ledger) as process:
+        with failing_ledger.cause(process.pid):
             backend.gate.set()
             assert process.stderr is not None
             assert any("stopping" in line for line in process.stderr)
-        later.set()
-        done = finished(process)
-    assert (done.code, sent(server)) == (4, ["p-0", "p-1"])
-    assert "not saved to the ledger" not in done.err
-    assert on_record(place.ledger) == {name: ALL[name] for name in ("j0", "j1")}
+        second_gate.set()
+        result = finish(process)
+    assert (result.code, posted_projects(server)) == (4, ["p-0", "p-1"])
+    assert "not saved to the ledger" not in result.err
+    assert recorded_jobs(failing_ledger.ledger) == {name: JOB_IDS[name] for name in ("j0", "j1")}
     backend.scripts = {}
-    check_it_ends_well(shell, server, place.ledger)
+    check_next_run_completes(shell, server, failing_ledger.ledger)
 
 
-def test_the_last_answers_are_told_too(shell: Shell, server: WireServer, backend: Backend, place: Place) -> None:
-    """Nothing is left to send when the record ends."""
-    with stalled(shell, server, place, "--only", "j[01]") as process, place.trouble(process.pid):
+def test_the_last_outcomes_are_reported_when_the_ledger_fails(
+    shell: Shell, server: WireServer, backend: Backend, failing_ledger: FailingLedger
+) -> None:
+    """Nothing is left to send when the ledger fails."""
+    with start_stalled(shell, server, failing_ledger, "--only", "j[01]") as process, failing_ledger.cause(process.pid):
         backend.gate.set()
-        done = finished(process)
-    assert done.code in (3, 4)
+        result = finish(process)
+    assert result.code in (3, 4)
     for name in ("j0", "j1"):
-        assert f"not saved to the ledger: {name}: created as {ALL[name]}" in done.err
-    check_it_ends_well(shell, server, place.ledger)
+        assert f"not saved to the ledger: {name}: created as {JOB_IDS[name]}" in result.err
+    check_next_run_completes(shell, server, failing_ledger.ledger)
 
 
 # The results file, and stdout.
 
 
-def removed(results: Path) -> None:
+def remove_directory(results: Path) -> None:
     shutil.rmtree(results.parent)
 
 
-def replaced(results: Path) -> None:
+def replace_with_directory(results: Path) -> None:
     results.mkdir()
 
 
-@pytest.mark.parametrize("lose", [removed, replaced])
-def test_results_that_cannot_be_written_at_the_end(
-    shell: Shell, server: WireServer, backend: Backend, lose: Callable[[Path], None]
+@pytest.mark.parametrize("obstruct", [remove_directory, replace_with_directory])
+def test_a_results_file_that_cannot_be_written_loses_no_job(
+    shell: Shell, server: WireServer, backend: Backend, obstruct: Callable[[Path], None]
 ) -> None:
     results = shell.directory / "out" / "jobs.json"
     results.parent.mkdir()
     with shell.start("run", "nightly.yaml", "--results", results) as process:
         server.wait_for_requests(2)
-        lose(results)
+        obstruct(results)
         backend.gate.set()
-        done = finished(process)
-    check_unwritten(shell, server, done, results)
+        result = finish(process)
+    check_results_not_written(shell, server, result, results)
 
 
-@pytest.mark.parametrize("trouble", [Disk.filled, Disk.read_only], ids=["full", "read-only"])
-def test_results_on_a_disk_that_cannot_be_written_at_the_end(
+@pytest.mark.parametrize("cause", [Disk.filled, Disk.read_only], ids=["full", "read-only"])
+def test_a_results_file_on_an_unwritable_disk_loses_no_job(
     shell: Shell,
     server: WireServer,
     backend: Backend,
     disk: Disk,
-    trouble: Callable[[Disk], AbstractContextManager[None]],
+    cause: Callable[[Disk], AbstractContextManager[None]],
 ) -> None:
     results = disk.root / "jobs.json"
-    results.write_text("what was there before", encoding="utf-8")
+    results.write_text("the earlier content", encoding="utf-8")
     with shell.start("run", "nightly.yaml", "--results", results) as process:
         server.wait_for_requests(2)
-        with trouble(disk):
+        with cause(disk):
             backend.gate.set()
-            done = finished(process)
-    assert results.read_text(encoding="utf-8") == "what was there before"
-    assert [one.name for one in disk.root.iterdir()] == ["jobs.json"]
-    check_unwritten(shell, server, done, results)
+            result = finish(process)
+    assert results.read_text(encoding="utf-8") == "the earlier content"
+    assert [entry.name for entry in disk.root.iterdir()] == ["jobs.json"]
+    check_results_not_written(shell, server, result, results)
 
 
-def check_unwritten(shell: Shell, server: WireServer, done: CompletedCommand, results: Path) -> None:
-    assert done.code == 4
-    assert f"error: the results file {results} " in done.err
-    assert "results: not written" in done.err
-    assert all(job_id in done.out for job_id in ALL.values())
-    assert made(server) == PROJECTS
+def check_results_not_written(shell: Shell, server: WireServer, result: CompletedCommand, results: Path) -> None:
+    assert result.code == 4
+    assert f"error: the results file {results} " in result.err
+    assert "results: not written" in result.err
+    assert all(job_id in result.out for job_id in JOB_IDS.values())
+    assert created_projects(server) == PROJECTS
     if results.is_dir():
         results.rmdir()
     results.parent.mkdir(exist_ok=True)
-    assert checked(shell("show", "--results", results)).code == 0
-    assert {job["name"]: job["job"]["id"] for job in check_results(results)["created"]} == ALL
+    assert check_no_traceback(shell("show", "--results", results)).code == 0
+    assert {job["name"]: job["job"]["id"] for job in check_results(results)["created"]} == JOB_IDS
     assert run(shell).code == 0
     assert len(server.created) == len(JOBS)
 
@@ -618,15 +632,15 @@ def check_unwritten(shell: Shell, server: WireServer, done: CompletedCommand, re
     [(("stdout",), ()), (("stdout",), ("--format", "json")), (("stderr",), ("-v",)), (("stdout", "stderr"), ("-v",))],
     ids=["stdout", "stdout-json", "stderr", "both"],
 )
-def test_streams_on_a_full_disk(
+def test_output_streams_on_a_full_disk_lose_no_job(
     shell: Shell, server: WireServer, backend: Backend, arguments: Sequence[str], streams: Sequence[str]
 ) -> None:
     backend.gate.set()
     with open("/dev/full", "w") as full:  # noqa: PTH123 - nothing is ever written
-        done = run(shell, *arguments, **dict.fromkeys(streams, full))
-    assert done.code == (4 if "stdout" in streams else 0)
+        result = run(shell, *arguments, **dict.fromkeys(streams, full))
+    assert result.code == (4 if "stdout" in streams else 0)
     if streams == ("stdout",):
-        assert "cannot write to stdout: No space left on device" in done.err
-    assert {job["name"] for job in check_results(shell.directory / "nightly.results.json")["created"]} == set(ALL)
-    assert on_record(shell.ledger) == ALL
-    assert made(server) == PROJECTS
+        assert "cannot write to stdout: No space left on device" in result.err
+    assert {job["name"] for job in check_results(shell.directory / "nightly.results.json")["created"]} == set(JOB_IDS)
+    assert recorded_jobs(shell.ledger) == JOB_IDS
+    assert created_projects(server) == PROJECTS
