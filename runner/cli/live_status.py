@@ -95,8 +95,8 @@ def exit_code(statuses: Sequence[JobStatus], others: Mapping[OutcomeName, int] =
 
 def report_problems(poller: StatusPoller) -> None:
     """Say which statuses could not be determined, and why."""
-    if poller.refused:
-        console.error(RefusedError(poller.refused, "Set PIXXEL_API_KEY or --api-key-file to a key of this API."))
+    if poller.auth_error:
+        console.error(RefusedError(poller.auth_error, "Set PIXXEL_API_KEY or --api-key-file to a key of this API."))
         return
     problems = [escape_unprintable(job.problem) for job in poller.statuses if job.problem]
     if len(problems) == 1:
@@ -143,7 +143,7 @@ class _ChangeLog:
         """Write the jobs that have changed."""
         for job in changed:
             console.info(escape_unprintable(f"{job.name}: {_describe(job)}"))
-        pause = self._poller.paused_for
+        pause = self._poller.pause_remaining
         if pause > _LONG_PAUSE and time.monotonic() + pause > self._pause_end + _LONG_PAUSE:
             self._pause_end = time.monotonic() + pause
             console.info(_describe_pause(pause))
@@ -169,7 +169,7 @@ class _LiveTable:
         name_width = min(widest, max_width, max(1, columns - _GAP - _MIN_STATUS_WIDTH))
         lines = [self._format_job(job, name_width, columns) for job in shown]
         hidden = len(statuses) - len(shown)
-        pause = self._poller.paused_for
+        pause = self._poller.pause_remaining
         total = escape_unprintable(job_status.summarize_statuses(statuses))
         total += f" ({hidden} not shown)" if hidden else ""
         total += f"; {_describe_pause(pause)}" if pause > _LONG_PAUSE else ""

@@ -40,7 +40,7 @@ COMMAND = """
 import os, sys
 from runner.runs import job_status
 from runner.cli.main import main
-job_status._FIRST_PAUSE = float(os.environ.get("PAUSE", "0.02"))
+job_status._FIRST_INTERVAL = float(os.environ.get("PAUSE", "0.02"))
 sys.exit(main())
 """
 

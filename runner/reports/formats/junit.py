@@ -176,8 +176,9 @@ def _build_count_case(outcome: OutcomeName, count: int) -> _Case:
 
 def _measure_seconds(job: JobStatus) -> float:
     """The seconds from a job's creation to its end, by the API's clock; 0 if one of them is unknown."""
-    created_at = job.job.created_at if job.job else None
-    return max(0.0, (job.finished_at - created_at).total_seconds()) if job.finished_at and created_at else 0.0
+    if job.created_at is None or job.finished_at is None:
+        return 0.0
+    return max(0.0, (job.finished_at - job.created_at).total_seconds())
 
 
 # Both.

@@ -376,7 +376,7 @@ def test_reasons_that_are_not_told_do_not_matter() -> None:
             case.watch.poll()
             assert case.asked == ["a/jobs", "a/jobs/a-0"]
             assert (case.status("a-0"), case.one("a-0").errors, case.one("a-0").problem) == ("failed", (), "")
-            assert (case.watch.refused, case.watch.is_done) == ("", False)
+            assert (case.watch.auth_error, case.watch.is_done) == ("", False)
             case.watch.poll()
             assert case.asked == ["a/jobs/a-1"]
 
@@ -414,20 +414,18 @@ def test_what_was_final_before_is_never_asked_for() -> None:
 
 
 def test_with_no_jobs_nothing_is_asked() -> None:
-    watch = StatusPoller([], Nobody(), Fetcher(ONCE), lambda _: pytest.fail("nothing is final"))
+    watch = StatusPoller([], NoRequests(), Fetcher(ONCE), lambda _: pytest.fail("nothing is final"))
     assert watch.is_done
     assert watch.poll() == []
 
 
-class Nobody:
-    """An API that must not be asked."""
+class NoRequests(ReadOnlyClient):
+    """A client that must not be called."""
 
-    bearer = False
+    def __init__(self) -> None: ...
 
-    def list_jobs(self, *_: object) -> Any:
-        pytest.fail("nothing was to be asked")
-
-    get_job = list_jobs
+    def _send(self, *_: object) -> Any:
+        pytest.fail("unexpected request")
 
 
 def test_what_a_list_says_is_added_to_what_is_known() -> None:
@@ -489,8 +487,8 @@ def test_a_key_that_is_not_recognised_ends_it() -> None:
         assert case.follow() == [["a-0", "a-1", "b-0", "b-1", "c-0"]]
         assert case.asked == ["a/jobs"]
     assert case.watch.is_done
-    assert "HTTP 401" in case.watch.refused
-    assert {one.problem for one in case.watch.statuses} == {case.watch.refused}
+    assert "HTTP 401" in case.watch.auth_error
+    assert {one.problem for one in case.watch.statuses} == {case.watch.auth_error}
     assert case.clock.slept == []
 
 
