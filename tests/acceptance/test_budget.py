@@ -1,4 +1,4 @@
-"""Budgets and `--confirm` as a person meets them: what the server was sent, what was said, what stands on record."""
+"""Budgets and `--confirm`: what is sent to the server, printed and recorded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from support.wire import TIMEOUT, Request, Reset, Script, Stall, WireServer, rep
 
 Job = tuple[str, str, str]
 
-STARTING = 8.0  # seconds: enough for a program to start on a slow machine, and far less than a timeout
+STARTUP_TIME = 8.0  # seconds: enough for the program to start on a slow machine, and far less than the default timeout
 
 JOBS: tuple[Job, ...] = (
     ("field-a", "ndvi", "agri"),
@@ -34,7 +34,7 @@ JOBS: tuple[Job, ...] = (
     ("coast-b", "turbid", "coast"),
 )
 COSTS: Mapping[str, int] = {"ndvi": 10, "algae": 40, "turbid": 25}  # 85 for all
-NONE: tuple[str, ...] = ()
+NO_FLAGS: tuple[str, ...] = ()
 
 
 @pytest.fixture
@@ -43,18 +43,21 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
         return [sys.executable, "-P", "-m", "runner", *map(str, arguments)]
 
     monkeypatch.setattr(shells, "command", command)
-    one = Shell(tmp_path, {"PIXXEL_RUNNER_CONCURRENCY": "1"})
-    manifest(one)
-    return one
+    shell = Shell(tmp_path, {"PIXXEL_RUNNER_CONCURRENCY": "1"})
+    write_manifest(shell)
+    return shell
 
 
-def manifest(shell: Shell, *jobs: Job, head: str = "once_per: forever\n", path: str = "nightly.yaml") -> None:
-    listed = "".join(f"  - {{name: {n}, workflow_id: {w}, project_id: {p}}}\n" for n, w, p in jobs or JOBS)
-    shell.write(path, f"version: 1\n{head}jobs:\n{listed}")
+def write_manifest(shell: Shell, *jobs: Job, head: str = "once_per: forever\n", path: str = "nightly.yaml") -> None:
+    entries = "".join(
+        f"  - {{name: {name}, workflow_id: {workflow}, project_id: {project}}}\n"
+        for name, workflow, project in jobs or JOBS
+    )
+    shell.write(path, f"version: 1\n{head}jobs:\n{entries}")
 
 
 class Api:
-    """An API of which the test says what workflows are estimated at, what jobs cost, and what becomes of a POST."""
+    """An API with an estimate and a job cost for each workflow, and scripts for POSTs."""
 
     def __init__(
         self,
@@ -66,20 +69,20 @@ class Api:
         self.estimates = estimates
         self.costs = costs or {}
         self.posts = dict(posts or {})  # by workflow
-        self.made = 0
+        self.created_count = 0
 
     def __call__(self, request: Request) -> Script:
         if request.method == "POST":
-            self.made += 1
+            self.created_count += 1
             cost = self.costs.get(request.workflow, 0)
-            body = json.dumps({"id": f"job-{self.made}", "status": "accepted", "cost": cost}).encode()
+            body = json.dumps({"id": f"job-{self.created_count}", "status": "accepted", "cost": cost}).encode()
             return self.posts.get(request.workflow) or reply(200, body, creates=True)
         if not request.target.endswith("/estimate"):
             return reply(404)
-        told = self.estimates.get(request.workflow)
-        if isinstance(told, int):
-            return reply(200, json.dumps({"estimated_cost": told}).encode())
-        return told or reply(404, b'{"error": {"code": "not_found", "message": "no estimate"}}')
+        estimate = self.estimates.get(request.workflow)
+        if isinstance(estimate, int):
+            return reply(200, json.dumps({"estimated_cost": estimate}).encode())
+        return estimate or reply(404, b'{"error": {"code": "not_found", "message": "no estimate"}}')
 
 
 @contextmanager
@@ -89,68 +92,72 @@ def serving(shell: Shell, api: Api) -> Iterator[WireServer]:
         yield server
 
 
-def sent(server: WireServer) -> list[str]:
+def submitted_workflows(server: WireServer) -> list[str]:
     return [request.workflow for request in server.requests if request.method == "POST"]
 
 
-def asked(server: WireServer) -> list[str]:
+def estimated_workflows(server: WireServer) -> list[str]:
     return sorted(request.workflow for request in server.requests if request.target.endswith("/estimate"))
 
 
 def run(shell: Shell, *arguments: str, **streams: Any) -> CompletedCommand:
-    done = shell("run", "nightly.yaml", "--hold", *arguments, **streams)
-    assert "Traceback" not in done.err, done.err
-    assert KEY not in done.out + done.err
-    return done
+    completed = shell("run", "nightly.yaml", "--hold", *arguments, **streams)
+    assert "Traceback" not in completed.err, completed.err
+    assert KEY not in completed.out + completed.err
+    return completed
 
 
-def results(shell: Shell) -> dict[str, Any]:
+def load_results(shell: Shell) -> dict[str, Any]:
     return check_results(shell.directory / "nightly.results.json")
 
 
-# Above the limit nothing is sent.
+# Limits, before anything is sent
 
 
-def test_above_the_limit_nothing_is_sent(shell: Shell) -> None:
+def test_run_above_the_limit_sends_nothing(shell: Shell) -> None:
     with serving(shell, Api()) as server:
-        done = run(shell, "--max-cost", "84")
-        assert (done.code, sent(server), asked(server)) == (4, [], ["algae", "ndvi", "turbid"])
-    assert "the estimated cost of 4 jobs is 85 tokens, which exceeds max_cost 84; nothing was sent" in done.err
-    assert "Most expensive: coast-a 40, coast-b 25, field-a 10." in done.err
-    assert done.out == ""
+        completed = run(shell, "--max-cost", "84")
+        assert (completed.code, submitted_workflows(server), estimated_workflows(server)) == (
+            4,
+            [],
+            ["algae", "ndvi", "turbid"],
+        )
+    assert "the estimated cost of 4 jobs is 85 tokens, which exceeds max_cost 84; nothing was sent" in completed.err
+    assert "Most expensive: coast-a 40, coast-b 25, field-a 10." in completed.err
+    assert completed.out == ""
     assert not (shell.directory / "nightly.results.json").exists()
 
 
-def test_a_limit_that_a_script_failed_to_fill_is_not_no_limit(shell: Shell) -> None:
+def test_empty_limit_variable_is_rejected(shell: Shell) -> None:
     shell.environment["PIXXEL_RUNNER_MAX_COST"] = ""
     with serving(shell, Api()) as server:
-        done = run(shell)
-        assert (done.code, sent(server), asked(server)) == (2, [], [])
-    assert "PIXXEL_RUNNER_MAX_COST is set to an empty string" in done.err
+        completed = run(shell)
+        assert (completed.code, submitted_workflows(server), estimated_workflows(server)) == (2, [], [])
+    assert "PIXXEL_RUNNER_MAX_COST is set to an empty string" in completed.err
 
 
-def test_up_to_the_limit_everything_is(shell: Shell) -> None:
+def test_run_at_the_limit_sends_everything(shell: Shell) -> None:
     with serving(shell, Api()) as server:
-        done = run(shell, "--max-cost", "85")
-        assert (done.code, sent(server)) == (0, ["ndvi", "ndvi", "algae", "turbid"])
+        completed = run(shell, "--max-cost", "85")
+        assert (completed.code, submitted_workflows(server)) == (0, ["ndvi", "ndvi", "algae", "turbid"])
 
 
-def test_without_a_limit_nobody_is_asked(shell: Shell) -> None:
+def test_no_limit_requests_no_estimates(shell: Shell) -> None:
     with serving(shell, Api()) as server:
         assert run(shell).code == 0
-        assert (len(sent(server)), asked(server)) == (4, [])
+        assert (len(submitted_workflows(server)), estimated_workflows(server)) == (4, [])
 
 
-def test_only_what_is_sent_is_asked_for_and_counted(shell: Shell) -> None:
+def test_only_jobs_to_submit_are_estimated_and_counted(shell: Shell) -> None:
     with serving(shell, Api()) as server:
         assert run(shell, "--max-cost", "20", "--only", "field-*").code == 0
-        assert (sent(server), asked(server)) == (["ndvi", "ndvi"], ["ndvi"])
-        assert run(shell, "--max-cost", "20", "--only", "field-*").code == 0  # all is bought, and nothing asked
-        assert (len(sent(server)), asked(server)) == (2, ["ndvi"])
+        assert (submitted_workflows(server), estimated_workflows(server)) == (["ndvi", "ndvi"], ["ndvi"])
+        assert run(shell, "--max-cost", "20", "--only", "field-*").code == 0  # all jobs exist: no estimates needed
+        assert (len(submitted_workflows(server)), estimated_workflows(server)) == (2, ["ndvi"])
 
 
 @pytest.mark.parametrize(
-    ("written", "variable", "flag", "limit"),
+    ("manifest_value", "environment_value", "flag_value", "exceeded_limit"),
     [
         ("84", None, None, 84),
         ("1", "84", None, 84),
@@ -162,38 +169,42 @@ def test_only_what_is_sent_is_asked_for_and_counted(shell: Shell) -> None:
         ("85", None, "0", 0),
     ],
 )
-def test_the_flag_goes_before_the_environment_and_that_before_the_manifest(
-    shell: Shell, written: str | None, variable: str | None, flag: str | None, limit: int | None
+def test_limit_precedence_is_flag_then_environment_then_manifest(
+    shell: Shell,
+    manifest_value: str | None,
+    environment_value: str | None,
+    flag_value: str | None,
+    exceeded_limit: int | None,
 ) -> None:
-    manifest(shell, head="once_per: forever\n" + (f"max_cost: {written}\n" if written else ""))
-    if variable is not None:
-        shell.environment["PIXXEL_RUNNER_MAX_COST"] = variable
+    write_manifest(shell, head="once_per: forever\n" + (f"max_cost: {manifest_value}\n" if manifest_value else ""))
+    if environment_value is not None:
+        shell.environment["PIXXEL_RUNNER_MAX_COST"] = environment_value
     with serving(shell, Api()) as server:
-        done = run(shell, *(("--max-cost", flag) if flag is not None else NONE))
-        assert (done.code, len(sent(server))) == ((0, 4) if limit is None else (4, 0))
-    assert limit is None or f"exceeds max_cost {limit}; nothing was sent" in done.err
+        completed = run(shell, *(("--max-cost", flag_value) if flag_value is not None else NO_FLAGS))
+        assert (completed.code, len(submitted_workflows(server))) == ((0, 4) if exceeded_limit is None else (4, 0))
+    assert exceeded_limit is None or f"exceeds max_cost {exceeded_limit}; nothing was sent" in completed.err
 
 
-# What is not known.
+# Unknown estimates
 
 
-def test_an_unknown_estimate_is_refused_and_may_be_allowed(shell: Shell) -> None:
+def test_unknown_estimate_is_refused_unless_allowed(shell: Shell) -> None:
     with serving(shell, Api({"ndvi": 10, "turbid": 25})) as server:
-        done = run(shell, "--max-cost", "1000")
-        assert (done.code, sent(server)) == (4, [])
-        assert "the cost of 1 workflow is unknown, and max_cost is 1000; nothing was sent (algae: " in done.err
-        assert "HTTP 404 Not Found: not_found: no estimate" in done.err
-        assert "--allow-unknown-cost" in done.err
-        above = run(shell, "--max-cost", "44", "--allow-unknown-cost")
-        assert (above.code, sent(server)) == (4, [])
-        assert "the estimated cost of 4 jobs is 45 tokens" in above.err
+        completed = run(shell, "--max-cost", "1000")
+        assert (completed.code, submitted_workflows(server)) == (4, [])
+        assert "the cost of 1 workflow is unknown, and max_cost is 1000; nothing was sent (algae: " in completed.err
+        assert "HTTP 404 Not Found: not_found: no estimate" in completed.err
+        assert "--allow-unknown-cost" in completed.err
+        above_limit = run(shell, "--max-cost", "44", "--allow-unknown-cost")
+        assert (above_limit.code, submitted_workflows(server)) == (4, [])
+        assert "the estimated cost of 4 jobs is 45 tokens" in above_limit.err
         assert run(shell, "--max-cost", "45", "--allow-unknown-cost").code == 0
-        assert sent(server) == ["ndvi", "ndvi", "algae", "turbid"]
-    assert [job["estimate"] for job in results(shell)["created"]] == [10, 10, None, 25]
+        assert submitted_workflows(server) == ["ndvi", "ndvi", "algae", "turbid"]
+    assert [job["estimate"] for job in load_results(shell)["created"]] == [10, 10, None, 25]
 
 
 @pytest.mark.parametrize(
-    ("script", "why"),
+    ("script", "reason"),
     [
         (reply(500), "HTTP 500 Internal Server Error"),
         (reply(401), "HTTP 401 Unauthorized: the API does not recognise the key"),
@@ -206,103 +217,101 @@ def test_an_unknown_estimate_is_refused_and_may_be_allowed(shell: Shell) -> None
     ],
     ids=["500", "401", "429", "float", "html", "302", "reset", "stall"],
 )
-def test_estimates_that_cannot_be_had_cost_no_job_and_no_more_than_a_timeout(
-    shell: Shell, script: Script, why: str
-) -> None:
+def test_unavailable_estimates_stop_the_run_within_the_timeout(shell: Shell, script: Script, reason: str) -> None:
     with serving(shell, Api(dict.fromkeys(COSTS, script))) as server:
-        begun = time.monotonic()
-        done = run(shell, "--max-cost", "1000", "--timeout", "1")
-        assert time.monotonic() - begun < 1 + STARTING
-        assert (done.code, sent(server)) == (4, [])
-    assert "the cost of 3 workflows is unknown" in done.err
-    assert why in done.err
+        start = time.monotonic()
+        completed = run(shell, "--max-cost", "1000", "--timeout", "1")
+        assert time.monotonic() - start < 1 + STARTUP_TIME
+        assert (completed.code, submitted_workflows(server)) == (4, [])
+    assert "the cost of 3 workflows is unknown" in completed.err
+    assert reason in completed.err
 
 
-def test_one_estimate_that_stalls_costs_no_job_and_no_more_than_a_timeout(shell: Shell) -> None:
+def test_one_stalled_estimate_delays_the_run_no_longer_than_the_timeout(shell: Shell) -> None:
     shell.environment["PIXXEL_RUNNER_CONCURRENCY"] = "2"
     with serving(shell, Api({**COSTS, "ndvi": Stall(threading.Event())})) as server:
-        begun = time.monotonic()
-        done = run(shell, "--max-cost", "65", "--timeout", "1", "--allow-unknown-cost")
-        assert time.monotonic() - begun < 1 + STARTING
-        assert (done.code, len(sent(server))) == (0, 4)
+        start = time.monotonic()
+        completed = run(shell, "--max-cost", "65", "--timeout", "1", "--allow-unknown-cost")
+        assert time.monotonic() - start < 1 + STARTUP_TIME
+        assert (completed.code, len(submitted_workflows(server))) == (0, 4)
 
 
-# While it goes.
+# Limits during a run
 
 
-def test_costs_above_the_estimates_stop_the_run(shell: Shell) -> None:
+def test_costs_above_the_estimates_stop_the_run_at_the_limit(shell: Shell) -> None:
     with serving(shell, Api(costs={"ndvi": 35})) as server:
-        done = run(shell, "--max-cost", "90")
-        assert (done.code, sent(server)) == (4, ["ndvi", "ndvi"])
-        assert "budget: 70 of 90 tokens are spent, and coast-a is estimated at 40" in done.err
-        assert "2 created, 0 not created, 0 in doubt, 2 skipped" in done.out
-        record = results(shell)
-        assert record["run"]["state"] == "stopped"
-        assert [(one["name"], one["reason"]) for one in record["skipped"]] == [
+        completed = run(shell, "--max-cost", "90")
+        assert (completed.code, submitted_workflows(server)) == (4, ["ndvi", "ndvi"])
+        assert "budget: 70 of 90 tokens are spent, and coast-a is estimated at 40" in completed.err
+        assert "2 created, 0 not created, 0 in doubt, 2 skipped" in completed.out
+        results = load_results(shell)
+        assert results["run"]["state"] == "stopped"
+        assert [(job["name"], job["reason"]) for job in results["skipped"]] == [
             ("coast-a", "budget"),
             ("coast-b", "budget"),
         ]
-        assert record["skipped"][0]["detail"] == "budget: 70 of 90 tokens are spent, and coast-a is estimated at 40"
-        again = run(shell, "--max-cost", "90")
-        assert (again.code, len(sent(server))) == (4, 2)
+        assert results["skipped"][0]["detail"] == "budget: 70 of 90 tokens are spent, and coast-a is estimated at 40"
+        second = run(shell, "--max-cost", "90")
+        assert (second.code, len(submitted_workflows(server))) == (4, 2)
         assert (
             "the estimated cost of 2 jobs is 65 tokens, on top of 70 spent for ever, which exceeds max_cost 90"
-            in again.err
+            in second.err
         )
         assert run(shell, "--max-cost", "135").code == 0
-        assert sent(server) == ["ndvi", "ndvi", "algae", "turbid"]
+        assert submitted_workflows(server) == ["ndvi", "ndvi", "algae", "turbid"]
 
 
-@pytest.mark.parametrize("first", [NONE, ("--max-cost", "85")], ids=["without", "with"])
-def test_a_resumed_run_goes_on_with_what_was_spent(shell: Shell, first: tuple[str, ...]) -> None:
-    """A first run without a limit has no estimates on record, and its jobs cost nothing while they are young."""
-    manifest(shell, head="once_per: run\n")
+@pytest.mark.parametrize("first_flags", [NO_FLAGS, ("--max-cost", "85")], ids=["without", "with"])
+def test_resumed_run_counts_what_was_already_spent(shell: Shell, first_flags: tuple[str, ...]) -> None:
+    """Even if the first run had no limit, so that no estimates were saved, and its jobs have no cost yet."""
+    write_manifest(shell, head="once_per: run\n")
     with serving(shell, Api(posts={"turbid": reply(422)})) as server:
-        assert run(shell, *first).code == 1
+        assert run(shell, *first_flags).code == 1
         refused = run(shell, "--resume", "--max-cost", "84")
-        assert (refused.code, len(sent(server))) == (4, 4)
+        assert (refused.code, len(submitted_workflows(server))) == (4, 4)
         assert "the estimated cost of 1 job is 25 tokens, on top of 60 spent for the run " in refused.err
         assert "Most expensive: coast-b 25." in refused.err
         assert run(shell, "--resume", "--max-cost", "85").code == 1
-        assert sent(server) == ["ndvi", "ndvi", "algae", "turbid", "turbid"]
+        assert submitted_workflows(server) == ["ndvi", "ndvi", "algae", "turbid", "turbid"]
 
 
-def test_what_is_in_doubt_is_spent(shell: Shell) -> None:
+def test_jobs_in_doubt_count_as_spent(shell: Shell) -> None:
     with serving(shell, Api(posts={"algae": Reset(), "turbid": reply(422)})) as server:
         assert run(shell, "--max-cost", "85").code == 3
-        [doubt, failed] = results(shell)["errors"]
-        assert (doubt["outcome"], doubt["estimate"]) == ("in_doubt", 40)
-        assert (failed["outcome"], failed["estimate"]) == ("not_created", None)
+        [in_doubt, not_created] = load_results(shell)["errors"]
+        assert (in_doubt["outcome"], in_doubt["estimate"]) == ("in_doubt", 40)
+        assert (not_created["outcome"], not_created["estimate"]) == ("not_created", None)
         assert run(shell, "--max-cost", "84").code == 4
-        assert len(sent(server)) == 4
+        assert len(submitted_workflows(server)) == 4
 
 
-# What the record says.
+# Results and reports
 
 
-def test_results_and_summary_have_estimate_and_cost_of_each_job_each_project_and_all(shell: Shell) -> None:
+def test_estimates_and_costs_are_reported_per_job_and_project_and_in_total(shell: Shell) -> None:
     with serving(shell, Api(costs={"ndvi": 12, "algae": 33}, posts={"turbid": Reset()})):
-        done = run(shell, "--max-cost", "100")
-    assert done.code == 3
-    record = results(shell)
-    assert [(job["name"], job["estimate"], job["job"]["cost"]) for job in record["created"]] == [
+        completed = run(shell, "--max-cost", "100")
+    assert completed.code == 3
+    results = load_results(shell)
+    assert [(job["name"], job["estimate"], job["job"]["cost"]) for job in results["created"]] == [
         ("field-a", 10, 12),
         ("field-b", 10, 12),
         ("coast-a", 40, 33),
     ]
-    summary = record["summary"]
+    summary = results["summary"]
     assert (summary["estimate"], summary["cost"]) == (85, 57)
     assert summary["projects"] == [
         {"project_id": "agri", "created": 2, "cost": 24, "estimate": 20},
         {"project_id": "coast", "created": 1, "cost": 33, "estimate": 65},
     ]
-    assert record["run"]["settings"]["max_cost"] == 100
-    titles, _, first, *_ = done.out.splitlines()
-    assert titles.split()[-4:] == ["estimate", "cost", "sent", "(UTC)"]
-    assert first.split()[-3:-1] == ["10", "12"]
-    assert "cost 57 (estimate 85)" in done.out
-    assert "project agri: 2 created · cost 24 (estimate 20)" in done.out
-    assert "project coast: 1 created · cost 33 (estimate 65)" in done.out
+    assert results["run"]["settings"]["max_cost"] == 100
+    header, _, first_row, *_ = completed.out.splitlines()
+    assert header.split()[-4:] == ["estimate", "cost", "sent", "(UTC)"]
+    assert first_row.split()[-3:-1] == ["10", "12"]
+    assert "cost 57 (estimate 85)" in completed.out
+    assert "project agri: 2 created · cost 24 (estimate 20)" in completed.out
+    assert "project coast: 1 created · cost 33 (estimate 65)" in completed.out
     shown = shell("show", "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(shown.out)))
     assert [(row["name"], row["estimate"], row["cost"]) for row in rows] == [
@@ -313,133 +322,133 @@ def test_results_and_summary_have_estimate_and_cost_of_each_job_each_project_and
     ]
 
 
-def test_where_nobody_asked_there_is_no_estimate(shell: Shell) -> None:
+def test_run_without_a_limit_reports_no_estimates(shell: Shell) -> None:
     with serving(shell, Api(costs={"ndvi": 12})):
-        done = run(shell)
-    record = results(shell)
-    assert (record["summary"]["estimate"], record["summary"]["cost"]) == (None, 24)
-    assert {job["estimate"] for job in record["created"]} == {None}
-    assert "estimate" not in done.out
+        completed = run(shell)
+    results = load_results(shell)
+    assert (results["summary"]["estimate"], results["summary"]["cost"]) == (None, 24)
+    assert {job["estimate"] for job in results["created"]} == {None}
+    assert "estimate" not in completed.out
 
 
-# --confirm, on a real terminal.
+# --confirm, on a pseudo-terminal
 
 
 @contextmanager
-def confirming(
-    shell: Shell, *arguments: str, out: IO[bytes] | None = None
+def start_confirmation(
+    shell: Shell, *arguments: str, stdout: IO[bytes] | None = None
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """A run that asks, on a terminal. `out`: stdout is a file."""
-    with run_on_terminal(shell, "run", "nightly.yaml", "--confirm", *arguments, out=out) as both:
-        yield both
+    """Start `run --confirm` on a pseudo-terminal; stdout goes to a file if one is given."""
+    with run_on_terminal(shell, "run", "nightly.yaml", "--confirm", *arguments, out=stdout) as process_and_tty:
+        yield process_and_tty
 
 
-def test_a_yes_sends(shell: Shell) -> None:
-    with serving(shell, Api()) as server, confirming(shell) as (process, person):
-        shown = read_terminal(person, "[y/N]")
-        assert sent(server) == []
-        os.write(person, b"y\n")
-        shown += read_terminal(person, None)
+def test_confirming_submits(shell: Shell) -> None:
+    with serving(shell, Api()) as server, start_confirmation(shell) as (process, tty):
+        output = read_terminal(tty, "[y/N]")
+        assert submitted_workflows(server) == []
+        os.write(tty, b"y\n")
+        output += read_terminal(tty, None)
         assert process.wait(TIMEOUT) == 0
-        assert len(sent(server)) == 4
-    for words in ("job ", "submit", "coast-a", "4 jobs: 4 to submit, 0 to look up", "estimate 85", "for ever"):
-        assert words in shown
-    assert f"Submit 4 of 4 jobs of nightly to {server.url}? [y/N]" in shown
-    assert results(shell)["summary"]["estimate"] == 85
+        assert len(submitted_workflows(server)) == 4
+    for text in ("job ", "submit", "coast-a", "4 jobs: 4 to submit, 0 to look up", "estimate 85", "for ever"):
+        assert text in output
+    assert f"Submit 4 of 4 jobs of nightly to {server.url}? [y/N]" in output
+    assert load_results(shell)["summary"]["estimate"] == 85
 
 
-@pytest.mark.parametrize("answer", [b"yes\n", b" Y \n"])
-def test_a_yes_in_other_words(shell: Shell, answer: bytes) -> None:
-    with serving(shell, Api()) as server, confirming(shell, "--only", "field-a") as (process, person):
-        assert "Submit 1 of 4 jobs" in read_terminal(person, "[y/N]")
-        os.write(person, answer)
-        read_terminal(person, None)
-        assert (process.wait(TIMEOUT), sent(server)) == (0, ["ndvi"])
+@pytest.mark.parametrize("typed", [b"yes\n", b" Y \n"])
+def test_other_forms_of_yes_confirm(shell: Shell, typed: bytes) -> None:
+    with serving(shell, Api()) as server, start_confirmation(shell, "--only", "field-a") as (process, tty):
+        assert "Submit 1 of 4 jobs" in read_terminal(tty, "[y/N]")
+        os.write(tty, typed)
+        read_terminal(tty, None)
+        assert (process.wait(TIMEOUT), submitted_workflows(server)) == (0, ["ndvi"])
 
 
 @pytest.mark.parametrize(
-    "answer", [b"n\n", b"\n", b"yep\n", b"\xff\n", b"\x04"], ids=["no", "enter", "other", "byte", "ctrl-d"]
+    "typed", [b"n\n", b"\n", b"yep\n", b"\xff\n", b"\x04"], ids=["no", "enter", "other", "byte", "ctrl-d"]
 )
-def test_anything_else_sends_nothing(shell: Shell, answer: bytes) -> None:
-    with serving(shell, Api()) as server, confirming(shell) as (process, person):
-        read_terminal(person, "[y/N]")
-        os.write(person, answer)
-        assert "not confirmed: nothing was sent" in read_terminal(person, None)
-        assert (process.wait(TIMEOUT), sent(server)) == (4, [])
+def test_any_other_reply_sends_nothing(shell: Shell, typed: bytes) -> None:
+    with serving(shell, Api()) as server, start_confirmation(shell) as (process, tty):
+        read_terminal(tty, "[y/N]")
+        os.write(tty, typed)
+        assert "not confirmed: nothing was sent" in read_terminal(tty, None)
+        assert (process.wait(TIMEOUT), submitted_workflows(server)) == (4, [])
     assert not (shell.directory / "nightly.results.json").exists()
 
 
-def test_control_c_sends_nothing_and_frees_the_manifest(shell: Shell) -> None:
+def test_ctrl_c_at_the_prompt_sends_nothing_and_releases_the_lock(shell: Shell) -> None:
     with serving(shell, Api()) as server:
-        with confirming(shell) as (process, person):
-            read_terminal(person, "[y/N]")
-            os.write(person, b"\x03")
-            assert "interrupted" in read_terminal(person, None)
-            assert (process.wait(TIMEOUT), sent(server)) == (130, [])
+        with start_confirmation(shell) as (process, tty):
+            read_terminal(tty, "[y/N]")
+            os.write(tty, b"\x03")
+            assert "interrupted" in read_terminal(tty, None)
+            assert (process.wait(TIMEOUT), submitted_workflows(server)) == (130, [])
         assert run(shell).code == 0
 
 
-def test_sigterm_at_the_question_sends_nothing(shell: Shell) -> None:
-    with serving(shell, Api()) as server, confirming(shell) as (process, person):
-        read_terminal(person, "[y/N]")
+def test_sigterm_at_the_prompt_sends_nothing(shell: Shell) -> None:
+    with serving(shell, Api()) as server, start_confirmation(shell) as (process, tty):
+        read_terminal(tty, "[y/N]")
         process.send_signal(signal.SIGTERM)
-        read_terminal(person, None)
-        assert (process.wait(TIMEOUT), sent(server)) == (143, [])
+        read_terminal(tty, None)
+        assert (process.wait(TIMEOUT), submitted_workflows(server)) == (143, [])
 
 
-def test_the_question_is_talk_and_stdout_is_data(shell: Shell) -> None:
-    out = shell.directory / "out.csv"
+def test_prompt_is_not_written_to_stdout(shell: Shell) -> None:
+    path = shell.directory / "out.csv"
     with (
         serving(shell, Api()),
-        out.open("wb") as file,
-        confirming(shell, "--format", "csv", out=file) as (process, person),
+        path.open("wb") as file,
+        start_confirmation(shell, "--format", "csv", stdout=file) as (process, tty),
     ):
-        shown = read_terminal(person, "[y/N]")
-        os.write(person, b"y\n")
-        read_terminal(person, None)
+        output = read_terminal(tty, "[y/N]")
+        os.write(tty, b"y\n")
+        read_terminal(tty, None)
         assert process.wait(TIMEOUT) == 0
-    assert "4 to submit" in shown
-    assert out.read_text(encoding="utf-8").startswith("manifest,name,workflow_id,")
+    assert "4 to submit" in output
+    assert path.read_text(encoding="utf-8").startswith("manifest,name,workflow_id,")
 
 
-def test_costs_that_are_not_known_are_said_before_the_question(shell: Shell) -> None:
-    with serving(shell, Api({"ndvi": 10, "turbid": 25})) as server, confirming(shell) as (process, person):
-        shown = read_terminal(person, "[y/N]")
-        os.write(person, b"n\n")
-        read_terminal(person, None)
-        assert (process.wait(TIMEOUT), sent(server)) == (4, [])
-    assert "estimate 45 and 1 of unknown cost" in shown
-    assert "cost of workflow algae not known: HTTP 404 Not Found" in shown
+def test_unknown_costs_are_shown_before_the_prompt(shell: Shell) -> None:
+    with serving(shell, Api({"ndvi": 10, "turbid": 25})) as server, start_confirmation(shell) as (process, tty):
+        output = read_terminal(tty, "[y/N]")
+        os.write(tty, b"n\n")
+        read_terminal(tty, None)
+        assert (process.wait(TIMEOUT), submitted_workflows(server)) == (4, [])
+    assert "estimate 45 and 1 of unknown cost" in output
+    assert "cost of workflow algae not known: HTTP 404 Not Found" in output
 
 
-def test_what_is_above_the_limit_is_refused_without_a_question(shell: Shell) -> None:
-    with serving(shell, Api()) as server, confirming(shell, "--max-cost", "84") as (process, person):
-        shown = read_terminal(person, None)
-        assert (process.wait(TIMEOUT), sent(server)) == (4, [])
-    assert "exceeds max_cost 84" in shown
-    assert "[y/N]" not in shown
+def test_run_above_the_limit_is_refused_without_a_prompt(shell: Shell) -> None:
+    with serving(shell, Api()) as server, start_confirmation(shell, "--max-cost", "84") as (process, tty):
+        output = read_terminal(tty, None)
+        assert (process.wait(TIMEOUT), submitted_workflows(server)) == (4, [])
+    assert "exceeds max_cost 84" in output
+    assert "[y/N]" not in output
 
 
-def test_where_there_is_nothing_to_send_nobody_is_asked(shell: Shell) -> None:
+def test_run_with_nothing_to_submit_does_not_prompt(shell: Shell) -> None:
     with serving(shell, Api()) as server:
         assert run(shell).code == 0
-        with confirming(shell) as (process, person):
-            assert "[y/N]" not in read_terminal(person, None)
+        with start_confirmation(shell) as (process, tty):
+            assert "[y/N]" not in read_terminal(tty, None)
             assert process.wait(TIMEOUT) == 0
-        assert (len(sent(server)), asked(server)) == (4, [])
+        assert (len(submitted_workflows(server)), estimated_workflows(server)) == (4, [])
 
 
-def test_without_a_terminal_it_is_refused(shell: Shell) -> None:
+def test_confirm_without_a_terminal_is_refused(shell: Shell) -> None:
     with serving(shell, Api()) as server:
-        done = run(shell, "--confirm")
-        assert (done.code, server.requests) == (4, [])
-    assert "--confirm needs a terminal to ask on" in done.err
+        completed = run(shell, "--confirm")
+        assert (completed.code, server.requests) == (4, [])
+    assert "--confirm needs a terminal to ask on" in completed.err
 
 
-def test_with_an_answer_in_a_pipe_it_is_refused_too(shell: Shell) -> None:
-    """`yes | pixxel-runner run --confirm` is nobody who has read the plan."""
+def test_confirm_with_a_piped_reply_is_refused(shell: Shell) -> None:
+    """With `yes | pixxel-runner run --confirm`, nobody has read the plan."""
     with serving(shell, Api()) as server:
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-P", "-m", "runner", "run", "nightly.yaml", "--confirm"],
             cwd=shell.directory,
             env=terminal_environment(shell),
@@ -448,4 +457,4 @@ def test_with_an_answer_in_a_pipe_it_is_refused_too(shell: Shell) -> None:
             text=True,
             check=False,
         )
-        assert (done.returncode, server.requests) == (4, [])
+        assert (completed.returncode, server.requests) == (4, [])
