@@ -1,4 +1,4 @@
-"""The ledger against what happens to files and processes: kills, crowds, cuts, flips, locks, and versions."""
+"""The ledger under kills, concurrency, truncation, flipped bits, locks and migrations."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from runner.ledger.store import Ledger
 A, B = job("a"), job("b", project_id="p-2")
 LOG, SHARED = "-wal", "-shm"
 
-# A process without threads, which forks one child for each order and tells how each ended. In a child, what passes the
-# seams is counted, and at the n-th the child ends as a machine does that loses power.
+# A process without threads that forks a child for each task and prints the children's exit codes. A child counts its
+# calls to the operating system and SQLite, and kills itself at the n-th, as if the machine lost power.
 SCRIPT = """
 import json, os, signal, sqlite3, sys
 from pathlib import Path
@@ -40,39 +40,39 @@ from runner.ledger import connect, schema
 from runner.ledger.errors import LedgerError
 from runner.ledger.store import Ledger
 
-left = -1
+remaining = -1
 
-def seam():
-    global left
-    left -= 1
-    if left == 0:
+def count_call():
+    global remaining
+    remaining -= 1
+    if remaining == 0:
         os.kill(os.getpid(), signal.SIGKILL)
 
 class Connection(sqlite3.Connection):
     def execute(self, *args):
-        seam()
+        count_call()
         return super().execute(*args)
     def close(self):
-        seam()
+        count_call()
         super().close()
 
-def around(owner, name):
-    inner = getattr(owner, name)
-    def outer(*args, **kwargs):
-        seam()
-        return inner(*args, **kwargs)
-    setattr(owner, name, outer)
+def wrap(owner, name):
+    original = getattr(owner, name)
+    def wrapped(*args, **kwargs):
+        count_call()
+        return original(*args, **kwargs)
+    setattr(owner, name, wrapped)
 
 real = sqlite3.connect
 
-def connect_slowly(path, **kwargs):
+def connect_counted(path, **kwargs):
     return real(path, **kwargs) if path == ":memory:" else real(path, factory=Connection, **kwargs)
 
-sqlite3.connect = connect_slowly
+sqlite3.connect = connect_counted
 for name in ("open", "link", "fsync", "unlink"):
-    around(os, name)
+    wrap(os, name)
 
-def make(path):
+def create(path):
     connect.create_ledger(path)
 
 def use(path):
@@ -83,18 +83,18 @@ def upgrade(path):
     schema.MIGRATIONS = (*schema.MIGRATIONS, *STEPS)
     Ledger(path).close()
 
-what, STEPS, orders = json.loads(sys.stdin.read())
-gate, opened = os.pipe()
-children, ended = [], {}
-for path, kill in orders:
+action, STEPS, tasks = json.loads(sys.stdin.read())
+gate, gate_end = os.pipe()
+children, statuses = [], {}
+for path, kill in tasks:
     child = os.fork()
     if child == 0:
-        os.close(opened)
-        os.read(gate, 1)  # all begin at once, when the last of them is there
-        left = kill
+        os.close(gate_end)
+        os.read(gate, 1)  # all start together, once the last child exists
+        remaining = kill
         code = 1
         try:
-            {"make": make, "use": use, "upgrade": upgrade}[what](Path(path))
+            {"create": create, "use": use, "upgrade": upgrade}[action](Path(path))
             code = 0
         except LedgerError as error:
             print(error, file=sys.stderr)
@@ -102,37 +102,37 @@ for path, kill in orders:
         finally:
             os._exit(code)
     children.append(child)
-    if kill > 0:  # alone
-        os.write(opened, b"x")
-        ended[child] = os.waitpid(child, 0)[1]
-os.close(opened)
+    if kill > 0:  # one at a time
+        os.write(gate_end, b"x")
+        statuses[child] = os.waitpid(child, 0)[1]
+os.close(gate_end)
 for child in children:
-    if child not in ended:
-        ended[child] = os.waitpid(child, 0)[1]
-print(json.dumps([os.waitstatus_to_exitcode(ended[child]) for child in children]))
+    if child not in statuses:
+        statuses[child] = os.waitpid(child, 0)[1]
+print(json.dumps([os.waitstatus_to_exitcode(statuses[child]) for child in children]))
 """
 KILLED = -9
 VERSIONS = schema.MIGRATIONS
-# The second and third version that there may be once: what each step writes shows how often it was taken.
+# A possible second and third version. The rows that each step writes show how often it ran.
 STEPS = (
     ("CREATE TABLE hosts (name TEXT)", "INSERT INTO hosts VALUES ('second')", "ALTER TABLE runs ADD COLUMN host TEXT"),
     ("INSERT INTO hosts VALUES ('third')",),
 )
 
 
-def run_processes(what: str, orders: list[tuple[Path, int]]) -> list[int]:
-    """Run processes, and return how each ended: 0, 4 for LedgerError, -9 for a killed one."""
-    done = subprocess.run(
+def run_processes(action: str, tasks: list[tuple[Path, int]]) -> list[int]:
+    """Run an action in one process per task. Return the exit codes: 0, 4 for LedgerError, -9 if killed."""
+    result = subprocess.run(
         [sys.executable, "-P", "-c", SCRIPT],
-        input=json.dumps([what, STEPS, [(str(path), kill) for path, kill in orders]]),
+        input=json.dumps([action, STEPS, [(str(path), kill) for path, kill in tasks]]),
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
     )
-    told: list[int] = json.loads(done.stdout)
-    assert 1 not in told, done.stderr
-    return told
+    exit_codes: list[int] = json.loads(result.stdout)
+    assert 1 not in exit_codes, result.stderr
+    return exit_codes
 
 
 @pytest.fixture
@@ -143,16 +143,16 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def filled_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a ledger with rows in every table and nothing in its log."""
-    folder = tmp_path_factory.mktemp("filled")
-    with ledger_history.open_ledger(folder / "ledger.db") as ledger:
+    directory = tmp_path_factory.mktemp("filled")
+    with ledger_history.open_ledger(directory / "ledger.db") as ledger:
         jobs = [job(f"job-{number}", f"w-{number % 5}", f"p-{number}", team="agri") for number in range(30)]
         run = start_run(ledger, "r-1", jobs)
-        for number, one in enumerate(jobs):
+        for number, submitted in enumerate(jobs):
             outcomes = (created(f"j-{number}"), not_created("no " * 40), in_doubt("x", "y"))
-            send(ledger, run, one, outcomes[number % 3])
+            send(ledger, run, submitted, outcomes[number % 3])
         [first, *_] = ledger.unresolved()
         ledger.resolve([Decision(first.id, created("found"), None, "me", THEN, "found", "found")])
-    return folder
+    return directory
 
 
 def beside(path: Path, suffix: str) -> Path:
@@ -160,19 +160,19 @@ def beside(path: Path, suffix: str) -> Path:
 
 
 def use_ledger(path: Path) -> list[str]:
-    """Read and write what a run does. Return the names of the submissions that were there."""
+    """Read and write as a run does. Return the names of the submissions that existed before."""
     with Ledger(path) as ledger:
-        standings = ledger.all_submissions()
+        rows = ledger.all_submissions()
         for run in ledger.runs():
             ledger.manifest_jobs(run)
-        for one in standings:
-            ledger_history.response_body(ledger, one.id)
-            ledger_history.decisions(ledger, one.id)
+        for row in rows:
+            ledger_history.response_body(ledger, row.id)
+            ledger_history.decisions(ledger, row.id)
         ledger.submission_counts()
         ledger.mark_intents_in_doubt(API, "nightly", ledger_history.TIMEOUT)
         run = start_run(ledger, "r-used", [job("used", "w-used")], end=None)
         send(ledger, run, job("used", "w-used"), created("j-used"))
-    return [one.name for one in standings]
+    return [row.name for row in rows]
 
 
 def execute_raw(path: Path, *statements: str) -> None:
@@ -186,33 +186,33 @@ def execute_raw(path: Path, *statements: str) -> None:
 
 
 def test_a_creator_killed_at_any_point_leaves_a_complete_ledger_or_none(tmp_path: Path) -> None:
-    orders = []
+    tasks = []
     for number in range(1, 66):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        orders.append((folder / "ledger.db", number))
-    told = run_processes("use", orders)
-    kills = told.count(KILLED)
-    assert told == [KILLED] * kills + [0] * (len(told) - kills)
-    assert 40 < kills < len(told)  # every point was met, up to the end
-    there = [path.exists() for path, _ in orders]
-    assert there == sorted(there)
-    for path, _ in orders:
-        assert {one.name for one in path.parent.iterdir() if not one.name.startswith("ledger.db.new-")} <= {
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        tasks.append((directory / "ledger.db", number))
+    exit_codes = run_processes("use", tasks)
+    kills = exit_codes.count(KILLED)
+    assert exit_codes == [KILLED] * kills + [0] * (len(exit_codes) - kills)
+    assert 40 < kills < len(exit_codes)  # every point was reached, up to the end
+    exists = [path.exists() for path, _ in tasks]
+    assert exists == sorted(exists)
+    for path, _ in tasks:
+        assert {entry.name for entry in path.parent.iterdir() if not entry.name.startswith("ledger.db.new-")} <= {
             *("ledger.db", "ledger.db-wal", "ledger.db-shm")
         }
-        with ledger_history.open_ledger(path) as ledger:  # what is left over blocks nobody
+        with ledger_history.open_ledger(path) as ledger:  # leftover files do not matter
             send(ledger, start_run(ledger, "r-1", [A]), A, created("j-1"))
             ledger.check_integrity()
         with Ledger(path) as ledger:
-            assert [one.job_id for one in ledger.all_submissions()] == ["j-1"]
+            assert [row.job_id for row in ledger.all_submissions()] == ["j-1"]
 
 
 def test_of_concurrent_creating_processes_one_succeeds(tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.db" for number in range(4)]
-    told = run_processes("make", [(path, 0) for path in paths for _ in range(4)])
+    exit_codes = run_processes("create", [(path, 0) for path in paths for _ in range(4)])
     for number, path in enumerate(paths):
-        assert sorted(told[4 * number : 4 * number + 4]) == [0, 4, 4, 4]
+        assert sorted(exit_codes[4 * number : 4 * number + 4]) == [0, 4, 4, 4]
         assert use_ledger(path) == []
     assert sorted(tmp_path.iterdir()) == paths
 
@@ -229,15 +229,15 @@ def test_all_files_are_private_at_every_moment(path: Path, monkeypatch: pytest.M
 
     class Connection(sqlite3.Connection):
         def execute(self, statement: str, values: Any = (), /) -> sqlite3.Cursor:
-            done = super().execute(statement, values)
+            cursor = super().execute(statement, values)
             seen.update(
                 (
-                    one.name.rpartition("-")[2] if one.name.endswith((LOG, SHARED)) else "",
-                    stat.S_IMODE(one.stat().st_mode),
+                    entry.name.rpartition("-")[2] if entry.name.endswith((LOG, SHARED)) else "",
+                    stat.S_IMODE(entry.stat().st_mode),
                 )
-                for one in path.parent.iterdir()
+                for entry in path.parent.iterdir()
             )
-            return done
+            return cursor
 
     real = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda *args, **kwargs: real(*args, factory=Connection, **kwargs))
@@ -257,16 +257,16 @@ def test_no_ledger_is_created_beside_the_log_of_a_missing_one(path: Path) -> Non
         log = beside(path, LOG).read_bytes()
     path.unlink()
     beside(path, LOG).write_bytes(log)
-    for make in (connect.create_ledger, ledger_history.open_ledger):
+    for create in (connect.create_ledger, ledger_history.open_ledger):
         with pytest.raises(LedgerError):
-            make(path)
+            create(path)
         assert beside(path, LOG).read_bytes() == log
         assert not path.exists()
 
 
 @pytest.mark.parametrize("action", [Ledger, connect.create_if_missing])
 def test_an_impossible_path_raises_ledger_error(tmp_path: Path, action: Callable[[Path], object]) -> None:
-    for path in (tmp_path / ("x" * 300), tmp_path / "no" / "such" / "folder", Path("/dev/null/ledger.db")):
+    for path in (tmp_path / ("x" * 300), tmp_path / "no" / "such" / "directory", Path("/dev/null/ledger.db")):
         with pytest.raises(LedgerError):
             action(path)
 
@@ -287,13 +287,13 @@ def test_another_programs_database_is_refused_and_unchanged(path: Path, mode: st
 
 def test_a_newer_ledger_and_its_log_are_refused_and_unchanged(path: Path) -> None:
     connect.create_ledger(path)
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:  # its run goes on
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:  # still in use
         connection.execute("CREATE TABLE of_tomorrow (a)")
         connection.execute(f"PRAGMA user_version = {schema.latest_version() + 1}")
         before = (path.read_bytes(), beside(path, LOG).read_bytes())
-        with pytest.raises(LedgerError, match="newer pixxel-runner") as told:
+        with pytest.raises(LedgerError, match="newer pixxel-runner") as caught:
             Ledger(path)
-        assert told.value.hint
+        assert caught.value.hint
         assert (path.read_bytes(), beside(path, LOG).read_bytes()) == before
 
 
@@ -313,7 +313,7 @@ def test_a_version_that_does_not_match_the_schema_is_refused(filled_directory: P
 def test_an_unwritable_ledger_stops_the_run_before_it_sends(
     filled_directory: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As SQLite meets it where a file is read-only, whoever runs the tests. It may be read."""
+    """Open the file read-only in SQLite, which also works when root runs the tests. Reading is still possible."""
     shutil.copyfile(filled_directory / "ledger.db", path)
     real = sqlite3.connect
 
@@ -326,25 +326,25 @@ def test_an_unwritable_ledger_stops_the_run_before_it_sends(
     monkeypatch.setattr(sqlite3, "connect", read_only)
     with Ledger(path) as ledger:
         assert len(ledger.all_submissions()) == 30
-        with pytest.raises(LedgerError) as told:
+        with pytest.raises(LedgerError) as caught:
             start_run(ledger, "r-2", [A])
-        assert "writable" in told.value.hint
+        assert "writable" in caught.value.hint
     assert path.read_bytes() == (filled_directory / "ledger.db").read_bytes()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only to root")
-@pytest.mark.parametrize("what", ["file", "folder"])
-def test_a_read_only_ledger_raises_ledger_error(filled_directory: Path, path: Path, what: str) -> None:
+@pytest.mark.parametrize("target", ["file", "directory"])
+def test_a_read_only_ledger_raises_ledger_error(filled_directory: Path, path: Path, target: str) -> None:
     shutil.copyfile(filled_directory / "ledger.db", path)
-    locked = path if what == "file" else path.parent
+    locked = path if target == "file" else path.parent
     mode = locked.stat().st_mode
     locked.chmod(mode & ~0o222)
     try:
-        with pytest.raises(LedgerError) as told:
+        with pytest.raises(LedgerError) as caught:
             use_ledger(path)
     finally:
         locked.chmod(mode)
-    assert "writable" in told.value.hint
+    assert "writable" in caught.value.hint
 
 
 # Damage.
@@ -357,67 +357,69 @@ def test_a_damaged_log_loses_only_the_latest_commits(tmp_path: Path) -> None:
     ledger = ledger_history.open_ledger(path)
     jobs = [job(f"job-{number}", project_id=f"p-{number}") for number in range(12)]
     run = start_run(ledger, "r-1", jobs)
-    for number, one in enumerate(jobs):
-        send(ledger, run, one, created(f"j-{number}"))
-    whole, log = path.read_bytes(), beside(path, LOG).read_bytes()
+    for number, submitted in enumerate(jobs):
+        send(ledger, run, submitted, created(f"j-{number}"))
+    content, log = path.read_bytes(), beside(path, LOG).read_bytes()
     ledger.close()
-    chance = random.Random(1)  # noqa: S311 - a seed is to be repeatable, not unpredictable
-    here = tmp_path / "ledger.db"
-    kept = []
+    rng = random.Random(1)  # noqa: S311 - seeded to be repeatable
+    copy = tmp_path / "ledger.db"
+    recovered_counts = []
     for _ in range(60):
-        place = chance.randrange(len(log))
-        cut = log[:place] if chance.random() < 0.5 else log[:place] + bytes([log[place] ^ 1]) + log[place + 1 :]
-        here.write_bytes(whole)
-        beside(here, LOG).write_bytes(cut)
-        with Ledger(here) as opened:
-            found = [one.name for one in opened.all_submissions()]
+        offset = rng.randrange(len(log))
+        damaged_log = (
+            log[:offset] if rng.random() < 0.5 else log[:offset] + bytes([log[offset] ^ 1]) + log[offset + 1 :]
+        )
+        copy.write_bytes(content)
+        beside(copy, LOG).write_bytes(damaged_log)
+        with Ledger(copy) as opened:
+            names = [row.name for row in opened.all_submissions()]
             opened.check_integrity()
-        assert found == [one.name for one in jobs[: len(found)]]
-        kept.append((place, len(found)))
-    assert len({number for _, number in kept}) > 4
+        assert names == [submitted.name for submitted in jobs[: len(names)]]
+        recovered_counts.append((offset, len(names)))
+    assert len({number for _, number in recovered_counts}) > 4
 
 
 def test_a_truncated_ledger_is_refused_and_unchanged(filled_directory: Path, path: Path) -> None:
-    whole = (filled_directory / "ledger.db").read_bytes()
-    chance = random.Random(2)  # noqa: S311 - likewise
-    for end in (*range(0, len(whole), 4096), *(chance.randrange(len(whole)) for _ in range(30)), len(whole) - 1):
-        path.write_bytes(whole[:end])
+    content = (filled_directory / "ledger.db").read_bytes()
+    rng = random.Random(2)  # noqa: S311 - likewise
+    for end in (*range(0, len(content), 4096), *(rng.randrange(len(content)) for _ in range(30)), len(content) - 1):
+        path.write_bytes(content[:end])
         with pytest.raises(LedgerError):
             use_ledger(path)
-        assert path.read_bytes() == whole[:end]
-        assert [one.name for one in path.parent.iterdir()] == ["ledger.db"]
+        assert path.read_bytes() == content[:end]
+        assert [entry.name for entry in path.parent.iterdir()] == ["ledger.db"]
 
 
 @pytest.mark.parametrize("part", ["header", "anywhere"])
 def test_any_flipped_bit_is_harmless_or_raises_ledger_error(filled_directory: Path, path: Path, part: str) -> None:
-    whole = (filled_directory / "ledger.db").read_bytes()
-    chance = random.Random(3)  # noqa: S311 - likewise
-    places = range(100) if part == "header" else [chance.randrange(len(whole)) for _ in range(150)]
-    for place in places:
-        flipped = bytearray(whole)
-        flipped[place] ^= 1 << chance.randrange(8)
+    content = (filled_directory / "ledger.db").read_bytes()
+    rng = random.Random(3)  # noqa: S311 - likewise
+    offsets = range(100) if part == "header" else [rng.randrange(len(content)) for _ in range(150)]
+    for offset in offsets:
+        flipped = bytearray(content)
+        flipped[offset] ^= 1 << rng.randrange(8)
         path.write_bytes(flipped)
         try:
             use_ledger(path)
         except LedgerError as error:
-            words = error.message
+            message = error.message
         else:
-            words = str(path)
-        assert str(path) in words
+            message = str(path)
+        assert str(path) in message
         for suffix in (LOG, SHARED):
             beside(path, suffix).unlink(missing_ok=True)
 
 
 def read_decisive(path: Path, *, read_only: bool) -> list[Any]:
-    """Read what decides which jobs are sent, and which are looked up and how."""
+    """Read the values that decide which jobs are sent or looked up, and how."""
     with Ledger(path, read_only=read_only) as ledger:
         runs = [(*astuple(run)[:6], run.started_at, ledger.manifest_jobs(run)) for run in ledger.runs()]
         return [*runs, *map(decisive_columns, ledger.all_submissions())]
 
 
-def decisive_columns(one: SubmissionRow) -> Any:
-    times = (one.claimed_at, one.ended_at, one.timeout) if one.state in ("sending", "in_doubt") else ()
-    return (one.api, one.manifest, one.run_key, *one.pair, one.ordinal, one.again, one.state, one.job_id, *times)
+def decisive_columns(row: SubmissionRow) -> Any:
+    times = (row.claimed_at, row.ended_at, row.timeout) if row.state in ("sending", "in_doubt") else ()
+    return (row.api, row.manifest, row.run_key, *row.pair, row.ordinal, row.again, row.state, row.job_id, *times)
 
 
 @pytest.mark.parametrize("read_only", [True, False], ids=["to read", "to write"])
@@ -426,24 +428,26 @@ def test_no_flipped_bit_changes_what_would_be_sent(path: Path, read_only: bool) 
     jobs = [job(f"job-{number}", f"w-{number % 2}", f"p-{number}") for number, _ in enumerate(outcomes)]
     with ledger_history.open_ledger(path) as ledger:
         run = start_run(ledger, "r-1", jobs, key="day:2026-10-20", end="stopped")
-        for one, outcome in zip(jobs, outcomes, strict=True):
-            send(ledger, run, one, outcome)
-        found = ledger.query("SELECT rootpage FROM sqlite_master WHERE name IN ('runs', 'submissions')")
+        for submitted, outcome in zip(jobs, outcomes, strict=True):
+            send(ledger, run, submitted, outcome)
+        root_pages = ledger.query("SELECT rootpage FROM sqlite_master WHERE name IN ('runs', 'submissions')")
         [(size,)] = ledger.query("PRAGMA page_size")
-    right = read_decisive(path, read_only=read_only)
-    whole = path.read_bytes()
-    chance = random.Random(4)  # noqa: S311 - likewise
-    held = 0
-    for place in (place for (page,) in found for place in range((page - 1) * size, page * size) if whole[place]):
-        flipped = bytearray(whole)
-        flipped[place] ^= 1 << chance.randrange(8)
+    expected = read_decisive(path, read_only=read_only)
+    content = path.read_bytes()
+    rng = random.Random(4)  # noqa: S311 - likewise
+    unnoticed = 0
+    for offset in (
+        offset for (page,) in root_pages for offset in range((page - 1) * size, page * size) if content[offset]
+    ):
+        flipped = bytearray(content)
+        flipped[offset] ^= 1 << rng.randrange(8)
         path.write_bytes(flipped)
         with suppress(LedgerError):
-            assert read_decisive(path, read_only=read_only) == right, place
-            held += 1
+            assert read_decisive(path, read_only=read_only) == expected, offset
+            unnoticed += 1
         for suffix in (LOG, SHARED):
             beside(path, suffix).unlink(missing_ok=True)
-    assert held  # some are in what decides nothing, as labels
+    assert unnoticed  # some bits are in columns that decide nothing, such as labels
 
 
 @pytest.mark.parametrize(
@@ -468,7 +472,7 @@ def test_no_flipped_bit_changes_what_would_be_sent(path: Path, read_only: bool) 
     ],
 )
 def test_an_invalid_value_raises_ledger_error(filled_directory: Path, path: Path, statement: str) -> None:
-    """SQLite's own check knows pages, but not what values mean."""
+    """SQLite's own check covers pages, not the meaning of values."""
     shutil.copyfile(filled_directory / "ledger.db", path)
     execute_raw(path, statement)
     with pytest.raises(LedgerError):
@@ -488,7 +492,7 @@ def test_check_integrity_reads_a_ledger_too_large_to_check_on_opening(
         ledger.check_integrity()
 
 
-# What it keeps: bytes and text of any kind, also what a server chose.
+# Arbitrary bytes and text, as a server may send them.
 
 
 STRANGE = "\ud800-\udfff\x00\n é"
@@ -506,18 +510,18 @@ def test_a_response_is_saved_as_the_bytes_that_came(path: Path) -> None:
     ids = [STRANGE, "j", "é", "\udcff", "j\x00"]
     with ledger_history.open_ledger(path) as ledger:
         run = start_run(ledger, "r-1", jobs)
-        for one, job_id, body in zip(jobs, ids, bodies, strict=True):
-            send(ledger, run, one, Created(job_id, body, 1, THEN))
+        for submitted, job_id, body in zip(jobs, ids, bodies, strict=True):
+            send(ledger, run, submitted, Created(job_id, body, 1, THEN))
     with Ledger(path) as ledger:
-        standings = ledger.all_submissions()
-        assert [one.job_id for one in standings] == ids
-        assert [ledger_history.response_body(ledger, one.id) for one in standings] == bodies
-        assert [one.cost for one in standings] == [
+        rows = ledger.all_submissions()
+        assert [row.job_id for row in rows] == ids
+        assert [ledger_history.response_body(ledger, row.id) for row in rows] == bodies
+        assert [row.cost for row in rows] == [
             None,
             2**63 - 1,
             *[None] * (len(ids) - 2),
-        ]  # too large to count as none
-        assert [ledger.submission_by_job_id(API, job_id) for job_id in ids] == standings
+        ]  # too large is not the same as none
+        assert [ledger.submission_by_job_id(API, job_id) for job_id in ids] == rows
         assert ledger.creators("r-1") == {STRANGE}
 
 
@@ -526,12 +530,12 @@ def test_a_decision_can_have_any_job_id_in_its_detail(path: Path) -> None:
     with ledger_history.open_ledger(path) as ledger:
         number = send(ledger, start_run(ledger, "r-1", [A]), A, in_doubt(STRANGE))
         ledger.resolve([Decision(number, Created(STRANGE, b"", 1, THEN), None, "me", THEN, "recovered", STRANGE)])
-        assert [one.job_id for one in ledger.all_submissions()] == [STRANGE]
+        assert [row.job_id for row in ledger.all_submissions()] == [STRANGE]
         assert [detail for *_, detail in ledger_history.decisions(ledger, number)] == [STRANGE]
 
 
 def test_a_run_can_finish_with_any_message_of_the_server(path: Path) -> None:
-    """Of a 401 the API's own message says why the run was stopped."""
+    """After a 401, the detail contains the API's own message."""
     with ledger_history.open_ledger(path) as ledger:
         run = start_run(ledger, "r-1", [A], end=None)
         detail = f"HTTP 401 Unauthorized: {STRANGE}"
@@ -541,7 +545,7 @@ def test_a_run_can_finish_with_any_message_of_the_server(path: Path) -> None:
 
 
 def test_a_manifest_can_have_any_path(path: Path) -> None:
-    r"""A file's name is bytes: `caf\xe9.yaml` of an old disk is no UTF-8."""
+    r"""A file's name is bytes: `caf\xe9.yaml` of an old disk is not UTF-8."""
     with ledger_history.open_ledger(path) as ledger:
         start_run(ledger, "r-1", [A], path="/home/caf\udce9.yaml")
         assert ledger.manifest_paths(API) == {"nightly": "/home/caf\udce9.yaml"}
@@ -587,24 +591,24 @@ def test_a_failed_migration_rolls_back_the_earlier_ones(path: Path, monkeypatch:
 def test_a_migration_killed_at_any_point_is_complete_or_undone(
     filled_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    orders = []
+    tasks = []
     for number in range(1, 46):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        shutil.copyfile(filled_directory / "ledger.db", folder / "ledger.db")
-        orders.append((folder / "ledger.db", number))
-    told = run_processes("upgrade", orders)
-    assert 10 < told.count(KILLED) < len(told)
-    found = set()
-    for path, _ in orders:
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        shutil.copyfile(filled_directory / "ledger.db", directory / "ledger.db")
+        tasks.append((directory / "ledger.db", number))
+    exit_codes = run_processes("upgrade", tasks)
+    assert 10 < exit_codes.count(KILLED) < len(exit_codes)
+    versions = set()
+    for path, _ in tasks:
         with closing(sqlite3.connect(path)) as connection:
             [(version,)] = connection.execute("PRAGMA user_version").fetchall()
             tables = connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'hosts'").fetchone()[0]
         assert (version, tables) in ((1, 0), (3, 1))
-        found.add(version)
-    assert found == {1, 3}
+        versions.add(version)
+    assert versions == {1, 3}
     add_migrations(monkeypatch, *STEPS)
-    for path, _ in orders:
+    for path, _ in tasks:
         assert hosts(path) == ["second", "third"]
         assert len(use_ledger(path)) == 30
 
@@ -633,7 +637,7 @@ def test_opening_and_closing_checkpoint_the_log(path: Path) -> None:
     ledger.close()
     assert not beside(path, LOG).exists()
     alone = path.with_name("alone.db")
-    shutil.copyfile(path, alone)  # the file alone has it all
+    shutil.copyfile(path, alone)  # the file without its log is complete
     assert sorted(use_ledger(alone)) == ["a", "b"]
 
 
@@ -654,8 +658,8 @@ def test_a_long_read_blocks_neither_writes_nor_closing(path: Path, monkeypatch: 
 
 
 @pytest.fixture
-def held(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection of another process that is in the middle of a commit."""
+def locking_connection(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that holds the write lock, as another program's would."""
     connect.create_ledger(path)
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -663,57 +667,57 @@ def held(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def test_a_locked_ledger_raises_ledger_error(
-    path: Path, held: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+    path: Path, locking_connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connect, "_BUSY_TIMEOUT", 0.05)
-    with pytest.raises(LedgerError, match="locked") as told:
+    with pytest.raises(LedgerError, match="locked") as caught:
         Ledger(path)
-    assert "Another program has it locked" in told.value.hint
-    held.execute("COMMIT")
+    assert "Another program has it locked" in caught.value.hint
+    locking_connection.execute("COMMIT")
     with Ledger(path) as ledger:
         run = start_run(ledger, "r-1", [A])
-        held.execute("BEGIN IMMEDIATE")
+        locking_connection.execute("BEGIN IMMEDIATE")
         with pytest.raises(LedgerError, match="locked"):
             send(ledger, run, A, created("j-1"))
-        held.execute("COMMIT")
-        send(ledger, run, A, created("j-1"))  # and it goes on
-        assert [one.job_id for one in ledger.all_submissions()] == ["j-1"]
+        locking_connection.execute("COMMIT")
+        send(ledger, run, A, created("j-1"))  # the connection remains usable
+        assert [row.job_id for row in ledger.all_submissions()] == ["j-1"]
 
 
-def test_a_briefly_locked_ledger_is_waited_for(path: Path, held: sqlite3.Connection) -> None:
-    found: list[str] = []
-    thread = threading.Thread(target=lambda: found.extend(use_ledger(path)))
+def test_a_briefly_locked_ledger_is_waited_for(path: Path, locking_connection: sqlite3.Connection) -> None:
+    names: list[str] = []
+    thread = threading.Thread(target=lambda: names.extend(use_ledger(path)))
     thread.start()
     thread.join(0.2)
     assert thread.is_alive()
-    held.execute("COMMIT")
+    locking_connection.execute("COMMIT")
     thread.join(20)
     assert not thread.is_alive()
     with Ledger(path) as ledger:
-        assert [one.job_id for one in ledger.all_submissions()] == ["j-used"]
+        assert [row.job_id for row in ledger.all_submissions()] == ["j-used"]
 
 
 def test_two_writers_lose_nothing_of_each_other(path: Path) -> None:
     """Two manifests' runs in two threads, each with its own connection."""
     connect.create_ledger(path)
     numbers = count()
-    done: list[str] = []
+    finished: list[str] = []
 
     def write(manifest: str) -> None:
         jobs = [job(f"job-{number}", project_id=f"p-{number}") for number in range(20)]
         with Ledger(path) as ledger:
             ledger.query("PRAGMA synchronous = OFF")
             run = start_run(ledger, f"r-{manifest}", jobs, manifest=manifest)
-            for one in jobs:
-                send(ledger, run, one, created(f"j-{next(numbers)}"))
-        done.append(manifest)
+            for submitted in jobs:
+                send(ledger, run, submitted, created(f"j-{next(numbers)}"))
+        finished.append(manifest)
 
     threads = [threading.Thread(target=write, args=(manifest,)) for manifest in ("one", "two")]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert sorted(done) == ["one", "two"]
+    assert sorted(finished) == ["one", "two"]
     with Ledger(path) as ledger:
         assert len(ledger.all_submissions()) == 40
         ledger.check_integrity()
@@ -731,7 +735,7 @@ def test_closing_another_connection_of_this_process_releases_no_lock(path: Path)
     with ledger_history.open_ledger(path) as ledger:
         run = start_run(ledger, "r-1", [A, B])
         send(ledger, run, A, created("j-1"))
-        with Ledger(path) as second:  # its opening empties the log
+        with Ledger(path) as second:  # opening it checkpoints the log
             second.runs()
         with Ledger(path, read_only=True) as third:
             third.runs()
@@ -748,11 +752,11 @@ def test_a_log_deleted_or_replaced_while_in_use_stops_the_run(path: Path, by: st
         run = start_run(ledger, "r-1", [A, B])
         send(ledger, run, A, created("j-1"))
         log = beside(path, LOG)
-        kept = log.read_bytes()
+        log_content = log.read_bytes()
         log.unlink()
         if by == "replaced":
-            beside(path, "-old").touch()  # so that the new one does not get the number of the one that went
-            log.write_bytes(kept)
+            beside(path, "-old").touch()  # keeps the new file from reusing the inode number
+            log.write_bytes(log_content)
         with pytest.raises(LedgerError, match="-wal is not the same file"):
             send(ledger, run, B, created("j-2"))
 
@@ -764,7 +768,7 @@ def test_a_nearly_full_disk_gets_a_complete_ledger_or_none(tmp_path: Path, pages
         disk.fill(but=pages * disks.PAGE)
         with pytest.raises(LedgerError, match="full"):
             connect.create_ledger(path)
-        assert [one.name for one in disk.root.iterdir()] == [".ballast"]
+        assert [entry.name for entry in disk.root.iterdir()] == [".ballast"]
         disk.free()
         connect.create_ledger(path)
 
@@ -776,13 +780,13 @@ def test_a_hard_link_is_refused_and_a_symbolic_link_is_not(path: Path, tmp_path:
     connect.create_ledger(path)
     (tmp_path / "link").symlink_to(path)
     Ledger(tmp_path / "link").close()
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "other.db").hardlink_to(path)
-    for name in (path, tmp_path / "folder" / "other.db"):
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "directory" / "other.db").hardlink_to(path)
+    for name in (path, tmp_path / "directory" / "other.db"):
         for read_only in (False, True):
             with pytest.raises(LedgerError, match="2 hard links"):
                 Ledger(name, read_only=read_only)
-    (tmp_path / "folder" / "other.db").rename(f"{path}.new-0123abcd")  # as one that was killed leaves it
+    (tmp_path / "directory" / "other.db").rename(f"{path}.new-0123abcd")  # as a killed creator leaves it
     Ledger(path).close()
 
 
