@@ -201,7 +201,7 @@ def test_a_creator_killed_at_any_point_leaves_a_complete_ledger_or_none(tmp_path
         assert {entry.name for entry in path.parent.iterdir() if not entry.name.startswith("ledger.db.new-")} <= {
             *("ledger.db", "ledger.db-wal", "ledger.db-shm")
         }
-        with ledger_history.open_ledger(path) as ledger:  # leftover files do not matter
+        with ledger_history.open_ledger(path) as ledger:  # leftover files block nothing
             send(ledger, start_run(ledger, "r-1", [A]), A, created("j-1"))
             ledger.check_integrity()
         with Ledger(path) as ledger:
@@ -224,7 +224,7 @@ def test_concurrent_processes_all_open_the_new_ledger(tmp_path: Path) -> None:
 
 
 def test_all_files_are_private_at_every_moment(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the umask allows."""
+    """Even with an umask of 0."""
     seen: set[tuple[str, int]] = set()
 
     class Connection(sqlite3.Connection):
@@ -520,7 +520,7 @@ def test_a_response_is_saved_as_the_bytes_that_came(path: Path) -> None:
             None,
             2**63 - 1,
             *[None] * (len(ids) - 2),
-        ]  # too large is not the same as none
+        ]  # a cost that is too large is capped, not dropped
         assert [ledger.submission_by_job_id(API, job_id) for job_id in ids] == rows
         assert ledger.creators("r-1") == {STRANGE}
 
@@ -552,7 +552,7 @@ def test_a_manifest_can_have_any_path(path: Path) -> None:
         assert ledger.manifests() == [(API, "nightly", "/home/caf\udce9.yaml")]
 
 
-# Versions.
+# Migrations.
 
 
 def add_migrations(monkeypatch: pytest.MonkeyPatch, *steps: tuple[str, ...]) -> None:
