@@ -1,6 +1,6 @@
-"""The results file: what a run key amounts to as one JSON document, and how it gets to the disk whole or not at all.
+"""The results file: the record of a run key as JSON, written completely or not at all.
 
-Its fields are those of DESIGN, section 6; `schemas/results.schema.json` describes each of them.
+`schemas/results.schema.json` describes its fields.
 """
 
 from __future__ import annotations
@@ -11,66 +11,65 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 from runner.client.job import decode_lossless, is_embeddable, parse_job, verbatim_job_text
 from runner.core.atomic_file import AtomicFile
-from runner.core.models import Created, Entry, InDoubt, NotCreated, Run, Skipped
+from runner.core.models import Created, Entry, InDoubt, NotCreated, Run, Skipped, outcome_name
 from runner.runs.summary import RunSummary
 
 VERSION = 1
+RESULTS_FILE = AtomicFile("the results file", "--results PATH", 0o600)
 
-
-# What a terminal or a CI log would act on, and JSON may hold raw: in a string `\u…` says the same.
-_ACTED_ON = re.compile(
+# What terminals and CI logs act on, and JSON allows unescaped.
+_UNSAFE = re.compile(
     "[\t\r\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
     "|##(?=\\[|vso\\[)"
 )
 
-# default=str: a setting of an unforeseen type must not lose the record of jobs that are paid for.
+# default=str: a setting of an unexpected type must not prevent writing the record of jobs that were paid for.
 _encode = json.JSONEncoder(default=str, allow_nan=False).encode
-_quoted = json.encoder.encode_basestring_ascii  # the same for a string, without finding out that it is one
-
-RESULTS_FILE = AtomicFile("the results file", "--results PATH", 0o600)
+_quote = json.encoder.encode_basestring_ascii
 
 
-def serialize(made: RunSummary) -> Iterator[str]:
-    """The results document piece by piece, entries in manifest order; the last piece ends the last line.
+def serialize(run_summary: RunSummary) -> Iterator[str]:
+    """Yield the document in pieces, with entries in manifest order. It ends with a newline.
 
-    The API's job objects stand in it as they came: key order, long numbers and all. Only a character that a terminal
-    would act on is written as JSON's escape for it, which every reader takes for the same.
+    The API's job objects are included as received, with their order of keys and long numbers; only characters that a
+    terminal would act on are escaped.
     """
-    yield f'{{\n  "version": {VERSION},\n  "run": {_block(_run(made.run))},\n'
-    yield f'  "summary": {_block(asdict(made.summary))},\n  "created": '
-    yield from _array(_created(e, e.outcome) for e in made.record.entries if isinstance(e.outcome, Created))
+    entries, others = run_summary.record.entries, run_summary.others
+    yield f'{{\n  "version": {VERSION},\n  "run": {_dump_indented(_describe_run(run_summary.run))},\n'
+    yield f'  "summary": {_dump_indented(asdict(run_summary.summary))},\n  "created": '
+    yield from _array(_created(e, e.outcome) for e in entries if isinstance(e.outcome, Created))
     yield ',\n  "errors": '
-    yield from _array(_error(e, e.outcome) for e in made.others if isinstance(e.outcome, NotCreated | InDoubt))
+    yield from _array(_error(e, e.outcome) for e in others if isinstance(e.outcome, NotCreated | InDoubt))
     yield ',\n  "skipped": '
-    yield from _array(_skipped(e, e.outcome) for e in made.others if isinstance(e.outcome, Skipped))
+    yield from _array(_skipped(e, e.outcome) for e in others if isinstance(e.outcome, Skipped))
     yield "\n}\n"
 
 
-def write(made: RunSummary, path: Path) -> None:
-    """Write the results file whole or not at all, readable by this user only. A symbolic link at `path` is replaced.
+def write(run_summary: RunSummary, path: Path) -> None:
+    """Write the results file, readable by this user only. A symbolic link at `path` is replaced.
 
     Raises:
-        RefusedError: The file could not be written; what was at `path` before is still there.
+        RefusedError: the file could not be written; whatever was at `path` is unchanged.
     """
-    RESULTS_FILE.write(path, serialize(made))
+    RESULTS_FILE.write(path, serialize(run_summary))
 
 
 def dump_escaped(value: Any) -> str:
-    """A value as JSON in lines, without a raw character that a terminal or a CI log would act on."""
-    return _harmless(json.dumps(value, indent=2, default=str, allow_nan=False))
+    """Return a value as indented JSON, with characters escaped that terminals and CI logs act on."""
+    return _escape(json.dumps(value, indent=2, default=str, allow_nan=False))
 
 
 def format_time(time: datetime) -> str:
-    """A time as the results file has it: RFC 3339 in UTC with `Z`, to the millisecond."""
+    """Format a time for data: RFC 3339 in UTC with `Z`, to the millisecond."""
     in_utc = time if time.tzinfo is UTC else time.astimezone(UTC)
     return in_utc.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
-def _run(run: Run) -> dict[str, Any]:
+def _describe_run(run: Run) -> dict[str, Any]:
     return {
         "id": run.id,
         "key": run.key,
@@ -85,151 +84,120 @@ def _run(run: Run) -> dict[str, Any]:
             "git_commit": run.git_commit,
         },
         "base_url": run.base_url,
-        "settings": {name: _strict(value) for name, value in run.settings.items()},
+        "settings": {name: _strict_or_none(value) for name, value in run.settings.items()},
     }
 
 
 def _created(entry: Entry, outcome: Created) -> dict[str, str]:
-    fields = _head(entry)
-    fields["run_id"] = _quoted(entry.run_id)
-    fields["attempts"] = str(outcome.attempts)
-    fields["sent_at"] = _quoted(format_time(outcome.sent_at))
-    fields["recovered"] = "true" if outcome.recovered else "false"
-    fields["assigned"] = "true" if outcome.assigned else "false"
-    if not outcome.assigned:
-        fields["candidates"] = _text(outcome.candidates)
-    fields["estimate"] = _text(outcome.estimate)
-    fields["seen_at"] = _text(outcome.seen_at and format_time(outcome.seen_at))
     job = verbatim_job_text(outcome.body)
-    if job is None:
-        fields.update(_readable(outcome))
-    else:
-        fields["job"] = job
-    return fields
+    return {
+        **_job_fields(entry),
+        "run_id": _quote(entry.run_id),
+        "attempts": _dump(outcome.attempts),
+        "sent_at": _quote(format_time(outcome.sent_at)),
+        "recovered": _dump(outcome.recovered),
+        "assigned": _dump(outcome.assigned),
+        **({} if outcome.assigned else {"candidates": _dump(outcome.candidates)}),
+        "estimate": _dump(outcome.estimate),
+        "seen_at": _dump(outcome.seen_at and format_time(outcome.seen_at)),
+        **(_readable_fields(outcome) if job is None else {"job": job}),
+    }
 
 
 def _error(entry: Entry, outcome: NotCreated | InDoubt) -> dict[str, str]:
-    error = outcome.error
+    error, in_doubt = outcome.error, outcome if isinstance(outcome, InDoubt) else None
     return {
-        **_head(entry),
-        "run_id": _text(entry.run_id),
-        "outcome": _text(_word(outcome)),
-        "kind": _text(error.kind),
-        "message": _text(error.message),
-        "http_status": _text(error.http_status),
-        "api_error": _any(error.api_error),
-        "request_id": _text(error.request_id),
-        "date": _text(error.date),
-        "retry_after": _text(error.retry_after),
-        "attempts": _text(outcome.attempts),
-        "sent_at": _text(outcome.sent_at and format_time(outcome.sent_at)),
-        "candidates": _text(outcome.candidates if isinstance(outcome, InDoubt) else ()),
-        "estimate": _text(outcome.estimate if isinstance(outcome, InDoubt) else None),
+        **_job_fields(entry),
+        "run_id": _quote(entry.run_id),
+        "outcome": _quote(outcome_name(outcome)),
+        "kind": _dump(error.kind),
+        "message": _dump(error.message),
+        "http_status": _dump(error.http_status),
+        "api_error": _dump_strict(error.api_error),
+        "request_id": _dump(error.request_id),
+        "date": _dump(error.date),
+        "retry_after": _dump(error.retry_after),
+        "attempts": _dump(outcome.attempts),
+        "sent_at": _dump(outcome.sent_at and format_time(outcome.sent_at)),
+        "candidates": _dump(in_doubt.candidates if in_doubt else ()),
+        "estimate": _dump(in_doubt.estimate if in_doubt else None),
     }
 
 
 def _skipped(entry: Entry, outcome: Skipped) -> dict[str, str]:
-    return {**_head(entry), "reason": _text(outcome.reason), "detail": _text(outcome.detail)}
+    return {**_job_fields(entry), "reason": _dump(outcome.reason), "detail": _dump(outcome.detail)}
 
 
-def _head(entry: Entry) -> dict[str, str]:
+def _job_fields(entry: Entry) -> dict[str, str]:
     job = entry.job
-    labels = ", ".join([f"{_quoted(name)}: {_quoted(text)}" for name, text in job.labels.items()]) if job.labels else ""
+    labels = ", ".join([f"{_quote(name)}: {_quote(text)}" for name, text in job.labels.items()]) if job.labels else ""
     return {
-        "name": _quoted(job.name),
-        "workflow_id": _quoted(job.workflow_id),
-        "project_id": _quoted(job.project_id),
+        "name": _quote(job.name),
+        "workflow_id": _quote(job.workflow_id),
+        "project_id": _quote(job.project_id),
         "labels": f"{{{labels}}}",
     }
 
 
-def _word(outcome: NotCreated | InDoubt) -> str:
-    match outcome:
-        case NotCreated():
-            return "not_created"
-        case InDoubt():
-            return "in_doubt"
-        case _:
-            assert_never(outcome)
-
-
-def _readable(outcome: Created) -> dict[str, str]:
-    """Of an API's object that JSON cannot hold as it came: what can be read of it, and the whole as text."""
+def _readable_fields(outcome: Created) -> dict[str, str]:
+    """The fields that could be parsed of a job object that JSON cannot contain, and all of it as text."""
     job = parse_job(outcome.body)
-    readable = {name: _strict(value) for name, value in job.members.items()} if job else {}
+    readable = {name: _strict_or_none(value) for name, value in job.members.items()} if job else {}
     readable.setdefault("id", outcome.job_id)
-    as_text = {"job_text": _text(decode_lossless(outcome.body))} if outcome.body else {}
-    return {"job": _text(readable), **as_text}
+    as_text = {"job_text": _dump(decode_lossless(outcome.body))} if outcome.body else {}
+    return {"job": _dump(readable), **as_text}
 
 
-def _strict(value: Any) -> Any:
-    """The value, or None where strict JSON has no place for it or an ordinary reader would give up."""
-    return value if is_embeddable(_dumps(value).encode()) else None
+def _strict_or_none(value: Any) -> Any:
+    """Return a value, or None if strict JSON cannot contain it or it is nested too deeply for an ordinary reader."""
+    return value if is_embeddable(_dump_lenient(value).encode()) else None
 
 
-def _any(value: Any) -> str:
-    """What the API said, as JSON; as a string of JSON where it is too deep, or no number, for an ordinary reader."""
-    text = _dumps(value)
-    return text if is_embeddable(text.encode()) else _text(text)
+def _dump_strict(value: Any) -> str:
+    """Return a value as JSON; in a string if strict JSON cannot contain it."""
+    text = _dump_lenient(value)
+    return text if is_embeddable(text.encode()) else _quote(text)
 
 
-def _dumps(value: Any) -> str:
+def _dump_lenient(value: Any) -> str:
     try:
         return json.dumps(value, default=str)
     except RecursionError:
         return "null"
 
 
-def _text(value: Any) -> str:
-    """A value as JSON: what `_array` makes harmless."""
-    if type(value) is str:
-        return _quoted(value)
-    if value is None or value is True or value is False:  # a third of all values, and much faster than the encoder
+def _dump(value: Any) -> str:
+    if value is None or isinstance(value, bool):  # a third of all values, and much faster than the encoder
         return "null" if value is None else "true" if value else "false"
-    return str(value) if type(value) is int else _encode(value)
+    return _encode(value)
 
 
-def _block(value: Any) -> str:
-    """JSON with one field a line, to stand one level deep in the document."""
-    return _harmless(json.dumps(value, indent=2, default=str, allow_nan=False)).replace("\n", "\n  ")
+def _dump_indented(value: Any) -> str:
+    """Return a value as JSON, indented to be a member of the document."""
+    return dump_escaped(value).replace("\n", "\n  ")
 
 
-def _harmless(text: str) -> str:
-    """The same JSON without a raw character that a terminal or a CI log would act on."""
-    if _is_harmless(text):
-        return text
-    return _ACTED_ON.sub(_escaped, text)
+def _escape(text: str) -> str:
+    """Escape what terminals and CI logs act on in JSON text."""
+    # There is rarely anything to escape, and these checks take a tenth of the pattern's time.
+    if text.isascii():  # JSON itself escapes the other control characters
+        is_safe = not ("#" in text or "\t" in text or "\r" in text or "\x7f" in text)
+    else:
+        is_safe = text.replace("\n", "").isprintable() and "##" not in text
+    return text if is_safe else _UNSAFE.sub(_escape_match, text)
 
 
-def _is_harmless(text: str) -> bool:
-    """Whether there is certainly none of them: nearly always, and found out in a tenth of the time.
-
-    Of those in ASCII, JSON itself escapes all but these.
-    """
-    if text.isascii():
-        return not ("#" in text or "\t" in text or "\r" in text or "\x7f" in text)
-    return text.replace("\n", "").isprintable() and "##" not in text
-
-
-def _escaped(found: re.Match[str]) -> str:
-    match found[0]:
-        case "\t" | "\r":  # JSON has these raw between tokens only
-            return " "
-        case "##":
-            return "\\u0023#"
-        case character:
-            return json.dumps(character)[1:-1]
+def _escape_match(match: re.Match[str]) -> str:
+    if match[0] in "\t\r":  # JSON allows these between tokens only
+        return " "
+    return "\\u0023#" if match[0] == "##" else json.dumps(match[0])[1:-1]
 
 
 def _array(items: Iterable[dict[str, str]]) -> Iterator[str]:
-    """An array of objects, one level deep in the document, one field a line. The values are JSON already."""
-    opening = "[\n"
-    templates: dict[tuple[str, ...], str] = {}  # filling one in is three times as fast as joining names and values
+    """Yield an array of objects as a member of the document, one field per line. Their values are JSON."""
+    separator = "[\n"
     for item in items:
-        names = tuple(item)
-        if names not in templates:
-            fields = ",\n".join(f'      "{name}": %s' for name in names)
-            templates[names] = f"    {{\n{fields}\n    }}"
-        yield opening + _harmless(templates[names] % tuple(item.values()))
-        opening = ",\n"
-    yield "[]" if opening == "[\n" else "\n  ]"
+        fields = ",\n".join([f'      "{name}": {value}' for name, value in item.items()])
+        yield f"{separator}    {{\n{_escape(fields)}\n    }}"
+        separator = ",\n"
+    yield "[]" if separator == "[\n" else "\n  ]"
