@@ -1,4 +1,4 @@
-"""The library: what docs/library.md shows is run, and it prints nothing, ends nothing and leaves signals alone."""
+"""The library: the examples of docs/library.md work; it prints nothing, never exits, and sets no signal handlers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from runner import (
 )
 from runner.ledger.connect import create_ledger
 
-FIELDS = f"""\
+MANIFEST = f"""\
 version: 1
 once_per: day
 timezone: {ZONE}
@@ -45,35 +45,35 @@ jobs:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CI", raising=False)
-    (tmp_path / "fields.yaml").write_text(FIELDS, encoding="utf-8")
-    wrong = "version: 1\njobs: [{workflow_ID: w-1, project_id: p-1}]\n"
-    (tmp_path / "wrong.yaml").write_text(wrong, encoding="utf-8")
+    (tmp_path / "fields.yaml").write_text(MANIFEST, encoding="utf-8")
+    invalid = "version: 1\njobs: [{workflow_ID: w-1, project_id: p-1}]\n"
+    (tmp_path / "wrong.yaml").write_text(invalid, encoding="utf-8")
     return tmp_path
 
 
-def test_the_page_is_true(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
-    failed, tried = doctest.testfile(str(CHECKOUT / "docs" / "library.md"), module_relative=False)
-    assert (failed, tried > 15) == (0, True), capsys.readouterr().out
+def test_documented_examples_work(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    handlers = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
+    failed, attempted = doctest.testfile(str(CHECKOUT / "docs" / "library.md"), module_relative=False)
+    assert (failed, attempted > 15) == (0, True), capsys.readouterr().out
     assert capsys.readouterr().out == ""
-    assert handlers == [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
-    assert check_results(folder / "fields.results.json")["summary"]["created"] == 2
+    assert handlers == [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
+    assert check_results(directory / "fields.results.json")["summary"]["created"] == 2
 
 
-def test_every_public_name_is_there_and_nothing_is_imported_before_it_is_asked_for() -> None:
+def test_public_names_exist_and_are_imported_lazily() -> None:
     assert set(runner.__all__) <= set(dir(runner))
     assert all(getattr(runner, name).__name__ for name in runner.__all__ if name != "SANDBOX")
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = runner.nothing
     code = "import sys, runner; print([name for name in sys.modules if name.startswith('runner.')])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert completed.stdout == "[]\n"
 
 
-def test_a_run_against_a_server_and_what_it_leaves(folder: Path) -> None:
+def test_run_writes_results_and_a_later_preview_sees_them(directory: Path) -> None:
     with WireServer(created("job-1"), Reset(), choose=lambda _: reply(500)) as server:
         access = ApiAccess("key", server.url)
         result = run(
@@ -81,59 +81,61 @@ def test_a_run_against_a_server_and_what_it_leaves(folder: Path) -> None:
         )
     assert (result.ok, result.code, result.summary.created, result.summary.in_doubt) == (False, 3, 1, 1)
     assert isinstance(result.entries[1].outcome, InDoubt)
-    result.write(folder / "out.json")
-    assert check_results(folder / "out.json")["summary"]["in_doubt"] == 1
-    assert [one.action for one in preview(load_manifest("fields.yaml"), access).jobs] == ["nothing", "look up"]
+    result.write(directory / "out.json")
+    assert check_results(directory / "out.json")["summary"]["in_doubt"] == 1
+    assert [job.action for job in preview(load_manifest("fields.yaml"), access).jobs] == ["nothing", "look up"]
 
 
-def test_what_a_program_does_wrong_is_raised_before_anything_is_sent(folder: Path) -> None:
+def test_usage_errors_are_raised_before_anything_is_sent(directory: Path) -> None:
     manifest = load_manifest("fields.yaml")
     with WireServer() as server:
         access = ApiAccess("key", server.url)
-        for wanted, words in (
-            ({"ledger": folder / "gone.db"}, "there is no ledger at"),
+        for arguments, message in (
+            ({"ledger": directory / "gone.db"}, "there is no ledger at"),
             ({"options": RunOptions(resume=True, new=True)}, "cannot be combined"),
         ):
-            with pytest.raises(runner.RunnerError, match=words):
-                run(manifest, access, **wanted)
+            with pytest.raises(runner.RunnerError, match=message):
+                run(manifest, access, **arguments)
         with pytest.raises(RefusedError, match="the key is empty"):
             run(manifest, ApiAccess("", server.url))
         with pytest.raises(runner.UsageError, match="the sandbox has its own ledger"):
-            run(manifest, runner.SANDBOX, ledger=folder / "gone.db")
+            run(manifest, runner.SANDBOX, ledger=directory / "gone.db")
     assert server.requests == []
 
 
-def test_ci_needs_a_ledger_that_is_kept_here_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ledger_must_be_configured_in_ci(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
     with WireServer(choose=lambda request: created(f"job-{request.workflow}")) as server:
         with pytest.raises(RefusedError, match="needs a persistent ledger"):
             run(load_manifest("fields.yaml"), ApiAccess("key", server.url))
-        create_ledger(folder / "kept.db")
-        assert run(load_manifest("fields.yaml"), ApiAccess("key", server.url), ledger=folder / "kept.db").ok
+        create_ledger(directory / "kept.db")
+        assert run(load_manifest("fields.yaml"), ApiAccess("key", server.url), ledger=directory / "kept.db").ok
 
 
-@pytest.mark.usefixtures("folder")
-def test_two_at_once_and_a_stop_from_another_thread() -> None:
+@pytest.mark.usefixtures("directory")
+def test_concurrent_use_is_refused_and_another_thread_can_stop_a_run() -> None:
     stop = StopToken()
-    done = []
+    results = []
     with WireServer(Stall(threading.Event()), choose=lambda _: reply(500)) as server:
         access = ApiAccess("key", server.url)
 
-        def work() -> None:
-            one = LimitOverrides(concurrency=1)
-            done.append(run(load_manifest("fields.yaml"), access, limits=one, stop=stop, options=RunOptions(hold=True)))
+        def run_in_thread() -> None:
+            limits = LimitOverrides(concurrency=1)
+            results.append(
+                run(load_manifest("fields.yaml"), access, limits=limits, stop=stop, options=RunOptions(hold=True))
+            )
 
-        thread = threading.Thread(target=work)
+        thread = threading.Thread(target=run_in_thread)
         thread.start()
-        with contextlib.ExitStack() as ended:
-            ended.callback(thread.join)
+        with contextlib.ExitStack() as cleanup:
+            cleanup.callback(thread.join)
             server.wait_for_requests(1)
-            for use in (run, preview):
+            for function in (run, preview):
                 with pytest.raises(LockedError, match=r"is locked|is being run"):
-                    use(load_manifest("fields.yaml"), access)
+                    function(load_manifest("fields.yaml"), access)
             stop.stop()
             stop.stop()
-    [result] = done
+    [result] = results
     assert (result.run.state, result.summary.in_doubt, result.summary.skipped, result.code) == (
         "interrupted",
         1,
@@ -143,18 +145,18 @@ def test_two_at_once_and_a_stop_from_another_thread() -> None:
     assert len(server.requests) == 1
 
 
-def test_the_ledger_stays_beside_the_manifest_wherever_the_program_goes(folder: Path) -> None:
+def test_ledger_location_does_not_depend_on_the_working_directory(directory: Path) -> None:
     manifest = load_manifest("fields.yaml")
     with WireServer(choose=lambda request: created(f"job-{request.workflow}")) as server:
         assert run(manifest, ApiAccess("key", server.url)).summary.created == 2
-        (folder / "sub").mkdir()
-        with contextlib.chdir(folder / "sub"):
-            again = run(manifest, ApiAccess("key", server.url))
-    assert (again.summary.created_earlier, len(server.requests)) == (2, 2)
+        (directory / "sub").mkdir()
+        with contextlib.chdir(directory / "sub"):
+            second = run(manifest, ApiAccess("key", server.url))
+    assert (second.summary.created_earlier, len(server.requests)) == (2, 2)
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "arguments",
     [
         {"limits": LimitOverrides(concurrency=0)},
         {"limits": LimitOverrides(concurrency=65)},
@@ -168,15 +170,15 @@ def test_the_ledger_stays_beside_the_manifest_wherever_the_program_goes(folder: 
         {"options": RunOptions(only="north")},  # type: ignore[arg-type]
     ],
 )
-@pytest.mark.usefixtures("folder")
-def test_what_makes_no_sense_is_said_and_nothing_is_sent(wrong: dict[str, Any]) -> None:
+@pytest.mark.usefixtures("directory")
+def test_invalid_options_are_rejected_and_nothing_is_sent(arguments: dict[str, Any]) -> None:
     with WireServer() as server, pytest.raises(runner.UsageError):
-        run(load_manifest("fields.yaml"), ApiAccess("key", server.url), **wrong)
+        run(load_manifest("fields.yaml"), ApiAccess("key", server.url), **arguments)
     assert server.requests == []
 
 
-@pytest.mark.usefixtures("folder")
-def test_paths_may_be_texts_and_the_sandbox_a_copy() -> None:
+@pytest.mark.usefixtures("directory")
+def test_paths_can_be_strings_and_the_sandbox_a_copy() -> None:
     create_ledger(Path("kept.db"))
     with WireServer(choose=lambda request: created(f"job-{request.workflow}")) as server:
         result = run(load_manifest("fields.yaml"), ApiAccess("key", server.url), ledger="kept.db")

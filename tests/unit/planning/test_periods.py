@@ -18,7 +18,7 @@ from runner.core.exit_codes import Exit
 from runner.core.models import OncePer
 from runner.planning.periods import build_run_key, describe_run_key, load_timezone
 
-KINDS: tuple[OncePer, ...] = get_args(OncePer)
+ONCE_PER_VALUES: tuple[OncePer, ...] = get_args(OncePer)
 PERIODS: tuple[OncePer, ...] = ("hour", "day", "week", "month")
 ZONES = (
     "UTC",
@@ -26,27 +26,27 @@ ZONES = (
     "Europe/London",
     "America/New_York",
     "America/St_Johns",
-    "America/Havana",  # back from 01:00 to midnight
-    "Australia/Lord_Howe",  # by half an hour
-    "Pacific/Chatham",  # at a quarter to
+    "America/Havana",  # clocks go back from 01:00 to midnight
+    "Australia/Lord_Howe",  # clocks change by half an hour
+    "Pacific/Chatham",  # clocks change at 02:45
     "Asia/Kolkata",
     "Asia/Kathmandu",
-    "Asia/Beirut",  # back from midnight
+    "Asia/Beirut",  # clocks go back from midnight
     "Asia/Pyongyang",
     "Pacific/Apia",
     "Africa/Casablanca",
 )
 
 # From 2011-11-07 on, no clock has stepped back past midnight.
-INSTANTS = st.datetimes(datetime(2011, 11, 7), datetime(2037, 12, 1), timezones=st.just(UTC))  # noqa: DTZ001  # hypothesis wants them naive
+INSTANTS = st.datetimes(datetime(2011, 11, 7), datetime(2037, 12, 1), timezones=st.just(UTC))  # noqa: DTZ001  # hypothesis requires naive bounds
 
 
-def at(text: str) -> datetime:
+def parse_time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def key(once_per: OncePer, timezone: str | None, text: str) -> str:
-    return build_run_key(once_per, timezone, at(text), "r-1")
+def run_key_at(once_per: OncePer, timezone: str | None, text: str) -> str:
+    return build_run_key(once_per, timezone, parse_time(text), "r-1")
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def key(once_per: OncePer, timezone: str | None, text: str) -> str:
         ("month", "Europe/Berlin", "2026-11-30T23:00:00Z", "month:2026-12"),
     ],
 )
-def test_key(once_per: OncePer, timezone: str | None, now: str, expected: str) -> None:
-    assert key(once_per, timezone, now) == expected
+def test_run_key(once_per: OncePer, timezone: str | None, now: str, expected: str) -> None:
+    assert run_key_at(once_per, timezone, now) == expected
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,8 @@ def test_key(once_per: OncePer, timezone: str | None, now: str, expected: str) -
         ("2027-01-04T12:00Z", "week:2027-W01"),
     ],
 )
-def test_a_week_belongs_to_its_iso_year(now: str, expected: str) -> None:
-    assert key("week", None, now) == expected
+def test_week_belongs_to_its_iso_year(now: str, expected: str) -> None:
+    assert run_key_at("week", None, now) == expected
 
 
 @pytest.mark.parametrize(
@@ -105,18 +105,18 @@ def test_a_week_belongs_to_its_iso_year(now: str, expected: str) -> None:
         ("Australia/Lord_Howe", "2026-04-05T01:30:00+10:30", "hour:2026-04-04T15:00Z"),
         ("Australia/Lord_Howe", "2026-04-05T01:59:59+10:30", "hour:2026-04-04T15:00Z"),
         ("Australia/Lord_Howe", "2026-04-05T02:00:00+10:30", "hour:2026-04-04T15:30Z"),
-        # Chatham: 02:45 becomes 03:45 in September, so that the hours of 02 and of 03 are both cut.
+        # Chatham: 02:45 becomes 03:45 in September, so the hours of 02 and 03 are both shortened.
         ("Pacific/Chatham", "2026-09-27T02:44:59+12:45", "hour:2026-09-26T13:15Z"),
         ("Pacific/Chatham", "2026-09-27T03:45:00+13:45", "hour:2026-09-26T14:00Z"),
         ("Pacific/Chatham", "2026-09-27T03:59:59+13:45", "hour:2026-09-26T14:00Z"),
     ],
 )
-def test_an_hour_starts_at_its_own_instant_when_clocks_change(timezone: str, now: str, expected: str) -> None:
-    assert key("hour", timezone, now) == expected
+def test_hour_is_identified_by_its_utc_start_when_clocks_change(timezone: str, now: str, expected: str) -> None:
+    assert run_key_at("hour", timezone, now) == expected
 
 
-def test_a_day_that_a_zone_skipped_has_no_key() -> None:
-    start = at("2011-12-29T00:00Z")
+def test_day_skipped_by_a_timezone_has_no_run_key() -> None:
+    start = parse_time("2011-12-29T00:00Z")
     keys = [build_run_key("day", "Pacific/Apia", start + timedelta(hours=hour), "r-1") for hour in range(60)]
     assert [name for name, _ in groupby(keys)] == [
         "day:2011-12-28",
@@ -127,52 +127,56 @@ def test_a_day_that_a_zone_skipped_has_no_key() -> None:
 
 
 @pytest.mark.parametrize("once_per", PERIODS)
-def test_a_key_does_not_hold_the_zone(once_per: OncePer) -> None:
+def test_run_key_does_not_contain_the_timezone(once_per: OncePer) -> None:
     noon = "2026-11-24T12:00Z"
-    keys = {key(once_per, name, noon) for name in ("UTC", "Europe/Berlin", "America/New_York")}
+    keys = {run_key_at(once_per, name, noon) for name in ("UTC", "Europe/Berlin", "America/New_York")}
     assert len(keys) == 1
 
 
-def test_no_timezone_is_utc() -> None:
+def test_default_timezone_is_utc() -> None:
     assert load_timezone(None) is UTC
     assert load_timezone("UTC") is UTC
 
 
-def test_a_naive_time_is_a_bug() -> None:
+def test_naive_time_is_rejected() -> None:
     with pytest.raises(ValueError, match="aware"):
-        build_run_key("day", None, datetime(2026, 11, 24), "r-1")  # noqa: DTZ001  # the bug itself
+        build_run_key("day", None, datetime(2026, 11, 24), "r-1")  # noqa: DTZ001  # naive on purpose
 
 
-def changes(name: str, year: int) -> Iterator[datetime]:
+def offset_changes(name: str, year: int) -> Iterator[datetime]:
     """The first whole hour after each change of the zone's offset in a year."""
-    place = ZoneInfo(name)
-    first = datetime(year, 1, 1, tzinfo=UTC)
-    hours = (first + timedelta(hours=hour) for hour in range(366 * 24))
+    zone = ZoneInfo(name)
+    start = datetime(year, 1, 1, tzinfo=UTC)
+    hours = (start + timedelta(hours=hour) for hour in range(366 * 24))
     for before, after in pairwise(hours):
-        if before.astimezone(place).utcoffset() != after.astimezone(place).utcoffset():
+        if before.astimezone(zone).utcoffset() != after.astimezone(zone).utcoffset():
             yield after
 
 
-CHANGES = tuple((name, instant) for name in ZONES for year in (2018, 2026) for instant in changes(name, year))
+OFFSET_CHANGES = tuple(
+    (name, instant) for name in ZONES for year in (2018, 2026) for instant in offset_changes(name, year)
+)
 
 
-def test_the_zones_have_changes_to_test_with() -> None:
-    assert len({name for name, _ in CHANGES}) >= 10
+def test_sample_timezones_have_offset_changes() -> None:
+    assert len({name for name, _ in OFFSET_CHANGES}) >= 10
 
 
 @pytest.mark.parametrize("once_per", PERIODS)
-@pytest.mark.parametrize(("name", "change"), CHANGES, ids=lambda value: str(value).replace(":00+00:00", "Z"))
-def test_around_a_change_keys_follow_the_clock(once_per: OncePer, name: str, change: datetime) -> None:
+@pytest.mark.parametrize(("name", "change"), OFFSET_CHANGES, ids=lambda value: str(value).replace(":00+00:00", "Z"))
+def test_run_keys_follow_the_wall_clock_around_offset_changes(once_per: OncePer, name: str, change: datetime) -> None:
     minutes = [change + timedelta(minutes=minute) for minute in range(-190, 190)]
     keys = [build_run_key(once_per, name, instant, "r-1") for instant in minutes]
-    runs = [name for name, _ in groupby(keys)]
-    assert len(runs) == len(set(runs)), "a key came back after another"
-    assert runs == sorted(runs)
-    assert len(runs) == len([1 for _ in groupby(minutes, lambda instant: reading(once_per, name, instant))])
+    consecutive_keys = [name for name, _ in groupby(keys)]
+    assert len(consecutive_keys) == len(set(consecutive_keys)), "a run key recurred"
+    assert consecutive_keys == sorted(consecutive_keys)
+    assert len(consecutive_keys) == len(
+        [1 for _ in groupby(minutes, lambda instant: wall_clock_period(once_per, name, instant))]
+    )
 
 
-def reading(once_per: OncePer, name: str, instant: datetime) -> object:
-    """What tells one period from the next on a clock on the wall that says whether it is summer time."""
+def wall_clock_period(once_per: OncePer, name: str, instant: datetime) -> object:
+    """What distinguishes one period from the next on a wall clock that also shows the UTC offset."""
     local = instant.astimezone(ZoneInfo(name))
     match once_per:
         case "hour":
@@ -185,12 +189,10 @@ def reading(once_per: OncePer, name: str, instant: datetime) -> object:
             return (local.year, local.month)
 
 
-@given(st.sampled_from(KINDS), st.sampled_from(ZONES), INSTANTS, st.integers(-14 * 60, 14 * 60))
-def test_the_same_instant_has_the_same_key_however_it_is_written(
-    once_per: OncePer, name: str, instant: datetime, offset: int
-) -> None:
-    elsewhere = instant.astimezone(timezone(timedelta(minutes=offset)))
-    assert build_run_key(once_per, name, elsewhere, "r-1") == build_run_key(once_per, name, instant, "r-1")
+@given(st.sampled_from(ONCE_PER_VALUES), st.sampled_from(ZONES), INSTANTS, st.integers(-14 * 60, 14 * 60))
+def test_run_key_depends_only_on_the_instant(once_per: OncePer, name: str, instant: datetime, offset: int) -> None:
+    same_instant = instant.astimezone(timezone(timedelta(minutes=offset)))
+    assert build_run_key(once_per, name, same_instant, "r-1") == build_run_key(once_per, name, instant, "r-1")
 
 
 @given(
@@ -200,27 +202,27 @@ def test_the_same_instant_has_the_same_key_however_it_is_written(
     st.lists(st.timedeltas(timedelta(), timedelta(days=40)), min_size=2, max_size=12),
     st.sampled_from([0.001, 0.03, 1.0]),
 )
-def test_keys_never_go_back_or_come_back_as_time_goes_on(
-    once_per: OncePer, name: str, start: datetime, later: list[timedelta], scale: float
+def test_run_keys_are_monotonic_in_time(
+    once_per: OncePer, name: str, start: datetime, steps: list[timedelta], scale: float
 ) -> None:
-    instants = sorted(start + step * scale for step in later)
+    instants = sorted(start + step * scale for step in steps)
     keys = [build_run_key(once_per, name, instant, "r-1") for instant in instants]
     assert keys == sorted(keys)
 
 
 @given(st.sampled_from(ZONES), INSTANTS)
-@example("Australia/Lord_Howe", at("2026-10-03T15:45Z"))
-@example("Pacific/Chatham", at("2026-04-04T14:01Z"))
-def test_an_hour_holds_its_start_and_nothing_before(name: str, instant: datetime) -> None:
-    own = build_run_key("hour", name, instant, "r-1")
-    start = at(own.removeprefix("hour:"))
+@example("Australia/Lord_Howe", parse_time("2026-10-03T15:45Z"))
+@example("Pacific/Chatham", parse_time("2026-04-04T14:01Z"))
+def test_hour_starts_exactly_at_the_time_in_its_run_key(name: str, instant: datetime) -> None:
+    run_key = build_run_key("hour", name, instant, "r-1")
+    start = parse_time(run_key.removeprefix("hour:"))
     assert timedelta() <= instant - start < timedelta(hours=1)
-    assert build_run_key("hour", name, start, "r-1") == own
-    assert build_run_key("hour", name, start - timedelta(microseconds=1), "r-1") < own
+    assert build_run_key("hour", name, start, "r-1") == run_key
+    assert build_run_key("hour", name, start - timedelta(microseconds=1), "r-1") < run_key
 
 
 @given(st.sampled_from(ZONES), INSTANTS)
-def test_days_weeks_and_months_are_the_calendars(name: str, instant: datetime) -> None:
+def test_days_weeks_and_months_match_the_calendar(name: str, instant: datetime) -> None:
     today = instant.astimezone(ZoneInfo(name)).date()
     assert date.fromisoformat(build_run_key("day", name, instant, "r-1").removeprefix("day:")) == today
     monday = date.fromisoformat(build_run_key("week", name, instant, "r-1").removeprefix("week:"))
@@ -242,19 +244,19 @@ def test_days_weeks_and_months_are_the_calendars(name: str, instant: datetime) -
         ("", "the run key "),
     ],
 )
-def test_describe(text: str, expected: str) -> None:
+def test_run_key_description(text: str, expected: str) -> None:
     assert describe_run_key(text) == expected
 
 
-@given(st.sampled_from(KINDS), st.sampled_from(ZONES), INSTANTS, st.text())
-def test_every_key_is_described(once_per: OncePer, name: str, instant: datetime, run_id: str) -> None:
-    words = describe_run_key(build_run_key(once_per, name, instant, run_id))
-    assert words == "ever" or words.startswith("the ")
-    assert not words.startswith("the run key ")
+@given(st.sampled_from(ONCE_PER_VALUES), st.sampled_from(ZONES), INSTANTS, st.text())
+def test_every_run_key_has_a_description(once_per: OncePer, name: str, instant: datetime, run_id: str) -> None:
+    description = describe_run_key(build_run_key(once_per, name, instant, run_id))
+    assert description == "ever" or description.startswith("the ")
+    assert not description.startswith("the run key ")
 
 
 @given(st.text())
-def test_any_text_is_described(text: str) -> None:
+def test_any_text_has_a_description(text: str) -> None:
     assert describe_run_key(text)
 
 
@@ -273,19 +275,19 @@ def test_any_text_is_described(text: str) -> None:
         "Europe/Berlin ",
     ],
 )
-def test_an_unknown_timezone_is_a_usage_error(name: str) -> None:
+def test_unknown_timezone_is_a_usage_error(name: str) -> None:
     with pytest.raises(UsageError, match="unknown timezone") as caught:
-        build_run_key("day", name, at("2026-11-24T07:45Z"), "r-1")
+        build_run_key("day", name, parse_time("2026-11-24T07:45Z"), "r-1")
     assert caught.value.exit_code is Exit.USAGE
     assert "Europe/Berlin" in caught.value.hint
 
 
 @pytest.mark.parametrize("once_per", ["run", "forever"])
-def test_an_irrelevant_timezone_is_not_loaded(once_per: OncePer) -> None:
-    assert key(once_per, "Nowhere/At_All", "2026-11-24T07:45Z")
+def test_unused_timezone_is_not_loaded(once_per: OncePer) -> None:
+    assert run_key_at(once_per, "Nowhere/At_All", "2026-11-24T07:45Z")
 
 
-WITHOUT_DATA = """
+PROGRAM_WITHOUT_TZDATA = """
 import sys
 sys.modules["tzdata"] = None
 from datetime import UTC, datetime
@@ -300,16 +302,16 @@ except UsageError as error:
 """
 
 
-def test_without_timezone_data_utc_works_and_the_hint_says_what_to_install() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_DATA],
+def test_without_tzdata_utc_works_and_the_error_names_the_package() -> None:
+    completed = subprocess.run(
+        [sys.executable, "-c", PROGRAM_WITHOUT_TZDATA],
         env={**os.environ, "PYTHONTZPATH": ""},
         capture_output=True,
         encoding="utf-8",
         check=True,
     )
-    keys, refusal = done.stdout.splitlines()
+    keys, error_line = completed.stdout.splitlines()
     assert keys == "day:2026-11-24 hour:2026-11-24T00:00Z"
-    assert "'Europe/Berlin'" in refusal
-    assert "no timezone data" in refusal
-    assert "`tzdata`" in refusal
+    assert "'Europe/Berlin'" in error_line
+    assert "no timezone data" in error_line
+    assert "`tzdata`" in error_line

@@ -1,4 +1,4 @@
-"""Over many runs under one run key, while the manifest changes under them: how often each pair is bought."""
+"""How often each pair is submitted over many runs with one run key, while the manifest changes between them."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ KEY = "forever"
 PAIRS: tuple[Pair, ...] = (("w-1", "p-1"), ("w-1", "p-2"), ("w-2", "p-1"))
 
 pairs = st.sampled_from(PAIRS)
-chances = st.randoms(use_true_random=False)
-# What becomes of one submission of a run, in the order of the manifest.
-fates = st.sampled_from(
-    ["created"] * 5 + ["failed", "in doubt", "released", "failed, then created", "never its turn", "crash"]
+randoms = st.randoms(use_true_random=False)
+# The fate of each submission of a run, in manifest order.
+job_fates = st.sampled_from(
+    ["created"] * 5 + ["failed", "in doubt", "released", "failed, then created", "not reached", "crash"]
 )
 
 
-class Machine(RuleBasedStateMachine):
-    """One manifest, one run key, one ledger. The model only counts."""
+class PlanMachine(RuleBasedStateMachine):
+    """One manifest, one run key, one ledger. The model only counts jobs."""
 
     def __init__(self, template: Path, path: Path) -> None:
         super().__init__()
@@ -57,252 +57,263 @@ class Machine(RuleBasedStateMachine):
         self.ledger.query("PRAGMA synchronous = OFF")
         self.numbers = count(1)
         self.jobs: list[Job] = []
-        self.aside: list[Job] = []  # in another file for the time being
-        self.most: Counter[Pair] = Counter()  # how often a run ever found each pair listed and enabled at once
-        self.again: Counter[Pair] = Counter()  # how often a person asked for one more
-        self.made: Counter[str] = Counter()  # the ids of the jobs that were created
+        self.moved_jobs: list[Job] = []  # currently in another manifest file
+        self.max_listed: Counter[Pair] = Counter()  # the most entries of each pair enabled in any run
+        self.again: Counter[Pair] = Counter()  # how often `--again` requested one more
+        self.created_ids: Counter[str] = Counter()  # ids of the jobs created
 
     def teardown(self) -> None:
-        self.in_the_end_everything_succeeds()
+        self.finally_everything_succeeds()
         self.ledger.close()
 
-    # What a person, a generator and a merge do to a manifest.
+    # Changes to the manifest, by hand, by a generator or by a merge
 
     @initialize(first=st.lists(pairs, min_size=1, max_size=5))
     def write(self, first: list[Pair]) -> None:
-        self.jobs = [Job(self._name(), *pair) for pair in first]
+        self.jobs = [Job(self._unique_name(), *pair) for pair in first]
 
     @rule(pair=pairs, times=st.integers(1, 2))
     def add(self, pair: Pair, times: int) -> None:
-        self.jobs += [Job(self._name(), *pair) for _ in range(times)]
+        self.jobs += [Job(self._unique_name(), *pair) for _ in range(times)]
 
     @precondition(lambda self: self.jobs)
-    @rule(chance=chances)
+    @rule(chance=randoms)
     def remove(self, chance: random.Random) -> None:
         del self.jobs[chance.randrange(len(self.jobs))]
 
-    @rule(chance=chances)
+    @rule(chance=randoms)
     def shuffle(self, chance: random.Random) -> None:
         chance.shuffle(self.jobs)
 
     @precondition(lambda self: self.jobs)
-    @rule(chance=chances)
+    @rule(chance=randoms)
     def rename(self, chance: random.Random) -> None:
-        place = chance.randrange(len(self.jobs))
-        self.jobs[place] = replace(self.jobs[place], name=self._name())
+        index = chance.randrange(len(self.jobs))
+        self.jobs[index] = replace(self.jobs[index], name=self._unique_name())
 
-    @rule(chance=chances)
+    @rule(chance=randoms)
     def exchange_names(self, chance: random.Random) -> None:
         names = [job.name for job in self.jobs]
         chance.shuffle(names)
         self.jobs = [replace(job, name=name) for job, name in zip(self.jobs, names, strict=True)]
 
-    @rule(chance=chances)
+    @rule(chance=randoms)
     def regenerate(self, chance: random.Random) -> None:
-        """The same pairs in any order, and names that count up."""
+        """The same pairs in any order, with sequential names."""
         chance.shuffle(self.jobs)
         self.jobs = [replace(job, name=f"job-{number}") for number, job in enumerate(self.jobs)]
 
-    @rule(chance=chances)
+    @rule(chance=randoms)
     def split(self, chance: random.Random) -> None:
-        """Half of the entries move to another file."""
+        """Move half of the entries to another file."""
         chance.shuffle(self.jobs)
         half = len(self.jobs) // 2
-        self.aside += self.jobs[half:]
+        self.moved_jobs += self.jobs[half:]
         self.jobs = self.jobs[:half]
 
     @rule()
-    def join(self) -> None:
-        """And back. In one file their names must differ."""
+    def merge(self) -> None:
+        """Move them back. Names must be unique in one file."""
         names = {job.name for job in self.jobs}
-        self.jobs += [replace(job, name=self._name()) if job.name in names else job for job in self.aside]
-        self.jobs = [replace(job, name=f"{job.name}.{place}") for place, job in enumerate(self.jobs)]
-        self.aside = []
+        self.jobs += [replace(job, name=self._unique_name()) if job.name in names else job for job in self.moved_jobs]
+        self.jobs = [replace(job, name=f"{job.name}.{index}") for index, job in enumerate(self.jobs)]
+        self.moved_jobs = []
 
     @precondition(lambda self: self.jobs)
-    @rule(chance=chances)
-    def switch(self, chance: random.Random) -> None:
-        place = chance.randrange(len(self.jobs))
-        self.jobs[place] = replace(self.jobs[place], enabled=not self.jobs[place].enabled)
+    @rule(chance=randoms)
+    def toggle_enabled(self, chance: random.Random) -> None:
+        index = chance.randrange(len(self.jobs))
+        self.jobs[index] = replace(self.jobs[index], enabled=not self.jobs[index].enabled)
 
-    # Runs, and what is settled between them.
+    # Runs, and lookups between them
 
     @rule(data=st.data())
     def run(self, data: st.DataObject) -> None:
-        missing = self._listed() - self._bought()
-        planned = self._begun()
-        assert Counter(one.job.pair for one in planned.to_send) == missing
-        self._send(planned.to_send, data)
+        pairs_to_send = self._listed_pairs() - self._created_pairs()
+        run_plan = self._start_run()
+        assert Counter(submission.job.pair for submission in run_plan.to_send) == pairs_to_send
+        self._send(run_plan.to_send, data)
 
     @precondition(lambda self: self.jobs)
-    @rule(data=st.data(), chance=chances)
-    def run_a_part(self, data: st.DataObject, chance: random.Random) -> None:
-        """However the names are parted, the parts together send what the whole would, each entry once."""
+    @rule(data=st.data(), chance=randoms)
+    def run_subset(self, data: st.DataObject, chance: random.Random) -> None:
+        """Runs of complementary subsets together send what one run would, each entry once."""
         names = [job.name for job in self.jobs]
-        part = chance.sample(names, chance.randint(1, len(names)))
-        rest = [name for name in names if name not in part]
-        whole = self._plan().to_send
-        planned = self._begun(part)
-        others = self._plan(rest).to_send if rest else ()
-        assert sorted(one.job.name for one in (*planned.to_send, *others)) == sorted(one.job.name for one in whole)
-        assert {one.job.name for one in planned.to_send} <= set(part)
-        self._send(planned.to_send, data)
+        subset = chance.sample(names, chance.randint(1, len(names)))
+        other_names = [name for name in names if name not in subset]
+        all_submissions = self._plan().to_send
+        run_plan = self._start_run(subset)
+        other_submissions = self._plan(other_names).to_send if other_names else ()
+        assert sorted(submission.job.name for submission in (*run_plan.to_send, *other_submissions)) == sorted(
+            submission.job.name for submission in all_submissions
+        )
+        assert {submission.job.name for submission in run_plan.to_send} <= set(subset)
+        self._send(run_plan.to_send, data)
 
     @rule(data=st.data())
-    def settle(self, data: st.DataObject) -> None:
-        """A look-up finds doubtful jobs, or finds that there are none."""
+    def resolve_doubts(self, data: st.DataObject) -> None:
+        """A lookup finds the jobs in doubt, or finds that they do not exist."""
         self.ledger.mark_intents_in_doubt(API, NAME, TIMEOUT)
-        for doubt in self.ledger.unresolved(API, NAME):
-            outcome = data.draw(st.sampled_from([self._made, not_created, None]), "found")
+        for submission in self.ledger.unresolved(API, NAME):
+            outcome = data.draw(st.sampled_from([self._create_job, not_created, None]), "found")
             if outcome is not None:
-                self._settle(doubt, outcome())
+                self._resolve(submission, outcome())
 
-    @rule(data=st.data(), chance=chances)
-    def once_more(self, data: st.DataObject, chance: random.Random) -> None:
-        """`--again`: exactly one more than a plain run sends, and that one on purpose."""
+    @rule(data=st.data(), chance=randoms)
+    def run_with_again(self, data: st.DataObject, chance: random.Random) -> None:
+        """`--again` sends exactly one submission more than a plain run, and marks it as such."""
         self.ledger.mark_intents_in_doubt(API, NAME, TIMEOUT)
-        of = self._plan().match.by_name
-        names = [job.name for job in self.jobs if job.name in of and of[job.name].state == "created"]
+        by_name = self._plan().match.by_name
+        names = [job.name for job in self.jobs if job.name in by_name and by_name[job.name].state == "created"]
         if not names:
             return
         name = chance.choice(names)
-        plain = self._plan().to_send
+        plain_submissions = self._plan().to_send
         try:
-            planned = self._begun(again=[name])
-        except UsageError:  # the one more that was asked for before may exist
-            assert any(one.again and (one.name, one.state) == (name, "in_doubt") for one in self._standings())
+            run_plan = self._start_run(again=[name])
+        except UsageError:  # an earlier extra job is in doubt
+            assert any(
+                submission.again and (submission.name, submission.state) == (name, "in_doubt")
+                for submission in self._submissions()
+            )
             return
-        assert planned.to_send[:-1] == plain
-        assert planned.to_send[-1].again
-        assert planned.to_send[-1].job.name == name
-        self._send(planned.to_send, data)
-        self.again[planned.to_send[-1].job.pair] += 1
+        assert run_plan.to_send[:-1] == plain_submissions
+        assert run_plan.to_send[-1].again
+        assert run_plan.to_send[-1].job.name == name
+        self._send(run_plan.to_send, data)
+        self.again[run_plan.to_send[-1].job.pair] += 1
 
     @rule(pair=pairs)
-    def one_entry_more_buys_one(self, pair: Pair) -> None:
-        """Whatever was bought on purpose before. An entry that makes up for a removed one buys nothing."""
+    def adding_an_entry_creates_one_job(self, pair: Pair) -> None:
+        """Regardless of earlier extra jobs. An entry that replaces a removed one creates nothing."""
         self._succeed()
-        before = self._bought()
-        owed = max(0, self._listed()[pair] + 1 - before[pair])
-        assert owed <= 1
-        self.jobs.append(Job(self._name(), *pair))
+        before = self._created_pairs()
+        expected_count = max(0, self._listed_pairs()[pair] + 1 - before[pair])
+        assert expected_count <= 1
+        self.jobs.append(Job(self._unique_name(), *pair))
         self._succeed()
-        assert self._bought() - before == Counter({pair: owed})
+        assert self._created_pairs() - before == Counter({pair: expected_count})
 
-    def in_the_end_everything_succeeds(self) -> None:
-        before = self._bought()
+    def finally_everything_succeeds(self) -> None:
+        before = self._created_pairs()
         self._succeed()
-        after, listed = self._bought(), self._listed()
+        after, listed_pairs = self._created_pairs(), self._listed_pairs()
         for pair in PAIRS:
-            assert after[pair] == max(before[pair], listed[pair])
+            assert after[pair] == max(before[pair], listed_pairs[pair])
         assert self._plan().to_send == ()
 
-    # What holds at all times.
+    # Invariants
 
     @invariant()
-    def no_pair_is_bought_more_often_than_it_was_ever_listed_at_once(self) -> None:
-        assert self._bought() <= self.most
-        on_purpose = Counter(one.pair for one in self._standings() if one.again)
-        assert on_purpose <= self.again
+    def no_pair_is_created_more_often_than_it_was_listed(self) -> None:
+        assert self._created_pairs() <= self.max_listed
+        extra_pairs = Counter(submission.pair for submission in self._submissions() if submission.again)
+        assert extra_pairs <= self.again
 
     @invariant()
-    def every_job_is_told_of_once(self) -> None:
-        assert all(times == 1 for times in self.made.values())
-        standings = self._standings()
-        assert {one.job_id for one in standings if one.job_id} == set(self.made)
-        matched = plan.match_submissions(self.jobs, standings)
-        told = [one.id for one in (*matched.by_name.values(), *matched.unlisted)]
-        assert len(told) == len(set(told))
-        assert {one.id for one in standings if one.state in ("sending", "in_doubt", "created")} <= set(told)
-        of = {job.name: job.pair for job in self.jobs}
-        assert all(one.pair == of[name] for name, one in matched.by_name.items())
+    def every_job_is_matched_once(self) -> None:
+        assert all(count == 1 for count in self.created_ids.values())
+        submissions = self._submissions()
+        assert {submission.job_id for submission in submissions if submission.job_id} == set(self.created_ids)
+        match = plan.match_submissions(self.jobs, submissions)
+        matched_ids = [submission.id for submission in (*match.by_name.values(), *match.unlisted)]
+        assert len(matched_ids) == len(set(matched_ids))
+        assert {
+            submission.id for submission in submissions if submission.state in ("sending", "in_doubt", "created")
+        } <= set(matched_ids)
+        pair_by_name = {job.name: job.pair for job in self.jobs}
+        assert all(submission.pair == pair_by_name[name] for name, submission in match.by_name.items())
 
-    # What the rules are made of.
+    # Helpers
 
-    def _name(self) -> str:
+    def _unique_name(self) -> str:
         return f"n-{next(self.numbers)}"
 
-    def _made(self) -> Created:
+    def _create_job(self) -> Created:
         job_id = f"j-{next(self.numbers)}"
-        self.made[job_id] += 1
+        self.created_ids[job_id] += 1
         return created(job_id)
 
-    def _listed(self) -> Counter[Pair]:
+    def _listed_pairs(self) -> Counter[Pair]:
         return Counter(job.pair for job in self.jobs if job.enabled)
 
-    def _standings(self) -> list[SubmissionRow]:
+    def _submissions(self) -> list[SubmissionRow]:
         return self.ledger.submissions(API, NAME, KEY)
 
-    def _bought(self) -> Counter[Pair]:
-        """What exists or may exist, but what was bought on purpose."""
-        there = ("sending", "in_doubt", "created")
-        return Counter(one.pair for one in self._standings() if one.state in there and not one.again)
+    def _created_pairs(self) -> Counter[Pair]:
+        """The pairs of jobs that exist or may exist, except extra jobs."""
+        existing_states = ("sending", "in_doubt", "created")
+        return Counter(
+            submission.pair
+            for submission in self._submissions()
+            if submission.state in existing_states and not submission.again
+        )
 
     def _plan(self, only: Sequence[str] = (), again: Sequence[str] = ()) -> plan.Plan:
-        return plan.build_plan(Manifest(NAME, "-", "0", tuple(self.jobs)), only, self._standings(), again)
+        return plan.build_plan(Manifest(NAME, "-", "0", tuple(self.jobs)), only, self._submissions(), again)
 
-    def _begun(self, only: Sequence[str] = (), again: Sequence[str] = ()) -> plan.Plan:
-        """What `execution` does before it sends."""
+    def _start_run(self, only: Sequence[str] = (), again: Sequence[str] = ()) -> plan.Plan:
+        """Do what `runs.execution` does before it sends."""
         self.ledger.mark_intents_in_doubt(API, NAME, TIMEOUT)
-        self.most |= self._listed()
-        planned = self._plan(only, again)
+        self.max_listed |= self._listed_pairs()
+        run_plan = self._plan(only, again)
         run = start_run(self.ledger, f"r-{next(self.numbers)}", self.jobs, manifest=NAME, key=KEY, end=None)
-        self.book = RunJournal(self.ledger, run)
-        names = [one.job.name for one in planned.to_send if not one.again]
+        self.journal = RunJournal(self.ledger, run)
+        names = [submission.job.name for submission in run_plan.to_send if not submission.again]
         assert len(names) == len(set(names))
-        assert all(one.job.enabled for one in planned.to_send if not one.again)
-        return planned
+        assert all(submission.job.enabled for submission in run_plan.to_send if not submission.again)
+        return run_plan
 
     def _send(self, sends: Sequence[Submission], data: st.DataObject) -> None:
         for submission in sends:
-            fate = data.draw(fates, submission.job.name)
-            if fate == "never its turn":
+            fate = data.draw(job_fates, submission.job.name)
+            if fate == "not reached":
                 continue
             self._claim(submission)
             match fate:
                 case "created":
-                    self._decide(submission, self._made())
+                    self._record_outcome(submission, self._create_job())
                 case "failed":
-                    self._decide(submission, not_created())
+                    self._record_outcome(submission, not_created())
                 case "in doubt":
-                    self._decide(submission, in_doubt())
+                    self._record_outcome(submission, in_doubt())
                 case "released":
-                    self.book.commit([], [submission], [])
+                    self.journal.commit([], [submission], [])
                 case "failed, then created":
-                    self.book.commit(
+                    self.journal.commit(
                         [RecordedOutcome(submission, not_created(), THEN)], [], [Claim(submission, 2, THEN, 30.0)]
                     )
-                    self._decide(submission, self._made())
+                    self._record_outcome(submission, self._create_job())
                 case "crash":
                     return
 
     def _succeed(self) -> None:
-        for submission in self._begun().to_send:
+        for submission in self._start_run().to_send:
             self._claim(submission)
-            self._decide(submission, self._made())
+            self._record_outcome(submission, self._create_job())
 
     def _claim(self, submission: Submission) -> None:
-        self.book.commit([], [], [Claim(submission, 1, THEN, 30.0)])
+        self.journal.commit([], [], [Claim(submission, 1, THEN, 30.0)])
 
-    def _decide(self, submission: Submission, outcome: Created | NotCreated | InDoubt) -> None:
-        self.book.commit([RecordedOutcome(submission, outcome, THEN)], [], [])
+    def _record_outcome(self, submission: Submission, outcome: Created | NotCreated | InDoubt) -> None:
+        self.journal.commit([RecordedOutcome(submission, outcome, THEN)], [], [])
 
-    def _settle(self, doubt: SubmissionRow, outcome: Created | NotCreated) -> None:
-        self.ledger.resolve([Decision(doubt.id, outcome, None, "me", THEN, "settled", "")])
+    def _resolve(self, submission: SubmissionRow, outcome: Created | NotCreated) -> None:
+        self.ledger.resolve([Decision(submission.id, outcome, None, "me", THEN, "settled", "")])
 
 
 @pytest.mark.hypothesis
-def test_a_pair_is_bought_as_often_as_it_is_listed_whatever_happens(tmp_path: Path) -> None:
+def test_pair_is_created_as_often_as_it_is_listed(tmp_path: Path) -> None:
     template = tmp_path / "template.db"
     with ledger_history.open_ledger(template):
         pass
     numbers = count(1)
     run_state_machine_as_test(
-        cast("Any", lambda: Machine(template, tmp_path / f"{next(numbers)}.db")),
+        cast("Any", lambda: PlanMachine(template, tmp_path / f"{next(numbers)}.db")),
         settings=settings(
             max_examples=80,
             stateful_step_count=30,
-            phases=[Phase.generate],  # to shrink it takes minutes, as each try makes a ledger
+            phases=[Phase.generate],  # shrinking takes minutes, as each attempt creates a ledger
         ),
     )
 
@@ -313,36 +324,36 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
         yield opened
 
 
-def once_more(ledger: Ledger) -> RunJournal:
-    """A job was created, and one more of it is claimed on purpose by a run that goes on."""
-    one = job("a")
-    send(ledger, start_run(ledger, "r-1", [one], key=KEY), one, created("j-1"))
-    book = RunJournal(ledger, start_run(ledger, "r-2", [one], key=KEY, end=None))
-    book.commit([], [], [Claim(Submission(one, 2, again=True), 1, THEN, 30.0)])
-    return book
+def create_one_more(ledger: Ledger) -> RunJournal:
+    """Create a job, then claim one more with `again` in a run that has not finished."""
+    job_a = job("a")
+    send(ledger, start_run(ledger, "r-1", [job_a], key=KEY), job_a, created("j-1"))
+    journal = RunJournal(ledger, start_run(ledger, "r-2", [job_a], key=KEY, end=None))
+    journal.commit([], [], [Claim(Submission(job_a, 2, again=True), 1, THEN, 30.0)])
+    return journal
 
 
-def test_one_more_that_was_never_sent_is_not_told_of_as_in_doubt(ledger: Ledger) -> None:
-    one = job("a")
-    once_more(ledger).commit([], [Submission(one, 2, again=True)], [])
-    assert [standing.state for standing in ledger.submissions(API, NAME, KEY)] == ["created", "released"]
-    told = record.load_record(ledger, next(ledger.runs()))
-    assert [type(entry.outcome).__name__ for entry in told.entries] == ["Created"]
+def test_released_extra_job_is_not_reported(ledger: Ledger) -> None:
+    job_a = job("a")
+    create_one_more(ledger).commit([], [Submission(job_a, 2, again=True)], [])
+    assert [submission.state for submission in ledger.submissions(API, NAME, KEY)] == ["created", "released"]
+    run_record = record.load_record(ledger, next(ledger.runs()))
+    assert [type(entry.outcome).__name__ for entry in run_record.entries] == ["Created"]
 
 
-def test_one_more_that_failed_is_told_of_and_a_plain_run_does_not_send_it(ledger: Ledger) -> None:
-    one = job("a")
-    once_more(ledger).commit([RecordedOutcome(Submission(one, 2, again=True), not_created(), THEN)], [], [])
-    told = record.load_record(ledger, next(ledger.runs()))
-    assert [type(entry.outcome).__name__ for entry in told.entries] == ["Created", "NotCreated"]
-    planned = plan.build_plan(Manifest(NAME, "-", "0", (one,)), (), ledger.submissions(API, NAME, KEY))
-    assert planned.to_send == ()
+def test_failed_extra_job_is_reported_and_not_retried_by_a_plain_run(ledger: Ledger) -> None:
+    job_a = job("a")
+    create_one_more(ledger).commit([RecordedOutcome(Submission(job_a, 2, again=True), not_created(), THEN)], [], [])
+    run_record = record.load_record(ledger, next(ledger.runs()))
+    assert [type(entry.outcome).__name__ for entry in run_record.entries] == ["Created", "NotCreated"]
+    run_plan = plan.build_plan(Manifest(NAME, "-", "0", (job_a,)), (), ledger.submissions(API, NAME, KEY))
+    assert run_plan.to_send == ()
 
 
-def test_no_two_submissions_of_a_plan_are_the_same_one_however_often_a_name_is_given(ledger: Ledger) -> None:
-    """The ledger would refuse to claim the second, in the middle of a run."""
-    one = job("a")
-    once_more(ledger).commit([RecordedOutcome(Submission(one, 2, again=True), not_created(), THEN)], [], [])
-    planned = plan.build_plan(Manifest(NAME, "-", "0", (one,)), (), ledger.submissions(API, NAME, KEY), ["a", "a"])
-    ordinals = [submission.ordinal for submission in planned.to_send]
+def test_repeated_again_name_plans_distinct_submissions(ledger: Ledger) -> None:
+    """Otherwise the ledger would reject the second claim in the middle of a run."""
+    job_a = job("a")
+    create_one_more(ledger).commit([RecordedOutcome(Submission(job_a, 2, again=True), not_created(), THEN)], [], [])
+    run_plan = plan.build_plan(Manifest(NAME, "-", "0", (job_a,)), (), ledger.submissions(API, NAME, KEY), ["a", "a"])
+    ordinals = [submission.ordinal for submission in run_plan.to_send]
     assert len(ordinals) == len(set(ordinals))
