@@ -15,14 +15,13 @@ from pathlib import PurePath
 from typing import Any, BinaryIO
 
 from runner.core.errors import ManifestError, Problem, UsageError
-from runner.core.models import Job, LimitOverrides, Manifest
-from runner.manifest import schema
+from runner.core.models import STDIN, Job, LimitOverrides, Manifest
+from runner.manifest import schema_errors
 from runner.manifest.yaml import reader
 from runner.manifest.yaml.document import Document
 from runner.manifest.yaml.messages import FieldPath, escape, quote
 from runner.manifest.yaml.scalars import describe_value, format_number, is_portable_number
 
-STDIN = "-"
 MAX_BYTES = 64 * 1024 * 1024
 
 _PERIODS = ("hour", "day", "week", "month")
@@ -127,7 +126,7 @@ def check(data: bytes, path: str, *, libyaml: bool = reader.LIBYAML) -> CheckRes
 def _find_problems(document: Document, path: str, entries: tuple[_JobEntry, ...]) -> tuple[Problem, ...]:
     """Every problem, but per position only those of one layer: what YAML misread is not also of the wrong type."""
     problems: list[Problem] = []
-    for layer in (document.problems, schema.find_problems(document), _check_rules(document, path, entries)):
+    for layer in (document.problems, schema_errors.find_problems(document), _check_rules(document, path, entries)):
         taken = {_position(problem) for problem in problems}
         problems.extend(problem for problem in layer if _position(problem) not in taken)
     return _sorted(problems)
@@ -180,7 +179,7 @@ def _check_timezone(document: Document) -> Iterator[Problem]:
         zoneinfo.ZoneInfo(zone)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         known = sorted(zoneinfo.available_timezones())
-        hint = schema.suggest(zone, known) or "use an IANA name, such as Europe/Berlin or Asia/Kolkata"
+        hint = schema_errors.suggest(zone, known) or "use an IANA name, such as Europe/Berlin or Asia/Kolkata"
         if not known:
             hint = "install the package tzdata: this system has no time zone data"
         yield document.problem(("timezone",), f"unknown time zone {quote(zone)}", hint)

@@ -31,16 +31,12 @@ from runner.planning.estimates import EstimateResponse
 from runner.planning.plan import Plan, build_plan, match_submissions, skip_reason
 from runner.planning.planned_jobs import Preview, build_preview
 from runner.planning.run_key import UnfinishedPolicy, choose_run_key
-from runner.runs import record
+from runner.runs import reconcile, record
 from runner.runs.matching import Finding
-from runner.runs.reconcile import Reconciler
 from runner.runs.request import RunRequest
 from runner.runs.summary import RunSummary
 from runner.submission.budget import Budget
 from runner.submission.engine import Engine, EngineResult, Observer
-
-# Seconds before each lookup at the end of a run: half a minute in all, at growing intervals.
-_LOOKUP_DELAYS = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0)
 
 
 class RunObserver(Observer, Protocol):
@@ -213,7 +209,7 @@ class Execution:
         """Look up each job in doubt once."""
         if not doubts or self.request.options.hold:
             return
-        reconciler = Reconciler(
+        reconciler = reconcile.Reconciler(
             self.ledger,
             self.api,
             self.request.api,
@@ -226,8 +222,8 @@ class Execution:
 
     def _look_up_repeatedly(self) -> None:
         """Look up this run's jobs in doubt until there are none, or the time is up."""
-        remaining = sum(_LOOKUP_DELAYS)
-        for delay in _LOOKUP_DELAYS:
+        remaining = sum(reconcile.LOOKUP_DELAYS)
+        for delay in reconcile.LOOKUP_DELAYS:
             doubts = [doubt for doubt in self._doubts() if doubt.run_id == self.run_id]
             if not doubts or self.request.options.hold:
                 return

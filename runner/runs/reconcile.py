@@ -21,6 +21,9 @@ from runner.ledger.store import Ledger
 from runner.runs.listing import JobReader, Listing, fetch_listing
 from runner.runs.matching import Finding, classify_doubts, unresolved_finding
 
+# Seconds before each lookup at the end of a run: half a minute in all, at growing intervals.
+LOOKUP_DELAYS = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Reconciler:

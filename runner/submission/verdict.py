@@ -33,7 +33,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Ambiguous:
-    """The job may or may not exist. `stop`: so might any other job."""
+    """The job is in doubt: it may or may not exist. `stop`: so might any other job."""
 
     error: ErrorInfo
     stop: bool = False

@@ -63,3 +63,13 @@ def test_each_command_with_figures_is_one_of_tox() -> None:
     environments = {name.removeprefix("testenv:").partition("{")[0] for name in tox.sections()}
     for name in re.findall(r"tox -e ([\w-]+)", RELIABILITY.text):
         assert name in environments, name
+
+
+def test_layout_of_the_design_lists_every_module() -> None:
+    page = Page("docs/design.md")
+    listed = set(re.findall(r"[a-z_]+", page.text.partition("```text\nrunner/")[2].partition("```")[0]))
+    modules = {path.stem for path in (CHECKOUT / "runner").rglob("*.py") if not path.stem.startswith("_")}
+    html = {path.stem for path in (CHECKOUT / "runner" / "reports" / "formats" / "html").glob("*.py")}
+    assert modules - html <= listed
+    for path in re.findall(r"`((?:runner|schemas)/[^`]+)`", page.text):
+        assert (CHECKOUT / path).exists(), path

@@ -24,9 +24,9 @@ from runner.sandbox.server import Sandbox
 # The command, with short delays between the lookups at the end of a run; by default they take half a minute.
 COMMAND = """
 import os, sys
-from runner.runs import execution
+from runner.runs import reconcile
 from runner.cli.main import main
-execution._LOOKUP_DELAYS = tuple(map(float, os.environ.get("LOOKUP_DELAYS", "0 0.1").split()))
+reconcile.LOOKUP_DELAYS = tuple(map(float, os.environ.get("LOOKUP_DELAYS", "0 0.1").split()))
 sys.exit(main())
 """
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.manifest import loader, schema
+from runner.manifest import loader, schema_files
 from runner.sandbox.catalog import EXAMPLE
 
 
@@ -26,7 +26,7 @@ def test_writes_manifest_and_schema_and_prints_the_next_step(tmp_path: Path) -> 
         "next: pixxel-runner run jobs.yaml --sandbox   (no API key needed, no cost)",
     ]
     assert {path.name for path in tmp_path.iterdir()} == {"jobs.yaml", "manifest.schema.json"}
-    assert (tmp_path / "manifest.schema.json").read_text(encoding="utf-8") == schema.schema_text("manifest")
+    assert (tmp_path / "manifest.schema.json").read_text(encoding="utf-8") == schema_files.schema_text("manifest")
 
 
 def test_manifest_is_valid_and_mentions_its_own_name(tmp_path: Path) -> None:

@@ -17,17 +17,17 @@ from support.shell import Shell
 
 from runner.core.errors import ManifestError
 from runner.core.models import RunRecord
-from runner.manifest import loader, schema
+from runner.manifest import loader, schema_files
 from runner.manifest.yaml import reader
 from runner.runs import results_file, summary
 
 rust: Any = pytest.importorskip("jsonschema_rs", reason="needs jsonschema-rs")
 
 CASES = Path(__file__).parents[1] / "cases" / "manifest"
-MANIFEST: dict[str, Any] = json.loads(schema.schema_text("manifest"))
+MANIFEST: dict[str, Any] = json.loads(schema_files.schema_text("manifest"))
 RUST: Any = rust.validator_for(MANIFEST)
 PYTHON = jsonschema.Draft7Validator(MANIFEST)
-RESULTS: Any = rust.validator_for(json.loads(schema.schema_text("results")))
+RESULTS: Any = rust.validator_for(json.loads(schema_files.schema_text("results")))
 
 OTHERS: tuple[Any, ...] = (None, True, 0, -1, 1.0, 1.5, 65, 10**30, "", " ", "a", "a\n", "a/b", "x" * 201, [], {}, [1])
 

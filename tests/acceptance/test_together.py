@@ -33,11 +33,11 @@ SOON = 15.0  # seconds: well below the grace period, and enough for a slow machi
 # The command. It reports that it is ready, and waits for the start; lookups are quick and the grace period is long.
 READY_COMMAND = """
 import os, sys
-from runner.runs import execution
+from runner.runs import reconcile
 from runner.cli.commands import run
 from runner.cli.main import main
 from runner.submission import engine
-execution._LOOKUP_DELAYS = (0.0, 0.1)
+reconcile.LOOKUP_DELAYS = (0.0, 0.1)
 engine.GRACE_PERIOD = 60.0
 if "READY" in os.environ:
     os.write(int(os.environ["READY"]), b".")

@@ -12,7 +12,7 @@ import click
 from runner.cli import console
 from runner.core.errors import RefusedError, RunnerError, UsageError
 from runner.core.exit_codes import Exit
-from runner.manifest import schema
+from runner.manifest import schema_files
 
 _SCHEMA = "manifest.schema.json"  # named in the first line of the starter, for editors
 
@@ -40,7 +40,7 @@ def _read_starter(path: Path) -> str:
 def _add_schema(path: Path) -> bool:
     """Write the schema unless it exists. The manifest works without it, so an error is ignored."""
     try:
-        _create(path, schema.schema_text("manifest"))
+        _create(path, schema_files.schema_text("manifest"))
     except RunnerError:
         return False
     return True

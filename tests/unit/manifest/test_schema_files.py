@@ -13,10 +13,10 @@ import jsonschema
 import pytest
 from support.pages import CHECKOUT, Page
 
-from runner.manifest import schema
+from runner.manifest import schema_files
 from runner.manifest.yaml import reader
 
-SCHEMA: dict[str, Any] = json.loads(schema.schema_text("manifest"))
+SCHEMA: dict[str, Any] = json.loads(schema_files.schema_text("manifest"))
 VALIDATOR = jsonschema.Draft7Validator(SCHEMA)
 EDITORS = Page("docs/editors.md")
 
@@ -78,13 +78,13 @@ def test_there_are_fields() -> None:
 
 
 @pytest.mark.parametrize("name", ["manifest", "results"])
-def test_schemas_are_valid(name: schema.SchemaName) -> None:
-    document = json.loads(schema.schema_text(name))
+def test_schemas_are_valid(name: schema_files.SchemaName) -> None:
+    document = json.loads(schema_files.schema_text(name))
     jsonschema.validators.validator_for(document).check_schema(document)
 
 
 def test_the_results_schema_has_the_lists_of_the_results_file() -> None:
-    assert {"created", "errors", "skipped"} <= json.loads(schema.schema_text("results"))["properties"].keys()
+    assert {"created", "errors", "skipped"} <= json.loads(schema_files.schema_text("results"))["properties"].keys()
 
 
 @pytest.mark.parametrize(("path", "node", "required"), FIELDS)

@@ -1,4 +1,7 @@
-"""The JSON Schemas, and the problems that the manifest's schema finds, as messages with positions."""
+"""The problems that the manifest's JSON Schema finds, as messages with positions.
+
+The fields themselves are in `schemas/manifest.schema.json`, and `loader` reads them.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,17 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from importlib.resources import files
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jsonschema
 
 from runner.core.errors import Problem
 from runner.core.suggestions import closest_matches
+from runner.manifest.schema_files import schema_text
 from runner.manifest.yaml.document import Document
 from runner.manifest.yaml.messages import FieldPath, quote
 from runner.manifest.yaml.scalars import describe_value, format_number
 
-SchemaName = Literal["manifest", "results"]
 Finding = tuple[FieldPath, str, str]  # where, message, hint
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
@@ -58,14 +59,6 @@ _FORBIDDEN_KEYS = {
         ("a manifest cannot include other files", "put what the jobs share under `defaults`"),
     ),
 }
-
-
-def schema_text(name: SchemaName) -> str:
-    """The text of a JSON Schema, as shipped: packaged as `runner.schemas`, or beside the package in a checkout."""
-    package = files("runner")
-    packaged = package / "schemas"
-    directory = packaged if packaged.is_dir() else Path(str(package)).parent / "schemas"
-    return (directory / f"{name}.schema.json").read_text(encoding="utf-8")
 
 
 @cache

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from runner.core.rate_limit import Rate
 from runner.core.settings import Limits
-from runner.manifest import loader, schema
+from runner.manifest import loader, schema_errors, schema_files
 
-MANIFEST: dict[str, Any] = json.loads(schema.schema_text("manifest"))
+MANIFEST: dict[str, Any] = json.loads(schema_files.schema_text("manifest"))
 VALIDATOR = jsonschema.Draft7Validator(MANIFEST)
 
 
 def test_the_schema_has_no_references() -> None:
-    assert "$ref" not in schema.schema_text("manifest")
+    assert "$ref" not in schema_files.schema_text("manifest")
 
 
 def test_defaults_are_those_of_the_settings() -> None:
@@ -62,7 +62,7 @@ ENTRIES = st.one_of(
 @settings(max_examples=500)
 @given(ENTRIES)
 def test_jobs_that_skip_validation_are_valid(entry: Any) -> None:
-    if schema.is_plain_job(entry, ("workflow_id", "project_id")):
+    if schema_errors.is_plain_job(entry, ("workflow_id", "project_id")):
         VALIDATOR.validate({"version": 1, "jobs": [entry]})
 
 
@@ -97,4 +97,4 @@ def keywords(node: Any) -> Iterator[str]:
 def test_every_keyword_of_the_schema_has_a_message() -> None:
     structural = {"properties", "items", "propertyNames", "allOf", "if", "then", "not"}
     shown = {"$schema", "$id", "enumDescriptions", "title", "description", "default", "examples", "patternErrorMessage"}
-    assert set(keywords(MANIFEST)) - structural - shown == {"type", *schema._KEYWORDS}
+    assert set(keywords(MANIFEST)) - structural - shown == {"type", *schema_errors._KEYWORDS}
