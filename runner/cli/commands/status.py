@@ -147,16 +147,16 @@ def _show(
     timed_out: bool = False,
 ) -> Exit:
     run = target.run
-    code = Exit.TIMED_OUT if timed_out else live_status.exit_code(statuses, run.others)
+    code = Exit.TIMED_OUT if timed_out else live_status.exit_code(statuses, run.without_job)
     report = reports.StatusReport(
-        run.run_id, run.manifest, run.api, statuses, run.others, run.manifest_path, target.lines
+        run.run_id, run.manifest, run.api, statuses, run.without_job, run.manifest_path, target.lines
     )
     if not request.output_options.write(reports.STATUS_FORMATS, [report], quiet=request.quiet):
         code = worst_exit((code, Exit.REFUSED))
     if not request.quiet:
         console.info(escape_unprintable(f"run {run.run_id} of {run.manifest} at {run.api}"))
     elif code is not Exit.OK:
-        others = f"; {reports.describe_without_job(run.others)}" if run.others else ""
+        others = f"; {reports.describe_without_job(run.without_job)}" if run.without_job else ""
         console.info(escape_unprintable(f"{run.manifest}: {reports.summarize_statuses(statuses)}{others}"))
     if poller is not None:
         live_status.report_problems(poller)
@@ -212,7 +212,7 @@ def _find_run(ledger: Ledger, request: Request) -> tuple[TrackedRun, Mapping[str
     if holder is None:
         return tracked, lines
     console.warn(f"run {run.id} is in progress; these are its jobs so far; locked by {escape_unprintable(holder)}")
-    return replace(tracked, others={}), lines
+    return replace(tracked, without_job={}), lines
 
 
 def _read_lines(ledger: Ledger, run: RunRow) -> Mapping[str, int]:

@@ -87,7 +87,7 @@ def test_a_run_without_jobs(ledger: Ledger) -> None:
     run = ledger_history.start_run(ledger, "run-1", JOBS[:1])
     ledger_history.send(ledger, run, JOBS[0], ledger_history.not_created())
     followed = tracking.track_run(ledger, run)
-    assert (followed.jobs, followed.others) == ((), {"not_created": 1})
+    assert (followed.jobs, followed.without_job) == ((), {"not_created": 1})
 
 
 # What is kept.
@@ -166,7 +166,7 @@ def test_a_results_file_without_jobs(ledger: Ledger, tmp_path: Path) -> None:
     write_results(ledger, ledger_history.start_run(ledger, "run-1", []), tmp_path / "r.json")
     followed = tracking.track_results_file(tmp_path / "r.json")
     assert followed is not None
-    assert (followed.jobs, followed.others) == ((), {})
+    assert (followed.jobs, followed.without_job) == ((), {})
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_a_results_file_that_is_broken_says_so(tmp_path: Path, changed: dict[str
     assert read(tmp_path, json.dumps(document())) is not None
     with pytest.raises(UsageError, match=r"the results file .*r\.json cannot be read") as caught:
         read(tmp_path, json.dumps(document(**changed)))
-    assert caught.value.hint == "Make it again from the ledger: pixxel-runner show --results PATH"
+    assert caught.value.hint == "Recreate it from the ledger: pixxel-runner show --results PATH"
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_what_a_hostile_file_holds_is_text_and_nothing_more(tmp_path: Path) -> N
 def test_a_value_of_another_kind_is_not_repeated(tmp_path: Path) -> None:
     made = document()
     made["created"][0]["name"] = {"secret": "x" * 1000}
-    with pytest.raises(UsageError, match="dict where text should be") as caught:
+    with pytest.raises(UsageError, match="expected a non-empty string, got dict") as caught:
         read(tmp_path, json.dumps(made))
     assert "secret" not in caught.value.message
 
