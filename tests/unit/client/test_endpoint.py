@@ -1,4 +1,4 @@
-"""Where the key may go, what a key may be, and which of flag, manifest and default applies."""
+"""Base URLs, API keys, proxies and CA bundles: what is accepted, and that no secret is shown."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from runner.core.errors import RefusedError, RunnerError, UsageError
 SECRET = "s3cr3t"
 
 
-def words_of(caught: pytest.ExceptionInfo[RunnerError]) -> str:
+def error_text(caught: pytest.ExceptionInfo[RunnerError]) -> str:
     return f"{caught.value.message}\n{caught.value.hint}\n{caught.value!r}"
 
 
-# The base URL.
+# Base URLs
 
 
 @pytest.mark.parametrize(
@@ -56,16 +56,16 @@ def words_of(caught: pytest.ExceptionInfo[RunnerError]) -> str:
         ("http://[0:0:0:0:0:0:0:1]", "http://[0:0:0:0:0:0:0:1]"),
     ],
 )
-def test_a_base_url_becomes_an_origin(text: str, origin: str) -> None:
+def test_base_url_is_normalized_to_an_origin(text: str, origin: str) -> None:
     assert parse_base_url(text, allow_http=False) == origin
 
 
 @pytest.mark.parametrize(
     "host",
     ["api.pixxel.space", "localhost.evil.example", "127.0.0.1.evil.example", "127.1", "0177.0.0.1", "2130706433",
-     "0.0.0.0", "10.0.0.1", "128.0.0.1", "[::2]", "[fe80::1]"],  # noqa: S104 - an address that must be refused
+     "0.0.0.0", "10.0.0.1", "128.0.0.1", "[::2]", "[fe80::1]"],  # noqa: S104 - an address that must be rejected
 )  # fmt: skip
-def test_plain_http_to_other_machines_must_be_allowed(host: str) -> None:
+def test_plain_http_to_other_hosts_must_be_allowed(host: str) -> None:
     with pytest.raises(UsageError, match=r"plain http") as caught:
         parse_base_url(f"http://{host}", allow_http=False)
     assert "--allow-http" in caught.value.hint
@@ -74,14 +74,14 @@ def test_plain_http_to_other_machines_must_be_allowed(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["１２７.0.0.1", "ⓛocalhost", "127。0。0。1"])
-def test_names_that_normalise_to_loopback_are_not_loopback(host: str) -> None:
+def test_names_that_normalize_to_loopback_are_not_loopback(host: str) -> None:
     with pytest.raises(UsageError):
         parse_base_url(f"http://{host}", allow_http=False)
     assert not is_loopback(host)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "not an http or https URL"),
         ("api.pixxel.space", "not an http or https URL"),
@@ -117,28 +117,28 @@ def test_names_that_normalise_to_loopback_are_not_loopback(host: str) -> None:
         ("https://api\ud800.pixxel.space", "not a valid URL"),
     ],
 )
-def test_a_url_that_is_not_an_origin_is_refused_with_a_printable_message(text: str, said: str) -> None:
+def test_url_that_is_not_an_origin_is_rejected_with_a_printable_message(text: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_base_url(text, allow_http=True)
-    assert said in caught.value.message
+    assert message in caught.value.message
     assert caught.value.message.isprintable()
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        r"https://evil.example\.api.pixxel.space",  # urllib3 would go to evil.example
-        "https://ex%61mple.com",  # and here to example.com
+        r"https://evil.example\.api.pixxel.space",  # urllib3 would connect to evil.example
+        "https://ex%61mple.com",  # and to example.com here
         "https://api<pixxel>.space",
     ],
 )
-def test_a_host_that_url_parsers_read_differently_is_refused(text: str) -> None:
+def test_host_that_url_parsers_read_differently_is_rejected(text: str) -> None:
     with pytest.raises(UsageError):
         parse_base_url(text, allow_http=False)
 
 
-def test_a_non_ascii_host_is_refused_or_converted() -> None:
-    """Unconverted it would need a library that is no dependency, and end as `unreachable` for each job."""
+def test_non_ascii_host_is_rejected_or_converted() -> None:
+    """Unconverted, it would need a library that is not installed, and every job would fail as `unreachable`."""
     try:
         origin = parse_base_url("https://münchen.example", allow_http=False)
     except UsageError:
@@ -165,10 +165,10 @@ def test_a_non_ascii_host_is_refused_or_converted() -> None:
         f"https://user:pass#{SECRET}@api.pixxel.space",
     ],
 )
-def test_credentials_in_a_base_url_are_refused_and_never_shown(text: str) -> None:
+def test_credentials_in_a_base_url_are_rejected_and_never_shown(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_base_url(text, allow_http=True)
-    assert SECRET not in words_of(caught)
+    assert SECRET not in error_text(caught)
 
 
 @pytest.mark.parametrize(
@@ -187,20 +187,20 @@ def test_credentials_in_a_base_url_are_refused_and_never_shown(text: str) -> Non
         (f"https://<{SECRET}>", ""),
     ],
 )
-def test_only_the_origin_of_a_base_url_is_shown(text: str, shown: str) -> None:
-    """The rest may be the key: in the wrong variable, or where another API has it."""
+def test_error_shows_only_the_origin_of_a_base_url(text: str, shown: str) -> None:
+    """The rest may contain the key: in the wrong variable, or where another API expects it."""
     with pytest.raises(UsageError) as caught:
         parse_base_url(text, allow_http=False)
     assert shown in caught.value.message
-    assert SECRET not in words_of(caught)
+    assert SECRET not in error_text(caught)
 
 
-def test_an_empty_user_counts_as_credentials() -> None:
+def test_empty_user_counts_as_credentials() -> None:
     with pytest.raises(UsageError, match="credentials"):
         parse_base_url("https://@api.pixxel.space", allow_http=False)
 
 
-# Named characters: to choose among all of Unicode, Hypothesis first makes tables for seconds.
+# A fixed set of characters: for all of Unicode, Hypothesis spends seconds building tables first.
 _CHARACTERS = st.sampled_from([*map(chr, range(256)), "\u202e", "１", "ⓛ", "。", "℀", "\ud800"])
 
 
@@ -217,19 +217,19 @@ def test_any_text_is_an_origin_or_a_usage_error(text: str) -> None:
     assert not set(origin.partition("://")[2]) & set("/?#@ ")
 
 
-# The key.
+# API keys
 
 
 @pytest.mark.parametrize("key", ["k", "Bearer abc", "a b", "!~", "k" * 60_000])
-def test_a_key_is_used_exactly_as_given(tmp_path: Path, key: str) -> None:
+def test_key_is_used_exactly_as_given(tmp_path: Path, key: str) -> None:
     file = tmp_path / "key"
-    for end in ("", "\n", "\r\n"):
-        file.write_bytes((key + end).encode())
+    for line_end in ("", "\n", "\r\n"):
+        file.write_bytes((key + line_end).encode())
         file.chmod(0o600)
-        taken, warnings = load_api_key(None, file)
-        assert (taken.reveal(), warnings) == (key, ())
-    taken, warnings = load_api_key(key, None)
-    assert (taken.reveal(), warnings) == (key, ())
+        loaded_key, warnings = load_api_key(None, file)
+        assert (loaded_key.reveal(), warnings) == (key, ())
+    loaded_key, warnings = load_api_key(key, None)
+    assert (loaded_key.reveal(), warnings) == (key, ())
 
 
 @pytest.mark.parametrize(
@@ -239,39 +239,39 @@ def test_a_key_is_used_exactly_as_given(tmp_path: Path, key: str) -> None:
      b"k" * 70_000, b"k" * 1_000_000],
     ids=lambda raw: repr(raw[:12]),
 )  # fmt: skip
-def test_a_file_without_a_bare_key_is_refused_and_not_shown(tmp_path: Path, raw: bytes) -> None:
+def test_key_file_without_a_bare_key_is_refused_and_not_shown(tmp_path: Path, raw: bytes) -> None:
     file = tmp_path / "file"
     file.write_bytes(raw)
     with pytest.raises(RefusedError, match="the key") as caught:
         load_api_key("another", file)
     assert str(file) in caught.value.message
-    assert "kl" not in words_of(caught).replace("\n", "")
-    assert "kk" not in words_of(caught)
+    assert "kl" not in error_text(caught).replace("\n", "")
+    assert "kk" not in error_text(caught)
 
 
 @pytest.mark.parametrize(
     "value", ["s3cr3t\n", "s3cr3t\r\n", "s3cr3t ", " s3cr3t", "s3\ncr3t", "s3cr3té", "s3cr3t\x00", "s3cr3t\ud800", " "]
 )
-def test_a_key_that_a_header_cannot_carry_is_refused_and_not_shown(value: str) -> None:
+def test_key_invalid_in_a_header_is_refused_and_not_shown(value: str) -> None:
     with pytest.raises(RefusedError, match="PIXXEL_API_KEY") as caught:
         load_api_key(value, None)
-    assert "cr3t" not in words_of(caught)
+    assert "cr3t" not in error_text(caught)
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_a_missing_key_is_refused_with_the_ways_to_pass_one(value: str | None) -> None:
+def test_missing_key_is_refused_with_a_hint(value: str | None) -> None:
     with pytest.raises(RefusedError, match="no API key") as caught:
         load_api_key(value, None)
-    assert all(way in caught.value.hint for way in ("PIXXEL_API_KEY", "--api-key-file", "--sandbox"))
+    assert all(source in caught.value.hint for source in ("PIXXEL_API_KEY", "--api-key-file", "--sandbox"))
 
 
-def test_a_key_file_outranks_the_environment(tmp_path: Path) -> None:
+def test_key_file_takes_precedence_over_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("from-file\n")
     assert load_api_key("from-environment", file)[0].reveal() == "from-file"
 
 
-def test_a_key_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+def test_unreadable_key_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     for file in (tmp_path / "missing", tmp_path, tmp_path / "loop", tmp_path / "missing" / "key"):
         with pytest.raises(RefusedError, match="cannot be read") as caught:
@@ -280,19 +280,19 @@ def test_a_key_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [SECRET, f"{SECRET}/x", f"/{SECRET}", f"/{SECRET}/{SECRET}", SECRET * 100, f"./{SECRET}"]
+    "value", [SECRET, f"{SECRET}/x", f"/{SECRET}", f"/{SECRET}/{SECRET}", SECRET * 100, f"./{SECRET}"]
 )
-def test_a_value_that_is_not_a_path_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
-    """A slash alone makes no path, as base64 has them: a path is one that is there, or that has a folder on its way."""
+def test_key_passed_as_a_path_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """Base64 contains slashes, so only a value that exists, or whose parent directory does, counts as a path."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RefusedError, match="the key file cannot be read") as caught:
-        load_api_key(None, Path(given))
-    assert SECRET not in words_of(caught)
+        load_api_key(None, Path(value))
+    assert SECRET not in error_text(caught)
     assert "--api-key-file takes the path of a file" in caught.value.hint
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_key_file_without_read_permission_is_refused(tmp_path: Path) -> None:
+def test_key_file_without_read_permission_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("k")
     file.chmod(0)
@@ -301,7 +301,7 @@ def test_a_key_file_without_read_permission_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True)])
-def test_a_key_file_that_others_can_read_causes_a_warning(tmp_path: Path, mode: int, warned: bool) -> None:
+def test_key_file_that_others_can_read_causes_a_warning(tmp_path: Path, mode: int, warned: bool) -> None:
     file = tmp_path / "key"
     file.write_text("k")
     file.chmod(mode)
@@ -309,7 +309,7 @@ def test_a_key_file_that_others_can_read_causes_a_warning(tmp_path: Path, mode: 
     assert [str(file) in warning for warning in warnings] == [True] * warned
 
 
-def test_a_key_may_come_through_a_pipe_in_pieces(tmp_path: Path) -> None:
+def test_key_is_read_from_a_pipe_in_pieces(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe, 0o600)
 
@@ -328,25 +328,25 @@ def test_a_key_may_come_through_a_pipe_in_pieces(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "bearer"), [("Bearer k", True), ("bearer k", True), ("BEARER k", True), ("Bearer", False), ("k", False)]
 )
-def test_the_bearer_prefix_is_detected(key: str, bearer: bool) -> None:
+def test_bearer_prefix_is_detected(key: str, bearer: bool) -> None:
     assert ApiKey(key).has_bearer_prefix is bearer
 
 
 def test_no_repr_shows_a_secret() -> None:
     proxy = Proxy("http://proxy.example:3128", f"user:{SECRET}")
     endpoint = Endpoint(PRODUCTION_URL, ApiKey(SECRET), None, proxy)
-    for thing in (endpoint.key, endpoint, proxy, [endpoint], {"proxy": proxy}):
-        for shown in (repr(thing), str(thing), f"{thing}"):
-            assert SECRET not in shown
+    for value in (endpoint.key, endpoint, proxy, [endpoint], {"proxy": proxy}):
+        for text in (repr(value), str(value), f"{value}"):
+            assert SECRET not in text
     assert "proxy.example" in repr(endpoint)
 
 
-# Proxies.
+# Proxies
 
 
 @pytest.fixture
-def proxies(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """An environment that names no proxy."""
+def proxy_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Clear the proxy variables of the environment."""
     for name in [name for name in os.environ if name.lower().endswith("_proxy")] + ["REQUEST_METHOD"]:
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
@@ -374,11 +374,11 @@ def proxies(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         ({"HTTPS_PROXY": "socks5://p.example"}, "https://localhost", None),
     ],
 )
-def test_the_proxy_is_taken_from_the_environment(
-    proxies: pytest.MonkeyPatch, environment: dict[str, str], origin: str, url: str | None
+def test_proxy_is_read_from_the_environment(
+    proxy_environment: pytest.MonkeyPatch, environment: dict[str, str], origin: str, url: str | None
 ) -> None:
     for name, value in environment.items():
-        proxies.setenv(name, value)
+        proxy_environment.setenv(name, value)
     assert find_proxy(origin) == (None if url is None else Proxy(url))
 
 
@@ -386,10 +386,10 @@ def test_the_proxy_is_taken_from_the_environment(
     ("user", "credentials"),
     [("u:s3cr3t@", "u:s3cr3t"), ("u%40x:s3cr3t%2F%3A@", "u@x:s3cr3t/:"), ("s3cr3t@", "s3cr3t:"), ("@", "")],
 )
-def test_credentials_of_a_proxy_are_decoded_and_stored_separately(
-    proxies: pytest.MonkeyPatch, user: str, credentials: str
+def test_proxy_credentials_are_decoded_and_stored_separately(
+    proxy_environment: pytest.MonkeyPatch, user: str, credentials: str
 ) -> None:
-    proxies.setenv("HTTPS_PROXY", f"http://{user}p.example:3128")
+    proxy_environment.setenv("HTTPS_PROXY", f"http://{user}p.example:3128")
     proxy = find_proxy(PRODUCTION_URL)
     assert proxy == Proxy("http://p.example:3128", credentials)
     assert SECRET not in repr(proxy)
@@ -407,7 +407,7 @@ def test_credentials_of_a_proxy_are_decoded_and_stored_separately(
         f"http://u:{SECRET}@p.example:port",
         f"http://u:{SECRET}@[::1",
         f"http://u:{SECRET}@p example",
-        f"http://u:pass/{SECRET}@p.example:3128",  # a password that was not quoted
+        f"http://u:pass/{SECRET}@p.example:3128",  # an unquoted password
         f"http://u:pass#{SECRET}@p.example:3128",
         f"http://u:pass?{SECRET}@p.example:3128",
         f"http:/u:{SECRET}@p.example",
@@ -418,40 +418,42 @@ def test_credentials_of_a_proxy_are_decoded_and_stored_separately(
         f"p.example/{SECRET}",
     ],
 )
-def test_an_invalid_proxy_is_refused_and_its_credentials_never_shown(proxies: pytest.MonkeyPatch, url: str) -> None:
-    proxies.setenv("HTTPS_PROXY", url)
+def test_invalid_proxy_is_rejected_and_its_credentials_never_shown(
+    proxy_environment: pytest.MonkeyPatch, url: str
+) -> None:
+    proxy_environment.setenv("HTTPS_PROXY", url)
     with pytest.raises(UsageError, match="proxy") as caught:
         find_proxy(PRODUCTION_URL)
-    assert SECRET not in words_of(caught)
+    assert SECRET not in error_text(caught)
     assert "NO_PROXY" in caught.value.hint
 
 
-# The CA bundle.
+# CA bundles
 
 
-def test_a_ca_bundle_is_a_file_of_pem_certificates(tmp_path: Path, certificates: Certificates) -> None:
+def test_ca_bundle_must_be_a_file_of_pem_certificates(tmp_path: Path, certificates: Certificates) -> None:
     assert load_ca_bundle(None) is None
     assert load_ca_bundle(certificates.bundle)
     (tmp_path / "empty").touch()
     (tmp_path / "text").write_text("not a certificate")
-    (tmp_path / "half").write_text("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")
-    for name in ("missing", "empty", "text", "half", "."):
+    (tmp_path / "truncated").write_text("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")
+    for name in ("missing", "empty", "text", "truncated", "."):
         path = str(tmp_path / name)
         with pytest.raises(UsageError, match="cannot be used") as caught:
             load_ca_bundle(path)
         assert path in caught.value.message
         assert "PEM" in caught.value.hint
-    for path in ("", "a\0b"):  # OpenSSL takes an empty one for none, and trusts the system's
+    for path in ("", "a\0b"):  # OpenSSL ignores an empty path and trusts the system's certificates
         with pytest.raises(UsageError):
             load_ca_bundle(path)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
-@pytest.mark.parametrize(("mode", "warns"), [(0o440, False), (0o400, False), (0o444, True), (0o404, True)])
-def test_a_key_file_of_another_owner_may_be_readable_by_its_group(tmp_path: Path, mode: int, warns: bool) -> None:
+@pytest.mark.parametrize(("mode", "warned"), [(0o440, False), (0o400, False), (0o444, True), (0o404, True)])
+def test_key_file_of_another_owner_may_be_group_readable(tmp_path: Path, mode: int, warned: bool) -> None:
     file = tmp_path / "key"
     file.write_text("a-key", encoding="ascii")
     file.chmod(mode)
     os.chown(file, 65534, 0)
     key, warnings = load_api_key(None, file)
-    assert (key.reveal(), bool(warnings)) == ("a-key", warns)
+    assert (key.reveal(), bool(warnings)) == ("a-key", warned)
