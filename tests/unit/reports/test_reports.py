@@ -1,4 +1,4 @@
-"""What every report keeps to: no text from outside reaches the terminal, and nothing else ends a line."""
+"""Rules for every report: text from outside cannot control the terminal or a CI log, or break a line."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from runner.runs.summary import summarize
 
 
 @pytest.mark.parametrize("name", RUN_FORMATS)
-@given(made=records)
-def test_nothing_in_a_report_moves_the_cursor_or_commands_a_ci(name: str, made: RunRecord) -> None:
-    text = RUN_FORMATS[name]([summarize(made)], Style())
+@given(run_record=records)
+def test_reports_contain_no_terminal_escapes_and_no_ci_commands(name: str, run_record: RunRecord) -> None:
+    text = RUN_FORMATS[name]([summarize(run_record)], Style())
     for line in text.replace("\r\n", "\n").split("\n"):
-        assert not [char for char in line if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")]
+        assert not [character for character in line if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")]
         assert not set("\u202e\u2066\u200b\ufeff") & set(line)
         assert name == "github" or not line.lstrip().startswith("::")
         assert "##[" not in line
@@ -28,17 +28,17 @@ def test_nothing_in_a_report_moves_the_cursor_or_commands_a_ci(name: str, made: 
 
 
 @pytest.mark.parametrize("name", RUN_FORMATS)
-def test_a_report_leaves_the_last_line_to_its_printer(name: str) -> None:
+def test_report_has_no_trailing_line_break(name: str) -> None:
     assert not RUN_FORMATS[name]([summarize(record(entry("a", created("j"))))], Style()).endswith("\n")
 
 
 @given(records)
-def test_json_is_the_results_document(made: RunRecord) -> None:
-    text = RUN_FORMATS["json"]([summarize(made)], Style())
-    assert text + "\n" == "".join(results_file.serialize(summarize(made)))
+def test_json_report_is_the_results_file(run_record: RunRecord) -> None:
+    text = RUN_FORMATS["json"]([summarize(run_record)], Style())
+    assert text + "\n" == "".join(results_file.serialize(summarize(run_record)))
     check_results(loads_strictly(text))
 
 
-def test_the_table_of_formats_cannot_be_changed() -> None:
+def test_format_mapping_is_read_only() -> None:
     with pytest.raises(TypeError):
         RUN_FORMATS["table"] = RUN_FORMATS["csv"]  # type: ignore[index]

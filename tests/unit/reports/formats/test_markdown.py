@@ -1,4 +1,4 @@
-"""The Markdown table: literal ones, and that hostile text stays in its cell and is shown as text."""
+"""The Markdown format: expected output, and that hostile text is escaped and stays in its cell."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from runner.runs.summary import summarize
 _CELL_END = re.compile(r"(?<!\\)(?:\\\\)*\|")
 
 
-def markdown(made: RunRecord) -> str:
-    return RUN_FORMATS["markdown"]([summarize(made)], Style())
+def markdown(run_record: RunRecord) -> str:
+    return RUN_FORMATS["markdown"]([summarize(run_record)], Style())
 
 
-def test_a_table() -> None:
-    made = record(
+def test_markdown_of_a_run() -> None:
+    run_record = record(
         entry("a|b", created("j_1", cost=12, val_errors=[1])),
         entry("c", not_created(message="<b>no</b>\nreally")),
         entry("d", in_doubt("no answer")),
         entry("e", Skipped("disabled", "enabled: false")),
     )
-    assert markdown(made) == (
+    assert markdown(run_record) == (
         "| job | workflow | project | outcome | job id or error | cost | sent (UTC) |\n"
         "| --- | --- | --- | --- | --- | ---: | --- |\n"
         "| a\\|b | w-a\\|b | p-1 | created, 1 validation error | j\\_1 | 12 | 01:00:03 |\n"
@@ -40,13 +40,15 @@ def test_a_table() -> None:
     )
 
 
-def test_a_record_without_jobs_has_only_totals() -> None:
+def test_run_without_jobs_has_only_totals() -> None:
     assert markdown(record()) == "0 jobs: 0 created, 0 not created, 0 in doubt, 0 skipped · cost 0"
 
 
-def test_a_long_table_lists_only_jobs_that_were_not_created() -> None:
-    made = record(*(entry(f"{i}", created(f"{i}")) for i in range(1000)), entry("bad", not_created()))
-    assert len(markdown(made).split("\n")) == 2 + 1 + 1 + 2
+def test_long_table_lists_only_jobs_that_were_not_created() -> None:
+    run_record = record(
+        *(entry(f"{number}", created(f"{number}")) for number in range(1000)), entry("bad", not_created())
+    )
+    assert len(markdown(run_record).split("\n")) == 2 + 1 + 1 + 2
 
 
 @pytest.mark.parametrize(
@@ -64,18 +66,18 @@ def test_a_long_table_lists_only_jobs_that_were_not_created() -> None:
         ("$x$", r"\$x\$"),
     ],
 )
-def test_text_is_shown_as_it_is(text: str, source: str) -> None:
+def test_markup_is_escaped(text: str, source: str) -> None:
     assert escape_markdown(text) == source
 
 
 @given(records)
-def test_each_job_is_a_line_of_as_many_cells(made: RunRecord) -> None:
-    lines = markdown(made).split("\n")
-    rows = lines[: lines.index("")] if made.entries else []
-    assert len(rows) == (len(made.entries) + 2 if made.entries else 0)
+def test_each_job_is_a_row_with_all_cells(run_record: RunRecord) -> None:
+    lines = markdown(run_record).split("\n")
+    rows = lines[: lines.index("")] if run_record.entries else []
+    assert len(rows) == (len(run_record.entries) + 2 if run_record.entries else 0)
     assert {len(_CELL_END.findall(row)) for row in rows} <= {8}
 
 
 @given(texts)
-def test_no_html_is_left(text: str) -> None:
+def test_html_is_always_escaped(text: str) -> None:
     assert not set("<>") & set(escape_markdown(text))

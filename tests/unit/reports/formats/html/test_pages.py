@@ -1,4 +1,4 @@
-"""The HTML reports as text: well-formed, self-contained, the same each time, and whatever names hold stays text."""
+"""The HTML reports as text: well-formed, self-contained, deterministic, and safe with any names."""
 
 from __future__ import annotations
 
@@ -48,57 +48,57 @@ SKIPPED = Skipped("disabled", "enabled: false in the manifest")
 
 
 class Document:
-    """A report as a browser reads it."""
+    """A report, parsed as browsers do."""
 
     def __init__(self, text: str) -> None:
         parser = HTMLParser(namespace_html_elements=False)
         self.text = text
         self.tree: Element = parser.parse(text)
         self.errors = parser.errors
-        for one in self.tree.iter():
-            one.tag = str(one.tag).rpartition("}")[2]  # without the namespace of what is drawn
+        for element in self.tree.iter():
+            element.tag = str(element.tag).rpartition("}")[2]  # without the SVG namespace
 
-    def all(self, path: str) -> list[Element]:
+    def find_all(self, path: str) -> list[Element]:
         return self.tree.findall(path)
 
-    def said(self, path: str) -> list[str]:
-        return ["".join(one.itertext()) for one in self.all(path)]
+    def find_texts(self, path: str) -> list[str]:
+        return ["".join(element.itertext()) for element in self.find_all(path)]
 
     @property
     def rows(self) -> list[dict[str, str]]:
-        """The table of all jobs."""
+        """The rows of the job table."""
         table = ".//table[@class='jobs']"
-        titles = self.said(f"{table}/thead/tr/th")
+        headers = self.find_texts(f"{table}/thead/tr/th")
         return [
-            dict(zip(titles, ("".join(cell.itertext()) for cell in row), strict=True))
-            for row in self.all(f"{table}/tbody/tr")
+            dict(zip(headers, ("".join(cell.itertext()) for cell in row), strict=True))
+            for row in self.find_all(f"{table}/tbody/tr")
         ]
 
     @property
-    def figures(self) -> dict[str, str]:
-        """The totals, each with what is said of it."""
+    def totals(self) -> dict[str, str]:
+        """The totals, with their notes."""
         return {
-            "".join(one[0].itertext()): " / ".join("".join(part.itertext()) for part in one[1:])
-            for one in self.all(".//dl[@class='totals']/div")
+            "".join(group[0].itertext()): " / ".join("".join(part.itertext()) for part in group[1:])
+            for group in self.find_all(".//dl[@class='totals']/div")
         }
 
     @property
     def facts(self) -> dict[str, str]:
-        """What is said of the first run."""
-        found = self.all(".//dl[@class='facts']")[0]
-        return {"".join(one[0].itertext()): "".join(one[1].itertext()) for one in found}
+        """The facts of the first run."""
+        fact_list = self.find_all(".//dl[@class='facts']")[0]
+        return {"".join(pair[0].itertext()): "".join(pair[1].itertext()) for pair in fact_list}
 
-    def figures_of(self, title: str) -> list[list[str]]:
-        """The figures beside a chart, without their titles."""
-        rows = self.all(f".//figure[h2='{title}']//tbody/tr") or self.all(".//figure//details//tbody/tr")
+    def chart_rows(self, title: str) -> list[list[str]]:
+        """The table rows of a chart, without headers."""
+        rows = self.find_all(f".//figure[h2='{title}']//tbody/tr") or self.find_all(".//figure//details//tbody/tr")
         return [["".join(cell.itertext()) for cell in row] for row in rows]
 
 
-def of(*entries: Entry, **run: Any) -> Document:
+def run_page(*entries: Entry, **run: Any) -> Document:
     return Document(RUN_FORMATS["html"]([summarize(record(*entries, **run))], Style()))
 
 
-def at(outcome: Any, seconds: float) -> Any:
+def sent_after(outcome: Any, seconds: float) -> Any:
     return replace(outcome, sent_at=SENT + timedelta(seconds=seconds))
 
 
@@ -111,12 +111,12 @@ def status_report(*jobs: JobStatus, **others: int) -> StatusReport:
     return StatusReport("run-1", "nightly", API, jobs, cast("dict[OutcomeName, int]", others))
 
 
-def preview(*prospects: PlannedJob, key: str = "day:2026-10-20", **values: Any) -> Preview:
-    manifest = Manifest("nightly", "nightly.yaml", "ab" * 32, tuple(one.job for one in prospects))
-    return Preview(manifest, API, key, prospects, **values)
+def make_preview(*planned_jobs: PlannedJob, key: str = "day:2026-10-20", **values: Any) -> Preview:
+    manifest = Manifest("nightly", "nightly.yaml", "ab" * 32, tuple(planned_job.job for planned_job in planned_jobs))
+    return Preview(manifest, API, key, planned_jobs, **values)
 
 
-FOUR = (
+FOUR_ENTRIES = (
     entry("a", replace(created("j-1", cost=1200), estimate=1300), team="agri"),
     entry("b", not_created(request_id="req-7")),
     entry("c", in_doubt(candidates=("j-8", "j-9"))),
@@ -124,14 +124,14 @@ FOUR = (
 )
 
 
-# What a run's page says.
+# Run pages
 
 
-def test_totals_cost_and_duration() -> None:
-    page = of(*FOUR)
-    assert page.said("./body/header/h1") == ["nightly completed"]
-    assert page.said(".//p[@class='headline']") == ["1 of 4 jobs created, 1 not created, 1 in doubt, 1 skipped."]
-    assert page.figures == {
+def test_run_page_shows_totals_cost_and_duration() -> None:
+    page = run_page(*FOUR_ENTRIES)
+    assert page.find_texts("./body/header/h1") == ["nightly completed"]
+    assert page.find_texts(".//p[@class='headline']") == ["1 of 4 jobs created, 1 not created, 1 in doubt, 1 skipped."]
+    assert page.totals == {
         "created": "1",
         "not created": "1",
         "in doubt": "1 / may or may not exist",
@@ -141,14 +141,14 @@ def test_totals_cost_and_duration() -> None:
     }
 
 
-def test_all_created() -> None:
-    page = of(entry("a", created("j-1")), entry("b", created("j-2"), run_id="run-1"))
-    assert page.said(".//p[@class='headline']") == ["All 2 jobs were created."]
-    assert page.figures["created"] == "2 / 1 by an earlier run"
+def test_headline_if_all_jobs_were_created() -> None:
+    page = run_page(entry("a", created("j-1")), entry("b", created("j-2"), run_id="run-1"))
+    assert page.find_texts(".//p[@class='headline']") == ["All 2 jobs were created."]
+    assert page.totals["created"] == "2 / 1 by an earlier run"
 
 
-def test_which_run_it_was() -> None:
-    assert of(*FOUR, git_commit="c0ffee").facts == {
+def test_run_page_identifies_the_run() -> None:
+    assert run_page(*FOUR_ENTRIES, git_commit="c0ffee").facts == {
         "state": "completed",
         "run": "run-2",
         "run key": "the day 2026-10-20",
@@ -163,8 +163,8 @@ def test_which_run_it_was() -> None:
     }
 
 
-def test_every_job_is_in_the_table() -> None:
-    assert of(*FOUR).rows == [
+def test_table_lists_every_job() -> None:
+    assert run_page(*FOUR_ENTRIES).rows == [
         {
             "job": "a",
             "outcome": "created",
@@ -196,13 +196,15 @@ def test_every_job_is_in_the_table() -> None:
     ]
 
 
-def test_remarks_stand_beside_the_outcome() -> None:
-    unsure = replace(created("j-1", val_errors=[1, 2]), recovered=True, assigned=False)
-    assert of(entry("a", unsure)).rows[0]["outcome"] == "created recovered, job id uncertain 2 validation errors"
+def test_outcome_cell_includes_remarks() -> None:
+    uncertain = replace(created("j-1", val_errors=[1, 2]), recovered=True, assigned=False)
+    assert (
+        run_page(entry("a", uncertain)).rows[0]["outcome"] == "created recovered, job id uncertain 2 validation errors"
+    )
 
 
-def test_what_no_job_has_gets_no_column() -> None:
-    assert list(of(entry("a", created("j-1"))).rows[0]) == [
+def test_empty_columns_are_omitted() -> None:
+    assert list(run_page(entry("a", created("j-1"))).rows[0]) == [
         "job",
         "outcome",
         "job id",
@@ -212,7 +214,7 @@ def test_what_no_job_has_gets_no_column() -> None:
     ]
 
 
-def test_very_many_jobs_are_all_there() -> None:
+def test_table_lists_thousands_of_jobs() -> None:
     text = RUN_FORMATS["html"](
         [summarize(record(*(entry(f"n{number}", created(f"j-{number}")) for number in range(3000))))], Style()
     )
@@ -220,48 +222,51 @@ def test_very_many_jobs_are_all_there() -> None:
     assert len(text) < 1_000_000
 
 
-def test_reasons_are_counted_without_what_differs() -> None:
-    page = of(
+def test_reasons_are_grouped_without_variable_parts() -> None:
+    page = run_page(
         *(entry(f"b{number}", not_created(request_id=f"req-{number}")) for number in range(3)),
         *(entry(f"c{number}", not_created("unreachable", f"reason {number}")) for number in range(12)),
     )
     table = ".//section[h2='Jobs not created, in doubt or skipped, by reason (10 of 13)']"
-    assert page.said(f"{table}//tbody/tr[1]/td") == ["not created", "3", "rejected: no such workflow"]
-    assert len(page.all(f"{table}//tbody/tr")) == 10
+    assert page.find_texts(f"{table}//tbody/tr[1]/td") == ["not created", "3", "rejected: no such workflow"]
+    assert len(page.find_all(f"{table}//tbody/tr")) == 10
 
 
-def test_projects_are_told_apart_where_there_are_several() -> None:
-    other = Entry(Job("b", "w-1", "p-2"), created("j-2", cost=5), RUN.id)
-    page = of(entry("a", created("j-1", cost=2)), other)
-    assert page.said(".//section[h2='Projects']//tbody/tr[2]/td") == ["p-2", "1", "5"]
-    assert not of(entry("a", created("j-1"))).all(".//section[h2='Projects']")
+def test_projects_are_listed_if_there_are_several() -> None:
+    other_entry = Entry(Job("b", "w-1", "p-2"), created("j-2", cost=5), RUN.id)
+    page = run_page(entry("a", created("j-1", cost=2)), other_entry)
+    assert page.find_texts(".//section[h2='Projects']//tbody/tr[2]/td") == ["p-2", "1", "5"]
+    assert not run_page(entry("a", created("j-1"))).find_all(".//section[h2='Projects']")
 
 
-def test_several_manifests() -> None:
+def test_several_manifests_share_one_page() -> None:
     later = summarize(
         record(entry("a", not_created()), manifest_name="coast", finished_at=RUN.finished_at + timedelta(hours=1))
     )
-    page = Document(RUN_FORMATS["html"]([summarize(record(*FOUR)), later], Style()))
-    assert page.said("./body/header/h1") == ["2 manifests"]
+    page = Document(RUN_FORMATS["html"]([summarize(record(*FOUR_ENTRIES)), later], Style()))
+    assert page.find_texts("./body/header/h1") == ["2 manifests"]
     assert [row["manifest"] for row in page.rows] == ["nightly"] * 4 + ["coast"]
-    assert page.figures["not created"] == "2"
-    assert page.figures["duration"].startswith("1 h 02 min")
-    assert [text.split(": ")[0] for text in page.said(".//main/details/summary")] == ["nightly 4 jobs", "coast 1 job"]
+    assert page.totals["not created"] == "2"
+    assert page.totals["duration"].startswith("1 h 02 min")
+    assert [text.split(": ")[0] for text in page.find_texts(".//main/details/summary")] == [
+        "nightly 4 jobs",
+        "coast 1 job",
+    ]
 
 
-def test_one_of_several_is_named_in_the_table() -> None:
-    page = Document(RUN_FORMATS["html"]([summarize(record(*FOUR))], Style(several_manifests=True)))
+def test_manifest_column_is_shown_when_running_several_manifests() -> None:
+    page = Document(RUN_FORMATS["html"]([summarize(record(*FOUR_ENTRIES))], Style(several_manifests=True)))
     assert page.rows[0]["manifest"] == "nightly"
 
 
-def test_a_record_without_jobs() -> None:
-    page = of()
-    assert page.said(".//p[@class='headline']") == ["There are no jobs."]
+def test_run_without_jobs() -> None:
+    page = run_page()
+    assert page.find_texts(".//p[@class='headline']") == ["There are no jobs."]
     assert not page.errors
-    assert not page.all(".//figure")
+    assert not page.find_all(".//figure")
 
 
-def test_nothing_at_all() -> None:
+def test_page_without_records() -> None:
     for text in (
         RUN_FORMATS["html"]([], Style()),
         PLAN_FORMATS["html"]([], Style()),
@@ -272,54 +277,54 @@ def test_nothing_at_all() -> None:
         assert page.rows == []
 
 
-# Timelines.
+# Timelines
 
 
 def test_submissions_over_time() -> None:
-    page = of(
-        *(entry(f"a{number}", at(created(f"j-{number}"), number)) for number in range(3)),
-        entry("b", at(not_created(), 2)),
+    page = run_page(
+        *(entry(f"a{number}", sent_after(created(f"j-{number}"), number)) for number in range(3)),
+        entry("b", sent_after(not_created(), 2)),
         entry("c", SKIPPED),
     )
-    assert page.said(".//figcaption/p") == ["One bar is 50 ms; the peak is 2. 1 job is not shown: not sent."]
-    assert page.said(".//ul[@class='legend']/li") == ["not created 1", "created 3"]
-    assert page.figures_of("Submissions over time") == [
+    assert page.find_texts(".//figcaption/p") == ["One bar is 50 ms; the peak is 2. 1 job is not shown: not sent."]
+    assert page.find_texts(".//ul[@class='legend']/li") == ["not created 1", "created 3"]
+    assert page.chart_rows("Submissions over time") == [
         ["2026-10-20 01:00:03.100", "0", "1"],
         ["2026-10-20 01:00:04.100", "0", "1"],
         ["2026-10-20 01:00:05.100", "1", "1"],
     ]
-    assert page.said(".//figure//g/title")[2] == "2026-10-20 01:00:05.100: 1 not created, 1 created"
+    assert page.find_texts(".//figure//g/title")[2] == "2026-10-20 01:00:05.100: 1 not created, 1 created"
 
 
 @given(st.lists(st.tuples(times, st.integers(0, 2)), min_size=1, max_size=50))
-def test_steps_are_few_and_hold_every_send(points: list[tuple[datetime, int]]) -> None:
-    series = [Group(word, "good", 0) for word in "abc"]
-    made = time_buckets.chart_events("t", points, series)
-    assert made is not None
-    assert len(made.counts) <= 60
-    assert sum(map(sum, made.counts)) == len(points)
-    assert [one.label for one in made.series] == [
-        word for place, word in enumerate("abc") if place in {p for _, p in points}
+def test_time_buckets_are_limited_and_count_every_event(points: list[tuple[datetime, int]]) -> None:
+    series = [Group(name, "good", 0) for name in "abc"]
+    chart = time_buckets.chart_events("t", points, series)
+    assert chart is not None
+    assert len(chart.counts) <= 60
+    assert sum(map(sum, chart.counts)) == len(points)
+    assert [group.label for group in chart.series] == [
+        name for index, name in enumerate("abc") if index in {group_index for _, group_index in points}
     ]
 
 
-def test_times_at_the_calendar_s_ends() -> None:
-    ends = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
-    page = of(*(entry(f"a{place}", replace(created("j"), sent_at=time)) for place, time in enumerate(ends)))
+def test_earliest_and_latest_possible_times() -> None:
+    limits = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+    page = run_page(*(entry(f"a{index}", replace(created("j"), sent_at=time)) for index, time in enumerate(limits)))
     assert not page.errors
     assert [row["sent (UTC)"] for row in page.rows] == ["0001-01-01 00:00:00", "9999-12-31 23:59:59"]
 
 
-def final(name: str, created_at: str, finished_at: str, **members: Any) -> Entry:
+def final_entry(name: str, created_at: str, finished_at: str, **members: Any) -> Entry:
     members = {"status": "completed", "created_at": created_at, "finished_at": finished_at, **members}
     return entry(name, replace(created(f"j-{name}", **members), seen_at=SENT))
 
 
-def test_jobs_that_were_found_final_have_a_timeline_and_a_status() -> None:
+def test_final_jobs_have_a_timeline_and_a_status() -> None:
     tasks = [{"block_inf_start_time": "2026-10-20T01:00:40Z"}, {"block_inf_start_time": "2026-10-20T01:00:30Z"}]
-    page = of(
-        final("a", "2026-10-20T01:00:10Z", "2026-10-20T01:01:10Z", tasks=tasks),
-        final("b", "2026-10-20T01:00:00Z", "2026-10-20T01:01:40Z", status="failed"),
+    page = run_page(
+        final_entry("a", "2026-10-20T01:00:10Z", "2026-10-20T01:01:10Z", tasks=tasks),
+        final_entry("b", "2026-10-20T01:00:00Z", "2026-10-20T01:01:40Z", status="failed"),
         entry("c", created("j-c", status="pending", created_at="2026-10-20T01:00:00Z")),
     )
     assert [(row["status"], row["duration"]) for row in page.rows] == [
@@ -327,63 +332,65 @@ def test_jobs_that_were_found_final_have_a_timeline_and_a_status() -> None:
         ("failed", "1 min 40 s"),
         ("", ""),
     ]
-    assert page.said(".//ul[@class='notes']/li") == ["Final status at the API, where known: 1 failed, 1 completed."]
-    lines = page.all(".//table[@class='timeline']/tbody/tr")
-    assert ["".join(one.itertext()) for one in lines] == [
+    assert page.find_texts(".//ul[@class='notes']/li") == [
+        "Final status at the API, where known: 1 failed, 1 completed."
+    ]
+    bars = page.find_all(".//table[@class='timeline']/tbody/tr")
+    assert ["".join(element.itertext()) for element in bars] == [
         "b2026-10-20 01:00:00 to 01:01:40 UTC1 min 40 s, failed",
         "a2026-10-20 01:00:10 to 01:01:10 UTC1 min 00 s, completed",
     ]
-    waited, worked = sorted(lines[1].iter("rect"), key=lambda one: float(one.attrib["x"]))
-    assert (waited.attrib["class"], waited.attrib["x"], waited.attrib["width"]) == ("wait", "100.0", "200.0")
-    assert (worked.attrib["class"], worked.attrib["x"], worked.attrib["width"]) == ("good", "300.0", "400.0")
+    waiting, running = sorted(bars[1].iter("rect"), key=lambda element: float(element.attrib["x"]))
+    assert (waiting.attrib["class"], waiting.attrib["x"], waiting.attrib["width"]) == ("wait", "100.0", "200.0")
+    assert (running.attrib["class"], running.attrib["x"], running.attrib["width"]) == ("good", "300.0", "400.0")
 
 
-def test_work_began_with_the_first_task_and_a_time_that_is_not_set_is_none() -> None:
+def test_job_starts_with_its_first_task_and_unset_times_are_none() -> None:
     tasks = ({"block_inf_start_time": time} for time in ("0001-01-01T00:00:00Z", "2026-10-20T01:00:40Z"))
     assert job_status("a", tasks=[*tasks, 7]).started_at == datetime(2026, 10, 20, 1, 0, 40, tzinfo=UTC)
-    never = job_status("a", created_at="1970-01-01T00:00:00Z", finished_at="0001-01-01T00:00:00Z", tasks=7)
-    assert (never.created_at, never.started_at, never.finished_at) == (None, None, None)
+    unset = job_status("a", created_at="1970-01-01T00:00:00Z", finished_at="0001-01-01T00:00:00Z", tasks=7)
+    assert (unset.created_at, unset.started_at, unset.finished_at) == (None, None, None)
 
 
-@pytest.mark.parametrize(("progress", "drawn"), [("0", ["wait"]), ("5", ["busy"]), (None, ["wait"])])
-def test_a_job_that_has_not_begun_only_waits(progress: str | None, drawn: list[str]) -> None:
+@pytest.mark.parametrize(("progress", "classes"), [("0", ["wait"]), ("5", ["busy"]), (None, ["wait"])])
+def test_timeline_shows_a_job_not_started_as_waiting(progress: str | None, classes: list[str]) -> None:
     job = job_status("a", status="running", progress=progress, created_at="2026-10-20T01:00:00Z")
     page = Document(STATUS_FORMATS["html"]([status_report(job)], Style()))
-    assert [one.attrib["class"] for one in page.all(".//table[@class='timeline']//rect")] == drawn
+    assert [rect.attrib["class"] for rect in page.find_all(".//table[@class='timeline']//rect")] == classes
 
 
-def span(name: str, start: float, end: float, *, is_over: bool = True) -> TimelineBar:
-    mark = Badge("completed" if is_over else "running", "good")
-    return TimelineBar(name, mark, SENT + timedelta(seconds=start), None, SENT + timedelta(seconds=end), is_over)
+def timeline_bar(name: str, start: float, end: float, *, is_over: bool = True) -> TimelineBar:
+    badge = Badge("completed" if is_over else "running", "good")
+    return TimelineBar(name, badge, SENT + timedelta(seconds=start), None, SENT + timedelta(seconds=end), is_over)
 
 
 SERIES = (Group("completed", "good", 0), Group("active", "busy", 0))
 
 
-def test_many_jobs_are_counted_by_how_far_they_were() -> None:
-    spans = [(span(f"{number}", number, number + 100), 0) for number in range(50)]
-    made = time_buckets.chart_jobs("t", [*spans, (span("on", 10, 149, is_over=False), 1)], SERIES)
-    assert isinstance(made, BarChart)
-    assert made.cumulative
-    assert made.counts[0] == (0, 2)
-    assert made.counts[-1] == (50, 1)
-    assert max(map(sum, made.counts)) == 51
+def test_many_jobs_are_charted_as_cumulative_counts() -> None:
+    bars = [(timeline_bar(f"{number}", number, number + 100), 0) for number in range(50)]
+    chart = time_buckets.chart_jobs("t", [*bars, (timeline_bar("on", 10, 149, is_over=False), 1)], SERIES)
+    assert isinstance(chart, BarChart)
+    assert chart.cumulative
+    assert chart.counts[0] == (0, 2)
+    assert chart.counts[-1] == (50, 1)
+    assert max(map(sum, chart.counts)) == 51
 
 
-def test_few_jobs_have_a_line_each_in_the_order_in_which_they_began() -> None:
-    made = time_buckets.chart_jobs("t", [(span("b", 5, 6), 0), (span("a", 1, 9), 0)], SERIES)
-    assert isinstance(made, Timeline)
-    assert [one.name for one in made.bars] == ["a", "b"]
+def test_few_jobs_have_a_bar_each_in_start_order() -> None:
+    chart = time_buckets.chart_jobs("t", [(timeline_bar("b", 5, 6), 0), (timeline_bar("a", 1, 9), 0)], SERIES)
+    assert isinstance(chart, Timeline)
+    assert [bar.name for bar in chart.bars] == ["a", "b"]
 
 
-def test_a_job_that_ended_before_it_began_does_no_harm() -> None:
-    page = of(final("a", "2026-10-20T01:01:00Z", "2026-10-20T01:00:00Z"))
+def test_job_that_ended_before_it_started_has_zero_duration() -> None:
+    page = run_page(final_entry("a", "2026-10-20T01:01:00Z", "2026-10-20T01:00:00Z"))
     assert not page.errors
     assert page.rows[0]["duration"] == "0 ms"
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "expected"),
     [
         (-1, "0 ms"),
         (0.0004, "0 ms"),
@@ -398,19 +405,19 @@ def test_a_job_that_ended_before_it_began_does_no_harm() -> None:
         (10**9, "11,574 d 01 h"),
     ],
 )
-def test_lengths_of_time(seconds: float, said: str) -> None:
-    assert format_duration(seconds) == said
+def test_durations_are_formatted(seconds: float, expected: str) -> None:
+    assert format_duration(seconds) == expected
 
 
-# Plans and statuses.
+# Plan and status pages
 
 
-def test_a_plan() -> None:
+def test_plan_page() -> None:
     job = Job("a", "w-1", "p-1", {"team": "agri"})
     page = Document(
         PLAN_FORMATS["html"](
             [
-                preview(
+                make_preview(
                     PlannedJob(
                         job, "submit", "not_created_before", "HTTP 404", "run-1", estimate=1200, problem="not there"
                     ),
@@ -425,15 +432,15 @@ def test_a_plan() -> None:
             Style(),
         )
     )
-    assert page.said(".//p[@class='headline']") == ["A run would submit 2 of 3 jobs."]
-    assert page.figures == {
+    assert page.find_texts(".//p[@class='headline']") == ["A run would submit 2 of 3 jobs."]
+    assert page.totals == {
         "to submit": "2",
         "to look up": "0",
         "nothing to do": "1",
         "estimate": "1,200 / and 1 job of unknown cost",
         "problems": "1 / found by --check",
     }
-    assert page.said(".//ul[@class='notes']/li") == [
+    assert page.find_texts(".//ul[@class='notes']/li") == [
         "nightly: a run would be refused, as the estimate exceeds max_cost",
         "cost of workflow w-2 not known: HTTP 403",
     ]
@@ -459,14 +466,16 @@ def test_a_plan() -> None:
     assert page.rows[1]["reason"] == "created as j-1 by run-1"
 
 
-def test_a_run_that_is_yet_to_be_named_is_not_named() -> None:
+def test_plan_page_omits_the_run_key_of_a_new_run() -> None:
     page = Document(
-        PLAN_FORMATS["html"]([preview(PlannedJob(Job("a", "w", "p"), "submit", "new"), key="run:20261020T")], Style())
+        PLAN_FORMATS["html"](
+            [make_preview(PlannedJob(Job("a", "w", "p"), "submit", "new"), key="run:20261020T")], Style()
+        )
     )
     assert "run key" not in page.facts
 
 
-def test_statuses() -> None:
+def test_status_page() -> None:
     jobs = (
         job_status(
             "a",
@@ -480,8 +489,8 @@ def test_statuses() -> None:
         job_status("c", "HTTP 503", status="running", created_at="2026-10-20T01:10:00Z"),
     )
     page = Document(STATUS_FORMATS["html"]([status_report(*jobs, skipped=2)], Style()))
-    assert page.said(".//p[@class='headline']") == ["1 of 3 jobs completed, 1 failed, 1 unknown."]
-    assert page.figures == {
+    assert page.find_texts(".//p[@class='headline']") == ["1 of 3 jobs completed, 1 failed, 1 unknown."]
+    assert page.totals == {
         "failed": "1",
         "completed": "1",
         "unknown": "1",
@@ -490,13 +499,13 @@ def test_statuses() -> None:
         "not tracked": "2 / no known job",
     }
     assert page.facts == {"run": "run-1", "API": API, "last seen": "2026-10-20 02:00:00 UTC"}
-    assert page.said(".//figcaption/p") == [
+    assert page.find_texts(".//figcaption/p") == [
         (
             "2026-10-20 01:00:00 to 02:00:00 UTC. A thin line is time in the queue, where known. "
             "1 job is not shown: creation time unknown."
         )
     ]
-    assert page.said(".//table[@class='timeline']/tbody/tr/td[2]") == [
+    assert page.find_texts(".//table[@class='timeline']/tbody/tr/td[2]") == [
         "30 min 00 s, completed",
         "50 min 00 s so far, unknown",
     ]
@@ -507,7 +516,7 @@ def test_statuses() -> None:
     ]
 
 
-# What every page keeps to.
+# All pages
 
 members = st.fixed_dictionaries(
     {},
@@ -522,7 +531,7 @@ members = st.fixed_dictionaries(
 job_statuses = st.builds(
     JobStatus,
     *[words] * 4,
-    bodies | members.map(lambda one: json.dumps({**one, "id": "j"}).encode()),
+    bodies | members.map(lambda fields: json.dumps({**fields, "id": "j"}).encode()),
     st.none() | times,
 )
 status_reports = st.builds(StatusReport, words, words, words, st.lists(job_statuses, max_size=3).map(tuple))
@@ -537,31 +546,35 @@ planned_jobs = st.builds(
     problem=words,
 )
 previews = st.builds(
-    lambda made, key, unpriced: preview(*made, key=key, unknown_costs=unpriced, has_estimates=True, limit=1),
+    lambda jobs, key, unknown_costs: make_preview(
+        *jobs, key=key, unknown_costs=unknown_costs, has_estimates=True, limit=1
+    ),
     st.lists(planned_jobs, max_size=3),
     words,
     st.dictionaries(words, words, max_size=2),
 )
 
 
-def seen(made: RunRecord) -> RunRecord:
-    """A record of which all jobs were found final."""
+def with_final_statuses(run_record: RunRecord) -> RunRecord:
+    """The record, with the final status of each created job known."""
 
-    def final(outcome: Outcome) -> Outcome:
+    def with_final_status(outcome: Outcome) -> Outcome:
         return replace(outcome, seen_at=SENT) if isinstance(outcome, Created) else outcome
 
-    return replace(made, entries=[replace(one, outcome=final(one.outcome)) for one in made.entries])
+    return replace(
+        run_record, entries=[replace(entry, outcome=with_final_status(entry.outcome)) for entry in run_record.entries]
+    )
 
 
-texts = st.one_of(
-    st.lists(records | records.map(seen), max_size=2).map(
-        lambda made: RUN_FORMATS["html"]([summarize(one) for one in made], Style())
+page_texts = st.one_of(
+    st.lists(records | records.map(with_final_statuses), max_size=2).map(
+        lambda run_records: RUN_FORMATS["html"]([summarize(run_record) for run_record in run_records], Style())
     ),
-    st.lists(previews, max_size=2).map(lambda made: PLAN_FORMATS["html"](made, Style())),
-    st.lists(status_reports, max_size=2).map(lambda made: STATUS_FORMATS["html"](made, Style())),
+    st.lists(previews, max_size=2).map(lambda reports: PLAN_FORMATS["html"](reports, Style())),
+    st.lists(status_reports, max_size=2).map(lambda reports: STATUS_FORMATS["html"](reports, Style())),
 )
 
-ALLOWED = {
+ALLOWED_ELEMENTS = {
     "html",
     "head",
     "meta",
@@ -582,21 +595,23 @@ ALLOWED = {
 
 
 @settings(max_examples=40)
-@given(texts)
-def test_whatever_names_hold_stays_text_and_asks_for_nothing(text: str) -> None:
+@given(page_texts)
+def test_text_from_outside_adds_no_elements_and_no_requests(text: str) -> None:
     page = Document(text)
     assert not page.errors
-    assert {str(one.tag) for one in page.tree.iter()} <= ALLOWED
-    assert len(page.all(".//script")) == 1
-    attributes = [(str(name), value) for one in page.tree.iter() for name, value in one.attrib.items()]
+    assert {str(element.tag) for element in page.tree.iter()} <= ALLOWED_ELEMENTS
+    assert len(page.find_all(".//script")) == 1
+    attributes = [(str(name), value) for element in page.tree.iter() for name, value in element.attrib.items()]
     assert not [name for name, _ in attributes if name.startswith(("on", "style", "src", "action"))]
-    addresses = sorted(value.partition(",")[0] for name, value in attributes if name.endswith("href"))
-    assert addresses == ["#jobs", "data:image/svg+xml"]
-    for style in page.said(".//style"):
+    urls = sorted(value.partition(",")[0] for name, value in attributes if name.endswith("href"))
+    assert urls == ["#jobs", "data:image/svg+xml"]
+    for style in page.find_texts(".//style"):
         assert "@import" not in style
         assert set(re.findall(r"url\((.*?)\)", style)) <= {"#hatched", "#dotted", "#striped", "#checked"}
     for line in text.split("\n"):
-        assert not [char for char in line if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
+        assert not [
+            character for character in line if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        ]
         assert not line.lstrip().startswith("::")
         assert "##[" not in line
         assert "##vso[" not in line
@@ -605,34 +620,34 @@ def test_whatever_names_hold_stays_text_and_asks_for_nothing(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        RUN_FORMATS["html"]([summarize(record(*FOUR))], Style()),
-        PLAN_FORMATS["html"]([preview()], Style()),
+        RUN_FORMATS["html"]([summarize(record(*FOUR_ENTRIES))], Style()),
+        PLAN_FORMATS["html"]([make_preview()], Style()),
         STATUS_FORMATS["html"]([status_report()], Style()),
     ],
     ids=["run", "plan", "status"],
 )
-def test_nothing_but_its_own_script_and_styles_is_let_run(text: str) -> None:
+def test_content_security_policy_allows_only_the_own_script_and_styles(text: str) -> None:
     page = Document(text)
-    [policy] = [one.attrib["content"] for one in page.all("./head/meta") if "http-equiv" in one.attrib]
-    rules = dict(one.strip().split(" ", 1) for one in policy.split(";"))
+    [policy] = [element.attrib["content"] for element in page.find_all("./head/meta") if "http-equiv" in element.attrib]
+    rules = dict(directive.strip().split(" ", 1) for directive in policy.split(";"))
     assert rules == {
         "default-src": "'none'",
         "img-src": "data:",
-        "style-src": " ".join(map(hashed, page.said(".//style"))),
-        "script-src": hashed(page.said(".//script")[0]),
+        "style-src": " ".join(map(csp_hash, page.find_texts(".//style"))),
+        "script-src": csp_hash(page.find_texts(".//script")[0]),
         "base-uri": "'none'",
         "form-action": "'none'",
     }
 
 
-def hashed(text: str) -> str:
+def csp_hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def test_the_same_makes_the_same() -> None:
+def test_pages_are_deterministic() -> None:
     def text() -> str:
-        ended = final("e", "2026-10-20T01:00:10Z", "2026-10-20T01:01:10Z")
-        return RUN_FORMATS["html"]([summarize(record(*FOUR, ended))], Style())
+        final_job = final_entry("e", "2026-10-20T01:00:10Z", "2026-10-20T01:01:10Z")
+        return RUN_FORMATS["html"]([summarize(record(*FOUR_ENTRIES, final_job))], Style())
 
     assert text() == text()
     assert not text().endswith("\n")
@@ -641,37 +656,37 @@ def test_the_same_makes_the_same() -> None:
 HOSTILE = "</script><script>alert(1)</script>\"'&\u202e\x00\x1b[31m"
 
 
-def test_a_hostile_name_is_shown_as_it_is() -> None:
-    page = of(entry(HOSTILE, not_created(message=HOSTILE)), manifest_name=HOSTILE, manifest_path=HOSTILE)
+def test_hostile_name_is_shown_as_text() -> None:
+    page = run_page(entry(HOSTILE, not_created(message=HOSTILE)), manifest_name=HOSTILE, manifest_path=HOSTILE)
     shown = "</script><script>alert(1)</script>\"'&\\u202e\\x00\\x1b[31m"
     assert page.rows[0]["job"] == shown
     assert page.rows[0]["message"] == f"rejected: {shown}"
-    assert page.said("./body/header/h1") == [f"{shown} completed"]
-    assert page.said("./head/title")[0].startswith(shown)
+    assert page.find_texts("./body/header/h1") == [f"{shown} completed"]
+    assert page.find_texts("./head/title")[0].startswith(shown)
     assert page.facts["manifest"] == shown
     assert not page.errors
 
 
-def ids(page: Document) -> Sequence[str]:
-    return [one.attrib["id"] for one in page.tree.iter() if "id" in one.attrib]
+def element_ids(page: Document) -> Sequence[str]:
+    return [element.attrib["id"] for element in page.tree.iter() if "id" in element.attrib]
 
 
-def test_what_a_screen_reader_needs() -> None:
-    page = of(*FOUR, final("e", "2026-10-20T01:00:10Z", "2026-10-20T01:01:10Z"))
+def test_page_is_accessible() -> None:
+    page = run_page(*FOUR_ENTRIES, final_entry("e", "2026-10-20T01:00:10Z", "2026-10-20T01:01:10Z"))
     assert page.tree.attrib["lang"] == "en"
-    assert len(ids(page)) == len(set(ids(page)))
-    assert page.all("./body")[0][0].attrib == {"class": "skip", "href": "#jobs"}
-    for table in page.all(".//table"):
+    assert len(element_ids(page)) == len(set(element_ids(page)))
+    assert page.find_all("./body")[0][0].attrib == {"class": "skip", "href": "#jobs"}
+    for table in page.find_all(".//table"):
         assert "".join(table[0].itertext()), "every table has a caption"
         assert table[0].tag == "caption"
-    assert all("scope" in one.attrib for one in page.all(".//th"))
-    pictures = [one for one in page.tree.iter() if one.tag == "svg"]
-    assert all(one.attrib.get("aria-hidden") == "true" or one.attrib["aria-label"] for one in pictures)
-    named = {one.attrib["for"] for one in page.all(".//label")}
-    assert {one.attrib["id"] for one in page.all(".//input")} == named
-    assert [one.attrib["role"] for one in page.all(".//p[@id='shown']")] == ["status"]
+    assert all("scope" in element.attrib for element in page.find_all(".//th"))
+    images = [element for element in page.tree.iter() if element.tag == "svg"]
+    assert all(element.attrib.get("aria-hidden") == "true" or element.attrib["aria-label"] for element in images)
+    labeled_ids = {element.attrib["for"] for element in page.find_all(".//label")}
+    assert {element.attrib["id"] for element in page.find_all(".//input")} == labeled_ids
+    assert [element.attrib["role"] for element in page.find_all(".//p[@id='shown']")] == ["status"]
 
 
-def test_an_outcome_that_is_in_doubt_keeps_its_estimate() -> None:
+def test_job_in_doubt_shows_its_estimate() -> None:
     outcome: InDoubt = replace(in_doubt(), estimate=40)
-    assert of(entry("a", outcome)).rows[0]["estimate"] == "40"
+    assert run_page(entry("a", outcome)).rows[0]["estimate"] == "40"
