@@ -1,4 +1,4 @@
-"""JUnit XML: literal suites, valid against the common schema and by the stricter rules of Ant's, and read back."""
+"""The JUnit format: expected output, valid for the common schema and Ant's stricter rules, and parsed back."""
 
 from __future__ import annotations
 
@@ -25,43 +25,43 @@ from runner.reports.views.run import IN_DOUBT_ADVICE
 from runner.runs.summary import RunSummary, summarize
 
 _SCHEMA = Path(__file__).parents[3] / "cases" / "junit" / "junit-10.xsd"
-_SPACE = "\t\n\r "
+_WHITESPACE = "\t\n\r "
 _REQUIRED = {"name", "package", "id", "hostname", "tests", "failures", "errors", "skipped", "time"}
 _ATTRIBUTES = {"failure": {"type", "message"}, "error": {"type", "message"}, "skipped": {"message"}}
 
 
 @functools.cache
-def schema() -> xmlschema.XMLSchema10:
+def load_schema() -> xmlschema.XMLSchema10:
     return xmlschema.XMLSchema10(_SCHEMA)
 
 
-def check(text: str) -> Any:
-    """Fail unless the text is what every reader of JUnit reports takes; return its root element."""
-    root = ET.fromstring(text)  # noqa: S314 - of our own making
-    schema().validate(root)
+def validate(text: str) -> Any:
+    """Fail unless the text is valid for all JUnit readers. Returns the root element."""
+    root = ET.fromstring(text)  # noqa: S314 - trusted input
+    load_schema().validate(root)
     assert root.tag == "testsuites"
     assert not root.attrib
     for number, suite in enumerate(root):
-        check_as_ant(suite, number)
+        validate_for_ant(suite, number)
     return root
 
 
-def check_as_ant(suite: Any, number: int) -> None:
-    """What the JUnit.xsd for Apache Ant's reports asks for beyond the common schema."""
+def validate_for_ant(suite: Any, number: int) -> None:
+    """Check what the JUnit.xsd of Apache Ant requires beyond the common schema."""
     assert set(suite.attrib) - {"timestamp"} == _REQUIRED
     assert suite.get("id") == str(number)
-    assert suite.get("name").strip(_SPACE)
+    assert suite.get("name").strip(_WHITESPACE)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", suite.get("timestamp", "1970-01-01T00:00:00"))
-    assert [one.tag for one in suite if one.tag != "testcase"] == ["properties", "system-out", "system-err"]
+    assert [element.tag for element in suite if element.tag != "testcase"] == ["properties", "system-out", "system-err"]
     assert (suite[0].tag, suite[-2].tag, suite[-1].tag) == ("properties", "system-out", "system-err")
-    assert all(set(one.attrib) == {"name", "value"} for one in suite[0])
+    assert all(set(element.attrib) == {"name", "value"} for element in suite[0])
     tests = list(suite.findall("testcase"))
     for test in tests:
         assert set(test.attrib) == {"name", "classname", "time"}
-        assert test.get("name").strip(_SPACE)
+        assert test.get("name").strip(_WHITESPACE)
         assert len(test) <= 1
-        assert all(set(one.attrib) == _ATTRIBUTES[one.tag] for one in test)
-    results = [one.tag for test in tests for one in test]
+        assert all(set(element.attrib) == _ATTRIBUTES[element.tag] for element in test)
+    results = [element.tag for test in tests for element in test]
     assert [int(suite.get(name)) for name in ("tests", "failures", "errors", "skipped")] == [
         len(tests),
         results.count("failure"),
@@ -70,26 +70,26 @@ def check_as_ant(suite: Any, number: int) -> None:
     ]
 
 
-def runs(*made: RunSummary) -> str:
-    return junit.render_runs(made, Style())
+def render_runs(*run_summaries: RunSummary) -> str:
+    return junit.render_runs(run_summaries, Style())
 
 
-def at(line: int, one: Entry) -> Entry:
-    return replace(one, job=replace(one.job, line=line))
+def at_line(line: int, job_entry: Entry) -> Entry:
+    return replace(job_entry, job=replace(job_entry.job, line=line))
 
 
-FOUR = record(
-    at(5, entry("a", created("j-1", cost=12, val_errors=[1]))),
-    at(6, entry("b<&", not_created(message='no "such" workflow', request_id="q-1"), run_id="run-1")),
-    at(7, entry("c", in_doubt(candidates=("j-8", "j-9")))),
+FOUR_JOBS = record(
+    at_line(5, entry("a", created("j-1", cost=12, val_errors=[1]))),
+    at_line(6, entry("b<&", not_created(message='no "such" workflow', request_id="q-1"), run_id="run-1")),
+    at_line(7, entry("c", in_doubt(candidates=("j-8", "j-9")))),
     entry("d", Skipped("disabled", "enabled: false")),
     git_commit="c0ffee",
 )
 
 
-def test_a_record() -> None:
-    text = runs(summarize(FOUR))
-    check(text)
+def test_xml_of_a_run() -> None:
+    text = render_runs(summarize(FOUR_JOBS))
+    validate(text)
     assert text == (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         "<testsuites>\n"
@@ -135,78 +135,78 @@ def test_a_record() -> None:
     )
 
 
-def test_a_time_has_no_zone_and_is_in_utc() -> None:
-    kolkata = datetime.fromisoformat("2026-10-20T06:30:00+05:30")
-    suite = check(runs(summarize(record(started_at=kolkata))))[0]
+def test_timestamp_is_in_utc_without_an_offset() -> None:
+    started_at = datetime.fromisoformat("2026-10-20T06:30:00+05:30")
+    suite = validate(render_runs(summarize(record(started_at=started_at))))[0]
     assert suite.get("timestamp") == "2026-10-20T01:00:00"
 
 
-def test_a_clock_that_was_set_back_makes_no_negative_time() -> None:
-    later = datetime(2026, 10, 20, 3, tzinfo=UTC)
-    assert check(runs(summarize(record(started_at=later))))[0].get("time") == "0.000"
+def test_duration_is_not_negative_if_the_clock_was_set_back() -> None:
+    started_at = datetime(2026, 10, 20, 3, tzinfo=UTC)
+    assert validate(render_runs(summarize(record(started_at=started_at))))[0].get("time") == "0.000"
 
 
-def test_each_manifest_is_a_suite() -> None:
-    root = check(runs(summarize(FOUR), summarize(record(manifest_path="b/nightly.yaml"))))
-    assert [one.get("package") for one in root] == ["nightly.yaml", "b/nightly.yaml"]
-    assert len(check(runs())) == 0
+def test_each_manifest_is_a_test_suite() -> None:
+    root = validate(render_runs(summarize(FOUR_JOBS), summarize(record(manifest_path="b/nightly.yaml"))))
+    assert [suite.get("package") for suite in root] == ["nightly.yaml", "b/nightly.yaml"]
+    assert len(validate(render_runs())) == 0
 
 
-def test_a_job_from_standard_input_has_its_place_there() -> None:
-    made = summarize(record(at(3, entry("a", not_created())), manifest_path="-"))
-    assert ">&lt;stdin&gt;:3: not created: rejected: no such workflow\n" in runs(made)
+def test_job_from_standard_input_has_a_line_number() -> None:
+    summary = summarize(record(at_line(3, entry("a", not_created())), manifest_path="-"))
+    assert ">&lt;stdin&gt;:3: not created: rejected: no such workflow\n" in render_runs(summary)
 
 
-def test_a_job_that_is_in_the_manifest_no_more_has_no_place() -> None:
-    assert ">not created: rejected: no such workflow\n" in runs(summarize(record(entry("a", not_created()))))
+def test_job_no_longer_in_the_manifest_has_no_location() -> None:
+    assert ">not created: rejected: no such workflow\n" in render_runs(summarize(record(entry("a", not_created()))))
 
 
 @pytest.mark.parametrize("name", [" ", "\u3000", "\t"])
-def test_a_name_of_spaces_alone_is_a_name(name: str) -> None:
-    check(runs(summarize(record(entry(name, created("j")), manifest_name=name))))
+def test_blank_name_is_valid(name: str) -> None:
+    validate(render_runs(summarize(record(entry(name, created("j")), manifest_name=name))))
 
 
-def test_the_entries_are_gone_through_once_and_not_kept() -> None:
-    passes = []
+def test_entries_are_iterated_once() -> None:
+    iterations = []
 
-    class Once:
+    class IterableOnce:
         def __len__(self) -> int:
             return 2
 
         def __iter__(self) -> Any:
-            passes.append(1)
+            iterations.append(1)
             yield entry("a", created("j-1"))
             yield entry("b", not_created())
 
-    made = summarize(replace(FOUR, entries=Once()))
-    passes.clear()
-    check(runs(made))
-    assert passes == [1]
+    summary = summarize(replace(FOUR_JOBS, entries=IterableOnce()))
+    iterations.clear()
+    validate(render_runs(summary))
+    assert iterations == [1]
 
 
 @settings(max_examples=30)
 @given(st.lists(summaries, max_size=2))
-def test_any_record_is_valid_and_reads_back(made: list[RunSummary]) -> None:
-    text = runs(*made)
-    check(text)
+def test_any_run_is_valid_and_can_be_parsed_back(run_summaries: list[RunSummary]) -> None:
+    text = render_runs(*run_summaries)
+    validate(text)
     suites = list(junitparser.JUnitXml.fromstring(text.encode()))
-    assert len(suites) == len(made)
-    kinds: dict[type, list[type]] = {
+    assert len(suites) == len(run_summaries)
+    result_types: dict[type, list[type]] = {
         Created: [],
         NotCreated: [junitparser.Failure],
         InDoubt: [junitparser.Error],
         Skipped: [junitparser.Skipped],
     }
-    for suite, one in zip(suites, made, strict=True):
-        assert (suite.tests, suite.failures) == (one.entry_count, one.summary.not_created)
-        assert (suite.errors, suite.skipped) == (one.summary.in_doubt, one.summary.skipped)
-        found = [[type(result) for result in case.result] for case in suite]
-        assert found == [kinds[type(entry.outcome)] for entry in one.record.entries]
+    for suite, summary in zip(suites, run_summaries, strict=True):
+        assert (suite.tests, suite.failures) == (summary.entry_count, summary.summary.not_created)
+        assert (suite.errors, suite.skipped) == (summary.summary.in_doubt, summary.summary.skipped)
+        suite_types = [[type(result) for result in case.result] for case in suite]
+        assert suite_types == [result_types[type(entry.outcome)] for entry in summary.record.entries]
 
 
 @given(st.sampled_from(HOSTILE) | words)
-def test_a_plain_name_reads_back_as_it_was(name: str) -> None:
-    [suite] = junitparser.JUnitXml.fromstring(runs(summarize(record(entry(name or "-", created("j"))))).encode())
+def test_plain_name_is_unchanged(name: str) -> None:
+    [suite] = junitparser.JUnitXml.fromstring(render_runs(summarize(record(entry(name or "-", created("j"))))).encode())
     [case] = suite
     assert case.name is not None
     if (
@@ -219,11 +219,11 @@ def test_a_plain_name_reads_back_as_it_was(name: str) -> None:
         assert case.name == name
 
 
-# Statuses.
+# Job statuses
 
 
-def test_jobs_at_the_api() -> None:
-    made = status_report(
+def test_xml_of_job_statuses() -> None:
+    report = status_report(
         job_status("a", status="completed", created_at="2026-10-20T01:00:00Z", finished_at="2026-10-20T01:00:07.5Z"),
         job_status("b", status="failed", tasks=[{"name": "Analyse", "err_msg": "no imagery"}]),
         job_status("c", status="cancelled"),
@@ -234,10 +234,12 @@ def test_jobs_at_the_api() -> None:
         others={"not_created": 2, "in_doubt": 1, "skipped": 3},
         lines={"b": 6},
     )
-    suite = check(junit.render_statuses([made], Style()))[0]
+    suite = validate(junit.render_statuses([report], Style()))[0]
     assert suite.get("timestamp") == "2026-10-20T02:00:00"
     assert (suite.get("time"), suite[1].get("time")) == ("7.500", "7.500")
-    assert [(test.get("name"), *[(one.tag, one.get("message")) for one in test]) for test in suite[1:-2]] == [
+    assert [
+        (test.get("name"), *[(element.tag, element.get("message")) for element in test]) for test in suite[1:-2]
+    ] == [
         ("a",),
         ("b", ("failure", "failed; Analyse: no imagery")),
         ("c", ("failure", "cancelled")),
@@ -254,18 +256,20 @@ def test_jobs_at_the_api() -> None:
 
 @settings(max_examples=30)
 @given(st.lists(status_reports, max_size=2))
-def test_any_statuses_are_valid(made: list[Any]) -> None:
-    check(junit.render_statuses(made, Style()))
+def test_any_status_report_is_valid(reports: list[Any]) -> None:
+    validate(junit.render_statuses(reports, Style()))
 
 
-# Every report: nothing that a log would act on.
+# CI logs
 
 
 @settings(max_examples=30)
 @given(summaries, status_reports)
-def test_no_line_is_a_command_to_a_ci_log(run: Any, status: Any) -> None:
+def test_no_line_is_a_ci_command(summary: Any, report: Any) -> None:
     style = Style()
-    for text in (junit.render_runs([run], style), junit.render_statuses([status], style)):
+    for text in (junit.render_runs([summary], style), junit.render_statuses([report], style)):
         lines = text.split("\n")
         assert not [line for line in lines if line.lstrip().startswith("::") or "##[" in line or "##vso[" in line]
-        assert not [char for char in text.replace("\n", "") if not (char.isprintable() or char.isspace())]
+        assert not [
+            character for character in text.replace("\n", "") if not (character.isprintable() or character.isspace())
+        ]

@@ -1,4 +1,4 @@
-"""The table: literal ones, what is left out on a narrow terminal, and that hostile text stays in its cell."""
+"""The table format: expected output, columns omitted on narrow terminals, and that hostile text stays in its cell."""
 
 from __future__ import annotations
 
@@ -16,31 +16,33 @@ from runner.core.text import display_width
 from runner.reports import RUN_FORMATS, Style
 from runner.runs.summary import summarize
 
-NOT_CREATED = (
+OTHER_ENTRIES = (
     entry("field-d", not_created(message="no workflow w-field-d")),
     entry("field-e", in_doubt("no answer came")),
     entry("field-f", Skipped("disabled", "enabled: false in the manifest")),
 )
-SIX = record(
+SIX_JOBS = record(
     entry("field-a", created("1e5", cost=100)),
     entry("field-b", created("007", cost=20, val_errors=["bad", "worse"])),
     entry("名前", created("j-3"), run_id="run-1"),
-    *NOT_CREATED,
+    *OTHER_ENTRIES,
 )
 
 
-def table(made: RunRecord, width: int | None = None, *, color: bool = False, every: bool = False) -> str:
-    return RUN_FORMATS["table"]([summarize(made)], Style(width, color, every))
+def render_table(
+    run_record: RunRecord, width: int | None = None, *, color: bool = False, list_all: bool = False
+) -> str:
+    return RUN_FORMATS["table"]([summarize(run_record)], Style(width, color, list_all))
 
 
-def body(made: RunRecord, width: int | None = None, *, every: bool = False) -> list[str]:
-    """The lines of the table, without titles and notes."""
-    lines = table(made, width, every=every).split("\n")
+def table_rows(run_record: RunRecord, width: int | None = None, *, list_all: bool = False) -> list[str]:
+    """The lines of the table, without header and notes."""
+    lines = render_table(run_record, width, list_all=list_all).split("\n")
     return lines[2 : lines.index("")] if "" in lines else []
 
 
-def test_a_table() -> None:
-    assert table(SIX) == (
+def test_table_of_a_run() -> None:
+    assert render_table(SIX_JOBS) == (
         "job      workflow   project  outcome                       job id or error"
         "                           cost  sent (UTC)\n"
         "-------  ---------  -------  ----------------------------  ----------------------------------------"
@@ -62,8 +64,8 @@ def test_a_table() -> None:
     )
 
 
-def test_a_table_on_an_ordinary_terminal_cuts_the_widest_columns() -> None:
-    assert table(SIX, 80) == (
+def test_widest_columns_are_truncated_to_fit_the_terminal() -> None:
+    assert render_table(SIX_JOBS, 80) == (
         "job      workflow   outcome           job id or error                       cost\n"
         "-------  ---------  ----------------  ------------------------------------  ----\n"
         "field-a  w-field-a  created           1e5                                    100\n"
@@ -79,15 +81,15 @@ def test_a_table_on_an_ordinary_terminal_cuts_the_widest_columns() -> None:
     )
 
 
-def test_an_ordinary_terminal_shows_job_ids_whole() -> None:
+def test_job_ids_fit_on_80_columns() -> None:
     job_id = "0f8fad5b-d9cb-469f-a165-70867728950e"
-    long = "the-name-of-a-workflow-and-the-name-of-a-project"
-    assert job_id in table(record(entry(long, created(job_id, cost=12))), 80)
-    assert job_id not in table(record(entry(long, created(job_id, cost=12))), 50)
+    long_name = "the-name-of-a-workflow-and-the-name-of-a-project"
+    assert job_id in render_table(record(entry(long_name, created(job_id, cost=12))), 80)
+    assert job_id not in render_table(record(entry(long_name, created(job_id, cost=12))), 50)
 
 
-def test_a_table_on_a_narrow_terminal_leaves_columns_out_and_says_so() -> None:
-    assert table(record(*NOT_CREATED), 40) == (
+def test_narrow_terminal_omits_columns_with_a_note() -> None:
+    assert render_table(record(*OTHER_ENTRIES), 40) == (
         "job      outcome      job id or error\n"
         "-------  -----------  ------------------\n"
         "field-d  not created  rejected: no work…\n"
@@ -99,8 +101,8 @@ def test_a_table_on_a_narrow_terminal_leaves_columns_out_and_says_so() -> None:
     )
 
 
-def test_a_terminal_too_narrow_for_any_table_still_gets_one() -> None:
-    assert table(record(*NOT_CREATED[:2]), 5).split("\n")[:4] == [
+def test_very_narrow_terminal_still_shows_a_table() -> None:
+    assert render_table(record(*OTHER_ENTRIES[:2]), 5).split("\n")[:4] == [
         "job      outcome",
         "-------  --------",
         "field-d  not cre…",
@@ -108,25 +110,25 @@ def test_a_terminal_too_narrow_for_any_table_still_gets_one() -> None:
     ]
 
 
-def test_a_record_without_jobs_has_only_totals() -> None:
-    assert table(record()) == "0 jobs: 0 created, 0 not created, 0 in doubt, 0 skipped · cost 0"
+def test_run_without_jobs_has_only_totals() -> None:
+    assert render_table(record()) == "0 jobs: 0 created, 0 not created, 0 in doubt, 0 skipped · cost 0"
 
 
-def test_one_job() -> None:
-    assert table(record(entry("a", created("j", cost=3)))).endswith(
+def test_totals_of_one_job() -> None:
+    assert render_table(record(entry("a", created("j", cost=3)))).endswith(
         "\n\n1 job: 1 created, 0 not created, 0 in doubt, 0 skipped · cost 3"
     )
 
 
 @pytest.mark.parametrize("job_id", ["1e5", "007", "0x10", "1_000", "nan", "-1", "1,000", "12345678901234567890"])
-def test_an_id_is_never_read_as_a_number(job_id: str) -> None:
-    [line] = body(record(entry("1.50", created(job_id))))
+def test_job_id_is_never_formatted_as_a_number(job_id: str) -> None:
+    [line] = table_rows(record(entry("1.50", created(job_id))))
     assert line.split()[0] == "1.50"
     assert line.split()[4] == job_id
 
 
 @pytest.mark.parametrize(
-    ("outcome", "words"),
+    ("outcome", "expected"),
     [
         (replace(created("j"), recovered=True), "created, recovered"),
         (replace(created("j"), recovered=True, assigned=False), "created, recovered, job id uncertain"),
@@ -135,61 +137,63 @@ def test_an_id_is_never_read_as_a_number(job_id: str) -> None:
         (created("j", val_errors="odd"), "created"),
     ],
 )
-def test_remarks_on_a_created_job(outcome: Created, words: str) -> None:
-    [line] = body(record(entry("a", outcome)))
-    assert f"  {words}  j  " in line
+def test_outcome_includes_remarks(outcome: Created, expected: str) -> None:
+    [line] = table_rows(record(entry("a", outcome)))
+    assert f"  {expected}  j  " in line
 
 
-def test_times_of_several_days_have_their_dates() -> None:
-    later = created("j")
-    made = record(entry("a", later), entry("b", replace(later, sent_at=later.sent_at + timedelta(days=1))))
-    assert [line[-19:] for line in body(made)] == ["2026-10-20 01:00:03", "2026-10-21 01:00:03"]
+def test_times_of_several_days_include_dates() -> None:
+    created_job = created("j")
+    run_record = record(
+        entry("a", created_job), entry("b", replace(created_job, sent_at=created_job.sent_at + timedelta(days=1)))
+    )
+    assert [line[-19:] for line in table_rows(run_record)] == ["2026-10-20 01:00:03", "2026-10-21 01:00:03"]
 
 
-def test_colors_change_nothing_but_the_color() -> None:
-    colored = table(SIX, 80, color=True)
+def test_colors_do_not_change_the_text() -> None:
+    colored = render_table(SIX_JOBS, 80, color=True)
     assert "\x1b[31mnot created\x1b[0m" in colored
-    assert click.unstyle(colored) == table(SIX, 80)
+    assert click.unstyle(colored) == render_table(SIX_JOBS, 80)
 
 
-def many(count: int, *others: Entry) -> RunRecord:
-    return RunRecord(RUN, (*(entry(f"j{i}", created(f"{i}")) for i in range(count)), *others))
+def many_created(count: int, *other_entries: Entry) -> RunRecord:
+    return RunRecord(RUN, (*(entry(f"j{number}", created(f"{number}")) for number in range(count)), *other_entries))
 
 
-def test_a_thousand_jobs_are_all_listed() -> None:
-    assert len(body(many(1000))) == 1000
+def test_thousand_jobs_are_all_listed() -> None:
+    assert len(table_rows(many_created(1000))) == 1000
 
 
-def test_a_long_table_lists_only_jobs_that_were_not_created() -> None:
-    made = many(1000, entry("bad", not_created()))
-    [line] = body(made)
+def test_long_table_lists_only_jobs_that_were_not_created() -> None:
+    run_record = many_created(1000, entry("bad", not_created()))
+    [line] = table_rows(run_record)
     assert line.startswith("bad ")
-    assert table(made).endswith("\ncreated jobs are not listed; use --all to list every job")
+    assert render_table(run_record).endswith("\ncreated jobs are not listed; use --all to list every job")
 
 
-def test_a_long_table_lists_all_jobs_on_request() -> None:
-    made = many(1000, entry("bad", not_created()))
-    assert len(body(made, every=True)) == 1001
-    assert "--all" not in table(made, every=True)
+def test_long_table_lists_all_jobs_on_request() -> None:
+    run_record = many_created(1000, entry("bad", not_created()))
+    assert len(table_rows(run_record, list_all=True)) == 1001
+    assert "--all" not in render_table(run_record, list_all=True)
 
 
-def test_a_long_table_lists_every_job_that_was_not_created() -> None:
-    made = record(*(entry(f"j{i}", not_created()) for i in range(1001)))
-    assert len(body(made)) == 1001
-    assert "--all" not in table(made)
+def test_long_table_lists_every_job_that_was_not_created() -> None:
+    run_record = record(*(entry(f"j{number}", not_created()) for number in range(1001)))
+    assert len(table_rows(run_record)) == 1001
+    assert "--all" not in render_table(run_record)
 
 
-def test_a_long_table_of_created_jobs_has_only_totals() -> None:
-    assert table(many(1001)) == (
+def test_long_table_of_created_jobs_has_only_totals() -> None:
+    assert render_table(many_created(1001)) == (
         "1001 jobs: 1001 created, 0 not created, 0 in doubt, 0 skipped · cost 0\n"
         "created jobs are not listed; use --all to list every job"
     )
 
 
 @given(records, st.none() | st.integers(20, 200))
-def test_each_job_is_a_line_that_fits(made: RunRecord, columns: int | None) -> None:
-    lines = table(made, columns).split("\n")
-    rows = len(made.entries)
+def test_each_job_is_a_line_that_fits_the_terminal(run_record: RunRecord, columns: int | None) -> None:
+    lines = render_table(run_record, columns).split("\n")
+    rows = len(run_record.entries)
     if rows:
         assert lines[rows + 2] == ""
         assert max(map(display_width, lines[: rows + 2])) <= (columns or 10**9)
@@ -197,21 +201,23 @@ def test_each_job_is_a_line_that_fits(made: RunRecord, columns: int | None) -> N
 
 
 @given(records)
-def test_cells_stand_under_their_titles(made: RunRecord) -> None:
-    """Each row has two blanks where the rule has them, in columns of the terminal and not in characters."""
-    lines = table(made).split("\n")
-    rows = len(made.entries)
+def test_cells_are_aligned_with_their_headers(run_record: RunRecord) -> None:
+    """Each row has the gaps of the header rule, counted in terminal columns rather than characters."""
+    lines = render_table(run_record).split("\n")
+    rows = len(run_record.entries)
     for line in lines[2 : rows + 2]:
-        across = "".join(char + "\0" * (display_width(char) - 1) for char in line if display_width(char))
-        gaps = [at for at, char in enumerate(lines[1]) if char == " " and at < len(across)]
-        assert all(across[at] == " " for at in gaps)
+        cells = "".join(
+            character + "\0" * (display_width(character) - 1) for character in line if display_width(character)
+        )
+        gaps = [column for column, character in enumerate(lines[1]) if character == " " and column < len(cells)]
+        assert all(cells[column] == " " for column in gaps)
 
 
-def test_a_long_error_is_whole_where_nothing_is_cut() -> None:
+def test_long_error_is_complete_without_a_width_limit() -> None:
     message = "x" * 5000
-    assert message in table(record(entry("a", not_created(message=message))))
+    assert message in render_table(record(entry("a", not_created(message=message))))
 
 
-def test_an_error_of_several_lines_is_one_line() -> None:
-    [line] = body(record(entry("a", NotCreated(not_created(message="one\n::error::two").error, 1, None))))
+def test_multi_line_error_is_shown_on_one_line() -> None:
+    [line] = table_rows(record(entry("a", NotCreated(not_created(message="one\n::error::two").error, 1, None))))
     assert r"rejected: one\n::error::two" in line
