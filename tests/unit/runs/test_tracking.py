@@ -1,4 +1,4 @@
-"""Which jobs are followed: those of a run in a ledger, or of a results file, whoever wrote it; and what is kept."""
+"""The tracked jobs of a run in the ledger or of a results file, which may be damaged; and saving final statuses."""
 
 from __future__ import annotations
 
@@ -36,113 +36,115 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ledger(path: Path) -> Iterator[Ledger]:
-    with Ledger(path) as one:
-        yield one
+    with Ledger(path) as opened:
+        yield opened
 
 
-def write(ledger: Ledger) -> tuple[RunRow, int]:
-    """A run that created two jobs, was refused one, lost one, and never sent the last; and the first one's number."""
+def write_run(ledger: Ledger) -> tuple[RunRow, int]:
+    """A run with two jobs created, one not created, one in doubt and one not sent; and the first one's submission."""
     run = ledger_history.start_run(ledger, "run-1", JOBS, end="stopped")
-    number = ledger_history.send(ledger, run, JOBS[0], ledger_history.created("job-a"))
+    submission_id = ledger_history.send(ledger, run, JOBS[0], ledger_history.created("job-a"))
     ledger_history.send(ledger, run, JOBS[1], ledger_history.created("job-b"))
     ledger_history.send(ledger, run, JOBS[2], ledger_history.not_created())
     ledger_history.send(ledger, run, JOBS[3], ledger_history.in_doubt())
-    return run, number
+    return run, submission_id
 
 
-def named(name: str, body: bytes, seen_at: datetime | None = None) -> JobStatus:
-    """The job of an entry of the manifest, as it is followed from the outset."""
-    job = next(one for one in JOBS if one.name == name)
+def job_status(name: str, body: bytes, seen_at: datetime | None = None) -> JobStatus:
+    """The initial status of one of JOBS."""
+    job = next(job for job in JOBS if job.name == name)
     return JobStatus(name, job.workflow_id, job.project_id, f"job-{name}", body, seen_at)
 
 
-ANSWER_A, ANSWER_B = (b'{"id": "job-%b", "cost": 12}' % name for name in (b"a", b"b"))
-FOLLOWED = TrackedRun(
+BODY_A, BODY_B = (b'{"id": "job-%b", "cost": 12}' % name for name in (b"a", b"b"))
+TRACKED = TrackedRun(
     "run-1",
     "nightly",
     "nightly.yaml",
     ledger_history.API,
-    (named("a", ANSWER_A), named("b", ANSWER_B)),
+    (job_status("a", BODY_A), job_status("b", BODY_B)),
     {"not_created": 1, "in_doubt": 1, "skipped": 1},
 )
 
 
-# A run of a ledger.
+# A run in the ledger.
 
 
-def test_the_jobs_of_a_run(ledger: Ledger) -> None:
-    run, _ = write(ledger)
-    assert tracking.track_run(ledger, run) == FOLLOWED
+def test_jobs_and_other_outcomes_of_a_run(ledger: Ledger) -> None:
+    run, _ = write_run(ledger)
+    assert tracking.track_run(ledger, run) == TRACKED
 
 
-def test_what_was_final_is_known_from_the_start(ledger: Ledger) -> None:
-    run, number = write(ledger)
-    ledger.save_final_jobs({number: DONE}, SEEN)
+def test_saved_final_statuses_are_loaded(ledger: Ledger) -> None:
+    run, submission_id = write_run(ledger)
+    ledger.save_final_jobs({submission_id: DONE}, SEEN)
     first, second = tracking.track_run(ledger, run).jobs
-    assert (first, first.is_final) == (named("a", DONE, SEEN), True)
-    assert (second, second.is_final) == (named("b", ANSWER_B), False)
+    assert (first, first.is_final) == (job_status("a", DONE, SEEN), True)
+    assert (second, second.is_final) == (job_status("b", BODY_B), False)
 
 
-def test_a_run_without_jobs(ledger: Ledger) -> None:
+def test_a_run_without_created_jobs(ledger: Ledger) -> None:
     run = ledger_history.start_run(ledger, "run-1", JOBS[:1])
     ledger_history.send(ledger, run, JOBS[0], ledger_history.not_created())
-    followed = tracking.track_run(ledger, run)
-    assert (followed.jobs, followed.without_job) == ((), {"not_created": 1})
+    tracked = tracking.track_run(ledger, run)
+    assert (tracked.jobs, tracked.without_job) == ((), {"not_created": 1})
 
 
-# What is kept.
+# Saving final statuses.
 
 
-def final(job_id: str, body: bytes) -> JobStatus:
-    return JobStatus("whatever", "w", "p", job_id, body)
+def final_status(job_id: str, body: bytes) -> JobStatus:
+    return JobStatus("any", "w", "p", job_id, body)
 
 
-def test_endings_are_kept_and_what_they_cost(ledger: Ledger) -> None:
-    run, number = write(ledger)
+def test_final_job_objects_and_costs_are_saved(ledger: Ledger) -> None:
+    run, submission_id = write_run(ledger)
     failures: list[RefusedError] = []
-    keep = tracking.final_status_saver(ledger, ledger_history.API, failures.append)
+    save = tracking.final_status_saver(ledger, ledger_history.API, failures.append)
     before = datetime.now(UTC)
-    keep([final("job-a", DONE), final("job-of-another-ledger", DONE)])
+    save([final_status("job-a", DONE), final_status("job-of-another-ledger", DONE)])
     outcome = next(iter(record.load_record(ledger, run).entries)).outcome
     assert isinstance(outcome, Created)
     assert outcome.body == DONE
     assert outcome.seen_at is not None
     assert before <= outcome.seen_at <= datetime.now(UTC)
-    costs = {one.id: one.cost for one in ledger.submissions(ledger_history.API, "nightly", run.run_key)}
-    assert (costs.pop(number), list(costs.values())) == (7, [12, None, None])
+    costs = load_costs(ledger, run)
+    assert (costs.pop(submission_id), list(costs.values())) == (7, [12, None, None])
     assert failures == []
 
 
-def trouble(error: RefusedError) -> None:
+def raise_error(error: RefusedError) -> None:
     raise error
 
 
+def load_costs(ledger: Ledger, run: RunRow) -> dict[int, int | None]:
+    """The cost of each submission of a run."""
+    return {row.id: row.cost for row in ledger.submissions(ledger_history.API, "nightly", run.run_key)}
+
+
 @pytest.mark.parametrize("cost", [b"null", b'"12"', b"0", b"true"])
-def test_a_cost_that_is_not_told_leaves_the_one_that_was(ledger: Ledger, cost: bytes) -> None:
-    run, number = write(ledger)
-    tracking.final_status_saver(ledger, ledger_history.API, trouble)(
-        [final("job-a", b'{"id": "job-a", "cost": %b}' % cost)]
+def test_a_missing_or_invalid_cost_leaves_the_saved_one(ledger: Ledger, cost: bytes) -> None:
+    run, submission_id = write_run(ledger)
+    tracking.final_status_saver(ledger, ledger_history.API, raise_error)(
+        [final_status("job-a", b'{"id": "job-a", "cost": %b}' % cost)]
     )
-    assert (
-        next(one.cost for one in ledger.submissions(ledger_history.API, "nightly", run.run_key) if one.id == number)
-        == 12
-    )
+    assert load_costs(ledger, run)[submission_id] == 12
 
 
-def test_a_job_of_another_api_is_not_ours(ledger: Ledger) -> None:
-    run, _ = write(ledger)
-    tracking.final_status_saver(ledger, "https://other.example", trouble)([final("job-a", DONE)])
-    assert tracking.track_run(ledger, run) == FOLLOWED
+def test_jobs_of_another_api_are_not_saved(ledger: Ledger) -> None:
+    run, _ = write_run(ledger)
+    tracking.final_status_saver(ledger, "https://other.example", raise_error)([final_status("job-a", DONE)])
+    assert tracking.track_run(ledger, run) == TRACKED
 
 
-def test_a_ledger_that_cannot_be_written_is_read_all_the_same(path: Path) -> None:
+def test_a_read_only_ledger_reports_an_error_and_can_be_read(path: Path) -> None:
     with Ledger(path) as ledger:
-        run, _ = write(ledger)
+        run, _ = write_run(ledger)
     failures: list[RefusedError] = []
     with Ledger(path, read_only=True) as ledger:
-        assert tracking.track_run(ledger, run) == FOLLOWED
-        tracking.final_status_saver(ledger, ledger_history.API, failures.append)([final("job-a", DONE)])
-        assert tracking.track_run(ledger, run) == FOLLOWED
+        assert tracking.track_run(ledger, run) == TRACKED
+        tracking.final_status_saver(ledger, ledger_history.API, failures.append)([final_status("job-a", DONE)])
+        assert tracking.track_run(ledger, run) == TRACKED
     assert len(failures) == 1
 
 
@@ -155,18 +157,18 @@ def write_results(ledger: Ledger, run: RunRow, path: Path) -> dict[str, Any]:
     return document
 
 
-def test_a_results_file_says_what_its_ledger_does(ledger: Ledger, tmp_path: Path) -> None:
-    run, number = write(ledger)
-    ledger.save_final_jobs({number: DONE}, SEEN)
+def test_a_results_file_gives_the_same_run_as_its_ledger(ledger: Ledger, tmp_path: Path) -> None:
+    run, submission_id = write_run(ledger)
+    ledger.save_final_jobs({submission_id: DONE}, SEEN)
     write_results(ledger, run, tmp_path / "r.json")
     assert tracking.track_results_file(tmp_path / "r.json") == tracking.track_run(ledger, run)
 
 
 def test_a_results_file_without_jobs(ledger: Ledger, tmp_path: Path) -> None:
     write_results(ledger, ledger_history.start_run(ledger, "run-1", []), tmp_path / "r.json")
-    followed = tracking.track_results_file(tmp_path / "r.json")
-    assert followed is not None
-    assert (followed.jobs, followed.without_job) == ((), {})
+    tracked = tracking.track_results_file(tmp_path / "r.json")
+    assert tracked is not None
+    assert (tracked.jobs, tracked.without_job) == ((), {})
 
 
 @pytest.mark.parametrize(
@@ -189,13 +191,13 @@ def test_a_results_file_without_jobs(ledger: Ledger, tmp_path: Path) -> None:
         "\x00",
     ],
 )
-def test_what_is_no_results_file(tmp_path: Path, text: str) -> None:
+def test_other_text_is_not_a_results_file(tmp_path: Path, text: str) -> None:
     path = tmp_path / "r.json"
     path.write_text(text, encoding="utf-8")
     assert tracking.track_results_file(path) is None
 
 
-def test_what_is_no_text_is_no_results_file(tmp_path: Path) -> None:
+def test_binary_files_directories_and_missing_files_are_not_results_files(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     path.write_bytes(b'{"run": "\xff"}')
     assert tracking.track_results_file(path) is None
@@ -203,22 +205,22 @@ def test_what_is_no_text_is_no_results_file(tmp_path: Path) -> None:
     assert tracking.track_results_file(tmp_path / "none.json") is None
 
 
-def test_a_file_as_large_as_none_can_be_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "r.json"
-    with path.open("wb") as file:  # a hole: it takes no space on the disk, and would in memory
+    with path.open("wb") as file:  # sparse: it takes no disk space, but would take memory
         file.truncate(2**30 + 1)
-    monkeypatch.setattr(Path, "read_text", lambda *_, **__: pytest.fail("it is read"))
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: pytest.fail("the file is read"))
     assert tracking.track_results_file(path) is None
 
 
-def document(**changed: Any) -> dict[str, Any]:
-    one = {"name": "a", "workflow_id": "w-1", "project_id": "p-1", "job": {"id": "job-a"}, "seen_at": None}
+def create_document(**changed: Any) -> dict[str, Any]:
+    job = {"name": "a", "workflow_id": "w-1", "project_id": "p-1", "job": {"id": "job-a"}, "seen_at": None}
     error = {"outcome": "in_doubt"}
     run = {"id": "run-1", "base_url": ledger_history.API, "manifest": {"name": "nightly", "path": "nightly.yaml"}}
-    return {"run": run, "created": [one], "errors": [error], "skipped": [], **changed}
+    return {"run": run, "created": [job], "errors": [error], "skipped": [], **changed}
 
 
-def read(tmp_path: Path, text: str) -> TrackedRun | None:
+def track_text(tmp_path: Path, text: str) -> TrackedRun | None:
     path = tmp_path / "r.json"
     path.write_text(text, encoding="utf-8")
     return tracking.track_results_file(path)
@@ -248,57 +250,57 @@ def read(tmp_path: Path, text: str) -> TrackedRun | None:
         {"skipped": 3},
     ],
 )
-def test_a_results_file_that_is_broken_says_so(tmp_path: Path, changed: dict[str, Any]) -> None:
-    assert read(tmp_path, json.dumps(document())) is not None
+def test_a_damaged_results_file_is_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
+    assert track_text(tmp_path, json.dumps(create_document())) is not None
     with pytest.raises(UsageError, match=r"the results file .*r\.json cannot be read") as caught:
-        read(tmp_path, json.dumps(document(**changed)))
+        track_text(tmp_path, json.dumps(create_document(**changed)))
     assert caught.value.hint == "Recreate it from the ledger: pixxel-runner show --results PATH"
 
 
 @pytest.mark.parametrize(
     "time", ["soon", 7, "", ["2026"], "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2026-02-30T00:00:00Z"]
 )
-def test_a_time_that_is_none_is_left_out(tmp_path: Path, time: Any) -> None:
-    made = document()
-    made["created"][0]["seen_at"] = time
-    followed = read(tmp_path, json.dumps(made))
-    assert followed is not None
-    assert [one.seen_at for one in followed.jobs] == [None]
+def test_invalid_times_are_ignored(tmp_path: Path, time: Any) -> None:
+    document = create_document()
+    document["created"][0]["seen_at"] = time
+    tracked = track_text(tmp_path, json.dumps(document))
+    assert tracked is not None
+    assert [job.seen_at for job in tracked.jobs] == [None]
 
 
-def test_what_a_hostile_file_holds_is_text_and_nothing_more(tmp_path: Path) -> None:
+def test_hostile_text_in_a_file_is_only_text(tmp_path: Path) -> None:
     hostile = "\ud800\x1b[2J\n::error::../../\u202e\x00"
-    made = document()
-    made["created"][0] |= {"name": hostile, "workflow_id": hostile, "project_id": hostile, "job": {"id": hostile}}
-    made["run"] = {"id": hostile, "base_url": hostile, "manifest": {"name": hostile, "path": hostile}}
-    followed = read(tmp_path, json.dumps(made))
-    assert followed is not None
-    [one] = followed.jobs
-    assert {one.name, one.workflow_id, one.project_id, one.job_id} == {hostile}
-    assert {followed.run_id, followed.manifest, followed.manifest_path, followed.api} == {hostile}
+    document = create_document()
+    document["created"][0] |= {"name": hostile, "workflow_id": hostile, "project_id": hostile, "job": {"id": hostile}}
+    document["run"] = {"id": hostile, "base_url": hostile, "manifest": {"name": hostile, "path": hostile}}
+    tracked = track_text(tmp_path, json.dumps(document))
+    assert tracked is not None
+    [job] = tracked.jobs
+    assert {job.name, job.workflow_id, job.project_id, job.job_id} == {hostile}
+    assert {tracked.run_id, tracked.manifest, tracked.manifest_path, tracked.api} == {hostile}
 
 
-def test_a_value_of_another_kind_is_not_repeated(tmp_path: Path) -> None:
-    made = document()
-    made["created"][0]["name"] = {"secret": "x" * 1000}
+def test_values_of_the_wrong_type_are_not_printed(tmp_path: Path) -> None:
+    document = create_document()
+    document["created"][0]["name"] = {"secret": "x" * 1000}
     with pytest.raises(UsageError, match="expected a non-empty string, got dict") as caught:
-        read(tmp_path, json.dumps(made))
+        track_text(tmp_path, json.dumps(document))
     assert "secret" not in caught.value.message
 
 
-def test_a_job_that_is_nested_deeply_is_no_bug_of_ours(tmp_path: Path) -> None:
+def test_a_deeply_nested_job_causes_no_unexpected_error(tmp_path: Path) -> None:
     for depth in range(100, 3000, 29):
-        made = json.dumps(document()).replace('"job-a"', '"job-a", "x": ' + "[" * depth + "]" * depth)
+        text = json.dumps(create_document()).replace('"job-a"', '"job-a", "x": ' + "[" * depth + "]" * depth)
         try:
-            followed = read(tmp_path, made)
+            tracked = track_text(tmp_path, text)
         except UsageError:
             continue
-        if followed is None:
-            return  # deeper than a reader of JSON goes
-        assert [one.job_id for one in followed.jobs] == ["job-a"]
+        if tracked is None:
+            return  # too deep for the json module
+        assert [job.job_id for job in tracked.jobs] == ["job-a"]
 
 
-PLACES: tuple[tuple[str | int, ...], ...] = (
+LOCATIONS: tuple[tuple[str | int, ...], ...] = (
     ("run",),
     ("run", "id"),
     ("run", "base_url"),
@@ -320,20 +322,20 @@ PLACES: tuple[tuple[str | int, ...], ...] = (
 )
 
 
-@given(st.sampled_from(PLACES), json_values)
-def test_whatever_stands_in_a_results_file(
-    tmp_path_factory: pytest.TempPathFactory, place: tuple[str | int, ...], value: Any
+@given(st.sampled_from(LOCATIONS), json_values)
+def test_any_value_anywhere_in_a_results_file_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, location: tuple[str | int, ...], value: Any
 ) -> None:
-    made = document()
-    inner: Any = made
-    for step in place[:-1]:
-        inner = inner[step]
-    inner[place[-1]] = value
+    document = create_document()
+    parent: Any = document
+    for key in location[:-1]:
+        parent = parent[key]
+    parent[location[-1]] = value
     try:
-        followed = read(tmp_path_factory.getbasetemp(), json.dumps(made))
+        tracked = track_text(tmp_path_factory.getbasetemp(), json.dumps(document))
     except UsageError:
         return
-    assert followed is not None
-    for one in followed.jobs:
-        assert all(map(len, (one.name, one.workflow_id, one.project_id, one.job_id)))
-        assert one.seen_at is None or one.seen_at.tzinfo is UTC
+    assert tracked is not None
+    for job in tracked.jobs:
+        assert all(map(len, (job.name, job.workflow_id, job.project_id, job.job_id)))
+        assert job.seen_at is None or job.seen_at.tzinfo is UTC
