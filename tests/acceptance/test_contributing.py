@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md is true: the files, groups, environments and layers that it names are there."""
+"""CONTRIBUTING.md: the files, dependency groups, environments and layers it names exist."""
 
 from __future__ import annotations
 
@@ -18,35 +18,37 @@ TOX.read(CHECKOUT / "tox.ini")
 
 def commands(marker: str) -> list[list[str]]:
     lines = PAGE.block(marker).splitlines()
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
+    return [arguments for line in lines if (arguments := shlex.split(line, comments=True))]
 
 
-def test_the_files_that_it_names_are_there() -> None:
-    named = {
+def test_cited_files_exist() -> None:
+    paths = {
         *re.findall(r"\b((?:tests|docs|bench|runner)/[\w./-]*)", PAGE.text),
         *re.findall(r"\]\((\S+?)\)", PAGE.text),
     }
-    assert named
-    assert [name for name in named if not (CHECKOUT / name).exists()] == []
+    assert paths
+    assert [path for path in paths if not (CHECKOUT / path).exists()] == []
 
 
-def test_the_groups_that_it_installs_have_what_its_commands_need() -> None:
+def test_installed_groups_include_the_tools_used() -> None:
     install = commands("set up")[-1]
     assert install[:3] == ["pip", "install", "--editable"]
     groups = [group for option, group in pairwise(install) if option == "--group"]
-    needed = " ".join(str(PROJECT["dependency-groups"][group]) for group in groups)
+    requirements = " ".join(str(PROJECT["dependency-groups"][group]) for group in groups)
     for package in ("pytest", "xdist", "ruff", "mypy", "import-linter"):
-        assert package in needed
+        assert package in requirements
 
 
-def test_the_environments_that_it_names_are_there() -> None:
-    named = set(re.findall(r"tox -e (\w+)", PAGE.text))
-    assert {"random", "campaign", "fuzz", "bench", "load", "lock"} <= named
-    assert [name for name in named if not name.startswith("py3") and not any(name in one for one in TOX)] == []
+def test_cited_tox_environments_exist() -> None:
+    environments = set(re.findall(r"tox -e (\w+)", PAGE.text))
+    assert {"random", "campaign", "fuzz", "bench", "load", "lock"} <= environments
+    assert [
+        name for name in environments if not name.startswith("py3") and not any(name in section for section in TOX)
+    ] == []
     assert set(re.findall(r"py3\d+", PAGE.text)) <= {f"py3{minor}" for minor in re.findall(r"3\.(\d+)", str(PROJECT))}
 
 
-def test_its_layers_are_those_of_the_contract() -> None:
-    [shown] = re.findall(r"^    (cli .*)$", PAGE.text, re.MULTILINE)
+def test_layers_match_the_import_contract() -> None:
+    [documented] = re.findall(r"^    (cli .*)$", PAGE.text, re.MULTILINE)
     layers = next(contract["layers"] for contract in PROJECT["tool"]["importlinter"]["contracts"])
-    assert shown.split(" → ") == layers
+    assert documented.split(" → ") == layers

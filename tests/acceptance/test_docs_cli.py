@@ -1,4 +1,4 @@
-"""docs/cli.md is true: help texts are the program's, and tables name all that it reads and exits with."""
+"""docs/cli.md: help texts, exit codes and environment variables match the program."""
 
 from __future__ import annotations
 
@@ -21,48 +21,48 @@ PAGE = Page("docs/cli.md")
 COMMANDS = dict(help_pages.commands())
 SOURCES = [ast.parse(file.read_bytes(), str(file)) for file in Path(next(iter(runner.__path__))).rglob("*.py")]
 
-# What these functions of libraries read. An environment that is passed on to a program is not searched here.
-LIBRARIES = {
+# Variables read by library functions. Environments passed to other programs are not included.
+LIBRARY_VARIABLES = {
     "getproxies": {"HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"},
     "proxy_bypass": {"NO_PROXY"},
     "create_default_context": {"SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE"},
     "get_terminal_size": {"COLUMNS"},
     "getuser": {"LOGNAME", "USER", "LNAME", "USERNAME"},
     "ZoneInfo": {"PYTHONTZPATH"},
-    "run": {"PATH", "GIT_*"},  # subprocess.run: of git
+    "run": {"PATH", "GIT_*"},  # subprocess.run of git
 }
-ENVIRONMENTS = {"environ", "environment"}
+ENVIRONMENT_NAMES = {"environ", "environment"}
 
 
 def section(title: str) -> str:
     return re.split(r"^#+ ", PAGE.text.partition(f" {title}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
 
 
-def rows(title: str) -> Iterator[tuple[list[str], list[str]]]:
-    """The variables that a row of a table is about, and the other cells."""
+def table_rows(title: str) -> Iterator[tuple[list[str], list[str]]]:
+    """The variables in the first cell of each table row, and its other cells."""
     for line in section(title).splitlines():
-        first, *rest = [cell.strip() for cell in line.strip("|").split("|")]
-        if first.startswith("`"):
-            yield re.findall(r"`([^`]+)`", first), rest
+        first_cell, *other_cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if first_cell.startswith("`"):
+            yield re.findall(r"`([^`]+)`", first_cell), other_cells
 
 
 TABLES = ("Options", "Other variables of the program", "Variables of Python and the system")
-DOCUMENTED = {title: {name: rest for names, rest in rows(title) for name in names} for title in TABLES}
+DOCUMENTED = {title: {name: rest for names, rest in table_rows(title) for name in names} for title in TABLES}
 
 
-# Help.
+# Help
 
 
 @pytest.mark.parametrize("name", COMMANDS, ids=lambda name: name or "pixxel-runner")
-def test_help_is_the_programs(name: str) -> None:
+def test_help_matches_the_program(name: str) -> None:
     assert PAGE.block(f"help: {name}") == help_pages.help_of(name), "PYTHONPATH=tests python -m support.help_pages"
 
 
-def test_the_page_has_no_command_that_the_program_has_not() -> None:
+def test_page_lists_exactly_the_commands_of_the_program() -> None:
     assert re.findall(r"<!-- help: (.*?) -->", PAGE.text) == list(COMMANDS)
 
 
-def test_help_that_has_changed_is_written_anew() -> None:
+def test_outdated_help_is_updated() -> None:
     text = re.sub(r"(?<=```text\n).*?(?=```)", "Usage: stale\n", PAGE.text, flags=re.DOTALL)
     assert text != PAGE.text
     assert help_pages.update_help(text) == PAGE.text
@@ -70,67 +70,70 @@ def test_help_that_has_changed_is_written_anew() -> None:
     assert help_pages.missing_commands(PAGE.text.replace("<!-- help: ledger init -->", "")) == ["ledger init"]
 
 
-# Exit codes.
+# Exit codes
 
 
-def test_each_exit_code_is_there() -> None:
+def test_every_exit_code_is_documented() -> None:
     codes = re.findall(r"^\| (\d+) \|", section("Exit codes"), re.MULTILINE)
     assert list(map(int, codes)) == sorted(Exit)
 
 
 @pytest.mark.parametrize("code", Exit)
-def test_the_page_gives_each_exit_code_the_meaning_that_the_program_gives(code: Exit) -> None:
+def test_exit_code_meanings_match_the_program(code: Exit) -> None:
     [meaning] = re.findall(rf"^\| {code} \| (.+?) \|", section("Exit codes"), re.MULTILINE)
     assert meaning.replace("`", "").startswith(code.meaning)
 
 
-def test_of_several_exit_codes_the_page_says_which_counts() -> None:
-    [told] = re.findall(r"the exit code is the first of ([\d, ]+)", section("Exit codes"))
-    order = [Exit(int(code)) for code in told.split(",")]
+def test_exit_code_precedence_matches_the_program() -> None:
+    [codes] = re.findall(r"the exit code is the first of ([\d, ]+)", section("Exit codes"))
+    order = [Exit(int(code)) for code in codes.split(",")]
     assert set(order) == set(Exit)
     for strong, weak in pairwise(order):
         assert worst_exit((weak, strong)) is strong
 
 
-# Environment variables.
+# Environment variables
 
 
-def options() -> dict[str, list[click.Option]]:
-    """The options that each variable is for."""
-    found: dict[str, list[click.Option]] = {}
+def options_by_variable() -> dict[str, list[click.Option]]:
+    """The options set by each variable."""
+    options: dict[str, list[click.Option]] = {}
     for command in COMMANDS.values():
         for parameter in command.params:
             if isinstance(parameter, click.Option) and isinstance(parameter.envvar, str):
-                found.setdefault(parameter.envvar, []).append(parameter)
-    return found
+                options.setdefault(parameter.envvar, []).append(parameter)
+    return options
 
 
-def test_each_variable_of_an_option_is_there_with_its_commands() -> None:
-    found = {
+def test_every_option_variable_is_documented_with_its_commands() -> None:
+    expected = {
         f"`{parameter.envvar}` | `{parameter.opts[0]}` of {', '.join(sorted(names))}"
         for parameter, names in (
-            (each[0], [name for name, command in COMMANDS.items() if any(one in command.params for one in each)])
-            for each in options().values()
+            (
+                options[0],
+                [name for name, command in COMMANDS.items() if any(option in command.params for option in options)],
+            )
+            for options in options_by_variable().values()
         )
     }
-    told = {f"`{name}` | {cells[0]}" for name, cells in DOCUMENTED["Options"].items()}
-    assert told == found
+    documented = {f"`{name}` | {cells[0]}" for name, cells in DOCUMENTED["Options"].items()}
+    assert documented == expected
 
 
 @pytest.mark.parametrize("variable", DOCUMENTED["Options"])
-def test_the_default_is_that_of_the_help(variable: str) -> None:
-    told = DOCUMENTED["Options"][variable][2].replace("`", "")
-    for option in options()[variable]:
+def test_defaults_match_the_help(variable: str) -> None:
+    documented = DOCUMENTED["Options"][variable][2].replace("`", "")
+    for option in options_by_variable()[variable]:
         with click.Context(click.Command("any")) as context:
             record = option.get_help_record(context)
         assert record is not None
-        shown = re.search(r"\[default: ([^];]*)", record[1])
-        expected = shown[1] if shown else ""
-        assert told in (expected, SAID_IN_FULL.get(expected, "")), record
+        match = re.search(r"\[default: ([^];]*)", record[1])
+        expected = match[1] if match else ""
+        assert documented in (expected, FULL_DEFAULTS.get(expected, "")), record
 
 
-# In the help there is no room for it.
-SAID_IN_FULL = {
+# Defaults abbreviated in the help, in full.
+FULL_DEFAULTS = {
     "": "those of the system",
     "MANIFEST's stem + .results.json, here": "the manifest's stem and .results.json, in the current directory",
 }
@@ -147,13 +150,13 @@ def constants(tree: ast.Module) -> dict[str, str]:
 
 
 def is_environment(node: ast.expr) -> bool:
-    return (isinstance(node, ast.Name) and node.id in ENVIRONMENTS) or (
-        isinstance(node, ast.Attribute) and node.attr in ENVIRONMENTS
+    return (isinstance(node, ast.Name) and node.id in ENVIRONMENT_NAMES) or (
+        isinstance(node, ast.Attribute) and node.attr in ENVIRONMENT_NAMES
     )
 
 
-def reads(tree: ast.Module) -> Iterator[ast.expr]:
-    """What stands where the name of a variable does, as in `os.environ.get(HERE)` and `os.environ[HERE]`."""
+def environment_reads(tree: ast.Module) -> Iterator[ast.expr]:
+    """The expressions that name a variable, as in `os.environ.get(NAME)` and `os.environ[NAME]`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Subscript) and is_environment(node.value):
             yield node.slice
@@ -163,44 +166,44 @@ def reads(tree: ast.Module) -> Iterator[ast.expr]:
             assert node.func.attr != "getenv"
 
 
-def test_each_variable_that_the_code_reads_is_there() -> None:
-    found: set[str] = set()
+def test_every_variable_read_by_the_code_is_documented() -> None:
+    variables: set[str] = set()
     for tree in SOURCES:
-        named = constants(tree)
-        for name in reads(tree):
+        constant_values = constants(tree)
+        for name in environment_reads(tree):
             match name:
                 case ast.Constant(value=str(variable)):
-                    found.add(variable)
-                case ast.Name(id="variable"):  # one of those of the options, which it is called with
+                    variables.add(variable)
+                case ast.Name(id="variable"):  # a parameter: the variable of an option
                     continue
                 case ast.Name(id=constant):
-                    found.add(named[constant])
+                    variables.add(constant_values[constant])
                 case _:
                     pytest.fail(ast.dump(name))
-    own = set(DOCUMENTED["Other variables of the program"])
-    assert found <= own
-    assert own - found == LIBRARIES["get_terminal_size"]
+    documented = set(DOCUMENTED["Other variables of the program"])
+    assert variables <= documented
+    assert documented - variables == LIBRARY_VARIABLES["get_terminal_size"]
 
 
-def test_each_variable_that_libraries_read_is_there() -> None:
+def test_every_variable_read_by_libraries_is_documented() -> None:
     called = {
         node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
         for tree in SOURCES
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name)
     }
-    assert set(LIBRARIES) <= called
-    assert set().union(*LIBRARIES.values()) == {*DOCUMENTED["Variables of Python and the system"], "COLUMNS"}
+    assert set(LIBRARY_VARIABLES) <= called
+    assert set().union(*LIBRARY_VARIABLES.values()) == {*DOCUMENTED["Variables of Python and the system"], "COLUMNS"}
 
 
 @pytest.mark.parametrize("variable", DOCUMENTED["Options"])
-def test_the_page_says_which_variables_may_not_be_empty(tmp_path: Path, variable: str) -> None:
-    """Those that may be end where a run without a key does."""
-    refused = section("Environment variables").partition("are refused")[2]
+def test_page_lists_variables_that_must_not_be_empty(tmp_path: Path, variable: str) -> None:
+    """With any other variable empty, the run gets as far as the missing key."""
+    refused_text = section("Environment variables").partition("are refused")[2]
     shell = Shell(tmp_path, {variable: ""})
     shell.manifest(("j", "w", "p"))
-    done = shell.call("run", "nightly.yaml")
-    if f"`{variable}`" in refused:
-        assert (done.code, f"{variable} is set to an empty string" in done.err) == (Exit.USAGE, True)
+    completed = shell.call("run", "nightly.yaml")
+    if f"`{variable}`" in refused_text:
+        assert (completed.code, f"{variable} is set to an empty string" in completed.err) == (Exit.USAGE, True)
     else:
-        assert (done.code, "no API key" in done.err) == (Exit.REFUSED, True)
+        assert (completed.code, "no API key" in completed.err) == (Exit.REFUSED, True)

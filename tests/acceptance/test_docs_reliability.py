@@ -1,4 +1,4 @@
-"""docs/reliability.md and SECURITY.md name tests, modules and commands that there are."""
+"""docs/reliability.md and SECURITY.md cite tests, modules and commands that exist."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from support.pages import CHECKOUT, Page
 RELIABILITY = Page("docs/reliability.md")
 PAGES = (RELIABILITY, Page("SECURITY.md"))
 IDS = [page.path for page in PAGES]
-_TICKED = re.compile(r"`([^`\s]+)`")
+_CODE_SPAN = re.compile(r"`([^`\s]+)`")
 
 
-def named(page: Page) -> Iterator[tuple[str, str]]:
-    """The tests that a page names, as (file, test): each is in the file that is named before it in its line."""
+def cited_tests(page: Page) -> Iterator[tuple[str, str]]:
+    """The tests that a page cites, as (file, test). A test is in the file cited before it on the same line."""
     for line in page.text.splitlines():
         file = ""
-        for word in _TICKED.findall(line):
+        for word in _CODE_SPAN.findall(line):
             if word.startswith("tests/") and word.endswith(".py"):
                 file = word
                 yield file, ""
@@ -28,18 +28,18 @@ def named(page: Page) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
-def test_each_test_that_is_named_is_there(page: Page) -> None:
-    found = set(named(page))
-    assert len(found) > 20
-    for file, test in found:
+def test_cited_tests_exist(page: Page) -> None:
+    citations = set(cited_tests(page))
+    assert len(citations) > 20
+    for file, test in citations:
         assert (CHECKOUT / file).is_file(), file or f"no file before {test}"
         text = (CHECKOUT / file).read_text(encoding="utf-8")
         assert not test or re.search(rf"^def {test}\(", text, re.MULTILINE), f"{file}::{test}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
-def test_each_row_of_a_promise_names_what_holds_it(page: Page) -> None:
-    """But for those that lead to the other page."""
+def test_every_promise_cites_a_test(page: Page) -> None:
+    """Except rows that link to the other page."""
     text = page.text.partition("\n## Figures")[0].partition("\n## What is not")[0]
     rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| ---")]
     promises = [line for line in rows if not re.match(r"\| (promise|threat) \|", line)]
@@ -49,15 +49,15 @@ def test_each_row_of_a_promise_names_what_holds_it(page: Page) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
-def test_each_module_and_page_that_is_named_is_there(page: Page) -> None:
-    paths = [word for word in _TICKED.findall(page.text) if re.match(r"(runner|tests|requirements|docs)/", word)]
+def test_cited_paths_exist(page: Page) -> None:
+    paths = [word for word in _CODE_SPAN.findall(page.text) if re.match(r"(runner|tests|requirements|docs)/", word)]
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", page.text) if "://" not in link]
-    folder = (CHECKOUT / page.path).parent
-    for path in [CHECKOUT / path for path in paths] + [folder / link for link in links]:
+    directory = (CHECKOUT / page.path).parent
+    for path in [CHECKOUT / path for path in paths] + [directory / link for link in links]:
         assert path.exists(), path
 
 
-def test_each_command_with_figures_is_one_of_tox() -> None:
+def test_cited_tox_environments_exist() -> None:
     tox = ConfigParser(interpolation=None)
     tox.read(CHECKOUT / "tox.ini")
     environments = {name.removeprefix("testenv:").partition("{")[0] for name in tox.sections()}

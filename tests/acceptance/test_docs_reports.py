@@ -1,4 +1,4 @@
-"""docs/reports.md is true: its run is made in the sandbox, and each format is what the page shows."""
+"""docs/reports.md: its run works in the sandbox, and each report matches its example."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from runner.cli.commands import plan, run, show, status
 from runner.reports.formats import prometheus
 
 PAGE = Page("docs/reports.md")
-MORE = "…"  # a line that stands for the rest
+ELLIPSIS = "…"  # a line that replaces the rest
 
-# What differs from one run to the next.
-_DIFFERS = (
+# The parts that differ between runs.
+_VARIABLE_PARTS = (
     (r"[0-9a-f]{64}", "SHA256"),
     (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UUID"),
     (r"\d{8}T\d{6}Z-[0-9a-f]{6}", "RUN"),
@@ -33,56 +33,56 @@ _DIFFERS = (
 
 
 @dataclass(frozen=True)
-class Made:
-    """What the page's commands made: the outputs by format."""
+class GeneratedReports:
+    """The output of the page's commands, by format."""
 
     outputs: dict[str, str]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def generated(tmp_path_factory: pytest.TempPathFactory) -> GeneratedReports:
     shell = Shell(tmp_path_factory.mktemp("reports"))
     shell.write("nightly.yaml", PAGE.block("manifest"))
-    [first], [second] = PAGE.commands("run"), PAGE.commands("status")
-    ran = shell(*first)
-    assert ran.code == 0, ran.err
-    told = shell(*second)
-    assert told.code == 1, told.err  # the clouds hide the fields
-    files = dict(one.split("=", 1) for one in first if re.fullmatch(r"[a-z]+=\S+", one))
+    [run_arguments], [status_arguments] = PAGE.commands("run"), PAGE.commands("status")
+    run_command = shell(*run_arguments)
+    assert run_command.code == 0, run_command.err
+    status_command = shell(*status_arguments)
+    assert status_command.code == 1, status_command.err  # the clouds hide the fields
+    files = dict(argument.split("=", 1) for argument in run_arguments if re.fullmatch(r"[a-z]+=\S+", argument))
     outputs = {name: (shell.directory / path).read_text("utf-8") for name, path in files.items()}
-    return Made(outputs | {"table": ran.out, "github": told.out})
+    return GeneratedReports(outputs | {"table": run_command.out, "github": status_command.out})
 
 
-def alike(text: str) -> str:
-    for pattern, word in _DIFFERS:
-        text = re.sub(pattern, word, text)
+def normalize(text: str) -> str:
+    for pattern, placeholder in _VARIABLE_PARTS:
+        text = re.sub(pattern, placeholder, text)
     return text
 
 
 @pytest.mark.parametrize("name", [name for name in reports.RUN_FORMATS if name != "html"])
-def test_the_page_shows_what_is_made(made: Made, name: str) -> None:
-    shown = alike(PAGE.block(f"example: {name}")).splitlines()
-    found = alike(made.outputs[name]).splitlines()
-    if shown[-1].strip() == MORE:
-        assert len(shown) < len(found)
-        shown, found = shown[:-1], found[: len(shown) - 1]
-    assert shown == found
+def test_examples_match_the_generated_reports(generated: GeneratedReports, name: str) -> None:
+    documented = normalize(PAGE.block(f"example: {name}")).splitlines()
+    actual = normalize(generated.outputs[name]).splitlines()
+    if documented[-1].strip() == ELLIPSIS:
+        assert len(documented) < len(actual)
+        documented, actual = documented[:-1], actual[: len(documented) - 1]
+    assert documented == actual
 
 
-def test_every_format_is_made(made: Made) -> None:
-    assert set(made.outputs) == set(reports.RUN_FORMATS)
-    assert made.outputs["html"].lower().startswith("<!doctype html>")
+def test_every_format_is_generated(generated: GeneratedReports) -> None:
+    assert set(generated.outputs) == set(reports.RUN_FORMATS)
+    assert generated.outputs["html"].lower().startswith("<!doctype html>")
 
 
-def test_the_first_table_names_every_format_in_order() -> None:
+def test_first_table_lists_every_format_in_order() -> None:
     table = PAGE.text.partition("| format | for |\n")[2].partition("\n\n")[0]
     assert tuple(re.findall(r"^\| `([a-z]+)` \|", table, re.MULTILINE)) == tuple(reports.RUN_FORMATS)
 
 
-def test_the_metrics_named_are_those_that_there_are() -> None:
+def test_documented_metrics_match_the_code() -> None:
     source = Path(prometheus.__file__).read_text("utf-8")
-    there = set(re.findall(r'"(pixxel_runner_\w+)"', source))
-    assert set(re.findall(r"`(pixxel_runner_\w+)`", PAGE.text)) == there
+    metrics = set(re.findall(r'"(pixxel_runner_\w+)"', source))
+    assert set(re.findall(r"`(pixxel_runner_\w+)`", PAGE.text)) == metrics
 
 
 @pytest.mark.parametrize(
@@ -95,15 +95,15 @@ def test_the_metrics_named_are_those_that_there_are() -> None:
     ],
     ids=["run", "show", "plan", "status"],
 )
-def test_each_command_takes_the_formats_of_its_reports(command: click.Command, formats: Collection[str]) -> None:
-    options = {name: one for one in command.params for name in one.opts}
+def test_command_accepts_the_formats_of_its_reports(command: click.Command, formats: Collection[str]) -> None:
+    options = {name: option for option in command.params for name in option.opts}
     assert "--report" in options
-    kind = options["--format"].type
-    assert isinstance(kind, click.Choice)
-    assert tuple(kind.choices) == tuple(formats)
+    choice = options["--format"].type
+    assert isinstance(choice, click.Choice)
+    assert tuple(choice.choices) == tuple(formats)
 
 
-def test_the_commands_are_one_line_each() -> None:
+def test_documented_commands_are_one_line_each() -> None:
     for marker in ("run", "status"):
         assert len(PAGE.commands(marker)) == len(PAGE.block(marker).splitlines()) == 1
         assert shlex.split(PAGE.block(marker))[0] == "pixxel-runner"
