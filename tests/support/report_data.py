@@ -26,7 +26,7 @@ def planned_job(
 
 
 def preview(*planned_jobs: PlannedJob, name: str = "nightly", path: str = "nightly.yaml", **given: Any) -> Preview:
-    manifest = Manifest(name, path, "ab" * 32, tuple(one.job for one in planned_jobs))
+    manifest = Manifest(name, path, "ab" * 32, tuple(planned_job.job for planned_job in planned_jobs))
     return Preview(manifest, API, "day:2026-10-20", planned_jobs, **given)
 
 
@@ -45,8 +45,8 @@ def status_report(
     return StatusReport("run-2", manifest, API, jobs, others or {}, path, lines or {})
 
 
-def _summary(some: list[Any], name: str, path: str, api: str) -> RunSummary:
-    return summarize(record(*some, manifest_name=name, manifest_path=path, base_url=api))
+def _summary(job_entries: list[Any], name: str, path: str, api: str) -> RunSummary:
+    return summarize(record(*job_entries, manifest_name=name, manifest_path=path, base_url=api))
 
 
 _paths = words | st.sampled_from(["-", "./nightly.yaml", "/srv/nightly.yaml", "../nightly.yaml"])
@@ -94,7 +94,7 @@ status_reports = st.builds(
         st.builds(
             JobStatus,
             *[words] * 4,
-            bodies | _members.map(lambda one: json.dumps({**one, "id": "j"}).encode()),
+            bodies | _members.map(lambda fields: json.dumps({**fields, "id": "j"}).encode()),
             st.none() | times,
             problem=st.sampled_from(["", *HOSTILE]),
         ),

@@ -146,17 +146,17 @@ def test_an_abort_ignores_a_connection_that_is_missing_or_closed(pair: tuple[soc
 
 
 def test_an_abort_survives_a_connection_that_closes_meanwhile(pair: tuple[socket.socket, socket.socket]) -> None:
-    """The thread that watches the deadlines would die of it, and no later exchange would have one."""
+    """Otherwise the deadline thread would end, and later exchanges would have no deadline."""
 
     class Closing:
-        """Connected at the first look, and no longer at the second."""
+        """Connected at the first read of `sock`, and not at the second."""
 
         def __init__(self) -> None:
-            self.looks: list[Any] = [None, pair[0]]
+            self.sockets: list[Any] = [None, pair[0]]
 
         @property
         def sock(self) -> Any:
-            return self.looks.pop() if self.looks else None
+            return self.sockets.pop() if self.sockets else None
 
         @sock.setter
         def sock(self, _value: Any) -> None: ...

@@ -120,14 +120,14 @@ def by_workflow(**scripts: Script) -> Callable[[Request], Script]:
 
 
 def statuses(results: Sequence[ExchangeResult]) -> list[int | str]:
-    return [one.status if isinstance(one, Response) else one.cause for one in results]
+    return [result.status if isinstance(result, Response) else result.cause for result in results]
 
 
 def count_requests(server: WireServer) -> Counter[str]:
     return Counter(request.workflow for request in server.requests)
 
 
-# When all is well.
+# Successful calls
 
 
 def test_results_are_in_the_order_of_the_calls() -> None:
@@ -142,7 +142,7 @@ def test_results_are_in_the_order_of_the_calls() -> None:
     with WireServer(choose=choose) as server, set_up(server.url) as setup:
         results = setup.fetch(10)
     assert statuses(results) == [200] * 10
-    assert [one.body for one in results if isinstance(one, Response)] == [
+    assert [result.body for result in results if isinstance(result, Response)] == [
         b'{"estimated_cost": %d}' % number for number in range(10)
     ]
     assert count_requests(server) == {f"w{number}": 1 for number in range(10)}
@@ -193,10 +193,10 @@ def test_all_calls_pause_as_long_as_the_server_asks() -> None:
         meanwhile(lambda: results.extend(setup.fetch(8))),
     ):
         server.wait_for_requests(4)
-        said = time.monotonic()
+        responded_at = time.monotonic()
         gate.set()
     assert statuses(results) == [200] * 8
-    assert min(request.at for request in server.requests[4:]) - said >= 1.0
+    assert min(request.at for request in server.requests[4:]) - responded_at >= 1.0
     assert len(server.requests) == 12
 
 
@@ -424,7 +424,7 @@ def test_after_a_stall_other_calls_have_a_shorter_timeout() -> None:
         assert seen.wait(TIMEOUT)
         return fine(exchange)
 
-    def comes_after_it(exchange: Exchange) -> ExchangeResult:  # its place was the stalled one's
+    def comes_after_it(exchange: Exchange) -> ExchangeResult:  # runs in the slot of the stalled call
         seen.set()
         return fine(exchange)
 
@@ -483,7 +483,7 @@ def test_the_time_limit_is_kept() -> None:
     ):
         calls = [setup.call(f"w{number}") for number in range(3)]
         results = setup.fetcher.fetch_all(calls, time_limit=0.4)
-    assert [one.detail if isinstance(one, NoResponse) else one.status for one in results] == [
+    assert [result.detail if isinstance(result, NoResponse) else result.status for result in results] == [
         200,
         "timed out waiting",
         200,
@@ -531,7 +531,7 @@ def test_calls_in_flight_free_their_slots_when_the_api_is_given_up() -> None:
         [unreachable, stuck, stuck]
     )
     assert statuses(results) == ["connect"] * 3
-    limiter.acquire(time.monotonic() + 1)  # the next but one may go when the stuck one has left
+    limiter.acquire(time.monotonic() + 1)  # a further slot is available once the stuck call has left
     assert limiter.delay(time.monotonic() + 2) == 0
     free.set()
 

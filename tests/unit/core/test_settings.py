@@ -33,7 +33,7 @@ def resolve(overrides: dict[str, Any], submit: dict[str, Any]) -> Limits:
         ("max_pause", 900.0, None, 0.0),
     ],
 )
-def test_an_override_outranks_the_manifest_and_the_manifest_the_default(
+def test_limit_precedence_is_override_then_manifest_then_default(
     name: str, default: Any, in_manifest: Any, override: Any
 ) -> None:
     assert resolve({}, {}) == Limits()
@@ -46,12 +46,12 @@ def test_an_override_outranks_the_manifest_and_the_manifest_the_default(
 
 
 @pytest.mark.parametrize(("override", "limit"), [(None, 7), (3, 3), (0, 0)])
-def test_the_cost_limit_is_the_manifest_s_unless_overridden(override: int | None, limit: int) -> None:
+def test_override_replaces_the_cost_limit_of_the_manifest(override: int | None, limit: int) -> None:
     manifest = Manifest("m", "m.yaml", "", (), max_cost=7)
     assert resolve_limits(LimitOverrides(max_cost=override), manifest).max_cost == limit
 
 
-def test_the_rate_is_parsed() -> None:
+def test_rate_is_parsed() -> None:
     assert Limits().parsed_rate is None
     assert Limits(rate="30/min").parsed_rate == Rate(30, 60.0)
 
@@ -87,7 +87,7 @@ def test_valid_limits_are_accepted(overrides: LimitOverrides) -> None:
         ("rate", 5, "Use N/s, N/min or N/h, such as 5/s."),
     ],
 )
-def test_an_invalid_limit_is_refused(name: str, value: Any, hint: str) -> None:
+def test_invalid_limit_is_rejected(name: str, value: Any, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
         validate_limits(LimitOverrides(**{name: value}))
     assert (caught.value.message, caught.value.hint) == (f"invalid {name}: {value!r}", hint)

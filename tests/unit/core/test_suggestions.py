@@ -12,7 +12,7 @@ PERIODS = ("run", "hour", "day", "week", "month", "forever")
 
 
 @pytest.mark.parametrize(
-    ("word", "choices", "meant"),
+    ("word", "choices", "expected"),
     [
         ("daily", PERIODS, ["day"]),
         ("DAY", PERIODS, ["day"]),
@@ -25,15 +25,15 @@ PERIODS = ("run", "hour", "day", "week", "month", "forever")
         ("a" * 10_000, ("a" * 100,), ["a" * 100]),
     ],
 )
-def test_the_best_match_comes_first(word: str, choices: tuple[str, ...], meant: list[str]) -> None:
-    assert closest_matches(word, choices, 3) == meant
-    assert closest_matches(word, choices) == meant[:1]
+def test_best_match_comes_first(word: str, choices: tuple[str, ...], expected: list[str]) -> None:
+    assert closest_matches(word, choices, 3) == expected
+    assert closest_matches(word, choices) == expected[:1]
 
 
 @given(st.text(max_size=20), st.lists(st.text(max_size=10), max_size=8), st.integers(1, 4))
-def test_only_choices_are_suggested_and_no_more_than_the_limit(word: str, choices: list[str], most: int) -> None:
-    found = closest_matches(word, choices, most)
-    assert len(found) <= most
-    assert len(set(found)) == len(found)
-    assert set(found) <= set(choices)
-    assert found or word not in choices
+def test_only_choices_are_suggested_and_no_more_than_the_limit(word: str, choices: list[str], limit: int) -> None:
+    suggestions = closest_matches(word, choices, limit)
+    assert len(suggestions) <= limit
+    assert len(set(suggestions)) == len(suggestions)
+    assert set(suggestions) <= set(choices)
+    assert suggestions or word not in choices
