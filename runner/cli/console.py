@@ -80,7 +80,7 @@ def usage_error(failure: click.ClickException) -> None:
 def internal_error(failure: Exception) -> None:
     """Write a bug of the program to stderr; its traceback only if PIXXEL_RUNNER_DEBUG is set."""
     info(f"{click.style('bug:', fg='red')} {type(failure).__name__}: {escape_unprintable(str(failure))}")
-    info("  This is a bug in pixxel-runner. Please report it with the command and PIXXEL_RUNNER_DEBUG=1 set.")
+    info("  Run the command again with PIXXEL_RUNNER_DEBUG=1, and report the traceback.")
     _write_traceback(failure)
 
 

@@ -197,7 +197,10 @@ def _read_key(file: Path) -> tuple[str, tuple[str, ...]]:
             message, hint = f"the key file {file} cannot be read", "Check its path and its permissions."
         else:
             message = "the key file cannot be read"
-            hint = "--api-key-file takes the path of a file. Its value is not shown, as it may be the key itself."
+            hint = (
+                "Check the path. --api-key-file expects a file; "
+                "its value is not shown because it may be the key itself."
+            )
         raise RefusedError(f"{message}: {error.strerror}", hint) from None
     if len(raw) > _MAX_KEY_SIZE or not raw.isascii():
         raise RefusedError(f"the key file {file} does not contain a bare API key", "Save the key as plain text.")

@@ -10,11 +10,12 @@ from runner.client.job import decode_lossless, parse_json_object
 from runner.client.response import ExchangeResult, NoResponse, Response
 from runner.core.models import ErrorInfo
 
+_WITH_PREFIX = "sent with a 'Bearer ' prefix"
 _EXCERPT = 2_000  # characters of an unusable response that an error keeps
 
 _HINTS = {  # by kind, for errors that are not about a single job
     "unreachable": "Check the base URL, the proxy (HTTPS_PROXY, NO_PROXY) and the network, or try again later.",
-    "untrusted": "Have the host's certificate checked.",
+    "untrusted": "Ask the server's administrator to check its certificate.",
     "unauthorized": "Set PIXXEL_API_KEY or --api-key-file to a key of this API.",
     "forbidden": "Check the project, and the permissions of the key.",
     "redirected": "Check the base URL.",
@@ -61,6 +62,8 @@ def hint_for(error: ErrorInfo) -> str:
         for reason, hint in _CERTIFICATE_HINTS.items():
             if reason in error.message:
                 return hint
+    if error.kind == "unauthorized" and _WITH_PREFIX in error.message:
+        return "Try the key alone, without the prefix."
     return _HINTS.get(error.kind, "")
 
 
@@ -72,8 +75,8 @@ def redirect_error(response: Response) -> ErrorInfo:
 
 def key_error(response: Response, *, bearer: bool) -> ErrorInfo:
     """Return the error of a 401, with what the form of the key suggests. `bearer`: it begins with `Bearer `."""
-    prefix = "begins with 'Bearer ', but must be the bare key" if bearer else "has no 'Bearer ' prefix, as it should"
-    return error_from_response(response, "unauthorized", f"the API does not recognise the key; it {prefix}")
+    prefix = _WITH_PREFIX if bearer else "sent without a 'Bearer ' prefix"
+    return error_from_response(response, "unauthorized", f"the API does not recognize the key ({prefix})")
 
 
 def throttle_error(response: Response) -> ErrorInfo:
@@ -88,7 +91,7 @@ def error_from_response(response: Response, kind: str, explanation: str) -> Erro
     if not message:
         message = explanation
     elif kind != "rejected":  # of a rejection the API gives the reason itself
-        message = f"{message} ({explanation})"
+        message = f"{message}; {explanation}" if explanation.endswith(")") else f"{message} ({explanation})"
     return ErrorInfo(
         kind=kind,
         message=f"HTTP {response.status}{_phrase(response.status)}: {message}",

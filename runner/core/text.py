@@ -1,6 +1,6 @@
 r"""Text for people: untrusted text made safe to print, display widths, plurals.
 
-A name, an id or a message may contain anything. Printed unchanged, it could move the cursor, change colours, reorder
+A name, an id or a message may contain anything. Printed unchanged, it could move the cursor, change colors, reorder
 the text around it, or give a CI system a command: what a terminal or a CI log would act on becomes a visible escape.
 The escapes are Python's: `\x1b`, `\u202e`, `\n`.
 """

@@ -33,7 +33,7 @@ _MAX_LISTED = 5
 _UNPROVED_KINDS = ("absent", "not_found")  # not created, but only by a person's decision or the API's list
 _STATUS_PROBLEMS = {
     400: "the API does not know it (HTTP 400)",
-    401: "the API does not recognise the key (HTTP 401)",
+    401: "the API does not recognize the key (HTTP 401)",
     404: "the API does not know it (HTTP 404)",
 }
 _MAX_CLOCK_DIFFERENCE = timedelta(minutes=5)  # more than clocks differ that are synchronized at all

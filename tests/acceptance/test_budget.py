@@ -207,7 +207,7 @@ def test_unknown_estimate_is_refused_unless_allowed(shell: Shell) -> None:
     ("script", "reason"),
     [
         (reply(500), "HTTP 500 Internal Server Error"),
-        (reply(401), "HTTP 401 Unauthorized: the API does not recognise the key"),
+        (reply(401), "HTTP 401 Unauthorized: the API does not recognize the key"),
         (reply(429, headers=[("Retry-After", "60")]), "HTTP 429 Too Many Requests"),
         (reply(200, b'{"estimated_cost": 1e3}'), "the API returned no valid estimate"),
         (reply(200, b"<html>"), "the response cannot be read"),

@@ -202,7 +202,7 @@ def test_cost_and_check_need_a_key(shell: Shell) -> None:
 
 API_FAILURES: Mapping[str, tuple[Callable[[], Script], str]] = {
     "500": (lambda: reply(500), "HTTP 500 Internal Server Error"),
-    "401": (lambda: reply(401), "HTTP 401 Unauthorized: the API does not recognise the key"),
+    "401": (lambda: reply(401), "HTTP 401 Unauthorized: the API does not recognize the key"),
     "429": (lambda: reply(429, headers=[("Retry-After", "60")]), "HTTP 429 Too Many Requests"),
     "html": (lambda: reply(200, b"<html>"), "the response cannot be read"),
     "reset": (Reset, "the connection was closed before the response"),

@@ -286,7 +286,9 @@ def test_invalid_key(workspace: Workspace, key: str, code: int, message: str) ->
     assert message in result.err
 
 
-@pytest.mark.parametrize(("key", "message"), [(KEY, "as it should"), (f"Bearer {KEY}", "must be the bare key")])
+@pytest.mark.parametrize(
+    ("key", "message"), [(KEY, "sent without a 'Bearer ' prefix"), (f"Bearer {KEY}", "Try the key alone")]
+)
 def test_unrecognized_key(workspace: Workspace, key: str, message: str) -> None:
     workspace.environment["PIXXEL_API_KEY"] = key
     with serving(workspace, {f"j{number}": reply(401) for number in range(3)}):

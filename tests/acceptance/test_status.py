@@ -405,7 +405,7 @@ def test_read_only_ledger_is_read(shell: Shell) -> None:
             ("", "", "running"),
             {LIST: reply(401)},
             4,
-            "error: HTTP 401 Unauthorized: the API does not recognise the key",
+            "error: HTTP 401 Unauthorized: the API does not recognize the key",
         ),
         (("", "", "failed"), {LIST: Reset()}, 4, "the status of 2 jobs is unknown; first error: the connection"),
         (("", "", "running"), {LIST: reply(429, headers=[("Retry-After", "200")])}, 4, "HTTP 429 Too Many Requests"),
@@ -884,7 +884,7 @@ def test_run_wait_updates_the_results_file(shell: Shell) -> None:
     [
         (("failed", "completed"), {}, (), 1, "nightly at the API: 3 jobs: 2 completed, 1 failed · cost 30"),
         (("completed", "completed"), {C: reply(404)}, (), 4, "the status of 1 job is unknown: HTTP"),
-        (("", ""), {LIST: reply(401)}, (), 4, "error: HTTP 401 Unauthorized: the API does not recognise the key"),
+        (("", ""), {LIST: reply(401)}, (), 4, "error: HTTP 401 Unauthorized: the API does not recognize the key"),
         (("running", "completed"), {}, ("--wait-timeout", "0"), 6, "again: pixxel-runner status nightly.yaml --wait"),
     ],
     ids=["failed", "not-found", "key", "timeout"],

@@ -288,7 +288,7 @@ def test_key_passed_as_a_path_is_not_shown(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(RefusedError, match="the key file cannot be read") as caught:
         load_api_key(None, Path(value))
     assert SECRET not in error_text(caught)
-    assert "--api-key-file takes the path of a file" in caught.value.hint
+    assert "--api-key-file expects a file" in caught.value.hint
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

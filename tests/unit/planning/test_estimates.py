@@ -108,7 +108,7 @@ REFUSED = b'{"error": {"code": "not_found", "message": "no such workflow"}}'
         (NoResponse("timeout", written=True, detail="no answer in time"), "no answer in time"),
         (
             response(b"", 401),
-            "HTTP 401 Unauthorized: the API does not recognise the key; it has no 'Bearer ' prefix, as it should",
+            "HTTP 401 Unauthorized: the API does not recognize the key (sent without a 'Bearer ' prefix)",
         ),
         (
             Response(302, {"location": "/x"}, b"", datetime.now(UTC)),
@@ -122,14 +122,17 @@ def test_a_failure_is_a_problem(result: ExchangeResult, problem: str) -> None:
 
 def test_the_problem_mentions_a_bearer_prefix() -> None:
     estimate, problem = fetch(response(b"", 401), bearer=True)
-    assert "begins with 'Bearer '" in estimate.problem
+    assert "sent with a 'Bearer ' prefix" in estimate.problem
     assert estimate.problem == problem
 
 
 @pytest.mark.parametrize(
     ("result", "hint"),
     [
-        (NoResponse("certificate", written=False, detail="x"), "Have the host's certificate checked."),
+        (
+            NoResponse("certificate", written=False, detail="x"),
+            "Ask the server's administrator to check its certificate.",
+        ),
         (NoResponse("certificate", written=False, detail="x: certificate is not yet valid"), "clock"),
         (NoResponse("certificate", written=False, detail="x: self-signed certificate"), "--ca-bundle FILE"),
         (NoResponse("connect", written=False, detail="x"), "the network, or try again later"),

@@ -209,8 +209,8 @@ def test_error_messages(result: ExchangeResult, message: str) -> None:
 
 @pytest.mark.parametrize("body", [b"", b'{"error": {"message": "unknown key"}}'])
 def test_the_message_of_a_401_mentions_the_bearer_prefix(body: bytes) -> None:
-    assert "it begins with 'Bearer '" in error_of(response(401, body), bearer=True).message
-    assert "it has no 'Bearer ' prefix" in error_of(response(401, body), bearer=False).message
+    assert "(sent with a 'Bearer ' prefix)" in error_of(response(401, body), bearer=True).message
+    assert "(sent without a 'Bearer ' prefix)" in error_of(response(401, body), bearer=False).message
 
 
 def test_details_for_support_are_saved_unchanged() -> None:
