@@ -25,7 +25,7 @@ class OutputError(RefusedError):
 
     def __init__(self, error: OSError) -> None:
         super().__init__(
-            f"cannot write to stdout: {error.strerror}", "The command itself was carried out; only its output is lost."
+            f"cannot write to stdout: {error.strerror}", "The command completed; only its output was lost."
         )
 
 

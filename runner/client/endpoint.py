@@ -84,7 +84,9 @@ def parse_base_url(text: str, *, allow_http: bool) -> str:
     if parts.username is not None or parts.password is not None:
         raise UsageError("the base URL contains credentials", "Pass the key with PIXXEL_API_KEY or --api-key-file.")
     if not _HOST.fullmatch(host):
-        raise UsageError("the base URL has an invalid host name", "Write non-ASCII names in their xn-- form.")
+        raise UsageError(
+            "the base URL has an invalid host name", "Use ASCII; write international names in Punycode (xn--…)."
+        )
     if host.endswith(".") and not is_loopback(host):  # the same API under another name, and so with another ledger
         raise UsageError(f"{url} has a host name that ends with a dot", "Remove the dot.")
     if parts.path not in ("", "/") or parts.query or parts.fragment or text.endswith(("?", "#")):
@@ -178,11 +180,12 @@ def load_api_key(environment: str | None, file: Path | None) -> tuple[ApiKey, tu
 def parse_api_key(key: str, source: str = "the key") -> ApiKey:
     """Check a key. Raises RefusedError when a header cannot carry it."""
     if not key:
-        raise RefusedError(f"{source} is empty", "Put the bare key there.")
+        raise RefusedError(f"{source} is empty", "Write the key to it.")
     if not key.isascii() or not key.isprintable() or key != key.strip():
         raise RefusedError(
-            f"{source} contains a line break, surrounding spaces or another character that a header cannot carry",
-            "Put the bare key there, with nothing around it.",
+            f"{source} contains a line break, leading or trailing spaces, or a character that is not allowed in an "
+            "HTTP header",
+            "It must contain only the key, on one line.",
         )
     return ApiKey(key)
 
@@ -203,8 +206,8 @@ def _read_key(file: Path) -> tuple[str, tuple[str, ...]]:
             )
         raise RefusedError(f"{message}: {error.strerror}", hint) from None
     if len(raw) > _MAX_KEY_SIZE or not raw.isascii():
-        raise RefusedError(f"the key file {file} does not contain a bare API key", "Save the key as plain text.")
-    warnings = (f"others can read the key file {file}: chmod 600 {file}",) if _is_exposed(status) else ()
+        raise RefusedError(f"the key file {file} does not contain an API key", "Save the key as plain text.")
+    warnings = (f"other users can read the key file {file}. To fix: chmod 600 {file}",) if _is_exposed(status) else ()
     return _FINAL_LINE_BREAK.sub("", raw.decode("ascii")), warnings
 
 

@@ -100,7 +100,7 @@ class AtomicFile:
         if directory.st_mode & stat.S_ISVTX and user not in (0, directory.st_uid):
             with suppress(FileNotFoundError):
                 if path.lstat().st_uid != user:
-                    message = f"{self.description} {path} belongs to another user, who alone can replace it"
+                    message = f"{self.description} {path} belongs to another user, and only that user can replace it"
                     raise RefusedError(message, self._other_path)
 
 

@@ -63,7 +63,7 @@ def check_directory_owner(directory: Path) -> None:
 
 
 def _creation_error(directory: Path, error: OSError) -> RefusedError:
-    hint = "Check what exists at that path, and whether you may write to its parent directory."
+    hint = "Check that no file has this name and that you can write to the parent directory."
     return RefusedError(f"the directory {directory} cannot be created: {error.strerror}", hint)
 
 

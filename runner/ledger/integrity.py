@@ -122,7 +122,7 @@ def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
     if connection.execute("PRAGMA application_id").fetchone()[0] != schema.APPLICATION_ID:
         raise LedgerError(
             f"{path} is not a ledger, or has lost its content",
-            "Restore it from a backup, or choose another with --ledger. A new one knows of no job that was created.",
+            "Restore it from a backup, or choose another with --ledger. A new ledger does not know which jobs exist.",
         )
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     latest = schema.latest_version()

@@ -174,7 +174,7 @@ def _take(path: Path, sleep: Callable[[float], object]) -> int | None:
     if locked:
         raise RefusedError(
             f"the lock {path} keeps being replaced by another file",
-            "Something deletes it over and over, or its filesystem does not support locks. Use another directory.",
+            "Another program keeps deleting it, or its filesystem does not support locks. Use another directory.",
         )
     return None
 

@@ -276,7 +276,7 @@ def test_invalid_base_url(workspace: Workspace, url: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "code", "message"), [("", 4, "no API key"), (" k", 4, "cannot carry"), ("k\nX: y", 4, "cannot carry")]
+    ("key", "code", "message"), [("", 4, "no API key"), (" k", 4, "HTTP header"), ("k\nX: y", 4, "HTTP header")]
 )
 def test_invalid_key(workspace: Workspace, key: str, code: int, message: str) -> None:
     with serving(workspace) as server:
@@ -309,7 +309,7 @@ def test_key_file(workspace: Workspace, line_end: bytes, mode: int, warns: bool)
         result = workspace.run("--api-key-file", "key")
     assert result.code == 0
     assert {request.headers["authorization"] for request in server.requests} == {"key-of-the-file"}
-    assert ("others can read the key file" in result.err) is warns
+    assert ("other users can read the key file" in result.err) is warns
     assert "key-of-the-file" not in result.out + result.err + json.dumps(result.results)
 
 

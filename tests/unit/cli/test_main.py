@@ -75,7 +75,7 @@ def test_every_error_becomes_a_message_and_an_exit_code(
     assert message in err
     assert "Traceback" not in err
     assert "\x1b" not in err
-    assert "carried out" not in err
+    assert "command completed" not in err
 
 
 @pytest.mark.parametrize(("returned", "code"), [(Exit.OK, 0), (None, 0), (Exit.IN_DOUBT, 3), (Exit.SIGTERM, 143)])
@@ -119,7 +119,7 @@ def test_a_deleted_working_directory_is_reported(
     assert main(["show"]) == 4
     err = capsys.readouterr().err
     assert err.startswith("error: the current directory cannot be used: No such file or directory\n")
-    assert "carried out" not in err
+    assert "command completed" not in err
 
 
 @pytest.mark.parametrize(
