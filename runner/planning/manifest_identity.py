@@ -38,8 +38,9 @@ def _refuse_duplicate(manifest: Manifest, path: str) -> None:
     if STDIN in (path, manifest.path) or _is_gone(path) or _is_same_file(path, manifest.path):
         return
     raise RefusedError(
-        f"two manifests are named {manifest.name!r}: {manifest.path}, and {path}, which the ledger knows by that name",
-        "Each would take the other's jobs for its own. Give one of them another name (name: …).",
+        f"two manifests are named {manifest.name!r}: {manifest.path}, and {path}, which is in the ledger under that "
+        "name",
+        "Each would treat the other's jobs as its own. Give one of them another name (name: …).",
     )
 
 

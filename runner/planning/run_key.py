@@ -40,10 +40,10 @@ class UnfinishedPolicy(Enum):
 def check_options(manifest: Manifest, options: RunOptions) -> None:
     """Check that the options make sense together and for the manifest. Raises UsageError."""
     if options.resume and options.new:
-        raise UsageError("--resume and --new cannot be combined", "Pass one of them.")
+        raise UsageError("--resume and --new cannot be combined", "Pass only one of them.")
     if options.again and manifest.once_per == "run" and not options.resume:
         raise UsageError(
-            "--again needs --resume with once_per: run, where every run is a new one",
+            "with once_per: run, --again requires --resume",
             "To submit one more job in the last run: --resume --again NAME. To submit one job in a new run: --new "
             "--only NAME.",
         )
@@ -102,7 +102,7 @@ class _Chooser:
             return RunKeyChoice(last.run_key, self._describe_changes(last), self._only_of(last.run_key))
         if remaining and remaining.any_submitted:
             raise RefusedError(
-                f"the last run of {self.manifest.name} ({last.id}) left {remaining}",
+                f"the last run of {self.manifest.name} ({last.id}) {remaining}",
                 "To finish it, submitting only what was not created: --resume. To start over and pay for every job "
                 "again: --new.",
             )
@@ -141,7 +141,7 @@ class _Chooser:
             known = f"have once_per: {self.runs[0].once_per}" if self.runs else f"are at {', '.join(apis)}"
             raise RefusedError(
                 f"there is no run of {self.manifest.name} to resume: its runs in this ledger {known}",
-                "Without --resume, every job is new and must be paid for.",
+                "Without --resume, every job is submitted again and costs money.",
             )
 
     def _refuse_changed_once_per(self) -> None:
@@ -242,8 +242,11 @@ class _Remaining:
         return bool(self.not_created or self.in_doubt)
 
     def __str__(self) -> str:
-        counts = [(self.not_created, "not created"), (self.in_doubt, "in doubt")]
-        return " and ".join(f"{count} of {self.total} jobs {state}" for count, state in counts if count)
+        """What the runs of the key did, in words that fit after their name."""
+        jobs = pluralize(self.total, "job")
+        parts = [(self.not_created, f"did not create {self.not_created} of {jobs}")]
+        parts.append((self.in_doubt, f"left {self.in_doubt} of {jobs} in doubt"))
+        return " and ".join(text for count, text in parts if count)
 
 
 def _enabled_pairs(jobs: Sequence[Job]) -> _Pairs:

@@ -133,7 +133,7 @@ class _Group:
             return leave(f"{pluralize(count, 'job')} at the API may be any of {total} in doubt")
         assignment = self._assign_by_time()
         if assignment is None:
-            return leave("the creation times of the jobs at the API fit no assignment")
+            return leave("the creation times of the API's jobs do not match the submissions")
         return self._adopt(doubts, assignment)
 
     def _obstacle(self, doubts: Sequence[SubmissionRow]) -> str:
@@ -160,7 +160,8 @@ class _Group:
         for doubt in doubts:
             job = jobs.get(doubt.id)
             if job is None:
-                findings.append(unresolved_finding(doubt, (), "other jobs of its pair were found, but not this one"))
+                reason = "other jobs of the same workflow and project were found, but not this one"
+                findings.append(unresolved_finding(doubt, (), reason))
             else:
                 created = Created(job.id, b"", doubt.attempts, doubt.claimed_at, True, not guesses, guesses)
                 findings.append(Finding(doubt, created, "found"))

@@ -46,7 +46,7 @@ def refuse_running(request: RunRequest) -> None:
     if holder is not None:
         raise lock.LockedError(
             f"manifest {request.manifest.name!r} is being run at {request.api} by {holder}",
-            "Plan again when that run has ended.",
+            "Try again when that run has ended.",
         )
 
 

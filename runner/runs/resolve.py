@@ -217,8 +217,11 @@ class Resolver:
                 named, state = [row for row in absent if locked is None or row.manifest in locked], "declared absent"
             _refuse_ambiguous(decision.name, named, state)
             free = [row for row in named if row not in picked]
+            if not free and not named:
+                raise self._unknown(decision.name)
             if not free:
-                raise _repeated_error(decision.name, len(named), state) if named else self._unknown(decision.name)
+                given = sum(other.name == decision.name for other in decisions)
+                raise _repeated_error(decision.name, len(named), given, state)
             picked.append(free[0])
         return picked
 
@@ -300,9 +303,9 @@ def _refuse_ambiguous(name: str, rows: Sequence[SubmissionRow], state: str) -> N
         raise UsageError(f"{name!r} is {state} in {len(runs)} runs: {', '.join(runs)}", "Select one with --run RUN.")
 
 
-def _repeated_error(name: str, count: int, state: str) -> UsageError:
-    times = "only once" if count == 1 else f"only {count} times"
-    return UsageError(f"{name!r} is {state} {times}, but was given more often", "Decide on each job once.")
+def _repeated_error(name: str, count: int, given: int, state: str) -> UsageError:
+    jobs = f"only 1 job {name!r} is" if count == 1 else f"only {count} jobs {name!r} are"
+    return UsageError(f"{jobs} {state}, but {given} decisions were given", "Give one decision per job.")
 
 
 def _describe_state(submission: SubmissionRow) -> str:

@@ -84,12 +84,12 @@ def classify(result: ExchangeResult, ids_in_use: Callable[[str], bool], *, beare
 def _classify_status(response: Response, *, bearer: bool) -> Verdict:  # noqa: PLR0911 - one return for each row
     match response.status:
         case status if 200 <= status <= 299:
-            return _ambiguous(response, "unreadable", "a successful response, but without a job object that has an id")
+            return _ambiguous(response, "unreadable", "the response succeeded but contains no job id")
 
         case 301 | 302 | 307 | 308:
             return Rejected(redirect_error(response), stop=True)
         case status if not 400 <= status <= 599:
-            return _ambiguous(response, "unexpected", "not a response that this API gives", stop=True)
+            return _ambiguous(response, "unexpected", "unexpected status for this API", stop=True)
 
         case 401:
             return Rejected(key_error(response, bearer=bearer), stop=True)

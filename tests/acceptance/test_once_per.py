@@ -168,7 +168,7 @@ def test_unfinished_run_must_be_resumed_before_a_new_one_starts(workspace: Works
     first = workspace.run()[1]
     refused, _ = workspace.run()
     assert (refused.code, workspace.backend.created) == (4, 2)
-    assert f"the last run of nightly ({first['run']['id']}) left 1 of 3 jobs not created" in refused.err
+    assert f"the last run of nightly ({first['run']['id']}) did not create 1 of 3 jobs" in refused.err
     assert "--resume" in refused.err
     assert "--new" in refused.err
     workspace.backend.add_pairs([("w-3", "p-1")])
@@ -199,7 +199,7 @@ def test_on_unfinished_in_the_manifest_replaces_the_flags(
     [
         ("run", ("--resume", "--new"), "--resume and --new cannot be combined"),
         ("day", ("--new",), "--new conflicts with once_per: day"),
-        ("run", ("--again", "field-a"), "--again needs --resume with once_per: run"),
+        ("run", ("--again", "field-a"), "with once_per: run, --again requires --resume"),
         ("day", ("--only", "fields"), "--only 'fields' matches no job"),
         ("day", ("--again", "fields"), "Did you mean field-"),
         ("day", ("--sandbox", "--ledger", "ledger.db"), "--ledger cannot be used with --sandbox"),

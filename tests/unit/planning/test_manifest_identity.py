@@ -95,7 +95,8 @@ def test_duplicates_are_refused(ledger: Ledger, cwd: Path, *, named: bool) -> No
     with pytest.raises(RefusedError) as caught:
         check(ledger, [Known("here", "there/here.yaml")], "here", "here.yaml", named=named)
     assert caught.value.message == (
-        f"two manifests are named 'here': here.yaml, and {cwd / 'there/here.yaml'}, which the ledger knows by that name"
+        f"two manifests are named 'here': here.yaml, and {cwd / 'there/here.yaml'}, which is in the ledger under that "
+        "name"
     )
 
 

@@ -301,27 +301,27 @@ OFF = job("b", enabled=False)
 
 UNFINISHED: list[tuple[str, str, dict[str, Any], tuple[Job, ...], dict[str, Any], str]] = [
     ("all-created", "created", {}, (A, B), {}, "new"),
-    ("not-created", "rejected", {}, (A, B), {}, "1 of 2 jobs not created"),
+    ("not-created", "rejected", {}, (A, B), {}, "did not create 1 of 2 jobs"),
     ("not-created-resume", "rejected", {}, (A, B), {"resume": True}, "last"),
     ("not-created-new", "rejected", {}, (A, B), {"new": True}, "new"),
     ("not-created-policy-resume", "rejected", {}, (A, B), {"on_unfinished": "resume"}, "last"),
     ("not-created-policy-new", "rejected", {}, (A, B), {"on_unfinished": "new"}, "new"),
     ("not-created-policy-new-and-resume", "rejected", {}, (A, B), {"on_unfinished": "new", "resume": True}, "last"),
     ("not-created-policy-resume-and-new", "rejected", {}, (A, B), {"on_unfinished": "resume", "new": True}, "new"),
-    ("not-created-renamed", "rejected", {}, (A, job("b", "other")), {}, "1 of 2 jobs not created"),
+    ("not-created-renamed", "rejected", {}, (A, job("b", "other")), {}, "did not create 1 of 2 jobs"),
     ("not-created-and-removed", "rejected", {}, (A,), {}, "new"),
     ("not-created-and-disabled", "rejected", {}, (A, OFF), {}, "new"),
-    ("not-created-and-added", "rejected", {}, (A, B, C), {}, "1 of 2 jobs not created"),
-    ("not-created-only-another", "rejected", {}, (A, B), {"only": ("a",)}, "1 of 2 jobs not created"),
+    ("not-created-and-added", "rejected", {}, (A, B, C), {}, "did not create 1 of 2 jobs"),
+    ("not-created-only-another", "rejected", {}, (A, B), {"only": ("a",)}, "did not create 1 of 2 jobs"),
     ("all-created-policy-resume", "created", {}, (A, B), {"on_unfinished": "resume"}, "new"),
     ("all-created-resume", "created", {}, (A, B), {"resume": True}, "last"),
     ("not-selected", "created", {"only": ("a",)}, (A, B), {}, "new"),
     ("not-selected-resume", "created", {"only": ("a",)}, (A, B), {"resume": True}, "last"),
     ("selected-and-not-created", "rejected", {"only": ("b",)}, (A, B), {}, "new"),
-    ("in-doubt", "lost", {"hold": True}, (A, B), {"hold": True}, "1 of 2 jobs in doubt"),
+    ("in-doubt", "lost", {"hold": True}, (A, B), {"hold": True}, "left 1 of 2 jobs in doubt"),
     ("in-doubt-new", "lost", {"hold": True}, (A, B), {"hold": True, "new": True}, "new"),
     ("in-doubt-resume", "lost", {"hold": True}, (A, B), {"hold": True, "resume": True}, "last"),
-    ("in-doubt-and-not-found", "lost", {"hold": True}, (A, B), {"settle": timedelta(0)}, "1 of 2 jobs not created"),
+    ("in-doubt-and-not-found", "lost", {"hold": True}, (A, B), {"settle": timedelta(0)}, "did not create 1 of 2 jobs"),
     ("in-doubt-and-found", "late:0", {"hold": True}, (A, B), {}, "new"),
 ]  # fmt: skip
 
@@ -345,7 +345,7 @@ def test_the_run_after_an_unfinished_one(
     if " of " in expected:
         with pytest.raises(RefusedError) as caught:
             site.run(*jobs, **options)
-        assert caught.value.message == f"the last run of nightly ({last.run.id}) left {expected}"
+        assert caught.value.message == f"the last run of nightly ({last.run.id}) {expected}"
         assert "--resume" in caught.value.hint
         assert "--new" in caught.value.hint
         assert len(site.backend.posts) == sent
