@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,7 +20,6 @@ from runner.core.exit_codes import Exit, worst_exit
 
 PAGE = Page("docs/cli.md")
 COMMANDS = dict(help_pages.commands())
-SOURCES = [ast.parse(file.read_bytes(), str(file)) for file in Path(next(iter(runner.__path__))).rglob("*.py")]
 
 # Variables read by library functions. Environments passed to other programs are not included.
 LIBRARY_VARIABLES = {
@@ -32,6 +32,11 @@ LIBRARY_VARIABLES = {
     "run": {"PATH", "GIT_*"},  # subprocess.run of git
 }
 ENVIRONMENT_NAMES = {"environ", "environment"}
+
+
+@cache
+def parse_sources() -> list[ast.Module]:
+    return [ast.parse(file.read_bytes(), str(file)) for file in Path(next(iter(runner.__path__))).rglob("*.py")]
 
 
 def section(title: str) -> str:
@@ -168,7 +173,7 @@ def environment_reads(tree: ast.Module) -> Iterator[ast.expr]:
 
 def test_every_variable_read_by_the_code_is_documented() -> None:
     variables: set[str] = set()
-    for tree in SOURCES:
+    for tree in parse_sources():
         constant_values = constants(tree)
         for name in environment_reads(tree):
             match name:
@@ -188,7 +193,7 @@ def test_every_variable_read_by_the_code_is_documented() -> None:
 def test_every_variable_read_by_libraries_is_documented() -> None:
     called = {
         node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
-        for tree in SOURCES
+        for tree in parse_sources()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name)
     }

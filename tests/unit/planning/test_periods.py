@@ -147,10 +147,15 @@ def offset_changes(name: str, year: int) -> Iterator[datetime]:
     """The first whole hour after each change of the zone's offset in a year."""
     zone = ZoneInfo(name)
     start = datetime(year, 1, 1, tzinfo=UTC)
-    hours = (start + timedelta(hours=hour) for hour in range(366 * 24))
-    for before, after in pairwise(hours):
-        if before.astimezone(zone).utcoffset() != after.astimezone(zone).utcoffset():
-            yield after
+
+    def offset(hour: int) -> timedelta | None:
+        return (start + timedelta(hours=hour)).astimezone(zone).utcoffset()
+
+    for day in range(0, 366 * 24, 24):
+        if offset(day) != offset(day + 24):
+            for before, after in pairwise(range(day, day + 25)):
+                if offset(before) != offset(after):
+                    yield start + timedelta(hours=after)
 
 
 OFFSET_CHANGES = tuple(
