@@ -14,6 +14,7 @@ import tarfile
 import venv
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
@@ -42,8 +43,8 @@ def main(scratch: Path) -> None:
     check_bytes([sdist, wheel], work)
     run(sys.executable, "-m", "twine", "check", "--strict", sdist, wheel, cwd=work)
     check_contents(sdist, wheel)
-    for package in (wheel, sdist):
-        try_alone(package, work / package.suffix.lstrip("."))
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda package: try_alone(package, work / package.suffix.lstrip(".")), (wheel, sdist)))
     print("package: the wheel and the sdist are whole, the same from anywhere, and each runs the main job alone")
 
 

@@ -465,7 +465,7 @@ def test_no_order_of_events_claims_twice_or_forgets(tmp_path: Path, monkeypatch:
     run_state_machine_as_test(
         cast("Any", create_machine),
         settings=settings(
-            max_examples=45,
+            max_examples=25,
             stateful_step_count=30,
             phases=[Phase.generate],  # shrinking would take minutes, as each attempt creates a ledger
         ),

@@ -311,7 +311,7 @@ def test_pair_is_created_as_often_as_it_is_listed(tmp_path: Path) -> None:
     run_state_machine_as_test(
         cast("Any", lambda: PlanMachine(template, tmp_path / f"{next(numbers)}.db")),
         settings=settings(
-            max_examples=80,
+            max_examples=40,
             stateful_step_count=30,
             phases=[Phase.generate],  # shrinking takes minutes, as each attempt creates a ledger
         ),
