@@ -6,10 +6,9 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 from support.certs import Certificates
 from support.schemas import check_results
+from support.shell import Shell
 from support.wire import (
     TIMEOUT,
     Close,
@@ -54,31 +54,27 @@ class Workspace:
         jobs = "".join(f"  - {{name: j{number}, workflow_id: w-1, project_id: j{number}}}\n" for number in range(count))
         (self.directory / "m.yaml").write_text(f"version: 1\njobs:\n{jobs}", encoding="utf-8")
 
-    def start(self, *arguments: str, **streams: Any) -> subprocess.Popen[str]:
-        names = ("PATH", "HOME", "COVERAGE_PROCESS_CONFIG")
-        inherited = {name: os.environ[name] for name in names if name in os.environ}
-        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
-        return subprocess.Popen(
-            [sys.executable, "-m", "runner", "run", "m.yaml", "--hold", *arguments],
-            cwd=self.directory,
-            env={**inherited, "PIXXEL_API_KEY": KEY, **self.environment},
-            stdin=subprocess.DEVNULL,
-            text=True,
-            encoding="utf-8",
-            **pipes,
-        )
+    def start(self, *arguments: str) -> AbstractContextManager[subprocess.Popen[str]]:
+        return self._shell.start("run", "m.yaml", "--hold", *arguments)
 
     def run(self, *arguments: str, **streams: Any) -> CompletedRun:
-        with self.start(*arguments, **streams) as process:
-            return self.finish(process)
+        done = self._shell("run", "m.yaml", "--hold", *arguments, **streams)
+        return self._check(done.code, done.out, done.err)
 
     def finish(self, process: subprocess.Popen[str]) -> CompletedRun:
         out, err = process.communicate(timeout=3 * TIMEOUT)
+        return self._check(process.returncode, out or "", err or "")
+
+    @property
+    def _shell(self) -> Shell:
+        return Shell(self.directory, {"PIXXEL_API_KEY": KEY, **self.environment})
+
+    def _check(self, code: int, out: str, err: str) -> CompletedRun:
         path = self.directory / "m.results.json"
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         assert KEY not in f"{out}{err}{text}"
-        assert "Traceback" not in (err or "")
-        return CompletedRun(process.returncode, out, err, check_results(path) if text else {})
+        assert "Traceback" not in err
+        return CompletedRun(code, out, err, check_results(path) if text else {})
 
 
 @pytest.fixture
