@@ -47,7 +47,7 @@ def find_base_path(manifest: str | None) -> str:
     if manifest is None:
         return STDIN
     if os.path.isdir(manifest):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
-        raise UsageError(f"{manifest} is a directory", f"Name one manifest in it: {Path(manifest) / 'NAME.yaml'}")
+        raise UsageError(f"{manifest} is a directory", f"Specify one manifest in it: {Path(manifest) / 'NAME.yaml'}")
     has_state = os.path.isdir(locate_state_dir(manifest))  # noqa: PTH112 - likewise
     return manifest if _is_file(manifest) or has_state else STDIN
 
@@ -74,13 +74,13 @@ def require_ledger(path: Path) -> None:
     """Raise RefusedError if there is no file at the path of a ledger, or it cannot be accessed."""
     exists = path_exists(path)
     if path.is_dir():
-        raise RefusedError(f"{path} is a directory", f"Name the ledger's file in it, such as {path / 'ledger.db'}.")
+        raise RefusedError(f"{path} is a directory", f"Specify a file in it, such as {path / 'ledger.db'}.")
     if path.is_fifo():
-        raise RefusedError(f"{path} is a pipe", "Name the ledger's file.")
+        raise RefusedError(f"{path} is a pipe", "Specify the ledger file.")
     if not exists:
         raise RefusedError(
             f"there is no ledger at {path}",
-            "`pixxel-runner run MANIFEST` creates one next to the manifest. To use another one, name the manifest's "
+            "`pixxel-runner run MANIFEST` creates one next to the manifest. To use another one, pass the manifest's "
             "path, or set --ledger PATH or PIXXEL_RUNNER_LEDGER. For runs with --sandbox, add --sandbox.",
         )
 
@@ -103,7 +103,11 @@ def resolve_name(ledger: Ledger, manifest: str, api: str | None = None) -> str:
     name = manifest if manifest in known else _find_name(manifest, known)
     if name is None:
         names = closest_matches(manifest, known, 3) or list(known)[:3]
-        hint = f"It contains {', '.join(map(repr, names))}." if names else "It contains no manifest yet."
+        hint = (
+            f"Manifests in the ledger: {', '.join(map(repr, names))}."
+            if names
+            else "The ledger contains no manifests yet."
+        )
         raise UsageError(f"{manifest!r} is neither a file nor a manifest in the ledger {ledger.path}", hint)
     return name
 

@@ -172,7 +172,7 @@ def _reject_empty(words: list[str]) -> None:
 
     An empty path would mean the current directory, and an empty choice all.
     """
-    hint = 'If it comes from a shell variable ("$NAME"), check that it is set. Give a value, or leave it out.'
+    hint = 'If it comes from a shell variable ("$NAME"), check that it is set. Pass a value, or omit the argument.'
     for previous, word in pairwise(["", *words]):
         if not word:
             raise UsageError(f"the {f'argument after {previous}' if previous else 'first argument'} is empty", hint)

@@ -47,10 +47,12 @@ def find_files(arguments: Sequence[str], *, quiet: bool = False) -> list[str]:
     for path in paths:
         identity = _identify(path)
         if identity in seen:
-            same = f"{path} is the same file as {seen[identity]}"
-            raise UsageError(
-                "standard input (-) can be read only once" if path == STDIN else same, "Name each manifest once."
-            )
+            message = f"{path} is the same file as {seen[identity]}"
+            if path == STDIN:
+                message = "standard input (-) can be read only once"
+            elif path == seen[identity]:
+                message = f"{path} was given twice"
+            raise UsageError(message, "Specify each manifest once.")
         seen[identity] = path
     return paths
 
@@ -78,7 +80,7 @@ def _expand(argument: str, *, quiet: bool) -> Iterator[str]:
         suffix = f" (ignored: {ignored})" if ignored else ""
         raise UsageError(
             f"the directory {argument} contains no *{_SUFFIX} files{suffix}",
-            f"Name a manifest, or a directory of *{_SUFFIX} files.",
+            f"Specify a manifest, or a directory of *{_SUFFIX} files.",
         )
     _reject_special(files)
     if ignored and not quiet:

@@ -51,9 +51,9 @@ class LedgerLocation:
         if ci and manifest.once_per != "run" and not self.explicit:
             raise RefusedError(
                 f"{manifest.path} has once_per: {manifest.once_per}, which needs a persistent ledger in CI (CI is set)",
-                "Name one with --ledger or PIXXEL_RUNNER_LEDGER, at a path that outlives the checkout. Create it once "
-                "with `pixxel-runner ledger init PATH` and keep it between runs: it prevents jobs from being created "
-                "twice.",
+                "Specify one with --ledger or PIXXEL_RUNNER_LEDGER, at a path that outlives the checkout. Create it "
+                "once with `pixxel-runner ledger init PATH` and keep it between runs: it prevents jobs from being "
+                "created twice.",
             )
 
 

@@ -67,7 +67,7 @@ def read_source(path: str, stdin: BinaryIO) -> bytes:
     except FileNotFoundError:
         raise UsageError(f"{name}: no such file", "Run `pixxel-runner init` to create a manifest.") from None
     except IsADirectoryError:
-        raise UsageError(f"{name}: is a directory", "Name a manifest file.") from None
+        raise UsageError(f"{name}: is a directory", "Specify a manifest file.") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "invalid file name"
         raise UsageError(f"{name}: cannot be read: {reason}", "Check the path and the file's permissions.") from None

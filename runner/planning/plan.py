@@ -213,7 +213,7 @@ def check_names(jobs: Sequence[Job], only: Sequence[str], again: Sequence[str] =
         if counts[name] > 1:
             raise UsageError(
                 f"--again {name!r}: {counts[name]} of these manifests have a job of that name",
-                "It would be submitted once more for each. Name the one manifest that you mean.",
+                "It would be submitted once more for each. Specify the one manifest that you mean.",
             )
         if not counts[name]:
             raise UsageError(f"--again {name!r}: no such job in the manifest", _suggest(name, counts))

@@ -296,7 +296,7 @@ def _refuse_ambiguous(name: str, rows: Sequence[SubmissionRow], state: str) -> N
     if len(manifests) > 1:
         raise UsageError(
             f"{name!r} is {state} in {len(manifests)} manifests: {', '.join(manifests)}",
-            "Name the manifest: pixxel-runner resolve MANIFEST …",
+            "Specify the manifest: pixxel-runner resolve MANIFEST …",
         )
     runs = sorted({f"{row.run_id} ({periods.describe_run_key(row.run_key)})" for row in rows})
     if len(runs) > 1:

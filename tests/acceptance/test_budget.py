@@ -442,7 +442,7 @@ def test_confirm_without_a_terminal_is_refused(shell: Shell) -> None:
     with serving(shell, Api()) as server:
         completed = run(shell, "--confirm")
         assert (completed.code, server.requests) == (4, [])
-    assert "--confirm needs a terminal to ask on" in completed.err
+    assert "--confirm requires a terminal" in completed.err
 
 
 def test_confirm_with_a_piped_reply_is_refused(shell: Shell) -> None:

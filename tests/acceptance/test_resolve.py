@@ -420,7 +420,7 @@ def test_manifest_can_be_named_by_file_or_name(shell: Shell) -> None:
     assert {done.out.splitlines()[0].partition(" (run")[0] for done in results} == {"other: x"}
     assert {len(done.out.splitlines()) for done in results} == {1}
     assert unknown.code == 2
-    assert "It contains 'other'." in unknown.err
+    assert "Manifests in the ledger: 'other'." in unknown.err
 
 
 def test_doubts_at_another_api_are_mentioned_and_left_alone(shell: Shell) -> None:

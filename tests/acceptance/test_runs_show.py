@@ -91,7 +91,7 @@ def test_runs_of_one_manifest(shell: Shell) -> None:
     assert len(by_name.out.splitlines()) == 3
     assert len(by_file.out.splitlines()) == 4
     assert (unknown.code, unknown.out) == (2, "")
-    assert "It contains 'nightly'." in unknown.err
+    assert "Manifests in the ledger: 'nightly'." in unknown.err
 
 
 def test_manifest_that_never_ran_has_no_runs(shell: Shell) -> None:

@@ -127,7 +127,7 @@ def test_results_option_takes_a_directory(workspace: Workspace) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("jobs", "jobs/a.yaml"), "jobs/a.yaml is the same file as jobs/a.yaml"),
+        (("jobs", "jobs/a.yaml"), "jobs/a.yaml was given twice"),
         (("empty",), "the directory empty contains no *.yaml files"),
         (("-", "-"), "standard input (-) can be read only once"),
         (("jobs", "gone.yaml"), "gone.yaml: no such file"),
@@ -362,7 +362,7 @@ def test_commands_for_one_manifest_reject_a_directory(workspace: Workspace, argu
     done = workspace(*arguments)
     assert done.code == 2
     assert "jobs is a directory" in done.err
-    assert "Name one manifest in it: jobs/NAME.yaml" in done.err
+    assert "Specify one manifest in it: jobs/NAME.yaml" in done.err
 
 
 def test_many_manifests_need_no_more_open_files_than_one(workspace: Workspace) -> None:

@@ -58,7 +58,7 @@ def _create(path: Path, text: str) -> None:
                     path.unlink()  # an incomplete file would keep the next attempt from writing it
                 raise
     except FileExistsError:
-        raise UsageError(f"{path} already exists", "Nothing was changed. Name another file: init PATH.") from None
+        raise UsageError(f"{path} already exists", "To write another file: pixxel-runner init PATH") from None
     except FileNotFoundError:
         raise UsageError(f"the directory {path.parent} does not exist", f"Create it: mkdir -p {path.parent}") from None
     except (PermissionError, NotADirectoryError) as error:

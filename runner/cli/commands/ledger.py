@@ -47,7 +47,7 @@ def command() -> None:
 def init(path: Path) -> Exit:
     """Create an empty ledger at PATH. An existing file is never overwritten."""
     if path_exists(path) and path.is_dir():
-        raise UsageError(f"{path} is a directory", f"Name a file in it: {path / 'ledger.db'}")
+        raise UsageError(f"{path} is a directory", f"Specify a file in it: {path / 'ledger.db'}")
     connect.create_ledger(path)
     setting = f"PIXXEL_RUNNER_LEDGER={shlex.quote(str(path.absolute()))}"
     console.info(f"created the ledger {path}")

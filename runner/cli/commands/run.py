@@ -119,7 +119,7 @@ def _run(request: Request, connection: options.Connection, run_options: RunOptio
     if request.wait_timeout is not None and not request.wait:
         raise UsageError("--wait-timeout requires --wait", "Add --wait, or omit --wait-timeout.")
     if request.confirm and not console.can_prompt():
-        raise RefusedError("--confirm needs a terminal to ask on", "Omit it where there is none.")
+        raise RefusedError("--confirm requires a terminal", "Run the command in a terminal, or omit --confirm.")
     if request.verbose and not LIBYAML:
         console.info("PyYAML was built without libyaml; parsing will be slow. Its wheels on PyPI include libyaml.")
 
@@ -155,7 +155,7 @@ def _locate_results(manifest: Manifest, request: Request, *, sandbox: bool) -> P
         return request.results
     if not os.path.isdir(request.results):  # noqa: PTH112 - Path.is_dir raises if a parent directory may not be entered
         raise UsageError(
-            f"--results {request.results} must be a directory when running several manifests", "Name a directory."
+            f"--results {request.results} must be a directory when running several manifests", "Specify a directory."
         )
     return request.results / name
 
