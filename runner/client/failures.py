@@ -80,21 +80,21 @@ def key_error(response: Response, *, bearer: bool) -> ErrorInfo:
 
 
 def throttle_error(response: Response) -> ErrorInfo:
-    """Return the error of a 425 or 429."""
-    return error_from_response(response, "throttled", "too many requests")
+    """Return the error of a 425 or 429, whose phrase says enough."""
+    return error_from_response(response, "throttled", "")
 
 
 def error_from_response(response: Response, kind: str, explanation: str) -> ErrorInfo:
     """Return the error of a response, with what the API says about it and what the API's support asks for."""
     api_error = (parse_json_object(response.body) or {}).get("error")
     message = _api_message(api_error)
-    if not message:
-        message = explanation
+    if not message or not explanation:
+        message = message or explanation
     elif kind != "rejected":  # of a rejection the API gives the reason itself
         message = f"{message}; {explanation}" if explanation.endswith(")") else f"{message} ({explanation})"
     return ErrorInfo(
         kind=kind,
-        message=f"HTTP {response.status}{_phrase(response.status)}: {message}",
+        message=f"HTTP {response.status}{_phrase(response.status)}{': ' * bool(message)}{message}",
         http_status=response.status,
         api_error=api_error,
         request_id=response.headers.get("x-request-id"),

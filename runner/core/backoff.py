@@ -36,3 +36,9 @@ class Pauses:
         self.until = max(self.until, now + seconds)
         self.total += self.until - min(start, self.until)
         return seconds <= MAX_SINGLE_PAUSE and self.total <= self.limit
+
+    def describe_excess(self, seconds: float) -> str:
+        """Say which limit a pause exceeded."""
+        if seconds > MAX_SINGLE_PAUSE:
+            return f"the server asks for a pause of more than {MAX_SINGLE_PAUSE:.0f} s"
+        return f"the pauses that the server asks for exceed --max-pause ({self.limit:g} s)"

@@ -293,7 +293,7 @@ class Engine:
         # Never less than the backoff, for a server that responds with `Retry-After: 0` over and over.
         seconds = max(verdict.retry_after or 0.0, self._backoff.delay(self._pauses_in_a_row))
         if not self._pauses.extend(now, seconds):
-            self._stop(f"throttled: the server asks for longer pauses than this run makes ({verdict.error.message})")
+            self._stop(f"rate limited: {self._pauses.describe_excess(seconds)}")
         elif is_new:
             self._observer.pausing(verdict.error, seconds)
 

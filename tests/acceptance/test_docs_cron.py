@@ -186,7 +186,7 @@ def without_job_list(script: Script) -> Callable[[Request], Script]:
         (reply(403), 1, "forbidden"),
         (reply(401), 4, "key"),
         (reply(307, headers=[("Location", "http://127.0.0.1:9/")]), 4, "redirect"),
-        (reply(429, headers=[("Retry-After", "86400")]), 4, "throttled"),
+        (reply(429, headers=[("Retry-After", "86400")]), 4, "rate limited"),
         (reply(503), 3, "in doubt"),
         (Reset(), 3, "in doubt"),
     ],

@@ -196,7 +196,7 @@ def test_the_id_of_an_earlier_job_does_not_prove_a_new_one() -> None:
             response(403, b'{"error": {"message": "not yours"}}'),
             "HTTP 403 Forbidden: not yours (the key may not run this workflow in this project)",
         ),
-        (response(429), "HTTP 429 Too Many Requests: too many requests"),
+        (response(429), "HTTP 429 Too Many Requests"),
         (
             response(502, b"<html>"),
             "HTTP 502 Bad Gateway: the server failed, possibly after it created the job",
