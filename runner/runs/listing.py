@@ -54,6 +54,8 @@ def fetch_listing(reader: JobReader, workflow_id: str, timeout: float, now: Call
         return f"the API's list of jobs could not be retrieved: {response.detail}"
     job_list = parse_job_list(response.body) if response.status == HTTPStatus.OK else None
     if job_list is None:
+        if response.status < HTTPStatus.MULTIPLE_CHOICES:
+            return f"the API's list of jobs could not be read (HTTP {response.status}, but not a valid list)"
         return f"the API's list of jobs could not be retrieved (HTTP {response.status})"
     incomplete = job_list.find_incompleteness(response.headers)
     return Listing(job_list.jobs, _clock_offset(response, sent_at, now()), incomplete, response.date)

@@ -100,13 +100,17 @@ def look_up(ledger: Ledger, api: Api, *, manifest: str = "nightly", now: datetim
 INVALID_LISTS: list[tuple[str, ExchangeResult, str]] = [
     ("forbidden", response([], 403), "could not be retrieved (HTTP 403)"),
     ("server-error", response([], 500), "could not be retrieved (HTTP 500)"),
-    ("partial", response([], 206), "could not be retrieved (HTTP 206)"),
-    ("no-json", response(b"<html>"), "could not be retrieved (HTTP 200)"),
-    ("half", response(b'{"jobs": ['), "could not be retrieved (HTTP 200)"),
-    ("no-jobs", response(b'{"items": []}'), "could not be retrieved (HTTP 200)"),
-    ("an-object", response(b'{"jobs": {"x": 1}}'), "could not be retrieved (HTTP 200)"),
-    ("a-job-without-id", response(b'{"jobs": [{"created_at": ""}]}'), "could not be retrieved (HTTP 200)"),
-    ("an-array", response(b"[]"), "could not be retrieved (HTTP 200)"),
+    ("partial", response([], 206), "could not be read (HTTP 206, but not a valid list)"),
+    ("no-json", response(b"<html>"), "could not be read (HTTP 200, but not a valid list)"),
+    ("half", response(b'{"jobs": ['), "could not be read (HTTP 200, but not a valid list)"),
+    ("no-jobs", response(b'{"items": []}'), "could not be read (HTTP 200, but not a valid list)"),
+    ("an-object", response(b'{"jobs": {"x": 1}}'), "could not be read (HTTP 200, but not a valid list)"),
+    (
+        "a-job-without-id",
+        response(b'{"jobs": [{"created_at": ""}]}'),
+        "could not be read (HTTP 200, but not a valid list)",
+    ),
+    ("an-array", response(b"[]"), "could not be read (HTTP 200, but not a valid list)"),
     ("gone", UNREACHABLE, "could not be retrieved: no connection: refused"),
 ]
 
