@@ -18,6 +18,9 @@ from runner.core.models import Job, Manifest, Skipped, Submission
 from runner.core.suggestions import closest_matches
 from runner.ledger.rows import MAY_EXIST, SubmissionRow
 
+_EXPLAIN_GLOBS = "A glob must match the whole name: * matches any text, ? one character."
+_LIST_NAMES = "`pixxel-runner plan MANIFEST` lists the job names."
+
 _Pair = tuple[str, str]
 
 
@@ -208,7 +211,7 @@ def check_names(jobs: Sequence[Job], only: Sequence[str], again: Sequence[str] =
     counts = Counter(job.name for job in jobs)  # with several manifests a name may occur several times
     for glob in only:
         if not any(_selects(glob, name) for name in counts):
-            raise UsageError(f"--only {glob!r} matches no job in the manifest", _suggest(glob, counts))
+            raise UsageError(f"--only {glob!r} matches no job in the manifest", _suggest(glob, counts, _EXPLAIN_GLOBS))
     for name in again:
         if counts[name] > 1:
             raise UsageError(
@@ -216,7 +219,7 @@ def check_names(jobs: Sequence[Job], only: Sequence[str], again: Sequence[str] =
                 "It would be submitted once more for each. Specify the one manifest that you mean.",
             )
         if not counts[name]:
-            raise UsageError(f"--again {name!r}: no such job in the manifest", _suggest(name, counts))
+            raise UsageError(f"--again {name!r}: no such job in the manifest", _suggest(name, counts, _LIST_NAMES))
 
 
 def matching_names(
@@ -233,8 +236,8 @@ def _selects(glob: str, name: str) -> bool:
     return name == glob or fnmatchcase(name, glob)
 
 
-def _suggest(name: str, names: Iterable[str]) -> str:
+def _suggest(name: str, names: Iterable[str], otherwise: str) -> str:
     matches = closest_matches(name, names, 3)
     if matches:
         return f"Did you mean {' or '.join(matches)}?"
-    return "A glob must match the whole name: * matches any text, ? one character."
+    return otherwise

@@ -78,6 +78,13 @@ def test_the_hint_suggests_similar_names() -> None:
     assert "the whole name" in caught.value.hint
 
 
+def test_the_hint_for_an_unknown_name_of_again_is_not_about_globs() -> None:
+    with pytest.raises(UsageError) as caught:
+        build(again=["zzz"])
+    assert caught.value.message == "--again 'zzz': no such job in the manifest"
+    assert caught.value.hint == "`pixxel-runner plan MANIFEST` lists the job names."
+
+
 def row(name: str, pair: tuple[str, str], ordinal: int, state: State, *, again: bool = False) -> SubmissionRow:
     return SubmissionRow(
         ordinal, "https://api.example", "nightly", "key", "run-0", name, *pair, ordinal, again, {}, state,
