@@ -38,6 +38,7 @@ _STATUS_PROBLEMS = {
 }
 _MAX_CLOCK_DIFFERENCE = timedelta(minutes=5)  # more than clocks differ that are synchronized at all
 _UNCHANGED = "Nothing was changed."
+_LATER = "Try again later."
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,24 +263,25 @@ def _check_job(result: ExchangeResult, doubt: SubmissionRow, job_id: str) -> byt
     """Return the body of a job, unless it says that it belongs to another workflow or project."""
     job_name = f"the job {job_id!r} of workflow {doubt.workflow_id!r}"
     if not isinstance(result, Response):
-        raise RefusedError(f"{job_name} could not be retrieved: {result.detail}", _UNCHANGED)
+        raise RefusedError(f"{job_name} could not be retrieved: {result.detail}", f"{_UNCHANGED} {_LATER}")
     problem, hint = _find_problem(result, doubt, job_id)
     if problem:
-        raise RefusedError(f"{doubt.name!r} cannot adopt {job_name}: {problem}", f"{hint}{_UNCHANGED}")
+        raise RefusedError(f"{doubt.name!r} cannot adopt {job_name}: {problem}", f"{_UNCHANGED} {hint}".rstrip())
     return result.body
 
 
 def _find_problem(response: Response, doubt: SubmissionRow, job_id: str) -> tuple[str, str]:
     """Return why a response is not the job to adopt, and a hint; both empty if it is."""
     if response.status != HTTPStatus.OK:
-        return _STATUS_PROBLEMS.get(response.status, f"the API responded with HTTP {response.status}"), ""
+        problem = _STATUS_PROBLEMS.get(response.status)
+        return (problem, "") if problem else (f"the API responded with HTTP {response.status}", _LATER)
     job = parse_job(response.body)
     if job is None or job.id != job_id:
         return "the API's response is not that job", ""
     for noun, expected in (("workflow", doubt.workflow_id), ("project", doubt.project_id)):
         actual = job.members.get(f"{noun}_id")
         if isinstance(actual, str) and actual not in ("", expected):
-            return f"it belongs to {noun} {actual!r}", f"The request was for {noun} {expected!r}. "
+            return f"it belongs to {noun} {actual!r}", f"The request was for {noun} {expected!r}."
     return "", ""
 
 
