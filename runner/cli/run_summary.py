@@ -97,24 +97,24 @@ def _find_remarks(finished: FinishedRun) -> Iterator[_Remark]:
     yield from _explain_failures(others)
     doubts = finished.summary.summary.in_doubt
     if doubts:
-        jobs, them = _inflect(doubts)
+        jobs, they, them = _inflect(doubts)
         yield _Remark(
-            f"{jobs} in doubt, and may or may not have been created. The next run looks {them} up instead of sending "
+            f"{jobs} in doubt: {they} may or may not have been created. The next run will look {them} up, not send "
             f"{them} again. To look {them} up now: pixxel-runner resolve"
         )
     run = finished.run
     if run.once_per == "run" and not all(_is_excluded(entry.outcome) for entry in others):
         command_line = options.format_command("run", run.path, "--resume")
-        yield _Remark(f"To resume this run, submitting only what was not created: {command_line}", is_advice=True)
+        yield _Remark(f"To submit the remaining jobs: {command_line}", is_advice=True)
     if finished.earlier_doubts is None:
-        yield _Remark("whether jobs of earlier runs are in doubt is unknown: the ledger cannot be read")
+        yield _Remark("cannot tell whether jobs from earlier runs are in doubt: the ledger cannot be read")
     elif finished.earlier_doubts:
-        jobs, them = _inflect(finished.earlier_doubts)
+        jobs, _, them = _inflect(finished.earlier_doubts)
         yield _Remark(f"{jobs} still in doubt from earlier runs. To look {them} up: pixxel-runner resolve")
 
 
-def _inflect(count: int) -> tuple[str, str]:
-    return ("1 job is", "it") if count == 1 else (f"{count} jobs are", "them")
+def _inflect(count: int) -> tuple[str, str, str]:
+    return ("1 job is", "it", "it") if count == 1 else (f"{count} jobs are", "they", "them")
 
 
 def _explain_end(finished: FinishedRun) -> Iterator[_Remark]:

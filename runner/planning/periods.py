@@ -67,6 +67,18 @@ def describe_run_key(key: str) -> str:
             return f"the run key {key}"
 
 
+def describe_next_run(key: str) -> str:
+    """Return the run that would submit a run key's job again, in words that fit before "will"."""
+    kind, _, value = key.partition(":")
+    match kind:
+        case "run":
+            return f"resuming run {value}"
+        case "forever":
+            return "the next run"
+        case _:
+            return f"the next run for {describe_run_key(key)}"
+
+
 def load_timezone(timezone: str | None) -> tzinfo:
     """Return the timezone of an IANA name. UTC, which None stands for too, needs no timezone data.
 

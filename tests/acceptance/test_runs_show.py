@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -235,7 +236,7 @@ def test_run_in_progress_shows_its_results_so_far(shell: Shell) -> None:
             assert run.wait(60) == 0
         ended = shell("show")
     assert (show.code, ended.code) == (0, 0)
-    assert "still in progress, this is what it has done so far; locked by run " in show.err
+    assert re.search(r"still in progress \(pid [0-9]+ on .*\); the jobs so far are shown", show.err)
     assert "resolve" not in show.err
     assert "sending: the request is in progress" in show.out
     assert "1 created" in show.out

@@ -16,6 +16,7 @@ from typing import Any, assert_never
 import click
 
 from runner.cli import completers, console, ledger_access, ledger_completers, options
+from runner.client.endpoint import SANDBOX_IDENTITY
 from runner.core.errors import UsageError
 from runner.core.exit_codes import Exit
 from runner.core.models import Created, InDoubt, Job, Manifest, NotCreated, outcome_name
@@ -155,13 +156,14 @@ def _exit_code(resolver: Resolver, result: ReconcileResult) -> Exit:
 def _describe_scope(scope: Scope) -> str:
     manifest = f" of {scope.manifest}" if scope.manifest else ""
     run = f" of run {scope.run}" if scope.run else ""
-    return escape_unprintable(f"{manifest}{run} at {scope.api}")
+    place = "in the sandbox" if scope.api == SANDBOX_IDENTITY else f"at {scope.api}"
+    return escape_unprintable(f"{manifest}{run} {place}")
 
 
 def _explain(doubts: Sequence[SubmissionRow], request: Request) -> None:
     """Say how to settle the jobs that a lookup cannot."""
     for doubt in doubts[:_MAX_EXPLAINED]:
-        console.info(escape_unprintable(f"{doubt.name}: check if {_describe_job(doubt, request.settle)}"))
+        console.info(escape_unprintable(f"{doubt.name}: check if the API has {_describe_job(doubt, request.settle)}"))
     if len(doubts) > _MAX_EXPLAINED:
         console.info(f"and likewise for {len(doubts) - _MAX_EXPLAINED} more")
     name = shlex.quote(escape_unprintable(doubts[0].name))
@@ -175,7 +177,7 @@ def _describe_job(doubt: SubmissionRow, settle: timedelta) -> str:
     """Describe the job to search for. Its window is rounded to minutes, outwards."""
     start, end = resolve.creation_window(doubt, settle)
     window = f"{start.strftime(_MINUTES)} and {(end + _MINUTE).strftime(_MINUTES)} UTC"
-    return f"the API has a job of workflow {doubt.workflow_id} in project {doubt.project_id} created between {window}"
+    return f"a job of workflow {doubt.workflow_id} in project {doubt.project_id} created between {window}"
 
 
 # Manual decisions
@@ -195,7 +197,7 @@ def _settle_by_hand(resolver: Resolver, request: Request) -> Exit:
         _warn(finding, request.settle)
     doubts = sum(row.state == "in_doubt" for row in scope.unresolved(ledger))
     if doubts:
-        console.info(f"{_count(doubts)}{_describe_scope(scope)} still in doubt")
+        console.info(f"{_count(doubts)}{_describe_scope(scope)} {'is' if doubts == 1 else 'are'} still in doubt")
     return Exit.IN_DOUBT if doubts else Exit.OK
 
 
@@ -217,12 +219,12 @@ def _warn(finding: Finding, settle: timedelta) -> None:
     """Warn of what would make the decision wrong."""
     doubt = finding.doubt
     if isinstance(finding.outcome, NotCreated):
-        candidates = f" (candidates: {', '.join(doubt.candidates)})" if doubt.candidates else ""
-        period = periods.describe_run_key(doubt.run_key)
+        candidates = f"; candidates: {', '.join(doubt.candidates)}" if doubt.candidates else ""
+        next_run = periods.describe_next_run(doubt.run_key)
         console.warn(
             escape_unprintable(
-                f"{doubt.name}: if {_describe_job(doubt, settle)}{candidates}, it was created after all, and the next "
-                f"run for {period} will create it a second time"
+                f"{doubt.name}: if the job was created after all ({_describe_job(doubt, settle)}{candidates}), "
+                f"{next_run} will create it a second time"
             )
         )
     created_at = resolve.implausible_creation_time(finding, settle)

@@ -94,7 +94,9 @@ class _RunningEntries:
 def _describe(run: RunRow, holder: str | None) -> str:
     period = "" if run.run_key == f"run:{run.id}" else f", for {periods.describe_run_key(run.run_key)}"
     if holder is not None:
-        state = f"still in progress, this is what it has done so far; locked by {holder}"
+        process = holder.removeprefix(f"run {run.id} ")
+        locked = f"; locked by {holder}" if process == holder else ""
+        state = f"still in progress{'' if locked else f' {process}'}; the jobs so far are shown{locked}"
     elif run.state == "running":
         state = "interrupted; its process ended unexpectedly"
     else:

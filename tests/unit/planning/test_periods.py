@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from runner.core.errors import UsageError
 from runner.core.exit_codes import Exit
 from runner.core.models import OncePer
-from runner.planning.periods import build_run_key, describe_run_key, load_timezone
+from runner.planning.periods import build_run_key, describe_next_run, describe_run_key, load_timezone
 
 ONCE_PER_VALUES: tuple[OncePer, ...] = get_args(OncePer)
 PERIODS: tuple[OncePer, ...] = ("hour", "day", "week", "month")
@@ -251,6 +251,18 @@ def test_days_weeks_and_months_match_the_calendar(name: str, instant: datetime) 
 )
 def test_run_key_description(text: str, expected: str) -> None:
     assert describe_run_key(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("run:r-1", "resuming run r-1"),
+        ("day:2026-11-24", "the next run for the day 2026-11-24"),
+        ("forever", "the next run"),
+    ],
+)
+def test_next_run_description(text: str, expected: str) -> None:
+    assert describe_next_run(text) == expected
 
 
 @given(st.sampled_from(ONCE_PER_VALUES), st.sampled_from(ZONES), INSTANTS, st.text())
