@@ -30,11 +30,12 @@ _TYPES = {
     "integer": ("an integer", "write an integer"),
     "number": ("a number", "write a number"),
     "boolean": ("a boolean", "write true or false"),
-    "object": ("a mapping", "write `key: value` lines, all indented the same"),
+    "object": ("a mapping", "write `key: value` lines, all indented by the same amount"),
     "array": ("a list", "start each item with `- `"),
 }
 _TOP_LEVEL_HINTS = {"version": "start the file with `version: 1`", "jobs": "list the jobs under `jobs:`"}
 _CHARACTER_NAMES = {" ": "space", "/": "slash", "\n": "line break", "\r": "line break", "\t": "tab"}
+_LARGEST_INTEGER = 2**53 - 1  # the largest that every JSON parser reads exactly; hints do not mention it
 _LIMITS = {"minimum": "at least", "maximum": "at most", "exclusiveMinimum": "greater than"}
 # Keys that a manifest must never have. It is reviewed as data, so pulling a manifest from somewhere else must not be
 # able to send the API key elsewhere or to run anything.
@@ -192,8 +193,11 @@ def _explain_range(error: Any, path: FieldPath) -> Iterator[Finding]:
     limits = f"from {schema.get('minimum')} to {schema['maximum']}"
     if "exclusiveMinimum" in schema:
         limits = f"greater than {schema['exclusiveMinimum']} and at most {schema['maximum']}"
+    hint = f"use a number {limits}"
+    if schema["maximum"] == _LARGEST_INTEGER:
+        hint = "use 0 or a positive integer" if error.validator == "minimum" else "use a smaller number"
     message = f"must be {_LIMITS[error.validator]} {error.validator_value}, got {format_number(error.instance)}"
-    yield path, message, f"use a number {limits}"
+    yield path, message, hint
 
 
 def _explain_length(error: Any, path: FieldPath) -> Iterator[Finding]:

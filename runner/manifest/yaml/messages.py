@@ -65,11 +65,15 @@ _EXPLANATIONS = (
         "missing comma, or missing closing bracket for the bracket opened on line {line}",
         "add the comma or the closing bracket",
     ),
-    (r"but found '(?:-|<block sequence start>)'", "wrong indentation of a list item", "indent all items the same"),
+    (
+        r"but found '(?:-|<block sequence start>)'",
+        "wrong indentation of a list item",
+        "indent all items by the same amount",
+    ),
     (
         r"expected <block end>",
         "unexpected content in the block that starts on line {line}",
-        "indent all keys of a mapping the same, and put nothing after a closing quote",
+        "indent all keys of a mapping by the same amount, and put nothing after a closing quote",
     ),
     (r"expected alphabetic", "missing name after `&` or `*`", "put a value that starts with `&` or `*` in quotes"),
     (r"scanning a block scalar", "unexpected text after `|` or `>`", "put the text on the next line"),
