@@ -12,11 +12,11 @@ from runner.cli import console, options
 from runner.cli.progress import Progress
 from runner.cli.signals import SignalHandler
 from runner.client.api import ApiClient
-from runner.client.endpoint import Endpoint
+from runner.client.endpoint import SANDBOX_IDENTITY, Endpoint
 from runner.core.errors import RefusedError, RunnerError, Terminated
 from runner.core.exit_codes import Exit
 from runner.core.models import Manifest, RunRecord, Submission
-from runner.core.text import escape_unprintable
+from runner.core.text import escape_unprintable, pluralize
 from runner.ledger.rows import RecordedOutcome, RunRow
 from runner.ledger.store import Ledger
 from runner.planning import periods
@@ -209,13 +209,15 @@ def _detach(
 
 
 def _announce(run: Execution) -> str:
-    count, total = len(run.plan.to_send), len(run.request.manifest.jobs)
-    name, period = run.request.manifest.name, periods.describe_run_key(run.run.run_key)
+    count, jobs = len(run.plan.to_send), pluralize(len(run.request.manifest.jobs), "job")
+    name, run_key = run.request.manifest.name, run.run.run_key
     if count:
-        return f"submitting {count} of {total} jobs of {name} to {run.request.api}, for {period}"
+        api = "the sandbox" if run.request.api == SANDBOX_IDENTITY else run.request.api
+        return f"submitting {count} of {jobs} of {name} to {api} ({periods.label_run_key(run_key)})"
     run_ids = sorted({row.run_id for row in run.plan.match.by_name.values() if row.state == "created"})
-    creators = f"; already created by {', '.join(run_ids[:3])}{' and others' if run_ids[3:] else ''}"
-    return f"nothing to submit of {name} for {period}{creators if run_ids else ''}"
+    runs = "run" if len(run_ids) == 1 else "runs"
+    creators = f"; its jobs were created by {runs} {', '.join(run_ids[:3])}{' and others' if run_ids[3:] else ''}"
+    return f"{name}: nothing to submit{periods.describe_scope(run_key)}{creators if run_ids else ''}"
 
 
 def _report_not_started(tasks: Sequence[Task]) -> None:

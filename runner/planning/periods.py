@@ -67,6 +67,16 @@ def describe_run_key(key: str) -> str:
             return f"the run key {key}"
 
 
+def label_run_key(key: str) -> str:
+    """Return the period or run of a key, as a label."""
+    return "once, ever" if key == "forever" else describe_run_key(key).removeprefix("the ")
+
+
+def describe_scope(key: str) -> str:
+    """Return " for" and the period or run of a key, a day by its date alone; nothing for `forever`."""
+    return "" if key == "forever" else f" for {describe_run_key(key).removeprefix('the day ')}"
+
+
 def describe_next_run(key: str) -> str:
     """Return the run that would submit a run key's job again, in words that fit before "will"."""
     kind, _, value = key.partition(":")

@@ -82,14 +82,15 @@ def outcomes(results: dict[str, Any]) -> dict[str, str]:
 # Runs in the same period
 
 
-@pytest.mark.parametrize(("once_per", "period_text"), [("month", "the month "), ("forever", "ever")])
+@pytest.mark.parametrize(("once_per", "period_text"), [("day", " for "), ("month", " for the month "), ("forever", "")])
 def test_second_run_in_the_period_submits_nothing(workspace: Workspace, once_per: str, period_text: str) -> None:
     workspace.shell.manifest(FIELD_A, FIELD_B, once_per=once_per)
     first = workspace.run_successfully()
     completed, second = workspace.run()
     assert (completed.code, workspace.backend.created) == (0, 2)
     value = first["run"]["key"].partition(":")[2]
-    expected_line = f"nothing to submit of nightly for {period_text}{value}; already created by {first['run']['id']}"
+    scope, run_id = f"{period_text}{value}", first["run"]["id"]
+    expected_line = f"nightly: nothing to submit{scope}; its jobs were created by run {run_id}"
     assert completed.err.splitlines() == [expected_line, "results: nightly.results.json"]
     assert second["created"] == first["created"]
     assert {job["run_id"] for job in second["created"]} == {first["run"]["id"]} != {second["run"]["id"]}
@@ -379,6 +380,10 @@ def test_second_run_waits_for_the_lock_and_submits_nothing(shell: Shell) -> None
             with shell.start("run", "nightly.yaml", "--lock-timeout", "60") as second:
                 assert shell("run", "nightly.yaml").code == 5
                 gate.set()
-                assert "submitting 1 of 1 jobs of nightly" in first.communicate(timeout=30)[1]
-                assert second.communicate(timeout=30)[1].startswith("nothing to submit of nightly for ever")
+                assert (
+                    f"submitting 1 of 1 job of nightly to {server.url} (once, ever)" in first.communicate(timeout=30)[1]
+                )
+                assert second.communicate(timeout=30)[1].startswith(
+                    "nightly: nothing to submit; its jobs were created by run "
+                )
     assert (first.returncode, second.returncode, len(server.requests)) == (0, 0, 1)

@@ -944,7 +944,7 @@ def test_lock_is_released_while_waiting(shell: Shell) -> None:
         gate.set()
         process.communicate(timeout=TIMEOUT)
     assert (second.code, process.returncode) == (0, 0)
-    assert "nothing to submit of nightly" in second.err
+    assert "nightly: nothing to submit" in second.err
 
 
 @SIGNALS

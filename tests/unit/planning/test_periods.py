@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from runner.core.errors import UsageError
 from runner.core.exit_codes import Exit
 from runner.core.models import OncePer
-from runner.planning.periods import build_run_key, describe_next_run, describe_run_key, load_timezone
+from runner.planning.periods import (
+    build_run_key,
+    describe_next_run,
+    describe_run_key,
+    describe_scope,
+    label_run_key,
+    load_timezone,
+)
 
 ONCE_PER_VALUES: tuple[OncePer, ...] = get_args(OncePer)
 PERIODS: tuple[OncePer, ...] = ("hour", "day", "week", "month")
@@ -251,6 +258,20 @@ def test_days_weeks_and_months_match_the_calendar(name: str, instant: datetime) 
 )
 def test_run_key_description(text: str, expected: str) -> None:
     assert describe_run_key(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "scope"),
+    [
+        ("run:r-1", "run r-1", " for the run r-1"),
+        ("day:2026-11-24", "day 2026-11-24", " for 2026-11-24"),
+        ("week:2026-W48", "ISO week 2026-W48", " for the ISO week 2026-W48"),
+        ("forever", "once, ever", ""),
+    ],
+)
+def test_run_key_label_and_scope(text: str, label: str, scope: str) -> None:
+    assert label_run_key(text) == label
+    assert describe_scope(text) == scope
 
 
 @pytest.mark.parametrize(
