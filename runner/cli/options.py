@@ -268,29 +268,37 @@ limits = _combine(
     setting("--rate", "Rate limit for requests.  [default: no limit]", callback=_check_rate, metavar="N/s|N/min|N/h"),
     integer("--attempts", f"Maximum attempts for requests that are safe to retry.  [default: {_DEFAULTS.attempts}]", 1),
     _seconds("--timeout", f"Total timeout per request.  [default: {_DEFAULTS.timeout:g}]", callback=_check_timeout),
-    _seconds("--max-pause", f"Stop if the server asks for longer pauses in total.  [default: {_DEFAULTS.max_pause:g}]"),
+    _seconds(
+        "--max-pause",
+        f"Stop if the pauses requested by the server add up to more than this.  [default: {_DEFAULTS.max_pause:g}]",
+    ),
 )
 
 cost_limit = _combine(
     integer(
         "--max-cost",
-        "Submit no job of a manifest whose estimated cost is higher.  [default: no limit]",
+        "Refuse to submit a manifest whose estimated cost exceeds this.  [default: no limit]",
         0,
         callback=_check_max_cost,
         metavar="TOKENS",
     ),
-    click.option("--allow-unknown-cost", is_flag=True, help="Submit jobs of unknown cost in spite of --max-cost."),
+    click.option("--allow-unknown-cost", is_flag=True, help="Submit jobs of unknown cost despite --max-cost."),
 )
 
 selection = _combine(
     repeatable("--only", "Submit only jobs whose name matches.", "NAME-GLOB", completers.complete_job_names),
-    repeatable("--again", "Submit a job that was already created once more.", "NAME", completers.complete_job_names),
+    repeatable(
+        "--again",
+        "Submit one more job for an entry whose job was already created.",
+        "NAME",
+        completers.complete_job_names,
+    ),
     click.option("--resume", is_flag=True, help="Resume the unfinished run: submit only what was not created."),
-    click.option("--new", is_flag=True, help="Start a new run, although the last one is unfinished."),
+    click.option("--new", is_flag=True, help="Start a new run even if the last one is unfinished."),
 )
 
 wait = _combine(
-    click.option("--wait", is_flag=True, help="Wait until all jobs are final, and show their status meanwhile."),
+    click.option("--wait", is_flag=True, help="Wait until all jobs have finished, showing their status."),
     _seconds("--wait-timeout", "With --wait: give up after this time, with exit code 6.  [default: no limit]"),
 )
 

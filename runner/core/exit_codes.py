@@ -12,13 +12,13 @@ class Exit(IntEnum):
 
     meaning: str
 
-    OK = 0, "Every job that was to be submitted has been created, or there was nothing to do"
+    OK = 0, "Every job to be submitted was created, or there was nothing to do"
     NOT_CREATED = 1, "At least one job was not created"
     USAGE = 2, "The command line, an environment variable or the manifest is invalid"
     IN_DOUBT = 3, "At least one job is in doubt"
     REFUSED = 4, "The program refused to start or stopped early"
     LOCKED = 5, "Another run of this manifest is in progress"
-    TIMED_OUT = 6, "--wait-timeout expired before all jobs were final"
+    TIMED_OUT = 6, "--wait-timeout expired before all jobs had finished"
     BUG = 70, "A bug in pixxel-runner"
     SIGINT = 130, "Interrupted by SIGINT (Ctrl-C)"
     SIGTERM = 143, "Terminated by SIGTERM"

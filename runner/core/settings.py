@@ -22,7 +22,7 @@ class RunOptions:
 
     `only` are globs of job names, `again` names of created jobs to submit once more. `resume` and `new` say what to do
     about an unfinished run. `hold` leaves jobs in doubt alone. `estimate` asks the API what jobs cost even without a
-    limit; `allow_unknown_cost` submits jobs of unknown cost in spite of one. `settle` is how long after a send a slow
+    limit; `allow_unknown_cost` submits jobs of unknown cost despite one. `settle` is how long after a send a slow
     server may still create its job; `lock_timeout`, in seconds, how long to wait for another run of the manifest.
     """
 

@@ -140,7 +140,6 @@ def test_defaults_match_the_help(variable: str) -> None:
 # Defaults abbreviated in the help, in full.
 FULL_DEFAULTS = {
     "": "those of the system",
-    "MANIFEST's stem + .results.json, here": "the manifest's stem and .results.json, in the current directory",
 }
 
 

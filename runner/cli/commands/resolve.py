@@ -76,7 +76,7 @@ def command(**parameters: Any) -> Exit:
 
     A job is settled if the API's list of jobs leaves no other possibility. Settle the others by hand, with --adopt and
     --absent. Nothing is submitted. The exit code is 0 if no job is left in doubt, 3 if one is, 4 if the API cannot be
-    called, and 5 if all jobs in doubt belong to manifests that are running.
+    called, and 5 if all jobs in doubt belong to manifests that another run has locked.
     """
     request = options.take(Request, parameters)
     return _resolve(request, options.Connection(**parameters))

@@ -74,14 +74,14 @@ class Request:
 @options.ledger
 @options.setting(
     "--results",
-    "Path of the results file; of a directory if there are several manifests.  [default: MANIFEST's stem + "
-    ".results.json, here]",
+    "Path of the results file; of a directory if there are several manifests.  [default: NAME.results.json "
+    "in the current directory, for NAME.yaml; NAME.sandbox.results.json with --sandbox]",
     type=click.Path(path_type=Path),
     metavar="PATH",
 )
 @output.options(reports.RUN_FORMATS)
 @options.selection
-@click.option("--hold", is_flag=True, help="Do not look up jobs in doubt: leave them to a manual decision.")
+@click.option("--hold", is_flag=True, help="Do not look up jobs in doubt: leave them for you to resolve.")
 @options.settle
 @options.lock_timeout
 @options.limits

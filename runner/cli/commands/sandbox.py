@@ -55,7 +55,7 @@ _MAX_LISTED = 20
     "--state",
     type=click.Path(path_type=Path),
     metavar="DIR-or-FILE",
-    help="Keep the jobs over restarts: in DIR/jobs.jsonl, or in FILE if it ends in .jsonl.  [default: not kept]",
+    help="Keep the jobs across restarts: in DIR/jobs.jsonl, or in FILE if it ends in .jsonl.  [default: not kept]",
 )
 @click.option(
     "--manifest",
@@ -76,8 +76,7 @@ def command(
 ) -> Exit:
     """Serve the Pixxel API on loopback, for trials and for testing with faults. Its jobs cost nothing.
 
-    It prints shell commands that point other commands at it, and its workflows as comments, and serves until Ctrl-C or
-    SIGTERM.
+    It prints the environment variables to export, lists its workflows as comments, and runs until Ctrl-C or SIGTERM.
     """
     _check_key(key)
     faults = check_shares(parse_fault(text) for text in fault_texts)
