@@ -16,13 +16,14 @@ _DAMAGED = (
     "Nothing is sent without an intact ledger. Restore it from a backup. `pixxel-runner ledger export` prints what can "
     "still be read."
 )
+_NOT_A_LEDGER = "Check the path. If it was a ledger, restore it from a backup."
 _LOCKED = "Another program has it locked. Find out which one (with fuser, for example), then run again."
 _HINTS = {
     "SQLITE_FULL": "Free some disk space there. Nothing is sent that cannot be recorded.",
     "SQLITE_READONLY": "Make the file and its directory writable for this user, or choose another with --ledger.",
     "SQLITE_CANTOPEN": "Its directory must exist and be writable for this user.",
     "SQLITE_CORRUPT": _DAMAGED,
-    "SQLITE_NOTADB": _DAMAGED,
+    "SQLITE_NOTADB": _NOT_A_LEDGER,
     "SQLITE_BUSY": _LOCKED,
     "SQLITE_LOCKED": _LOCKED,
     "SQLITE_IOERR": "The disk reports errors (see the system log), or a limit on file sizes applies (ulimit -f).",
@@ -58,6 +59,8 @@ class translate_errors:  # noqa: N801 - a context manager on the way of each sta
                 hint = _HINTS.get(name, "")
                 if hint is _DAMAGED:
                     raise damaged(self.path, str(error)) from error
+                if hint is _NOT_A_LEDGER:
+                    raise LedgerError(f"{self.path} is not a ledger", hint) from error
                 raise LedgerError(f"the ledger {self.path} cannot be used: {error}", hint) from error
             case UnicodeError():  # in SQLite's own message about a page of garbage
                 raise damaged(self.path, "unreadable page") from error

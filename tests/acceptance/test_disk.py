@@ -195,11 +195,11 @@ def replace_with_text(ledger: Path) -> None:
 DAMAGES: list[tuple[Callable[[Path], None], str, str]] = [
     (truncate, "is damaged", "backup"),
     (empty, "is not a ledger", "backup"),
-    (garble_header, "not a database", "backup"),
+    (garble_header, "is not a ledger", "backup"),
     (garble_pages, "the ledger", "backup"),
     (set_newer_version, "newer pixxel-runner", "Upgrade"),
     (replace_with_foreign_database, "is not a ledger", "--ledger"),
-    (replace_with_text, "not a database", "backup"),
+    (replace_with_text, "is not a ledger", "Check the path"),
 ]
 
 
