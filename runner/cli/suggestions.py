@@ -13,6 +13,7 @@ from runner.core.suggestions import closest_matches
 from runner.core.text import escape_unprintable
 
 _MAX_SUGGESTIONS = 3
+_CUTOFF = 0.65  # matches `rnu` to `run`; commands are few, so that a wrong suggestion is rare
 _EXTENSIONS = (".yaml", ".yml")
 
 
@@ -26,8 +27,11 @@ def describe_unknown_command(arguments: Sequence[str], commands: Collection[str]
     if first == STDIN or first.lower().endswith(_EXTENSIONS) or _exists(first):
         command, *rest = rest if rest and rest[0] in commands else ["run", *rest]
         return f"{message} Did you mean: {escape_unprintable(shlex.join(['pixxel-runner', command, first, *rest]))}"
-    matches = closest_matches(first, commands, _MAX_SUGGESTIONS)
-    return f"{message} Did you mean {' or '.join(map(repr, matches))}?" if matches else message
+    matches = closest_matches(first, commands, _MAX_SUGGESTIONS, _CUTOFF)
+    advice = (
+        f"Did you mean {' or '.join(map(repr, matches))}?" if matches else "Run 'pixxel-runner --help' for the list."
+    )
+    return f"{message} {advice}"
 
 
 def explain(error: click.ClickException) -> click.ClickException:

@@ -333,7 +333,8 @@ def test_page_shows_the_messages_for_mistyped_words(shell: Shell) -> None:
     [
         (["RUN", "nightly.yaml"], "No such command 'RUN'. Did you mean 'run'?\n"),
         (["stauts"], "No such command 'stauts'. Did you mean 'status'?\n"),
-        (["quux"], "No such command 'quux'.\n"),
+        (["quux"], "No such command 'quux'. Run 'pixxel-runner --help' for the list.\n"),
+        (["rnu"], "No such command 'rnu'. Did you mean 'run'?\n"),
         (["nightly.yaml", "plan", "--all"], "Did you mean: pixxel-runner plan nightly.yaml --all\n"),
         (["gone.yml"], "Did you mean: pixxel-runner run gone.yml\n"),
         (["."], "Did you mean: pixxel-runner run .\n"),
