@@ -135,8 +135,10 @@ def _is_file(path: str) -> bool:
     return path != STDIN and os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for a name that is too long
 
 
-def find_run(ledger: Ledger, prefix: str, manifest: str | None) -> RunRow:
+def find_run(ledger: Ledger, prefix: str, manifest: str | None, *, unknown: str = "") -> RunRow:
     """The run whose id starts with `prefix`, or the latest one for LAST; of one manifest, or of all.
+
+    `unknown` is the message if no run matches.
 
     Raises:
         RefusedError: there is no run at all.
@@ -154,7 +156,7 @@ def find_run(ledger: Ledger, prefix: str, manifest: str | None) -> RunRow:
     exact = [run for run in matches if run.id == prefix]
     if len(exact or matches) == 1:
         return (exact or matches)[0]
-    raise _ambiguous(prefix, matches) if matches else _unknown(ledger, prefix)
+    raise _ambiguous(prefix, matches) if matches else _unknown(ledger, prefix, unknown)
 
 
 def _ambiguous(prefix: str, matches: list[RunRow]) -> UsageError:
@@ -163,14 +165,15 @@ def _ambiguous(prefix: str, matches: list[RunRow]) -> UsageError:
     return UsageError(f"{len(matches)} runs start with {prefix!r}", f"Give more of the id: {', '.join(listed + more)}.")
 
 
-def _unknown(ledger: Ledger, prefix: str) -> UsageError:
+def _unknown(ledger: Ledger, prefix: str, message: str) -> UsageError:
     names = {name for _, name, _ in ledger.manifests()}
     if prefix in names or os.path.exists(prefix):  # noqa: PTH110 - Path.exists raises for a name that is too long
         option = f"--manifest {escape_unprintable(prefix)}"
         return UsageError(f"{prefix!r} is not the id of a run", f"For the last run of a manifest: show {option}")
     if prefix.endswith((".yaml", ".yml", ".json")) or os.sep in prefix:
         return UsageError(f"there is no file {prefix!r}, and no run with that id", "Check the path.")
-    return UsageError(f"no run starts with {prefix!r}", "`pixxel-runner runs` lists them; `last` is the latest.")
+    message = message or f"no run starts with {prefix!r}"
+    return UsageError(message, "`pixxel-runner runs` lists the runs; `last` is the latest.")
 
 
 def refresh_run(ledger: Ledger, run: RunRow) -> tuple[RunRow, str | None]:

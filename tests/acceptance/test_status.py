@@ -208,7 +208,7 @@ def test_manifest_means_its_last_run(shell: Shell) -> None:
     ("target", "code", "message"),
     [
         ("20261020T", 2, "2 runs start with '20261020T'"),
-        ("20991231", 2, "no run starts with '20991231'"),
+        ("20991231", 2, "'20991231' is not a run id, a results file or a manifest"),
         ("none.yaml", 2, "there is no file 'none.yaml', and no run with that id"),
         ("broken.json", 2, "the results file broken.json cannot be read"),
         ("list.json", 2, "list.json"),

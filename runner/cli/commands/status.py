@@ -225,7 +225,9 @@ def _find_row(ledger: Ledger, target: str | None) -> RunRow:
         return ledger_access.find_run(ledger, ledger_access.LAST, None)
     if _is_file(target) or target in {name for _, name, _ in ledger.manifests()}:
         return ledger_access.find_run(ledger, ledger_access.LAST, ledger_access.resolve_name(ledger, target))
-    return ledger_access.find_run(ledger, target, None)
+    return ledger_access.find_run(
+        ledger, target, None, unknown=f"{target!r} is not a run id, a results file or a manifest"
+    )
 
 
 def _is_file(target: str) -> bool:
