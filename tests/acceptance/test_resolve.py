@@ -112,7 +112,7 @@ def test_missing_job_stays_in_doubt_until_the_settle_time_is_over(shell: Shell) 
         assert count_posts(server) == 1
     assert (early.code, late.code) == (3, 0)
     assert "in doubt: not at the API so far" in early.out
-    assert "field-a: check if the API has a job of workflow w-1 in project p-1 created between" in early.err
+    assert "field-a: check whether the API has a job of workflow w-1 in project p-1 created between" in early.err
     assert "pixxel-runner resolve --absent field-a" in early.err
     assert "not created (not found)" in late.out
 

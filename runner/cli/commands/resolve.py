@@ -20,7 +20,7 @@ from runner.client.endpoint import SANDBOX_IDENTITY
 from runner.core.errors import UsageError
 from runner.core.exit_codes import Exit
 from runner.core.models import Created, InDoubt, Job, Manifest, NotCreated, outcome_name
-from runner.core.text import escape_unprintable
+from runner.core.text import escape_unprintable, pluralize
 from runner.ledger.rows import SubmissionRow
 from runner.ledger.store import Ledger
 from runner.planning import periods
@@ -122,11 +122,9 @@ def _mention_other_apis(ledger: Ledger, api: str) -> None:
     others = [row for row in ledger.unresolved() if row.api != api]
     if others:
         apis = escape_unprintable(", ".join(sorted({row.api for row in others})))
-        console.info(f"{_count(len(others))} in doubt at {apis} (not looked up; select an API with --base-url)")
-
-
-def _count(number: int) -> str:
-    return f"{number} job" if number == 1 else f"{number} jobs"
+        console.info(
+            f"{pluralize(len(others), 'job')} in doubt at {apis} (not looked up; select an API with --base-url)"
+        )
 
 
 # Lookup
@@ -163,14 +161,17 @@ def _describe_scope(scope: Scope) -> str:
 def _explain(doubts: Sequence[SubmissionRow], request: Request) -> None:
     """Say how to settle the jobs that a lookup cannot."""
     for doubt in doubts[:_MAX_EXPLAINED]:
-        console.info(escape_unprintable(f"{doubt.name}: check if the API has {_describe_job(doubt, request.settle)}"))
+        console.info(
+            escape_unprintable(f"{doubt.name}: check whether the API has {_describe_job(doubt, request.settle)}")
+        )
     if len(doubts) > _MAX_EXPLAINED:
-        console.info(f"and likewise for {len(doubts) - _MAX_EXPLAINED} more")
+        console.info(f"and {pluralize(len(doubts) - _MAX_EXPLAINED, 'more job')}")
     name = shlex.quote(escape_unprintable(doubts[0].name))
     command_line = options.format_command("resolve", *filter(None, [request.manifest]), keep=_SCOPE_OPTIONS)
-    console.info(f"  if so:      {command_line} --adopt {name}=JOB_ID")
-    console.info(f"  if not:     {command_line} --absent {name}")
-    console.info(f"  try again:  {command_line}")
+    console.info(f"For each job, for example {name}:" if len(doubts) > 1 else f"For {name}:")
+    console.info(f"  if it exists:         {command_line} --adopt {name}=JOB_ID")
+    console.info(f"  if it does not:       {command_line} --absent {name}")
+    console.info(f"  to look it up again:  {command_line}")
 
 
 def _describe_job(doubt: SubmissionRow, settle: timedelta) -> str:
@@ -197,7 +198,9 @@ def _settle_by_hand(resolver: Resolver, request: Request) -> Exit:
         _warn(finding, request.settle)
     doubts = sum(row.state == "in_doubt" for row in scope.unresolved(ledger))
     if doubts:
-        console.info(f"{_count(doubts)}{_describe_scope(scope)} {'is' if doubts == 1 else 'are'} still in doubt")
+        console.info(
+            f"{pluralize(doubts, 'job')}{_describe_scope(scope)} {'is' if doubts == 1 else 'are'} still in doubt"
+        )
     return Exit.IN_DOUBT if doubts else Exit.OK
 
 
