@@ -166,11 +166,13 @@ def _describe_error(task: Mapping[str, Any]) -> str:
 
 def summarize_statuses(statuses: Sequence[JobStatus]) -> str:
     """Count the jobs by status, and add up their costs: `2 jobs: 1 completed, 1 running · cost 12`."""
+    if not statuses:
+        return "no jobs at the API"
     counts = Counter(job.current_status or "status unknown" for job in statuses)
     parts = ", ".join(f"{count} {status}" for status, count in counts.most_common())
     cost = sum(max(0, job.cost or 0) for job in statuses)
     jobs = "job" if len(statuses) == 1 else "jobs"
-    return f"{len(statuses)} {jobs}{': ' if parts else ''}{parts} · cost {cost}"
+    return f"{len(statuses)} {jobs}: {parts} · cost {cost}"
 
 
 class StatusPoller:

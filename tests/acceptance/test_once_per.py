@@ -82,7 +82,7 @@ def outcomes(results: dict[str, Any]) -> dict[str, str]:
 # Runs in the same period
 
 
-@pytest.mark.parametrize(("once_per", "period_text"), [("day", " for "), ("month", " for the month "), ("forever", "")])
+@pytest.mark.parametrize(("once_per", "period_text"), [("month", " for the month "), ("forever", "")])
 def test_second_run_in_the_period_submits_nothing(workspace: Workspace, once_per: str, period_text: str) -> None:
     workspace.shell.manifest(FIELD_A, FIELD_B, once_per=once_per)
     first = workspace.run_successfully()

@@ -242,7 +242,7 @@ def test_jobs_not_created_are_counted(shell: Shell) -> None:
             ledger_history.send(ledger, run, JOBS[1], ledger_history.in_doubt())
         done = shell("status")
     assert statuses(done) == {"field-a": "running"}
-    assert "not tracked: 1 in doubt, 1 skipped" in done.out
+    assert "not at the API: 1 skipped; 1 in doubt (see pixxel-runner show)" in done.out
 
 
 def test_run_in_progress_shows_its_jobs_so_far(shell: Shell) -> None:
@@ -882,7 +882,7 @@ def test_run_wait_updates_the_results_file(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("job_statuses", "instead", "arguments", "code", "message"),
     [
-        (("failed", "completed"), {}, (), 1, "nightly at the API: 3 jobs: 2 completed, 1 failed · cost 30"),
+        (("failed", "completed"), {}, (), 1, "status of nightly: 3 jobs, 2 completed, 1 failed · cost 30"),
         (("completed", "completed"), {C: reply(404)}, (), 4, "the status of 1 job is unknown: HTTP"),
         (("", ""), {LIST: reply(401)}, (), 4, "error: HTTP 401 Unauthorized: the API does not recognize the key"),
         (("running", "completed"), {}, ("--wait-timeout", "0"), 6, "again: pixxel-runner status nightly.yaml --wait"),

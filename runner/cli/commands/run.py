@@ -233,8 +233,8 @@ def _wait(runs: Batch, request: Request) -> list[Exit]:
         summary_code = _print_summary(runs, request)
     for finished, poller, code in zip(runs.finished, pollers, codes, strict=True):
         if code is not Exit.OK:
-            totals = reports.summarize_statuses(poller.statuses)
-            console.info(escape_unprintable(f"{finished.run.manifest} at the API: {totals}"))
+            totals = reports.summarize_statuses(poller.statuses).replace(": ", ", ", 1)
+            console.info(escape_unprintable(f"status of {finished.run.manifest}: {totals}"))
         live_status.report_problems(poller)
     return [*codes, summary_code]
 

@@ -115,9 +115,11 @@ def total_cost(jobs: Sequence[JobStatus]) -> int:
 
 
 def describe_without_job(counts: Mapping[OutcomeName, int]) -> str:
-    """The entries of a run that have no job at the API, by outcome."""
-    outcomes = ", ".join(f"{count} {describe_outcome(outcome)}" for outcome, count in counts.items())
-    return f"not tracked: {outcomes} (see pixxel-runner show)"
+    """The entries of a run that have no known job at the API, by outcome. Those in doubt may have one."""
+    parts = {outcome: f"{count} {describe_outcome(outcome)}" for outcome, count in counts.items()}
+    doubts = parts.pop("in_doubt", "")
+    absent = f"not at the API: {', '.join(parts.values())}" if parts else ""
+    return f"{'; '.join(filter(None, (absent, doubts)))} (see pixxel-runner show)"
 
 
 def _list_notes(reports: Sequence[StatusReport], style: Style, *, is_partial: bool) -> Iterator[str]:

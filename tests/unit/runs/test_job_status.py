@@ -191,7 +191,7 @@ def test_statuses_are_counted_and_costs_added_up() -> None:
     unknown = replace(job_status(status="running", cost=1), problem="HTTP 404 Not Found")
     assert summarize_statuses([jobs[0], unknown]) == "2 jobs: 1 completed, 1 status unknown · cost 13"
     assert summarize_statuses(jobs[:1]) == "1 job: 1 completed · cost 12"
-    assert summarize_statuses([]) == "0 jobs · cost 0"
+    assert summarize_statuses([]) == "no jobs at the API"
 
 
 def test_costs_too_large_to_print_are_ignored() -> None:
@@ -219,7 +219,7 @@ def test_any_job_object_can_be_summarized(bodies: list[bytes]) -> None:
         assert all(map(len, job.errors))
         assert job.finished_at is None or job.finished_at.utcoffset() == timedelta(0)
         assert job.is_final == (job.finished_at is not None if job.kind == "unknown" else job.kind != "active")
-    assert summarize_statuses(jobs).startswith(str(len(jobs)))
+    assert summarize_statuses(jobs).startswith(str(len(jobs) or "no jobs"))
 
 
 # The requests that are sent, as the server received them.

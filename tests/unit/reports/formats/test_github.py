@@ -151,7 +151,7 @@ def test_annotations_of_job_statuses() -> None:
         f"::error file=nightly.yaml,title=nightly%3A 1 job in doubt::run run-2: {IN_DOUBT_ADVICE}",
         (
             "::notice title=nightly%3A status::5 jobs: 1 completed, 1 failed, 1 running, 1 status unknown, 1 odd · "
-            "cost 0; not tracked: 2 not created, 1 in doubt, 3 skipped (see pixxel-runner show)"
+            "cost 0; not at the API: 2 not created, 3 skipped; 1 in doubt (see pixxel-runner show)"
         ),
     ]
 

@@ -67,7 +67,7 @@ def test_table_of_job_statuses() -> None:
         "名前  j-名前  w-名前    p-1      unknown                                                HTTP 404 Not Found\n"
         "\n"
         "4 jobs: 1 completed, 1 failed, 1 running, 1 status unknown · cost 15\n"
-        "not tracked: 1 not created, 2 skipped (see pixxel-runner show)"
+        "not at the API: 1 not created, 2 skipped (see pixxel-runner show)"
     )
 
 
@@ -159,7 +159,7 @@ def test_job_without_a_known_status() -> None:
 
 
 def test_report_without_jobs_has_only_totals() -> None:
-    assert render("table", status_report()) == render("markdown", status_report()) == "0 jobs · cost 0"
+    assert render("table", status_report()) == render("markdown", status_report()) == "no jobs at the API"
     assert render("csv", status_report()).startswith("manifest,name,workflow_id,")
     assert json.loads(render("json", status_report()))["jobs"] == []
 
