@@ -282,7 +282,7 @@ class Engine:
         self._outcomes.append(RecordedOutcome(request.submission, outcome, self._now(), final))
         if final and self._streak.add(outcome):
             last = "" if isinstance(outcome, Created) else f" (last: {outcome.error.message})"
-            self._stop(f"{self._streak.kind}, {self._streak.count} times in a row{last}")
+            self._stop(f"{self._streak}{last}")
 
     def _handle_throttled(self, request: InFlightRequest, verdict: Throttled, now: float) -> None:
         self._release([request])

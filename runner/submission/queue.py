@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from runner.core.models import ErrorInfo, InDoubt, NotCreated, Outcome, Submission
+from runner.core.text import pluralize
 
 
 @dataclass(order=True, frozen=True, slots=True)
@@ -72,6 +73,14 @@ class SubmissionQueue:
         return jobs
 
 
+_FAILURES = {
+    "in doubt": "ended in doubt",
+    "unreachable": "could not reach the server",
+    "forbidden": "failed as forbidden",
+    "not found": "failed as not found",
+}
+
+
 @dataclass(slots=True)
 class FailureStreak:
     """How many times in a row the same failure came."""
@@ -79,6 +88,9 @@ class FailureStreak:
     limit: int
     kind: str = ""
     count: int = 0
+
+    def __str__(self) -> str:
+        return f"{pluralize(self.count, 'job')} in a row {_FAILURES.get(self.kind, self.kind)}"
 
     def add(self, outcome: Outcome) -> bool:
         """Count an outcome, and return whether the limit is reached."""

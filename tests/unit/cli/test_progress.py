@@ -22,14 +22,14 @@ A, B, C, D = (Submission(Job(name, "w", "p"), 1) for name in ("field-a", "field-
 CREATED = Created("job-1", b"{}", 1, AT)
 NOT_CREATED = NotCreated(ErrorInfo("rejected", "HTTP 404 Not Found: no workflow", 404), 1, AT)
 IN_DOUBT = InDoubt(ErrorInfo("timeout", "no answer in time; the job may have been created"), 1, AT)
-SKIPPED = Skipped("stopped", "not found, 10 times in a row")
+SKIPPED = Skipped("stopped", "10 jobs in a row failed as not found")
 UNREACHABLE = ErrorInfo("unreachable", "no connection: Connection refused")
 OUTCOMES: list[tuple[Submission, Outcome]] = [(A, CREATED), (B, NOT_CREATED), (C, IN_DOUBT), (D, SKIPPED)]
 
 QUIET_LINES = [
     "submitting 4 of 4 jobs",
     "pausing for 2.0 s: no connection: Connection refused",
-    "stopping: not found, 10 times in a row; waiting for requests in flight",
+    "stopping: 10 jobs in a row failed as not found; waiting for requests in flight",
     "looking up 2 jobs in doubt, for up to 30 s",
     "old: was in doubt, now created: job-1",
 ]
@@ -39,9 +39,9 @@ VERBOSE_LINES = [
     "pausing for 2.0 s: no connection: Connection refused",
     "field-a: created: job-1",
     "field-b: not created: HTTP 404 Not Found: no workflow",
-    "stopping: not found, 10 times in a row; waiting for requests in flight",
+    "stopping: 10 jobs in a row failed as not found; waiting for requests in flight",
     "coast: in doubt: no answer in time; the job may have been created",
-    "w/p: skipped: stopped: not found, 10 times in a row",
+    "w/p: skipped: stopped: 10 jobs in a row failed as not found",
     "looking up 2 jobs in doubt, for up to 30 s",
     "old: was in doubt, now created: job-1",
     "old: still in doubt: two candidates",
@@ -97,7 +97,7 @@ def run(progress: Progress) -> None:
         for number, (submission, outcome) in enumerate(OUTCOMES):
             progress.decided(submission, outcome)
             if number == 1:
-                progress.stopping("not found, 10 times in a row")
+                progress.stopping("10 jobs in a row failed as not found")
         progress.looking_up(2, 30.0)
         old = make_doubt("old")
         progress.looked_up([Finding(old, CREATED, "found"), Finding(old, IN_DOUBT, "two candidates")])

@@ -109,6 +109,22 @@ def test_only_the_same_failure_in_a_row_counts(limit: int, outcomes: list[Outcom
     assert [streak.add(outcome) for outcome in outcomes] == reached
 
 
+@pytest.mark.parametrize(
+    ("count", "outcome", "expected"),
+    [
+        (3, InDoubt(ErrorInfo("timeout", "message"), 1, AT), "3 jobs in a row ended in doubt"),
+        (2, failed("unreachable"), "2 jobs in a row could not reach the server"),
+        (2, failed("forbidden", 403), "2 jobs in a row failed as forbidden"),
+        (1, failed("rejected", 404), "1 job in a row failed as not found"),
+    ],
+)
+def test_a_streak_says_how_many_jobs_failed_in_the_same_way(count: int, outcome: Outcome, expected: str) -> None:
+    streak = FailureStreak(count)
+    for _ in range(count):
+        streak.add(outcome)
+    assert str(streak) == expected
+
+
 def test_a_streak_has_a_kind_and_a_count() -> None:
     streak = FailureStreak(9)
     expected: list[tuple[Outcome, tuple[str, int]]] = [

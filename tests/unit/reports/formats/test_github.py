@@ -55,8 +55,8 @@ def test_annotations_of_a_run() -> None:
         at_line(7, entry("e", in_doubt(candidates=("j-8", "j-9")))),
         at_line(8, entry("f", Skipped("disabled", "enabled: false"))),
         at_line(9, entry("g", Skipped("not_selected", "its name matches no --only"))),
-        at_line(10, entry("h", Skipped("stopped", "not found, 10 times in a row"))),
-        at_line(11, entry("i", Skipped("stopped", "not found, 10 times in a row"))),
+        at_line(10, entry("h", Skipped("stopped", "10 jobs in a row failed as not found"))),
+        at_line(11, entry("i", Skipped("stopped", "10 jobs in a row failed as not found"))),
         at_line(12, entry("j", Skipped("interrupted", "interrupted: by a signal"))),
         manifest_path="./jobs/nightly.yaml",
         state="stopped",
@@ -71,8 +71,8 @@ def test_annotations_of_a_run() -> None:
             "(request id q-1)"
         ),
         (
-            "::warning file=jobs/nightly.yaml,line=10,title=h and 1 more job%3A not sent::stopped: not found, "
-            "10 times in a row"
+            "::warning file=jobs/nightly.yaml,line=10,title=h and 1 more job%3A not sent::stopped: 10 jobs in a "
+            "row failed as not found"
         ),
         "::warning file=jobs/nightly.yaml,line=12,title=j%3A not sent::interrupted: by a signal",
         (
