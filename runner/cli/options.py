@@ -25,7 +25,7 @@ from runner.client.endpoint import (
     parse_base_url,
 )
 from runner.core.errors import UsageError
-from runner.core.models import Manifest
+from runner.core.models import STDIN, Manifest
 from runner.core.rate_limit import Rate
 from runner.core.settings import DEFAULT_SETTLE, MAX_CONCURRENCY, MAX_SECONDS, Limits
 from runner.core.state_dir import locate_state_dir
@@ -128,6 +128,11 @@ def format_command(command: str, *arguments: str, keep: Sequence[str] = _LOCATIO
             value = context.params[name]
             words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     return escape_unprintable(shlex.join(words))
+
+
+def format_resolve_command(manifest: str, path: str) -> str:
+    """The command line that looks up the jobs in doubt of a manifest, by its name if no file has it."""
+    return format_command("resolve", manifest if path == STDIN else path)
 
 
 def reject_empty_variables(*variables: str) -> None:

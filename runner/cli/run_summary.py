@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 
 import click
 
@@ -93,16 +94,16 @@ def _find_remarks(finished: FinishedRun) -> Iterator[_Remark]:
     if finished.results_error is not None:
         yield _Remark(escape_unprintable(finished.results_error.one_line), finished.results_error)
     yield from _explain_end(finished)
-    others = finished.summary.others
-    yield from _explain_failures(others)
+    run, others = finished.run, finished.summary.others
+    yield from _explain_failures(others, run.path)
+    look_up = options.format_resolve_command(run.manifest, run.path)
     doubts = finished.summary.summary.in_doubt
     if doubts:
         jobs, they, them = _inflect(doubts)
         yield _Remark(
             f"{jobs} in doubt: {they} may or may not have been created. The next run will look {them} up, not send "
-            f"{them} again. To look {them} up now: pixxel-runner resolve"
+            f"{them} again. To look {them} up now: {look_up}"
         )
-    run = finished.run
     if run.once_per == "run" and not all(_is_excluded(entry.outcome) for entry in others):
         command_line = options.format_command("run", run.path, "--resume")
         yield _Remark(f"To submit the remaining jobs: {command_line}", is_advice=True)
@@ -110,7 +111,7 @@ def _find_remarks(finished: FinishedRun) -> Iterator[_Remark]:
         yield _Remark("cannot tell whether jobs from earlier runs are in doubt: the ledger cannot be read")
     elif finished.earlier_doubts:
         jobs, _, them = _inflect(finished.earlier_doubts)
-        yield _Remark(f"{jobs} still in doubt from earlier runs. To look {them} up: pixxel-runner resolve")
+        yield _Remark(f"{jobs} still in doubt from earlier runs. To look {them} up: {look_up}")
 
 
 def _inflect(count: int) -> tuple[str, str, str]:
@@ -130,14 +131,17 @@ def _explain_end(finished: FinishedRun) -> Iterator[_Remark]:
         yield _Remark(escape_unprintable(f"the run {verb}: {result.detail}"))
 
 
-def _explain_failures(entries: Iterable[Entry]) -> Iterator[_Remark]:
+def _explain_failures(entries: Iterable[Entry], path: str) -> Iterator[_Remark]:
     """For each kind of failure, how many jobs it concerns, the first error, and a hint."""
     kinds: dict[str, list[ErrorInfo]] = {}
     for entry in entries:
         if isinstance(entry.outcome, NotCreated):
             kinds.setdefault(entry.outcome.error.kind, []).append(entry.outcome.error)
     for kind, errors in kinds.items():
-        hint = f". {hint_for(errors[0])}".rstrip(". ")
+        advice = hint_for(errors[0])
+        if errors[0].http_status == HTTPStatus.NOT_FOUND:
+            advice = f"Check the workflow and project ids: {options.format_command('plan', path, '--check')}"
+        hint = f". {advice}".rstrip(". ")
         jobs = f"{len(errors)} job{'s' if len(errors) > 1 else ''} not created ({kind})"
         yield _Remark(f"{jobs}; first error: {escape_unprintable(errors[0].message)}{hint}")
 

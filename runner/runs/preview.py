@@ -68,7 +68,12 @@ def open_ledger(location: LedgerLocation) -> Iterator[Ledger]:
 
 
 def build_preview(
-    request: RunRequest, ledger: Ledger, reader: estimates.WorkflowReader | None = None, *, check: bool = False
+    request: RunRequest,
+    ledger: Ledger,
+    reader: estimates.WorkflowReader | None = None,
+    *,
+    check: bool = False,
+    resolve_command: str = "pixxel-runner resolve",
 ) -> tuple[Preview, tuple[str, ...]]:
     """Return what a run would do now, and notes for the user.
 
@@ -77,6 +82,7 @@ def build_preview(
         ledger: its ledger, an `EmptyLedger` where there is none yet.
         reader: the API, for the costs (with `options.estimate`) and for `check`; without one, no request is made.
         check: check that each workflow that the run would use exists.
+        resolve_command: the command line of the note that jobs of earlier runs are in doubt.
 
     Raises:
         RefusedError: the run would be refused.
@@ -103,13 +109,13 @@ def build_preview(
         has_estimates=options.estimate,
         limit=request.limits.max_cost,
     )
-    return preview, (*choice.notes, *_earlier_doubts(ledger, request, choice.run_key))
+    return preview, (*choice.notes, *_earlier_doubts(ledger, request, choice.run_key, resolve_command))
 
 
-def _earlier_doubts(ledger: Ledger, request: RunRequest, run_key: str) -> Sequence[str]:
+def _earlier_doubts(ledger: Ledger, request: RunRequest, run_key: str, resolve_command: str) -> Sequence[str]:
     doubts = ledger.unresolved(request.api, request.manifest.name)
     others = sum(doubt.run_key != run_key for doubt in doubts)
     if not others:
         return []
     jobs, them = ("1 job is", "it") if others == 1 else (f"{others} jobs are", "them")
-    return [f"{jobs} still in doubt from earlier runs. To look {them} up: pixxel-runner resolve"]
+    return [f"{jobs} still in doubt from earlier runs. To look {them} up: {resolve_command}"]

@@ -364,7 +364,9 @@ def test_jobs_in_doubt_of_earlier_run_keys_are_reported(shell: Shell) -> None:
         assert shell("run", "nightly.yaml", "--hold").code == 3
     completed = plan(shell, "--new")
     assert completed.code == 0
-    assert "1 job is still in doubt from earlier runs. To look it up: pixxel-runner resolve" in completed.err
+    assert (
+        "1 job is still in doubt from earlier runs. To look it up: pixxel-runner resolve nightly.yaml" in completed.err
+    )
     assert "3 to submit" in completed.out
     resumed = plan(shell, "--resume")
     assert (resumed.code, "earlier runs" in resumed.err) == (0, False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import threading
 from collections.abc import Iterator
@@ -95,6 +96,15 @@ def test_found_jobs_are_resolved_and_nothing_is_sent(shell: Shell) -> None:
     assert {line["decisions"][0]["action"] for line in export_ledger(shell)} == {"found"}
     assert (second.code, second.out) == (0, "")
     assert "are in doubt" in second.err
+
+
+def test_the_command_that_a_run_suggests_finds_the_ledger_of_the_run(shell: Shell) -> None:
+    with Backend() as backend, sandbox(shell, backend, RESPONSES_LOST) as server:
+        shell.manifest(*TWO, path="jobs/nightly.yaml")
+        done = shell("run", "jobs/nightly.yaml", "--hold", "--base-url", server.base_url)
+        [command_line] = re.findall("To look them up now: pixxel-runner (.+)", done.err)
+        assert command_line == f"resolve jobs/nightly.yaml --base-url {server.base_url}"
+        assert shell(*shlex.split(command_line)).code == 0
 
 
 def test_no_key_is_needed_without_doubts(shell: Shell) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -137,6 +138,13 @@ def test_exit_code_and_results_file(
         name for name, kind in expected.items() if kind != "stopped"
     } | set(scripts)
     assert {request.headers["authorization"] for request in server.requests} == {KEY}
+
+
+def test_an_unknown_workflow_is_explained_by_a_check_of_the_plan(workspace: Workspace) -> None:
+    with serving(workspace, {"j1": reply(404)}):
+        result = workspace.run()
+    assert result.code == 1
+    assert re.search(r"Check the workflow and project ids: pixxel-runner plan \S+ --check", result.err)
 
 
 def test_unreachable_api(workspace: Workspace) -> None:

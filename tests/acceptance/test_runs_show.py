@@ -174,7 +174,7 @@ def test_show_takes_the_last_run_a_manifest_or_a_run_id(shell: Shell) -> None:
     )
     assert "run 20261020T010000Z-aaaaaa of nightly" in by_id.err
     assert "3 jobs: 1 created, 1 not created, 1 in doubt" in by_id.out
-    assert "1 job is in doubt; look it up with: pixxel-runner resolve" in by_id.err
+    assert "1 job is in doubt; look it up with: pixxel-runner resolve nightly" in by_id.err
 
 
 def test_ambiguous_or_unknown_run_id(shell: Shell) -> None:

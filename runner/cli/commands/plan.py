@@ -96,7 +96,8 @@ def _preview(run: RunRequest, connection: options.Connection, *, check: bool) ->
     with preview.open_ledger(run.ledger) as ledger, _open_client(run, connection, check=check) as client:
         if isinstance(ledger, preview.EmptyLedger):
             console.info(f"there is no ledger at {run.ledger.path} yet: all jobs are new")
-        built, notes = preview.build_preview(run, ledger, client, check=check)
+        resolve_command = options.format_resolve_command(run.manifest.name, run.manifest.path)
+        built, notes = preview.build_preview(run, ledger, client, check=check, resolve_command=resolve_command)
     for note in notes:
         console.info(escape_unprintable(note))
     return built

@@ -60,7 +60,7 @@ def command(
         if results_path is not None:
             results_file.write(run_summary, results_path)
             console.info(f"results: {results_path}")
-        _warn_of_doubts(opened, row, is_running=is_running)
+        _warn_of_doubts(opened, row, manifest, is_running=is_running)
     return Exit.OK if is_written else Exit.REFUSED
 
 
@@ -104,9 +104,10 @@ def _describe(run: RunRow, holder: str | None) -> str:
     return escape_unprintable(f"run {run.id} of {run.manifest} at {run.api}{period}: {state}")
 
 
-def _warn_of_doubts(ledger: Ledger, run: RunRow, *, is_running: bool) -> None:
+def _warn_of_doubts(ledger: Ledger, run: RunRow, manifest: str | None, *, is_running: bool) -> None:
     unresolved = [row for row in ledger.unresolved(run.api, run.manifest) if row.run_key == run.run_key]
     doubts = sum(row.state == "in_doubt" or not is_running for row in unresolved)
     if doubts:
         jobs, pronoun = ("job is", "it") if doubts == 1 else ("jobs are", "them")
-        console.warn(f"{doubts} {jobs} in doubt; look {pronoun} up with: pixxel-runner resolve")
+        command_line = options.format_command("resolve", manifest or run.manifest)
+        console.warn(f"{doubts} {jobs} in doubt; look {pronoun} up with: {command_line}")
