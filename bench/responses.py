@@ -41,7 +41,7 @@ def job_response(size: int = 0) -> ResponseTemplate:
         "status": "accepted",
         "id": _ID,
         "cost": 12,
-        "tasks": [{"name": "Analyse", "status": "accepted", "progress": 0, "info_logs": ""}],
+        "tasks": [{"name": "Analyze", "status": "accepted", "progress": 0, "info_logs": ""}],
         "val_errors": [],
         "spec": [],
     }

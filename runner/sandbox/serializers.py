@@ -18,7 +18,7 @@ CATALOG_CREATED_AT = "2025-01-15T09:00:00Z"
 # The names of a job's tasks, and the ids of their blocks.
 _TASKS = (
     ("Select imagery", "d6b0f3a1-94c7-4e58-8b2d-70f5a9c1e364"),
-    ("Analyse", "3f97c2e8-0b5d-4a61-9e74-c8d21f60b5a3"),
+    ("Analyze", "3f97c2e8-0b5d-4a61-9e74-c8d21f60b5a3"),
     ("Deliver", "8a45d1b7-6e3c-4f90-a2d8-15b7e9c4f026"),
 )
 

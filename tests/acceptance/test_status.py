@@ -94,7 +94,7 @@ class Api:
             jobs = [job for job in JOBS if job.workflow_id == request.workflow]
             listed = [self._job(f"job-of-{job.project_id}") for job in jobs]
             return reply(200, json.dumps({"jobs": listed}).encode())
-        tasks = [{"name": "Analyse", "failure_type": "INPUT", "err_msg": "no imagery"}]
+        tasks = [{"name": "Analyze", "failure_type": "INPUT", "err_msg": "no imagery"}]
         failed = self.statuses[name][0] == "failed"
         return reply(200, json.dumps({**self._job(name), "tasks": tasks if failed else []}).encode())
 
@@ -480,7 +480,7 @@ def test_output_formats(shell: Shell) -> None:
     document = loads_strictly(outputs["json"])
     assert [job["final"] for job in document["jobs"]] == [True, True, False]
     assert document["summary"] == {"statuses": {"completed": 1, "failed": 1, "running": 1}, "cost": 30}
-    assert document["jobs"][1]["errors"] == ["Analyse: INPUT: no imagery"]
+    assert document["jobs"][1]["errors"] == ["Analyze: INPUT: no imagery"]
 
 
 HOSTILE = "\x1b[2J\x1b]0;x\x07\r\n::error::x\n##[add-mask]y\u202e|<b>\x9b"
@@ -556,7 +556,7 @@ def test_each_change_prints_a_line(shell: Shell) -> None:
         "field-c: running",
         "field-a: completed",
         "field-b: running",
-        "field-b: failed: Analyse: INPUT: no imagery",
+        "field-b: failed: Analyze: INPUT: no imagery",
         "field-c: completed",
         f"run {RUN} of nightly at {server.url}",
     ]
@@ -747,7 +747,7 @@ def test_table_is_redrawn_in_place(shell: Shell, columns: int) -> None:
         assert [line.split()[0] for line in table[:3]] == ["field-a", "field-b", "field-c"]
         assert "\n".join(screen.lines).count("field-a") == 1
     if columns >= 80:
-        assert table[1] == "field-b  failed: Analyse: INPUT: no imagery"
+        assert table[1] == "field-b  failed: Analyze: INPUT: no imagery"
     assert out.splitlines()[0].startswith("job      job id ")  # a pipe gets whole lines
 
 

@@ -20,7 +20,7 @@ from support.pages import CHECKOUT, Page
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
 GROUPS = PROJECT["dependency-groups"]
 LOCKS = ("dev.txt", "package.txt", "runtime.txt")
-LICENCES = Page("docs/licences.md")
+LICENSES = Page("docs/licenses.md")
 SECURITY = Page("SECURITY.md")
 # License names in releases from before `License-Expression`.
 SPDX_BY_CLASSIFIER = {"MIT License": "MIT", "BSD License": "BSD-3-Clause"}
@@ -104,7 +104,7 @@ def spdx_license(name: str) -> str:
 
 
 def test_page_has_the_license_of_every_runtime_dependency() -> None:
-    rows = dict(re.findall(r"^\| ([a-z][\w-]*) \| ([\w.-]+) \|", LICENCES.text, re.MULTILINE))
+    rows = dict(re.findall(r"^\| ([a-z][\w-]*) \| ([\w.-]+) \|", LICENSES.text, re.MULTILINE))
     del rows["package"]  # the title
     pins = locks.read("runtime.txt")
     assert set(rows) == set(pins)
@@ -137,7 +137,7 @@ def test_classifiers_match_the_python_versions_in_tox() -> None:
     assert PROJECT["project"]["requires-python"] == f">={versions[0]}"
 
 
-@pytest.mark.parametrize("page", [SECURITY, LICENCES], ids=["SECURITY", "licences"])
+@pytest.mark.parametrize("page", [SECURITY, LICENSES], ids=["SECURITY", "licenses"])
 def test_tox_commands_on_pages_exist(page: Page) -> None:
     tox = ConfigParser(interpolation=None)
     tox.read(CHECKOUT / "tox.ini")

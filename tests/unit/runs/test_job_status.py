@@ -155,12 +155,12 @@ def task(name: Any = "", failure_type: Any = "", err_msg: Any = "") -> dict[str,
 @pytest.mark.parametrize(
     ("tasks", "errors"),
     [
-        ([task("Analyse", "INPUT", "no imagery")], ("Analyse: INPUT: no imagery",)),
-        ([task("Analyse", "", "no imagery"), task("Deliver")], ("Analyse: no imagery",)),
+        ([task("Analyze", "INPUT", "no imagery")], ("Analyze: INPUT: no imagery",)),
+        ([task("Analyze", "", "no imagery"), task("Deliver")], ("Analyze: no imagery",)),
         ([task("", "INPUT", "")], ("INPUT",)),
         ([task(7, " ", "no imagery")], ("no imagery",)),
-        ([task("Analyse", ["INPUT"], 7)], ()),
-        ([task("Analyse", " \n", None)], ()),
+        ([task("Analyze", ["INPUT"], 7)], ()),
+        ([task("Analyze", " \n", None)], ()),
         ([task(str(n), "", "broken") for n in range(3)], ("0: broken", "1: broken", "2: broken")),
         ([task(str(n), "", "broken") for n in range(5)], ("0: broken", "1: broken", "2: broken", "and 2 more")),
         ([None, 7, "broken", [], {"err_msg": "broken"}], ("broken",)),
@@ -257,7 +257,7 @@ class Backend:
                     members["status"] = status
 
 
-_TASKS = {"tasks": [{"name": "Analyse", "err_msg": "broken"}]}
+_TASKS = {"tasks": [{"name": "Analyze", "err_msg": "broken"}]}
 RUNNING = {"status": "running"}
 
 
@@ -371,7 +371,7 @@ def test_the_details_of_failed_jobs_are_requested_once() -> None:
         assert case.requested == ["a/jobs", "a/jobs/a-0", "a/jobs/a-1", "b/jobs/b-0"]
         case.poller.poll()
         assert case.requested == ["a/jobs/a-2"]
-    assert {job.job_id for job in case.poller.statuses if job.errors == ("Analyse: broken",)} >= {"a-0", "a-1", "b-0"}
+    assert {job.job_id for job in case.poller.statuses if job.errors == ("Analyze: broken",)} >= {"a-0", "a-1", "b-0"}
 
 
 def test_a_failed_request_for_details_is_not_a_problem() -> None:

@@ -195,7 +195,7 @@ def test_create_job(sandbox: Sandbox) -> None:
         "created_by", "status", "id", "tasks", "val_errors", "spec", "cost", "workflow_id", "updated_at",
         "exec_created_at", "exec_updated_at", "created_at", "estimated_duration", "progress",
     }  # fmt: skip
-    assert [task["depends_on"] for task in job["tasks"]] == [[], ["Select imagery"], ["Analyse"]]
+    assert [task["depends_on"] for task in job["tasks"]] == [[], ["Select imagery"], ["Analyze"]]
 
 
 def test_job_ids_are_unique(sandbox: Sandbox) -> None:

@@ -136,7 +136,7 @@ def test_annotations_of_a_plan() -> None:
 def test_annotations_of_job_statuses() -> None:
     statuses = status_report(
         job_status("a", status="completed"),
-        job_status("b", status="failed", tasks=[{"name": "Analyse", "err_msg": "no imagery"}]),
+        job_status("b", status="failed", tasks=[{"name": "Analyze", "err_msg": "no imagery"}]),
         job_status("c", status="running"),
         job_status("d", problem="HTTP 404 Not Found"),
         job_status("e", status="odd", finished_at="2026-10-20T01:00:07Z"),
@@ -144,7 +144,7 @@ def test_annotations_of_job_statuses() -> None:
         lines={"b": 6},
     )
     assert lines(github.render_statuses([statuses], Style())) == [
-        "::error file=nightly.yaml,line=6,title=b%3A failed::job j-b: Analyse: no imagery",
+        "::error file=nightly.yaml,line=6,title=b%3A failed::job j-b: Analyze: no imagery",
         "::error file=nightly.yaml,title=d%3A status unknown::job j-d: HTTP 404 Not Found",
         ("::error file=nightly.yaml,title=e%3A odd::job j-e: it ended with an unrecognized status"),
         "::error file=nightly.yaml,title=nightly%3A 2 jobs not created::run run-2: pixxel-runner show has the reasons",

@@ -225,7 +225,7 @@ def test_plain_name_is_unchanged(name: str) -> None:
 def test_xml_of_job_statuses() -> None:
     report = status_report(
         job_status("a", status="completed", created_at="2026-10-20T01:00:00Z", finished_at="2026-10-20T01:00:07.5Z"),
-        job_status("b", status="failed", tasks=[{"name": "Analyse", "err_msg": "no imagery"}]),
+        job_status("b", status="failed", tasks=[{"name": "Analyze", "err_msg": "no imagery"}]),
         job_status("c", status="cancelled"),
         job_status("d", status="running", progress=45),
         job_status("e", status="running", problem="HTTP 404 Not Found"),
@@ -241,7 +241,7 @@ def test_xml_of_job_statuses() -> None:
         (test.get("name"), *[(element.tag, element.get("message")) for element in test]) for test in suite[1:-2]
     ] == [
         ("a",),
-        ("b", ("failure", "failed; Analyse: no imagery")),
+        ("b", ("failure", "failed; Analyze: no imagery")),
         ("c", ("failure", "cancelled")),
         ("d", ("skipped", "running, 45 %")),
         ("e", ("error", "HTTP 404 Not Found")),
@@ -251,7 +251,7 @@ def test_xml_of_job_statuses() -> None:
         ("jobs in doubt", ("error", "1 job in doubt; see pixxel-runner show")),
         ("jobs skipped", ("skipped", "3 jobs skipped; see pixxel-runner show")),
     ]
-    assert suite[2][0].text.startswith("nightly.yaml:6: failed\nAnalyse: no imagery\njob: j-b\n")
+    assert suite[2][0].text.startswith("nightly.yaml:6: failed\nAnalyze: no imagery\njob: j-b\n")
 
 
 @settings(max_examples=30)

@@ -32,7 +32,7 @@ def job(name: str, problem: str = "", **members: Any) -> JobStatus:
 
 FOUR_JOBS = (
     job("a", status="completed", progress="100", cost=12, time_taken="5s", finished_at="2026-10-20T03:00:00+02:00"),
-    job("b", status="failed", cost=3, tasks=[{"name": "Analyse", "err_msg": "no imagery"}]),
+    job("b", status="failed", cost=3, tasks=[{"name": "Analyze", "err_msg": "no imagery"}]),
     job("c", status="running", progress=45.5),
     job("名前", problem="HTTP 404 Not Found", status="weird"),
 )
@@ -62,7 +62,7 @@ def test_table_of_job_statuses() -> None:
         "job   job id  workflow  project  status     progress  cost  time taken  finished (UTC)  errors\n"
         "----  ------  --------  -------  ---------  --------  ----  ----------  --------------  -------------------\n"
         "a     j-a     w-a       p-1      completed  100 %       12  5s          01:00:00\n"
-        "b     j-b     w-b       p-1      failed                  3                              Analyse: no imagery\n"
+        "b     j-b     w-b       p-1      failed                  3                              Analyze: no imagery\n"
         "c     j-c     w-c       p-1      running    45.5 %\n"
         "名前  j-名前  w-名前    p-1      unknown                                                HTTP 404 Not Found\n"
         "\n"
@@ -80,7 +80,7 @@ def test_columns_that_do_not_fit_are_omitted_with_a_note() -> None:
         "job   job id  status     progress  cost  errors\n"
         "----  ------  ---------  --------  ----  -------------------\n"
         "a     j-a     completed  100 %       12\n"
-        "b     j-b     failed                  3  Analyse: no imagery\n"
+        "b     j-b     failed                  3  Analyze: no imagery\n"
         "c     j-c     running    45.5 %\n"
         "名前  j-名前  unknown                    HTTP 404 Not Found\n"
         "\n"
@@ -103,7 +103,7 @@ def test_markdown() -> None:
         "| job | job id | workflow | project | status | progress | cost | time taken | finished (UTC) | errors |\n"
         "| --- | --- | --- | --- | --- | --- | ---: | --- | --- | --- |\n"
         "| a | j-a | w-a | p-1 | completed | 100 % | 12 | 5s | 01:00:00 |  |\n"
-        "| b | j-b | w-b | p-1 | failed |  | 3 |  |  | Analyse: no imagery |\n"
+        "| b | j-b | w-b | p-1 | failed |  | 3 |  |  | Analyze: no imagery |\n"
         "\n"
         "2 jobs: 1 completed, 1 failed · cost 15"
     )
@@ -114,7 +114,7 @@ def test_csv() -> None:
         "manifest,name,workflow_id,project_id,job_id,status,final,progress,cost,time_taken,finished_at,errors,seen_at,"
         "problem\r\n"
         "nightly,a,w-a,p-1,j-a,completed,true,100 %,12,5s,2026-10-20T01:00:00.000Z,,2026-10-20T02:00:00.500Z,\r\n"
-        "nightly,b,w-b,p-1,j-b,failed,true,,3,,,Analyse: no imagery,2026-10-20T02:00:00.500Z,\r\n"
+        "nightly,b,w-b,p-1,j-b,failed,true,,3,,,Analyze: no imagery,2026-10-20T02:00:00.500Z,\r\n"
         "nightly,c,w-c,p-1,j-c,running,false,45.5 %,,,,,2026-10-20T02:00:00.500Z,\r\n"
         "nightly,名前,w-名前,p-1,j-名前,weird,false,,,,,,2026-10-20T02:00:00.500Z,HTTP 404 Not Found"
     )
@@ -139,7 +139,7 @@ def test_json() -> None:
         "seen_at": "2026-10-20T02:00:00.500Z",
         "problem": None,
     }
-    assert document["jobs"][1]["errors"] == ["Analyse: no imagery"]
+    assert document["jobs"][1]["errors"] == ["Analyze: no imagery"]
     assert document["jobs"][3]["problem"] == "HTTP 404 Not Found"
 
 

@@ -485,7 +485,7 @@ def test_status_page() -> None:
             created_at="2026-10-20T01:00:00Z",
             finished_at="2026-10-20T01:30:00Z",
         ),
-        job_status("b", status="failed", cost=3, tasks=[{"name": "Analyse", "err_msg": "no imagery"}]),
+        job_status("b", status="failed", cost=3, tasks=[{"name": "Analyze", "err_msg": "no imagery"}]),
         job_status("c", "HTTP 503", status="running", created_at="2026-10-20T01:10:00Z"),
     )
     page = Document(STATUS_FORMATS["html"]([status_report(*jobs, skipped=2)], Style()))
@@ -511,7 +511,7 @@ def test_status_page() -> None:
     ]
     assert [(row["job"], row["status"], row["message"]) for row in page.rows] == [
         ("a", "completed", ""),
-        ("b", "failed", "Analyse: no imagery"),
+        ("b", "failed", "Analyze: no imagery"),
         ("c", "unknown", "HTTP 503"),
     ]
 
