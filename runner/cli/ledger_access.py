@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,31 +59,44 @@ def locate(manifest: str | None, ledger: Path | None, *, sandbox: bool) -> Ledge
 
 
 @contextmanager
-def open_ledger(path: Path, *, read_only: bool = False) -> Iterator[Ledger]:
+def open_ledger(location: LedgerLocation, *, read_only: bool = False) -> Iterator[Ledger]:
     """Open a ledger that exists. With `read_only` its directory need not be writable.
 
     Raises:
         RefusedError: it does not exist.
         LedgerError: it cannot be read.
     """
-    require_ledger(path)
-    with Ledger(path, read_only=read_only) as ledger:
+    require_ledger(location)
+    with Ledger(location.path, read_only=read_only) as ledger:
         yield ledger
 
 
-def require_ledger(path: Path) -> None:
+def require_ledger(location: LedgerLocation) -> None:
     """Raise RefusedError if there is no file at the path of a ledger, or it cannot be accessed."""
+    path = location.path
     exists = path_exists(path)
     if path.is_dir():
         raise RefusedError(f"{path} is a directory", f"Specify a file in it, such as {path / 'ledger.db'}.")
     if path.is_fifo():
         raise RefusedError(f"{path} is a pipe", "Specify the ledger file.")
     if not exists:
-        raise RefusedError(
-            f"there is no ledger at {path}",
-            "`pixxel-runner run MANIFEST` creates one next to the manifest. To use another one, pass the manifest's "
-            "path, or set --ledger PATH or PIXXEL_RUNNER_LEDGER. For runs with --sandbox, add --sandbox.",
-        )
+        if path_exists(lock.directory(path)):
+            raise lock.missing_ledger_error(path)
+        raise RefusedError(f"there is no ledger at {path}", _explain_missing(location))
+
+
+def _explain_missing(location: LedgerLocation) -> str:
+    """The hint for a ledger that never existed. A sandbox has its own, which is always in its default place."""
+    if location.explicit:
+        command_line = shlex.join(["pixxel-runner", "ledger", "init", str(location.path)])
+        return f"Check the path, or create a ledger: {command_line}"
+    is_here = locate_state_dir(STDIN) in location.path.parents
+    made, advice = (
+        ("from here", "Change to the manifest's directory") if is_here else ("there", "Check the manifest's path")
+    )
+    if location.sandbox:
+        return f"No run with --sandbox has been made {made}. {advice}."
+    return f"No run has been made {made}. {advice}, or pass --ledger PATH. For sandbox runs, add --sandbox."
 
 
 def resolve_name(ledger: Ledger, manifest: str, api: str | None = None) -> str:

@@ -68,5 +68,5 @@ def _open_ledger(ctx: click.Context, manifest: str | None) -> Iterator[Ledger]:
     """Open the ledger that the command line refers to, for reading."""
     parameters: dict[str, Any] = ctx.params
     location = ledger_access.locate(manifest, parameters.get("ledger"), sandbox=bool(parameters.get("sandbox")))
-    with ledger_access.open_ledger(location.path, read_only=True) as ledger:
+    with ledger_access.open_ledger(location, read_only=True) as ledger:
         yield ledger

@@ -17,6 +17,7 @@ class LedgerLocation:
 
     path: Path
     explicit: bool
+    sandbox: bool = False
 
     @classmethod
     def for_manifest(cls, manifest_path: str, ledger: Path | None = None, *, sandbox: bool = False) -> LedgerLocation:
@@ -29,7 +30,8 @@ class LedgerLocation:
         if ledger is not None and not sandbox:
             return cls(ledger, explicit=True)
         check_directory_owner(directory)
-        return cls(directory / "sandbox" / "ledger.db" if sandbox else directory / "ledger.db", explicit=False)
+        path = directory / "sandbox" / "ledger.db" if sandbox else directory / "ledger.db"
+        return cls(path, explicit=False, sandbox=sandbox)
 
     @property
     def files(self) -> list[Path]:

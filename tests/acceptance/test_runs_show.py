@@ -15,6 +15,7 @@ from support.schemas import check_results
 from support.shell import Shell
 from support.wire import Reset, Script, Stall, WireServer, created, refusing_port, reply
 
+from runner.ledger import lock
 from runner.ledger.connect import create_ledger
 from runner.ledger.store import Ledger
 
@@ -110,12 +111,30 @@ def test_empty_ledger_has_no_runs(shell: Shell) -> None:
     assert "contains no runs yet" in done.err
 
 
-@pytest.mark.parametrize("command", [["runs"], ["show"], ["runs", "--sandbox"], ["show", "--sandbox"]])
-def test_missing_ledger_is_not_created(shell: Shell, command: list[str]) -> None:
-    done = shell(*command)
+@pytest.mark.parametrize("command", ["runs", "show"])
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        ([], "No run has been made from here. Change to the manifest's directory, or pass --ledger PATH. For sandbox"),
+        (["--sandbox"], "No run with --sandbox has been made from here. Change to the manifest's directory.\n"),
+        (["--ledger", "a b.db"], "Check the path, or create a ledger: pixxel-runner ledger init 'a b.db'\n"),
+    ],
+)
+def test_missing_ledger_is_not_created(shell: Shell, command: str, arguments: list[str], hint: str) -> None:
+    done = shell(command, *arguments)
     assert (done.code, done.out) == (4, "")
     assert "there is no ledger at" in done.err
+    assert hint in done.err
     assert list(shell.directory.iterdir()) == []
+
+
+def test_a_lost_ledger_is_not_taken_for_one_that_never_was(shell: Shell) -> None:
+    create_history(shell, write_two_runs)
+    lock.directory(shell.ledger).mkdir()
+    shell.ledger.unlink()
+    done = shell("runs")
+    assert (done.code, done.out) == (4, "")
+    assert "is missing, but its locks show that it existed" in done.err
 
 
 def test_directory_is_not_a_ledger(shell: Shell) -> None:

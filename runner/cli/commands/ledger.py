@@ -63,7 +63,7 @@ def check(ledger: Path | None, sandbox: bool) -> Exit:
 
     The exit code is 0 if it is intact, and 4 otherwise.
     """
-    with ledger_access.open_ledger(ledger_access.locate(None, ledger, sandbox=sandbox).path, read_only=True) as opened:
+    with ledger_access.open_ledger(ledger_access.locate(None, ledger, sandbox=sandbox), read_only=True) as opened:
         opened.check_integrity()
         console.output("\n\n".join(_format_sections(opened)))
     return Exit.OK
@@ -76,9 +76,9 @@ def export(ledger: Path | None, sandbox: bool) -> Exit:
 
     It exports what can be read of a damaged ledger, reports on stderr what cannot, and then exits with code 4.
     """
-    path = ledger_access.locate(None, ledger, sandbox=sandbox).path
-    ledger_access.require_ledger(path)
-    with salvage.open_ledger(path) as opened:
+    location = ledger_access.locate(None, ledger, sandbox=sandbox)
+    ledger_access.require_ledger(location)
+    with salvage.open_ledger(location.path) as opened:
         for submission in opened.submissions():
             console.output(_format_submission(submission))
         for loss in opened.losses:

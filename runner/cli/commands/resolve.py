@@ -86,7 +86,7 @@ def _resolve(request: Request, connection: options.Connection) -> Exit:
     api = connection.api_identity
     base_path = ledger_access.find_base_path(request.manifest)
     location = options.locate_ledger(base_path, request.ledger, sandbox=connection.sandbox)
-    with ledger_access.open_ledger(location.path) as ledger:
+    with ledger_access.open_ledger(location) as ledger:
         name = None if request.manifest is None else ledger_access.resolve_name(ledger, request.manifest, api)
         scope = Scope(api, name, request.run)
         resolver = Resolver(

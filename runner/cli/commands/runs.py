@@ -56,8 +56,8 @@ def command(manifest: str | None, ledger: Path | None, sandbox: bool, limit: int
     The counts are of the jobs that a run sent itself, in their present state: they include what a later lookup or run
     found out about them.
     """
-    path = ledger_access.locate(manifest, ledger, sandbox=sandbox).path
-    with ledger_access.open_ledger(path, read_only=True) as opened:
+    location = ledger_access.locate(manifest, ledger, sandbox=sandbox)
+    with ledger_access.open_ledger(location, read_only=True) as opened:
         name = None if manifest is None else ledger_access.resolve_name(opened, manifest)
         lines, total = _read_lines(opened, name, limit)
     if format == "json":
@@ -66,7 +66,7 @@ def command(manifest: str | None, ledger: Path | None, sandbox: bool, limit: int
         console.output(ledger_access.format_table(_TITLES, [_to_cells(line) for line in lines], _ALIGN))
     if not total:
         of_manifest = f" of {escape_unprintable(name)}" if name else ""
-        console.info(f"the ledger {path} contains no runs{of_manifest} yet")
+        console.info(f"the ledger {location.path} contains no runs{of_manifest} yet")
     elif total > len(lines):
         console.info(f"the latest {len(lines)} of {total} runs; --limit 0 lists all")
     return Exit.OK

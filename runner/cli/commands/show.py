@@ -50,7 +50,7 @@ def command(
     output_options = OutputOptions(**parameters)
     location = ledger_access.locate(manifest, ledger, sandbox=sandbox)
     output_options.check_targets([results_path] if results_path else [], [*location.files, Path(manifest or "")])
-    with ledger_access.open_ledger(location.path, read_only=True) as opened:
+    with ledger_access.open_ledger(location, read_only=True) as opened:
         name = None if manifest is None else ledger_access.resolve_name(opened, manifest)
         row, holder = ledger_access.refresh_run(opened, ledger_access.find_run(opened, run, name))
         is_running = holder is not None

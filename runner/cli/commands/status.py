@@ -180,7 +180,7 @@ def _open_target(request: Request, location: LedgerLocation, results_run: Tracke
     if results_run is not None and not location.explicit and not path_exists(location.path):
         yield _Target(results_run, {}, lambda _statuses: None)
         return
-    ledger_access.require_ledger(location.path)
+    ledger_access.require_ledger(location)
     with live_status.open_run_ledger(location.path) as ledger:
         run, lines = _find_run(ledger, request) if results_run is None else _refresh(ledger, results_run)
         with live_status.saving_final_statuses(ledger, run.api) as save:

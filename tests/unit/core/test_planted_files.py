@@ -171,7 +171,7 @@ def test_inaccessible_ledger_is_refused(shared_directory: Path) -> None:
     with as_user(NOBODY):
         for function in (
             lambda: path_exists(location.path),
-            lambda: ledger_access.require_ledger(location.path),
+            lambda: ledger_access.require_ledger(location),
             lambda: preview.refuse_running(request),
             lambda: preview.open_ledger(location).__enter__(),
             lambda: execution.open_execution(request, None, None, None).__enter__(),  # type: ignore[arg-type]  # unused: it is refused first
