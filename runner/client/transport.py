@@ -247,5 +247,8 @@ class _Stream(io.BufferedReader):
         self._source.sock = None
         return bool(self.peek())
 
+    def flush(self) -> None:
+        """Do nothing: a response that is abandoned flushes the stream when it is collected, which may be later."""
+
     def close(self) -> None:
         """Do nothing: http.client closes the stream after a response, but the socket is the connection's."""
