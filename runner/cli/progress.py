@@ -10,7 +10,7 @@ from typing import assert_never
 
 from runner.cli import console, terminal
 from runner.core.models import Created, ErrorInfo, InDoubt, NotCreated, Outcome, Skipped, Submission, describe_outcome
-from runner.core.text import escape_unprintable, truncate
+from runner.core.text import escape_unprintable, join_reason, truncate
 from runner.runs.matching import Finding
 
 _MAX_BAR = 36  # columns
@@ -136,7 +136,7 @@ def _describe(outcome: Outcome) -> str:
         case NotCreated(error=error) | InDoubt(error=error):
             detail = error.message
         case Skipped(reason=reason, detail=explanation):
-            detail = f"{reason}: {explanation}"
+            detail = join_reason(reason, explanation)
         case _:
             assert_never(outcome)
     return f"{describe_outcome(outcome)}: {detail}"

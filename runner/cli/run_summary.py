@@ -127,8 +127,8 @@ def _explain_end(finished: FinishedRun) -> Iterator[_Remark]:
         for submission, text in [*unsaved, *((submission, "not sent") for submission in result.unreleased)]:
             yield _Remark(escape_unprintable(f"not saved to the ledger: {submission.job.name}: {text}"))
     elif result.state != "completed":
-        verb = "stopped early" if result.signum is None else "was interrupted"
-        yield _Remark(escape_unprintable(f"the run {verb}: {result.detail}"))
+        end = f"stopped early: {result.detail}" if result.signum is None else f"was {result.detail}"
+        yield _Remark(escape_unprintable(f"the run {end}"))
 
 
 def _explain_failures(entries: Iterable[Entry], path: str) -> Iterator[_Remark]:

@@ -42,6 +42,13 @@ def pluralize(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
+def join_reason(reason: str, detail: str) -> str:
+    """Join a reason and its detail. A detail that begins with the reason stands alone."""
+    if not detail or detail.startswith((f"{reason}: ", f"{reason} ")):
+        return detail or reason
+    return f"{reason}: {detail}"
+
+
 def display_width(text: str) -> int:
     """Return how many terminal columns escaped text occupies."""
     return len(text) if text.isascii() else sum(map(_columns, text))

@@ -359,7 +359,7 @@ class Engine:
         is_first = self._abort_at is None and self._abandon_at is None
         self._abort_at = self._clock() + (GRACE_PERIOD if is_first else 0.0)
         if is_first:
-            detail = f"interrupted by {Signals(signum).name}"
+            detail = f"interrupted by {Signals(signum).name}{' (Ctrl-C)' if signum == Signals.SIGINT else ''}"
             self._result = EngineResult("interrupted", detail, "interrupted", signum, self._result.error)
             self._recall()
             self._observer.stopping(detail)

@@ -100,7 +100,8 @@ def _describe(run: RunRow, holder: str | None) -> str:
     elif run.state == "running":
         state = "interrupted; its process ended unexpectedly"
     else:
-        state = f"{run.state}, {run.detail}" if run.detail else run.state
+        detail = run.detail.removeprefix(f"{run.state} ")
+        state = f"{run.state}{', ' if detail == run.detail else ' '}{detail}" if detail else run.state
     return escape_unprintable(f"run {run.id} of {run.manifest} at {run.api}{period}: {state}")
 
 

@@ -10,6 +10,7 @@ from typing import Any, assert_never
 from runner.client.job import JobObject, parse_job
 from runner.core import models
 from runner.core.models import Created, Entry, ErrorInfo, InDoubt, NotCreated, OutcomeName, Skipped
+from runner.core.text import join_reason
 from runner.reports.style import Style
 from runner.reports.views.table import ColumnSpec, Table, build_table, format_count, lists_all, note_unlisted
 from runner.runs import summary
@@ -106,10 +107,8 @@ def _view_created(entry: Entry, outcome: Created) -> EntryView:
 
 
 def describe_skip(outcome: Skipped) -> str:
-    """Why a job was skipped. Some details begin with the reason, which is not repeated."""
-    if outcome.detail.startswith(f"{outcome.reason}: "):
-        return outcome.detail
-    return f"{outcome.reason}: {outcome.detail}" if outcome.detail else outcome.reason
+    """Why a job was skipped."""
+    return join_reason(outcome.reason, outcome.detail)
 
 
 # What data formats have of an entry.
