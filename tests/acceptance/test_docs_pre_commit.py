@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.pages import CHECKOUT, Page
+from support.systems import needs_git
 
 BIN = Path(sys.executable).parent
 HOOKS = CHECKOUT / ".pre-commit-hooks.yaml"
@@ -20,7 +21,10 @@ EXAMPLE_REV = "0123456789abcdef0123456789abcdef01234567"
 GOOD = "version: 1\njobs:\n  - {workflow_id: w-1, project_id: p-1}\n"
 BAD = "version: 1\njobs: []\n"
 
-pytestmark = pytest.mark.skipif(not (BIN / "pre-commit").exists(), reason="pre-commit is not installed")
+pytestmark = [
+    needs_git,
+    pytest.mark.skipif(not (BIN / "pre-commit").exists(), reason="pre-commit is not installed"),
+]
 
 
 class Repository:

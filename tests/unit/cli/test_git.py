@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,8 @@ def isolated_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def git(directory: Path, *arguments: str, check: bool = True) -> str:
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
     command = ["git", "-C", str(directory), *arguments]
     return subprocess.run(command, check=check, capture_output=True, text=True).stdout.strip()
 

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support.systems import needs_git
 
 from runner.core.errors import RefusedError
 from runner.core.state_dir import STATE_DIR_NAME, create_state_dir, locate_state_dir
@@ -41,6 +42,7 @@ def test_it_is_private_and_created_once(tmp_path: Path) -> None:
     assert (home / ".gitignore").read_text() == "mine\n"
 
 
+@needs_git
 def test_git_sees_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)
