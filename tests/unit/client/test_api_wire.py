@@ -227,7 +227,7 @@ def parametrize_rows(rows: list[tuple[str, Script, Classified]]) -> pytest.MarkD
 
 
 @parametrize_rows(COMPLETE_RESPONSES + INCOMPLETE_RESPONSES)
-def test_server_behaviour_is_classified(script: Script, expected: Classified) -> None:
+def test_server_behavior_is_classified(script: Script, expected: Classified) -> None:
     with WireServer(script) as server:
         assert classified(post_once(server.url)) == expected
         assert len(server.requests) == (0 if script.early else 1)
@@ -727,7 +727,7 @@ TLS_INCOMPLETE_RESPONSES: list[tuple[str, Script, Classified]] = [
 
 
 @parametrize_rows(TLS_INCOMPLETE_RESPONSES)
-def test_server_behaviour_over_tls_is_classified(
+def test_server_behavior_over_tls_is_classified(
     script: Script, expected: Classified, certificates: Certificates
 ) -> None:
     with WireServer(script, tls=certificates.good) as server:
