@@ -83,7 +83,7 @@ def build_plan(
 def skip_reason(job: Job, only: Sequence[str]) -> Skipped | None:
     """Return why a run is not to send a job; None if it is."""
     if not job.enabled:
-        return Skipped("disabled", "enabled: false in the manifest")
+        return Skipped("disabled", "disabled in the manifest")
     if only and not any(_selects(glob, job.name) for glob in only):
         return Skipped("not_selected", "matches no --only pattern")
     return None

@@ -90,7 +90,7 @@ FIVE_JOBS = run(
     entry("field-9", final("j-2", 7, "failed", cost=90), team="coast"),
     entry("field-2", not_created(message="no such workflow")),
     entry("soil", in_doubt()),
-    entry("off", Skipped("disabled", "enabled: false in the manifest")),
+    entry("off", Skipped("disabled", "disabled in the manifest")),
 )
 PLAN_REPORT = PLAN_FORMATS["html"](
     [

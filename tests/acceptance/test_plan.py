@@ -329,7 +329,7 @@ def test_every_action_and_reason_is_described(shell: Shell) -> None:
         "refused": "submit not created before: no such workflow",
         "lost": "look up in doubt: no answer in time",
         "killed": "look up in doubt: it is being sent, or its run was killed while sending it",
-        "idle": "nothing disabled: enabled: false in the manifest",
+        "idle": "nothing disabled in the manifest",
         "new": "submit new",
         "z-other": "nothing not selected: matches no --only pattern",
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from runner.core.text import join_reason
 from runner.planning import periods
 from runner.planning.planned_jobs import Action, PlannedJob, Preview, Reason
 from runner.reports.style import Style
@@ -51,8 +52,7 @@ def describe_reason(planned: PlannedJob) -> str:
     """Why a run would do this with a job."""
     if planned.reason == "created":
         return f"created as {planned.job_id} by {planned.run_id}"
-    reason = _REASONS[planned.reason]
-    return f"{reason}: {planned.detail}" if planned.detail else reason
+    return join_reason(_REASONS[planned.reason], planned.detail)
 
 
 _COLUMNS: Sequence[ColumnSpec[PlannedJob]] = (

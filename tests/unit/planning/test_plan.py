@@ -22,7 +22,7 @@ D = Job("w2/p1", "w2", "p1")
 E = Job("plot[1]", "w2", "p2")
 JOBS = (A, B, C, D, E)
 
-DISABLED = Skipped("disabled", "enabled: false in the manifest")
+DISABLED = Skipped("disabled", "disabled in the manifest")
 NOT_SELECTED = Skipped("not_selected", "matches no --only pattern")
 
 

@@ -112,7 +112,7 @@ def estimate(cost: int | None) -> Estimate:
             PlannedJob(A, "look up", "sending", "it is being sent, or its run was killed while sending it", "run-0"),
             id="sending",
         ),
-        pytest.param(OFF, [], PlannedJob(OFF, "nothing", "disabled", "enabled: false in the manifest"), id="disabled"),
+        pytest.param(OFF, [], PlannedJob(OFF, "nothing", "disabled", "disabled in the manifest"), id="disabled"),
         pytest.param(
             OFF,
             [row(OFF, "not_created")],

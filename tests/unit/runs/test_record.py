@@ -96,7 +96,7 @@ def test_each_job_has_one_outcome_in_manifest_order(ledger: Ledger) -> None:
 @pytest.mark.parametrize(
     ("job_changes", "run_changes", "expected"),
     [
-        ({"enabled": False}, {"state": "stopped", "detail": "401"}, ("disabled", "enabled: false in the manifest")),
+        ({"enabled": False}, {"state": "stopped", "detail": "401"}, ("disabled", "disabled in the manifest")),
         ({"name": "b"}, {"settings": {"only": ["a*"]}}, ("not_selected", "matches no --only pattern")),
         ({"name": "ab"}, {"settings": {"only": ["a*"]}}, ("interrupted", "the run ended before its turn")),
         ({}, {"state": "stopped", "detail": "401"}, ("stopped", "401")),

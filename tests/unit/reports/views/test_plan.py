@@ -48,7 +48,7 @@ EVERY_REASON = (
     PlannedJob(job("d"), "nothing", "created", "", RUN_ID, "job-1"),
     PlannedJob(job("e"), "look up", "in_doubt", "no answer in time", RUN_ID),
     PlannedJob(job("f"), "look up", "sending", "it is being sent, or its run was killed meanwhile", RUN_ID),
-    PlannedJob(job("g"), "nothing", "disabled", "enabled: false in the manifest"),
+    PlannedJob(job("g"), "nothing", "disabled", "disabled in the manifest"),
     PlannedJob(job("h"), "nothing", "not_selected", "its name matches no --only"),
     PlannedJob(job("d"), "submit", "again", "asked for with --again", estimate=12),
 )
@@ -67,7 +67,7 @@ def test_table_describes_every_reason() -> None:
         "d    w-1       p-1      nothing  created as job-1 by 20261020T010000Z-aaaaaa",
         "e    w-1       p-1      look up  in doubt: no answer in time",
         "f    w-1       p-1      look up  in doubt: it is being sent, or its run was killed meanwhile",
-        "g    w-1       p-1      nothing  disabled: enabled: false in the manifest",
+        "g    w-1       p-1      nothing  disabled in the manifest",
         "h    w-1       p-1      nothing  not selected: its name matches no --only",
         "d    w-1       p-1      submit   once more: asked for with --again                                  12",
         "",

@@ -44,7 +44,7 @@ from runner.runs.job_status import JobStatus
 from runner.runs.summary import summarize
 
 API = "https://api.example"
-SKIPPED = Skipped("disabled", "enabled: false in the manifest")
+SKIPPED = Skipped("disabled", "disabled in the manifest")
 
 
 class Document:
@@ -190,7 +190,7 @@ def test_table_lists_every_job() -> None:
             for name, outcome, sent, message in (
                 ("b", "not created", "01:00:03", "rejected: no such workflow · request id req-7"),
                 ("c", "in doubt", "01:00:03", "timeout: no answer came · candidates j-8, j-9"),
-                ("d", "skipped", "", "disabled: enabled: false in the manifest"),
+                ("d", "skipped", "", "disabled in the manifest"),
             )
         ),
     ]
